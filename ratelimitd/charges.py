@@ -1,0 +1,77 @@
+"""What has been charged already, by SMTP transaction: the memo behind "exactly once".
+
+`instance` names one transaction (SMTPD_POLICY_README: "a unique identifier that can be used to correlate different
+requests for one mail transaction"). Postfix asks once per recipient and restriction list, and again after any
+failure; recipient_count is 0 at RCPT and the accepted recipients at DATA and END-OF-MESSAGE.
+"""
+
+
+class Transaction:
+    """One instance: the recipients charged at RCPT and the answers they got, and how many were charged in all."""
+
+    __slots__ = ("charged", "message_admitted", "recipients")
+
+    def __init__(self) -> None:
+        self.charged = 0
+        self.message_admitted = True
+        self.recipients: dict[str, bool] = {}
+
+    def due_for_recipient(self, recipient: str) -> int:
+        """Recipients to charge at RCPT: 1 for one not charged yet."""
+        return 0 if recipient in self.recipients else 1
+
+    def due_for_message(self, recipient_count: int) -> int:
+        """Recipients to charge at DATA and END-OF-MESSAGE: those beyond what was charged."""
+        return max(0, recipient_count - self.charged)
+
+    def charge_recipient(self, recipient: str, admitted: bool) -> None:
+        """Remember a charge made at RCPT and its answer."""
+        self.charged += 1
+        self.recipients[recipient] = admitted
+
+    def charge_message(self, recipients: int, admitted: bool) -> None:
+        """Remember a charge made at DATA or END-OF-MESSAGE and its answer."""
+        self.charged += recipients
+        self.message_admitted = admitted
+
+
+class Charges:
+    """The transactions of late, bounded: two generations of at most `max_transactions / 2` each.
+
+    A transaction that is asked for moves to the young generation; when that is full, or `age` is called, the old
+    one is forgotten. So an entry lives at least half the bound's worth of newer transactions.
+    """
+
+    def __init__(self, max_transactions: int = 100_000) -> None:
+        self._half = max(1, max_transactions // 2)
+        self._young: dict[str, Transaction] = {}
+        self._old: dict[str, Transaction] = {}
+
+    def find(self, instance: str) -> Transaction | None:
+        """The transaction of an instance, if it was charged."""
+        found = self._young.get(instance)
+        if found is None:
+            found = self._old.pop(instance, None)
+            if found is not None:
+                self.remember(instance, found)
+        return found
+
+    def begin(self, instance: str) -> Transaction:
+        """A new transaction, which is kept."""
+        transaction = Transaction()
+        self.remember(instance, transaction)
+        return transaction
+
+    def remember(self, instance: str, transaction: Transaction) -> None:
+        """Keep a transaction's charges."""
+        if len(self._young) >= self._half:
+            self.age()
+        self._young[instance] = transaction
+
+    def age(self) -> None:
+        """Forget what was not asked for since the last call: the bound in time."""
+        self._old = self._young
+        self._young = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)

@@ -1,0 +1,196 @@
+"""Reads ratelimitd.toml and makes of it what the daemon works with. Errors are one line that names the place."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import tomli
+
+from ratelimitd.action import ActionError, Template
+from ratelimitd.errors import ConfigError
+from ratelimitd.explain import explain
+from ratelimitd.keys import normalise
+from ratelimitd.limits import UNLIMITED, Limit
+from ratelimitd.listeners import parse_address
+from ratelimitd.period import Period
+from ratelimitd.plugins import installed, load, normalised
+from ratelimitd.settings import Keys, LimitSettings, QuotaSetting, Settings
+from ratelimitd.sinks import FACILITIES
+from ratelimitd.stores import COLUMNS, Names
+
+Network = IPv4Network | IPv6Network
+_LOCALTIME = Path("/etc/localtime")
+_DOMAIN = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A file that was read and checked whole: its settings, and what was made of them."""
+
+    file: Path
+    settings: Settings
+    limits: list[Limit]
+    allow: tuple[Network, ...]
+    names: Names
+    failure_action: Template
+
+    def path(self, setting: str) -> Path:
+        """A path of the configuration, which may be relative to the file."""
+        return self.file.parent / setting
+
+    @property
+    def state_dir(self) -> Path:
+        """Where journal, SQLite file and cache dump are."""
+        return self.path(self.settings.state_dir)
+
+
+def read(file: Path) -> Configuration:
+    """The configuration of a file. Raises ConfigError, its path beginning with the file's name."""
+    file = file.absolute()
+    try:
+        return _make(file, _parse(file))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error.path}", error.found, error.allowed) from error
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            return tomli.load(stream)
+    except OSError as error:
+        raise ConfigError("cannot be read", error.strerror or str(error), "a readable file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("not UTF-8", f"byte {error.start}", "TOML in UTF-8") from error
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError("syntax", str(error), "TOML") from error
+
+
+def _make(file: Path, data: dict[str, Any]) -> Configuration:
+    options = _plugin_options(data)
+    try:
+        settings = msgspec.convert(data, Settings)
+    except msgspec.ValidationError as error:
+        raise explain(error, data, Settings) from error
+    _check(settings)
+    zone = _zone(settings.timezone)
+    names = [limit.name for limit in settings.limit]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ConfigError(f"limit[{i}].name", f'"{name}" again', "a name of its own for each [[limit]]")
+    return Configuration(
+        file,
+        settings,
+        [_limit(i, limit, settings, zone, options) for i, limit in enumerate(settings.limit)],
+        _networks(settings.server.allow),
+        _names(settings),
+        _template("server.failure_action", settings.server.failure_action),
+    )
+
+
+def _plugin_options(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Take the tables `[keys.NAME]` out of the file's data."""
+    keys = data.get("keys")
+    if not isinstance(keys, dict):
+        return {}
+    own = Keys.__struct_fields__
+    options = {name: keys[name] for name in keys if name not in own}
+    for name, table in options.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"keys.{name}", repr(table), f"{', '.join(own)}, or a table of a key plugin's options")
+        if name not in installed():
+            plugins = ", ".join(sorted(installed()))
+            raise ConfigError(f"keys.{name}", "no such key plugin", f"the installed key plugins: {plugins}")
+    data["keys"] = {name: keys[name] for name in keys if name in own}
+    return options
+
+
+def _check(settings: Settings) -> None:
+    """What the types of the settings do not say."""
+    for i, listen in enumerate(settings.server.listen):
+        try:
+            parse_address(listen)
+        except ValueError as error:
+            wanted = '"ADDRESS:PORT", "[ADDRESS6]:PORT" or "unix:/absolute/path"'
+            raise ConfigError(f"server.listen[{i}]", f'"{listen}"', wanted) from error
+    if settings.log.facility not in FACILITIES:
+        raise ConfigError("log.facility", f'"{settings.log.facility}"', ", ".join(FACILITIES))
+    domain = settings.keys.default_domain
+    if domain and not _DOMAIN.fullmatch(domain):
+        raise ConfigError("keys.default_domain", f'"{domain}"', "a domain, without @")
+
+
+def _limit(
+    index: int, limit: LimitSettings, settings: Settings, zone: tzinfo, options: Mapping[str, dict[str, Any]]
+) -> Limit:
+    where = f"limit[{index}]"
+    lowercase = settings.keys.lowercase
+    function = load(limit.key, options.get(limit.key, {}), f"{where}.key")
+    quotas: dict[str, int] = {}
+    for account, quota in limit.quotas.items():
+        key = normalise(account, lowercase)
+        if not key or key in quotas:
+            raise ConfigError(f"{where}.quotas", f'"{account}"', "each account or @domain once, upper or lower case")
+        quotas[key] = _quota(quota)
+    return Limit(
+        limit.name,
+        limit.key,
+        normalised(limit.key, function, lowercase),
+        Period(limit.period, zone, settings.week_starts),
+        _quota(limit.quota),
+        _template(f"{where}.action", limit.action),
+        quotas,
+    )
+
+
+def _quota(setting: QuotaSetting) -> int:
+    return UNLIMITED if setting == "unlimited" else int(setting)
+
+
+def _template(where: str, text: str) -> Template:
+    try:
+        return Template(text)
+    except ActionError as error:
+        raise ConfigError(where, f'"{text}"', str(error)) from error
+
+
+def _networks(allow: list[str]) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for i, text in enumerate(allow):
+        try:
+            networks.append(ip_network(text))
+        except ValueError as error:
+            raise ConfigError(f"server.allow[{i}]", f'"{text}"', "an address or a network as 192.0.2.0/24") from error
+    return tuple(networks)
+
+
+def _names(settings: Settings) -> Names:
+    names = Names(settings.store.table, tuple(settings.store.columns.items()))
+    try:
+        return names.checked()
+    except ValueError as error:
+        wanted = "letters, digits and underscores; columns are " + ", ".join(COLUMNS)
+        raise ConfigError("store.table or store.columns", f'"{error}"', wanted) from error
+
+
+def _zone(name: str) -> tzinfo:
+    """The time zone of a name; `local` is TZ, else /etc/localtime, else UTC."""
+    if name == "local":
+        name = os.environ.get("TZ", "").removeprefix(":")
+        if not name:
+            try:
+                with _LOCALTIME.open("rb") as stream:
+                    return ZoneInfo.from_file(stream, key="local")
+            except (OSError, ValueError):
+                return UTC
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError) as error:
+        wanted = '"local" or a name such as "Europe/Zurich"'
+        raise ConfigError("timezone", f'"{name}"', wanted) from error

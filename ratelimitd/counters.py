@@ -1,0 +1,159 @@
+"""The counts in memory: what is known of every account, and what of it is not stored yet.
+
+A Counter is one account's count in one window. When its window is over a new Counter takes its place; the old one
+lives on in the deltas that are not stored yet, so that a delta always knows its window. No clock, no I/O.
+"""
+
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+
+from ratelimitd.limits import Limit
+from ratelimitd.rows import Delta, Row
+
+
+class Knowledge(IntEnum):
+    """What a counter's `used` is based on."""
+
+    UNREAD = 0  # charges from the journal alone: the stored count is to be looked up first
+    ASSUMED = 1  # the store could not be asked: the configured quota and a use of 0
+    STORED = 2  # the stored count, and what was charged since
+
+
+class Counter:
+    """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet."""
+
+    __slots__ = ("expiry", "granted", "is_new", "key", "knowledge", "persist", "quota", "table", "used")
+
+    def __init__(self, table: "Table", key: str, expiry: int, quota: int, used: int = 0) -> None:
+        self.table = table
+        self.key = key
+        self.expiry = expiry
+        self.quota = quota
+        self.used = used
+        self.persist = False
+        self.granted = False  # the quota is an administrator's, for this window only
+        self.is_new = False  # no row of it is known: its first charge is the account's INSERT
+        self.knowledge = Knowledge.STORED
+
+
+class Table:
+    """The counters of one limit, by key."""
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.counters: dict[str, Counter] = {}
+
+    def find(self, key: str, now: int) -> Counter | None:
+        """The account's counter in the window of now, or None where the store is to be asked first."""
+        counter = self.counters.get(key)
+        if counter is None or not counter.knowledge:
+            return None
+        return counter if counter.expiry > now else self._renew(counter, now)
+
+    def assume(self, key: str, now: int) -> Counter:
+        """The account's counter while the store cannot be asked."""
+        counter = self.counters.get(key)
+        if counter is None:
+            counter = self._begin(key, now)
+            counter.is_new = True
+        if not counter.knowledge:
+            counter.knowledge = Knowledge.ASSUMED
+        return counter
+
+    def accept(self, key: str, row: Row | None, pending: int, now: int) -> Counter:
+        """Take over what the store says. `pending` is what the account's counter holds that is not stored yet."""
+        counter = self.counters.get(key)
+        window = row.expiry if row is not None else 0
+        if counter is None or window > counter.expiry or (not pending and counter.expiry != window):
+            # The stored window counts while it lasts, whoever began it; a delta of another one is the store's to drop.
+            counter, pending = self._begin(key, now), 0
+            if window > now:
+                counter.expiry = window
+        counter.knowledge = Knowledge.STORED
+        counter.is_new = row is None and not pending
+        counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
+        configured = self.limit.configured_quota(key)
+        counter.quota = configured if row is None else row.quota_at(now, configured)
+        counter.persist = row is not None and row.persist
+        counter.granted = not counter.persist and counter.quota != configured
+        return counter
+
+    def drop_ended(self, keys: Iterable[str], now: int, pending: "Pending") -> None:
+        """Forget those accounts whose window is over and stored."""
+        for key in keys:
+            counter = self.counters.get(key)
+            if counter is not None and counter.expiry <= now and not pending.of(counter):
+                del self.counters[key]
+
+    def _begin(self, key: str, now: int) -> Counter:
+        counter = Counter(self, key, self.limit.period.end(now), self.limit.configured_quota(key))
+        self.counters[key] = counter
+        return counter
+
+    def _renew(self, ended: Counter, now: int) -> Counter:
+        counter = self._begin(ended.key, now)
+        counter.is_new = ended.is_new
+        counter.knowledge = ended.knowledge
+        if ended.persist:
+            counter.persist = True
+            counter.quota = ended.quota
+        return counter
+
+
+class Segment:
+    """The charges between two flushes: what one file of the journal holds, and one transaction stores."""
+
+    __slots__ = ("deltas", "number")
+
+    def __init__(self, number: int, deltas: dict[Counter, int] | None = None) -> None:
+        self.number = number
+        self.deltas: dict[Counter, int] = {} if deltas is None else deltas
+
+    @property
+    def recipients(self) -> int:
+        """Recipients in all."""
+        return sum(self.deltas.values())
+
+
+class Pending:
+    """What is not stored yet: the segment that charges go to, and the closed ones, oldest first."""
+
+    def __init__(self, number: int = 1) -> None:
+        self.open = Segment(number)
+        self.closed: list[Segment] = []
+
+    def charge(self, counter: Counter, recipients: int) -> None:
+        """Count recipients for an account."""
+        counter.used += recipients
+        deltas = self.open.deltas
+        deltas[counter] = deltas.get(counter, 0) + recipients
+
+    def of(self, counter: Counter) -> int:
+        """The counter's recipients that are not stored yet."""
+        return self.open.deltas.get(counter, 0) + sum(s.deltas.get(counter, 0) for s in self.closed)
+
+    def close(self, next_number: int) -> None:
+        """Close the open segment and begin the next: O(1), nothing is copied."""
+        self.closed.append(self.open)
+        self.open = Segment(next_number)
+
+    def stored(self, number: int) -> None:
+        """Forget the closed segments up to a number: the store has them."""
+        self.closed = [segment for segment in self.closed if segment.number > number]
+
+    def __len__(self) -> int:
+        return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
+
+
+def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
+    """One delta per account and window, of the segments that come after a number. Not sorted."""
+    total: dict[Counter, int] = {}
+    for segment in segments:
+        if segment.number > after:
+            for counter, recipients in segment.deltas.items():
+                total[counter] = total.get(counter, 0) + recipients
+    for counter, recipients in total.items():
+        limit = counter.table.limit
+        configured = limit.configured_quota(counter.key)
+        quota = counter.quota if counter.granted else configured
+        yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured)

@@ -1,0 +1,38 @@
+"""The errors an administrator sees. Each is one line that says what is wrong and where."""
+
+
+class RatelimitdError(Exception):
+    """Anything this program says about itself; its text is one line for the administrator."""
+
+
+class ConfigError(RatelimitdError):
+    """The configuration is wrong: the path of the key, what was found there, what is allowed."""
+
+    def __init__(self, path: str, found: str, allowed: str) -> None:
+        super().__init__(path, found, allowed)
+        self.path = path
+        self.found = found
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}; allowed: {self.allowed}"
+
+
+class StartError(RatelimitdError):
+    """The configuration is right, but the daemon cannot start: a port in use, a folder that is not ours."""
+
+
+class RequestTooLong(RatelimitdError):
+    """A client sent more than max_request_bytes without ending its request."""
+
+
+class StoreError(RatelimitdError):
+    """The database did not do what it was asked; nothing is known to be lost, and it may be asked again."""
+
+
+class JournalError(RatelimitdError):
+    """A journal segment that this version does not understand; it is left untouched."""
+
+
+class NodeConflict(RatelimitdError):
+    """Another daemon stores under this node's id: its state directory is a copy of ours, or ours of its."""

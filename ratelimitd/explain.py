@@ -1,0 +1,111 @@
+"""Turns msgspec's complaint about a configuration into the line an administrator needs: path, found, allowed."""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from ratelimitd.errors import ConfigError
+
+_AT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
+_STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>[0-9]+|\.\.\.)\]")
+
+
+def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[msgspec.Struct]) -> ConfigError:
+    """The same error as ConfigError; `data` is what was to be converted to `shape`."""
+    match = _AT.fullmatch(str(error))
+    what, steps = (match["what"], match["path"] or "") if match else (str(error), "")
+    path, found, expected = _follow(steps, data, inspect.type_info(shape))
+    unknown, missing = _UNKNOWN.fullmatch(what), _MISSING.fullmatch(what)
+    if unknown:
+        return ConfigError(_join(path, unknown["name"]), "an unknown setting", allowed(expected))
+    if missing:
+        wanted = allowed(_field(expected, missing["name"]))
+        return ConfigError(_join(path, missing["name"]), "nothing", wanted)
+    return ConfigError(path or "the file", _shown(found), allowed(expected))
+
+
+def _follow(steps: str, data: Any, expected: inspect.Type) -> tuple[str, Any, inspect.Type]:
+    path = ""
+    for step in _STEP.finditer(steps):
+        if step["name"] is not None:
+            path = _join(path, step["name"])
+            data = data.get(step["name"]) if isinstance(data, dict) else data
+            expected = _field(expected, step["name"])
+        elif step["index"] == "..." and isinstance(expected, inspect.DictType):
+            expected = expected.value_type
+            name, data = next(((k, v) for k, v in data.items() if not _fits(v, expected)), ("...", data))
+            path = _join(path, f'"{name}"')
+        elif isinstance(data, list):
+            data = data[int(step["index"])]
+            path += f"[{step['index']}]"
+            expected = _items(expected)
+    return path, data, expected
+
+
+def _fits(value: Any, expected: inspect.Type) -> bool:
+    """Whether a value of a dictionary is of one of the types that our settings have there: whole numbers or texts."""
+    types = expected.types if isinstance(expected, inspect.UnionType) else (expected,)
+    for kind in types:
+        if isinstance(kind, inspect.IntType) and type(value) is int:
+            return (kind.ge is None or value >= kind.ge) and (kind.le is None or value <= kind.le)
+        if isinstance(kind, inspect.LiteralType) and value in kind.values:
+            return True
+        if isinstance(kind, inspect.StrType) and isinstance(value, str):
+            return True
+    return False
+
+
+def _field(expected: inspect.Type, name: str) -> inspect.Type:
+    if isinstance(expected, inspect.StructType):
+        for candidate in expected.fields:
+            if candidate.encode_name == name:
+                return candidate.type
+    return expected
+
+
+def _items(expected: inspect.Type) -> inspect.Type:
+    types = expected.types if isinstance(expected, inspect.UnionType) else (expected,)
+    return next((kind.item_type for kind in types if isinstance(kind, inspect.ListType)), expected)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, dict):
+        return "a table"
+    return "an empty list" if value == [] else "a list" if isinstance(value, list) else str(value)
+
+
+def allowed(expected: inspect.Type) -> str:
+    """A type and its bounds in words."""
+    match expected:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType(ge=low, le=high):
+            return f"a whole number from {low} to {high}"
+        case inspect.FloatType(gt=above, ge=low, le=high):
+            return f"a number from {low} to {high}" if low is not None else f"a number over {above}, at most {high}"
+        case inspect.StrType(pattern=pattern, min_length=length):
+            return f"a text that matches {pattern}" if pattern else "a text, not empty" if length else "a text"
+        case inspect.LiteralType(values=values):
+            return " or ".join(f'"{value}"' for value in values)
+        case inspect.UnionType(types=types):
+            return ", or ".join(allowed(kind) for kind in types)
+        case inspect.ListType(item_type=item, min_length=length):
+            return f"a list{' of at least one' if length else ''}: {allowed(item)}"
+        case inspect.DictType(value_type=value):
+            return f"a table of names and for each {allowed(value)}"
+        case inspect.StructType(fields=fields):
+            return "a table of " + ", ".join(candidate.encode_name for candidate in fields)
+        case _:
+            return str(expected)

@@ -1,0 +1,131 @@
+"""Opens the sockets that Postfix connects to: TCP on v4 and v6, and unix sockets.
+
+Addresses are as Postfix's own: `127.0.0.1:10032`, `[::1]:10032`, `unix:/path`.
+"""
+
+import errno
+import grp
+import os
+import re
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from ratelimitd.errors import StartError
+
+BACKLOG = 1024
+_TCP = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%a-z]+)\]|(?P<v4>[0-9.]+|localhost)):(?P<port>[0-9]{1,5})")
+
+Address = tuple[str, int] | Path
+
+
+def parse_address(text: str) -> Address:
+    """An address of `server.listen`; raises ValueError."""
+    if text.startswith("unix:"):
+        path = Path(text.removeprefix("unix:"))
+        if not path.is_absolute() or len(os.fsencode(path)) > 107:  # sun_path of unix(7)
+            raise ValueError(text)
+        return path
+    match = _TCP.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError(text)
+    return match["v6"] or match["v4"], int(match["port"])
+
+
+def describe(listener: socket.socket) -> str:
+    """The address as it is written in the configuration and in main.cf."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def open_listener(text: str, unix_mode: int = 0o660, unix_group: str = "") -> socket.socket:
+    """A listening, non-blocking socket. Raises StartError with the reason in one line."""
+    address = parse_address(text)
+    try:
+        if isinstance(address, Path):
+            return _open_unix(address, unix_mode, unix_group)
+        return _open_tcp(*address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            reason = "already in use; is another ratelimitd running?"
+        raise StartError(f"server.listen: {text}: {reason}") from error
+
+
+def _open_tcp(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _open_unix(path: Path, mode: int, group: str) -> socket.socket:
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o177)  # nobody connects before the mode is what was asked for
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        if group:
+            os.chown(path, -1, _group_id(group))
+        os.chmod(path, mode)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody answers on; refuse a live one, and anything that is no socket."""
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise StartError(f"server.listen: unix:{path}: exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            if error.errno == errno.EPROTOTYPE:
+                raise StartError(f"server.listen: unix:{path}: belongs to a datagram service") from error
+    raise StartError(f"server.listen: unix:{path}: already in use; is another ratelimitd running?")
+
+
+def _group_id(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise StartError(f"server.unix_group: there is no group {name}") from error
+
+
+def close_all(listeners: Sequence[socket.socket]) -> None:
+    """Close listening sockets, and remove those that have a path."""
+    for listener in listeners:
+        path = ""
+        if listener.fileno() >= 0 and listener.family == socket.AF_UNIX:
+            path = listener.getsockname()
+        listener.close()
+        if path:
+            Path(path).unlink(missing_ok=True)

@@ -1,0 +1,170 @@
+"""The log: structlog with renderers of our own.
+
+A decision becomes the line of the Perl daemon, to the byte:
+
+    QUEUEID: client=NAME[ADDR], sasl_method=M, sasl_username=U, recipient_count=N, curr_count=USED/QUOTA, status=S
+
+(with `, limit=NAME` behind it where several limits are set), or one JSON object. Everything else the daemon says is
+an event and its fields. Nothing that a client sent can end a line, start a field or colour a terminal.
+"""
+
+import json
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Literal
+
+import structlog
+import trio
+
+from ratelimitd.policy import INSERT, OVER_QUOTA, UPDATE, Verdict
+from ratelimitd.sinks import PRIORITIES, Entry, Sink
+
+Format = Literal["postfix-policyd", "json"]
+
+LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning"}
+_STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
+
+
+def escape(text: str) -> str:
+    """The text with whatever is not printable (controls, line ends, bidi marks) as a Python escape."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+
+
+def policyd_line(verdict: Verdict, with_limit: bool) -> str:
+    """The Perl daemon's line; `verdict.counter` is set."""
+    request, counter = verdict.request, verdict.counter
+    assert counter is not None
+    queue_id, name = request["queue_id"], request["client_name"]
+    address, method, username = request["client_address"], request["sasl_method"], request["sasl_username"]
+    if "," in username or "," in name or "," in method or "," in address or "," in queue_id:
+        # Only a comma could begin a field that is not ours.
+        comma = ",", "\\x2c"
+        queue_id, name, address = queue_id.replace(*comma), name.replace(*comma), address.replace(*comma)
+        method, username = method.replace(*comma), username.replace(*comma)
+    line = (
+        f"{queue_id}: client={name}[{address}], sasl_method={method}, sasl_username={username}, "
+        f"recipient_count={verdict.recipients}, curr_count={verdict.used}/{counter.quota}, status={verdict.status}"
+    )
+    if with_limit:
+        line += f", limit={counter.table.limit.name}"
+    return line if line.isprintable() else escape(line)
+
+
+def json_fields(verdict: Verdict) -> dict[str, object]:
+    """The same as policyd_line, with the key and its limit."""
+    request, counter = verdict.request, verdict.counter
+    assert counter is not None
+    names = (
+        "queue_id",
+        "instance",
+        "client_name",
+        "client_address",
+        "sasl_method",
+        "sasl_username",
+        "sender",
+    )
+    return {
+        "status": verdict.status,
+        **{name: request[name] for name in names},
+        "recipient_count": verdict.recipients,
+        "limit": counter.table.limit.name,
+        "key": counter.key,
+        "used": verdict.used,
+        "quota": counter.quota,
+        "reset": counter.expiry,
+    }
+
+
+class Log:
+    """The daemon's log: `decision` for verdicts; `debug` to `error` for events with fields, over structlog.
+
+    While `corked`, lines are held back, so that those of a batch go out in one write.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], fmt: Format = "postfix-policyd", level: str = "info") -> None:
+        self.sinks = list(sinks)
+        self.with_limit = False
+        self._corked = False
+        self._held: list[Entry] = []
+        self.configure(fmt, level)
+
+    def configure(self, fmt: Format, level: str) -> None:
+        """Set the format and the lowest level that is logged; at any time."""
+        self._threshold = PRIORITIES[level]
+        self._json = fmt == "json"
+        events = structlog.wrap_logger(
+            _Output(self),
+            processors=[self._render],
+            wrapper_class=structlog.make_filtering_bound_logger(_STRUCTLOG_LEVELS[level]),
+        ).bind()
+        self.debug, self.info = events.debug, events.info
+        self.warning, self.error = events.warning, events.error
+
+    def decision(self, verdict: Verdict) -> None:
+        """One line about a verdict that has a status."""
+        (self.warning if verdict.refused else self.info)(verdict.status, verdict=verdict)
+
+    def _render(self, _: object, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[Entry], dict[str, Any]]:
+        """The structlog processor: a verdict in the format of decisions, anything else as an event and its fields."""
+        verdict = event.get("verdict")
+        if verdict is None:
+            return (self._event(method, event),), {}
+        text = json.dumps(json_fields(verdict)) if self._json else policyd_line(verdict, self.with_limit)
+        return (Entry(LEVELS[verdict.status], text),), {}
+
+    def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
+        if self._json:
+            return Entry(level, json.dumps({"level": level, **event}, default=str))
+        text = event.pop("event")
+        fields = ", ".join([f"{name}={value}" for name, value in event.items()])
+        return Entry(level, escape(f"{text}: {fields}" if fields else text))
+
+    def take(self, entry: Entry) -> None:
+        """Write a rendered line, or hold it while corked."""
+        if PRIORITIES[entry.level] > self._threshold:
+            return
+        self._held.append(entry)
+        if not self._corked:
+            self.uncork()
+
+    def cork(self) -> None:
+        """Hold lines back until `uncork`."""
+        self._corked = True
+
+    def uncork(self) -> None:
+        """Write what was held back."""
+        self._corked = False
+        if self._held:
+            held, self._held = self._held, []
+            for sink in self.sinks:
+                sink.write(held)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that no reader took."""
+        return sum(sink.dropped for sink in self.sinks)
+
+    def reopen(self) -> None:
+        """Begin the sinks anew: the file was rotated."""
+        for sink in self.sinks:
+            sink.reopen()
+
+    async def drain(self) -> None:
+        """Deliver the sinks' backlogs; runs as long as the daemon."""
+        async with trio.open_nursery() as nursery:
+            for sink in self.sinks:
+                nursery.start_soon(sink.drain)
+
+    def close(self) -> None:
+        """Deliver what can be delivered without waiting."""
+        self.uncork()
+        for sink in self.sinks:
+            sink.close()
+
+
+class _Output:
+    """What structlog writes to: every level ends in `Log.take`."""
+
+    def __init__(self, log: Log) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = log.take

@@ -1,0 +1,94 @@
+"""Calendar periods: when the hour, day, week or month that contains an instant ends.
+
+Instants are whole seconds since 1970 (UTC). A boundary is the first instant whose local time is at or past the
+start of an hour or day, so a day of 23 or 25 hours is exact, and the hour that a clock change repeats counts as two.
+No clock is read here.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta, tzinfo
+from typing import Literal, get_args
+
+PeriodName = Literal["hourly", "daily", "weekly", "monthly"]
+WeekStart = Literal["sunday", "monday"]
+PERIODS: tuple[str, ...] = get_args(PeriodName)
+
+_HOUR_S = 3600
+
+
+class Period:
+    """The windows of one period in one time zone; `end(now)` is the same for every instant of a window."""
+
+    def __init__(self, name: PeriodName, zone: tzinfo, week_starts: WeekStart = "sunday") -> None:
+        self.name: PeriodName = name
+        self.zone = zone
+        self._first_weekday = 6 if week_starts == "sunday" else 0
+        self._next_date: Callable[[date], date] = {
+            "hourly": _next_day,
+            "daily": _next_day,
+            "weekly": self._next_week,
+            "monthly": _next_month,
+        }[name]
+        self._start = self._end = 0  # the window of the last answer
+
+    def end(self, now: int) -> int:
+        """The first boundary after now."""
+        if not self._start <= now < self._end:
+            self._start, self._end = (
+                now,
+                self._hour_end(now) if self.name == "hourly" else self._date_end(now),
+            )
+        return self._end
+
+    def describe(self, instant: int) -> str:
+        """A boundary in local time, for people: `2026-11-23 00:00 +0100`."""
+        return datetime.fromtimestamp(instant, self.zone).strftime("%Y-%m-%d %H:%M %z")
+
+    def _date_end(self, now: int) -> int:
+        day = datetime.fromtimestamp(now, self.zone).date()
+        while True:
+            day = self._next_date(day)
+            boundary = self._first_instant(day)
+            if boundary > now:  # else the clocks were put back over this midnight: its day has begun already
+                return boundary
+
+    def _next_week(self, day: date) -> date:
+        return day + timedelta(days=(self._first_weekday - day.weekday() - 1) % 7 + 1)
+
+    def _first_instant(self, day: date) -> int:
+        """The first instant of a local date; its 00:00 need not exist, nor be unique."""
+        midnight = datetime(day.year, day.month, day.day, tzinfo=self.zone)
+        before = int(midnight.timestamp())
+        after = int(midnight.replace(fold=1).timestamp())
+        if after >= before:
+            return before
+        return self._change(after, before)  # in a gap: the clocks went over midnight at a jump
+
+    def _hour_end(self, now: int) -> int:
+        offset = self._offset(now)
+        end = now - (now + offset) % _HOUR_S + _HOUR_S
+        later = self._offset(end)
+        if later == offset:
+            return end
+        change = self._change(now, end)
+        return change + -(change + later) % _HOUR_S
+
+    def _change(self, low: int, high: int) -> int:
+        """The instant in (low, high] at which the offset changes to that of high."""
+        wanted = self._offset(high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._offset(middle) == wanted else (middle, high)
+        return high
+
+    def _offset(self, instant: int) -> int:
+        offset = datetime.fromtimestamp(instant, self.zone).utcoffset()
+        return round(offset.total_seconds()) if offset else 0
+
+
+def _next_day(day: date) -> date:
+    return day + timedelta(days=1)
+
+
+def _next_month(day: date) -> date:
+    return date(day.year + day.month // 12, day.month % 12 + 1, 1)

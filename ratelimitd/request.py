@@ -1,0 +1,105 @@
+"""The policy protocol, bytes in and requests out; no sockets.
+
+A request is lines of `name=value`, each ended by LF, and an empty line
+(http://www.postfix.org/SMTPD_POLICY_README.html, "Protocol description"). Nothing in it is trusted: lines are
+split at LF alone (U+2028 in a HELO is no line end), a value may contain `=`, and of a repeated attribute the
+first counts, as in Postfix's own attr_scan.
+"""
+
+from ratelimitd.errors import RequestTooLong
+
+POLICY_REQUEST = "smtpd_access_policy"
+
+
+class Request:
+    """One request: `request["sasl_username"]` is the attribute's value, "" where Postfix sent none.
+
+    Values never contain LF or NUL. Bytes that are not UTF-8 appear as `\\xNN`.
+    """
+
+    __slots__ = ("_text", "default_domain")
+
+    def __init__(self, text: str, default_domain: str = "") -> None:
+        self._text = "\n" + text + "\n"
+        self.default_domain = default_domain
+
+    def __getitem__(self, name: str) -> str:
+        text = self._text
+        start = text.find("\n" + name + "=")
+        if start < 0:
+            return ""
+        start += len(name) + 2
+        return text[start : text.index("\n", start)]
+
+    @property
+    def login(self) -> str:
+        """The SASL login without outer blanks, with `keys.default_domain` added to a bare one; "" if there is none.
+
+        Cyrus SASL delivers both `alice` and `alice@example.com` for one account.
+        """
+        login = self["sasl_username"].strip(" \t")
+        if self.default_domain and login and "@" not in login:
+            return login + "@" + self.default_domain
+        return login
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Every attribute by name, the first of each."""
+        found: dict[str, str] = {}
+        for line in self._text[1:-1].split("\n"):
+            name, separator, value = line.partition("=")
+            if separator:
+                found.setdefault(name, value)
+        return found
+
+    def __repr__(self) -> str:
+        return f"Request({self.attributes!r})"
+
+
+class RequestReader:
+    """Turns the bytes of one connection into requests, at whatever places they are cut.
+
+    Call `receive` with what arrived, then `next` until it gives None. `max_bytes` bounds a request: Postfix's
+    own limit for one attribute is its line_length_limit of 2,048 times a few, logins of 8,900 bytes were
+    seen, and an endless one must not fill the memory.
+    """
+
+    __slots__ = ("_buffer", "_searched", "_start", "default_domain", "max_bytes")
+
+    def __init__(self, max_bytes: int = 65536, default_domain: str = "") -> None:
+        self.max_bytes = max_bytes
+        self.default_domain = default_domain
+        self._buffer = b""
+        self._start = 0  # where the next request begins
+        self._searched = 0  # no end of it lies before here
+
+    def receive(self, data: bytes) -> None:
+        """Append what arrived."""
+        if self._start == len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._start :] + data
+        self._searched = max(0, self._searched - self._start)
+        self._start = 0
+
+    def next(self) -> Request | None:
+        """The next whole request, or None: more bytes are needed. Raises RequestTooLong."""
+        buffer, start = self._buffer, self._start
+        if buffer.startswith(b"\n", start):  # an empty request is one without attributes
+            self._start = self._searched = start + 1
+            return Request("", self.default_domain)
+        end = buffer.find(b"\n\n", self._searched)
+        if (len(buffer) if end < 0 else end) - start > self.max_bytes:
+            raise RequestTooLong(f"a request of more than {self.max_bytes} bytes")
+        if end < 0:
+            self._searched = max(start, len(buffer) - 1)
+            return None
+        self._start = self._searched = end + 2
+        text = buffer[start:end].decode("utf-8", "backslashreplace")
+        # Postfix never sends a NUL; the journal separates fields by it.
+        return Request(text.replace("\0", "\\0") if "\0" in text else text, self.default_domain)
+
+    @property
+    def partial(self) -> bool:
+        """Whether bytes are there that have not been given out as a request."""
+        return self._start < len(self._buffer)

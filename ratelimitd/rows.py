@@ -1,0 +1,50 @@
+"""What goes between memory and a store: a row as it is stored, and a charge that is to be added to one."""
+
+from typing import NamedTuple
+
+
+class Account(NamedTuple):
+    """Whose count: one key under one limit."""
+
+    limit: str
+    key: str
+
+
+class Row(NamedTuple):
+    """One stored count. `expiry` and `updated` in seconds since 1970; expiry 0: never used yet.
+
+    `configured` is the quota that the configuration gave when the daemon last wrote the row, or None where somebody
+    else made it: a quota that differs from it is an administrator's grant.
+    """
+
+    limit: str
+    key: str
+    quota: int
+    configured: int | None
+    persist: bool
+    used: int
+    expiry: int
+    updated: int
+
+    def quota_at(self, now: int, configured: int) -> int:
+        """The quota in force: a persistent one, else a grant in its window, else the configured one."""
+        if self.persist:
+            return self.quota
+        if self.quota == self.configured:
+            return configured
+        # A grant made after its window ended is meant for the one that begins with the next mail.
+        return self.quota if self.expiry > now or self.updated >= self.expiry else configured
+
+
+class Delta(NamedTuple):
+    """Recipients to add to the window of a count that ends at `expiry`.
+
+    `quota` is what the row gets where this delta begins the window; `configured` is what the configuration says.
+    """
+
+    limit: str
+    key: str
+    expiry: int
+    used: int
+    quota: int
+    configured: int

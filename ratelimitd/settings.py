@@ -1,0 +1,117 @@
+"""What may be configured: every setting of ratelimitd.toml, with its type, bounds and default."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from ratelimitd.period import PeriodName, WeekStart
+
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]
+Quota = Annotated[int, Meta(ge=0, le=4_294_967_295)]
+QuotaSetting = Quota | Literal["unlimited"]
+Level = Literal["debug", "info", "notice", "warning", "error", "critical"]
+Format = Literal["postfix-policyd", "json"]
+JournalSync = Literal["flush", "always", "never"]
+Text = Annotated[str, Meta(min_length=1)]
+
+DEFAULT_ACTION = "450 4.7.1 {period} message quota exceeded, {used}/{quota}, resets at {reset}"
+
+
+class Table(Struct, forbid_unknown_fields=True):
+    """A table of the file; an unknown key in it is an error."""
+
+
+class Server(Table):
+    """`[server]`: where Postfix connects to, and what one client may take."""
+
+    listen: Annotated[list[str], Meta(min_length=1)] = field(default_factory=lambda: ["127.0.0.1:10032"])
+    unix_mode: Mode = "0660"
+    unix_group: str = ""
+    allow: list[str] = field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    max_request_bytes: Annotated[int, Meta(ge=2048, le=16_777_216)] = 65536
+    max_transactions: Annotated[int, Meta(ge=2, le=100_000_000)] = 100_000
+    request_timeout_s: Seconds = 30
+    failure_action: str = "DUNNO"
+    shutdown_timeout_s: Seconds = 10
+
+
+class StoreSettings(Table):
+    """`[store]`: the database."""
+
+    backend: Literal["sqlite", "mysql"] = "sqlite"
+    flush_interval_s: Annotated[float, Meta(ge=0.05, le=3600)] = 5
+    timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 1
+    refresh_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30
+    path: Text = "ratelimit.sqlite3"
+    host: Text | list[Text] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 3306
+    unix_socket: str = ""
+    user: str = "policyd"
+    password: str = ""
+    password_file: str = ""
+    database: Text = "policyd"
+    tls_ca: str = ""
+    table: Text = "ratelimit"
+    columns: dict[str, str] = {}
+
+
+class LimitSettings(Table, kw_only=True):
+    """`[[limit]]`: how many recipients, per what, in which time."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
+    key: Text = "email"
+    period: PeriodName = "daily"
+    quota: QuotaSetting
+    action: str = DEFAULT_ACTION
+    quotas: dict[str, QuotaSetting] = {}
+
+
+class LogSettings(Table):
+    """`[log]`: where the lines go, and which."""
+
+    syslog: str = "/dev/log"
+    ident: Annotated[str, Meta(pattern=r"^[!-Z\\^-~]{1,48}$")] = "ratelimitd"
+    facility: str = "mail"
+    file: str = ""
+    stderr: bool = False
+    format: Format = "postfix-policyd"
+    level: Level = "info"
+
+
+class Metrics(Table):
+    """`[metrics]`: Prometheus."""
+
+    listen: str = ""
+
+
+class Control(Table):
+    """`[control]`: the socket of ratelimitctl."""
+
+    socket: Text = "control.sock"
+    mode: Mode = "0600"
+
+
+class Keys(Table):
+    """`[keys]`: how keys are normalised. Its tables, `[keys.NAME]`, are the options of key plugins."""
+
+    lowercase: bool = True
+    default_domain: str = ""
+
+
+class Settings(Table, kw_only=True):
+    """The whole file."""
+
+    state_dir: Text = "/var/lib/ratelimitd"
+    timezone: Text = "local"
+    week_starts: WeekStart = "sunday"
+    count_rejected: bool = True
+    journal_sync: JournalSync = "flush"
+    server: Server = field(default_factory=Server)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    keys: Keys = field(default_factory=Keys)
+    limit: Annotated[list[LimitSettings], Meta(min_length=1)]
+    log: LogSettings = field(default_factory=LogSettings)
+    metrics: Metrics = field(default_factory=Metrics)
+    control: Control = field(default_factory=Control)

@@ -1,0 +1,239 @@
+"""Where log lines go: syslog, a file, stderr. None of them ever waits; what does not fit is dropped and counted.
+
+/dev/log holds some ten datagrams; with its reader stopped, a blocking sender would stop the mail. So every sink is
+non-blocking, with a bounded backlog behind it that one task drains when the reader is back.
+"""
+
+import errno
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import trio
+
+BACKLOG = 10_000
+"""Lines kept for a reader that has stopped: some 2 MB."""
+
+RETRY_S = 1.0
+_PIPE_BUF = 4096  # a pipe that select calls writable takes this much without blocking (pipe(7))
+
+PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "notice": 5, "info": 6, "debug": 7}
+FACILITIES = {
+    "kern": 0,
+    "user": 1,
+    "mail": 2,
+    "daemon": 3,
+    "auth": 4,
+    "syslog": 5,
+    "lpr": 6,
+    "news": 7,
+    "uucp": 8,
+}
+FACILITIES |= {"cron": 9, "authpriv": 10, "ftp": 11} | {f"local{n}": 16 + n for n in range(8)}
+
+
+class Entry(NamedTuple):
+    """One line for the log, without a time; `level` a key of PRIORITIES."""
+
+    level: str
+    text: str
+
+
+class Sink(Protocol):
+    """Takes lines without ever waiting; `dropped` counts those it could not take."""
+
+    dropped: int
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Take the lines, or drop and count them."""
+        ...
+
+    async def drain(self) -> None:
+        """Deliver the backlog as the reader allows; runs as long as the daemon."""
+        ...
+
+    def reopen(self) -> None:
+        """Begin anew: the file was rotated, the socket replaced."""
+        ...
+
+    def close(self) -> None:
+        """Deliver what can be delivered without waiting, and close."""
+        ...
+
+
+class SyslogSink:
+    """Datagrams to a local syslog socket in the form that syslog(3) sends (RFC 3164, without a host name)."""
+
+    def __init__(self, path: str, ident: str, facility: str) -> None:
+        self.dropped = 0
+        self._path = path
+        self._facility = FACILITIES[facility] << 3
+        self._tag = f"{ident}[{os.getpid()}]: "
+        self._backlog: deque[bytes] = deque()
+        self._wake = trio.Event()
+        self._socket: socket.socket | None = None
+        self._stamp_at = -1
+        self._stamp = ""
+        self._connect()
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Send each line as a datagram."""
+        now = int(time.time())
+        if now != self._stamp_at:
+            local = time.localtime(now)
+            self._stamp_at = now
+            self._stamp = time.strftime("%b ", local) + f"{local.tm_mday:2d}" + time.strftime(" %H:%M:%S ", local)
+        for level, text in entries:
+            data = f"<{self._facility + PRIORITIES[level]}>{self._stamp}{self._tag}{text}".encode()
+            if self._backlog or not self._send(data):
+                self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        if len(self._backlog) >= BACKLOG:
+            self.dropped += 1
+            return
+        self._backlog.append(data)
+        self._wake.set()
+
+    def _send(self, data: bytes) -> bool:
+        """Whether the datagram is off our hands."""
+        if self._socket is None:
+            return False
+        try:
+            self._socket.send(data)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                self.dropped += 1
+                return True
+            self._disconnect()
+            return False
+        return True
+
+    async def drain(self) -> None:
+        """Send the backlog when the reader is back; connect again where it was replaced."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._backlog:
+                if self._socket is None and not self._connect():
+                    await trio.sleep(RETRY_S)
+                elif self._socket is not None and not self._send_backlog():
+                    await trio.lowlevel.wait_writable(self._socket)
+
+    def _send_backlog(self) -> bool:
+        while self._backlog:
+            if not self._send(self._backlog[0]):
+                return self._socket is None
+            self._backlog.popleft()
+        return True
+
+    def _connect(self) -> bool:
+        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        connecting.setblocking(False)
+        try:
+            connecting.connect(self._path)
+        except OSError:
+            connecting.close()
+            return False
+        self._socket = connecting
+        return True
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            closing, self._socket = self._socket, None
+            trio.lowlevel.notify_closing(closing)
+            closing.close()
+
+    def reopen(self) -> None:
+        """Connect anew."""
+        self._disconnect()
+        self._connect()
+
+    def close(self) -> None:
+        """Send what the reader takes now, count the rest as dropped."""
+        self._send_backlog()
+        self.dropped += len(self._backlog)
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class FileSink:
+    """Appends to a file, each line after its time as ctime(3) has it: the Perl daemon's log file."""
+
+    def __init__(self, path: Path) -> None:
+        self.dropped = 0
+        self._path = path
+        self._fd = self._open()
+        self._stamp_at = -1
+        self._stamp = ""
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Append the lines in one write."""
+        now = int(time.time())
+        if now != self._stamp_at:
+            self._stamp_at, self._stamp = now, time.ctime(now) + " "
+        stamp = self._stamp
+        lines = [f"{stamp}{text}\n" for _, text in entries]
+        data = "".join(lines).encode()
+        try:
+            if os.write(self._fd, data) < len(data):
+                self.dropped += 1
+        except OSError:
+            self.dropped += len(lines)
+
+    async def drain(self) -> None:
+        """Nothing: a file has no backlog."""
+
+    def reopen(self) -> None:
+        """Write to the file that has the name now (logrotate has moved the old one); keep the old one on failure."""
+        try:
+            fresh = self._open()
+        except OSError:
+            return
+        os.close(self._fd)
+        self._fd = fresh
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+class StderrSink:
+    """Writes to stderr as long as it takes lines without blocking: a terminal that is stopped must not stop mail."""
+
+    def __init__(self, fd: int = 2) -> None:
+        self.dropped = 0
+        self._fd = fd
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Write each line, or drop it."""
+        for _, text in entries:
+            data = text.encode()[: _PIPE_BUF - 1] + b"\n"
+            try:
+                _, writable, _ = select.select([], [self._fd], [], 0)
+                if not writable:
+                    self.dropped += 1
+                    continue
+                os.write(self._fd, data)
+            except (OSError, ValueError):
+                self.dropped += 1
+
+    async def drain(self) -> None:
+        """Nothing: a stopped terminal's lines are dropped."""
+
+    def reopen(self) -> None:
+        """Nothing: stderr stays."""
+
+    def close(self) -> None:
+        """Nothing: stderr is not ours."""

@@ -1,0 +1,81 @@
+"""The state directory: the daemon's lock on it, the node's id, files that are replaced atomically."""
+
+import fcntl
+import os
+import secrets
+from pathlib import Path
+
+from ratelimitd.errors import StartError
+
+
+class StateDir:
+    """A folder that one daemon at a time works in. Raises StartError where it cannot."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = -1
+
+    def acquire(self) -> None:
+        """Create the folder if need be, and lock it for as long as this process lives."""
+        try:
+            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise StartError(f"state_dir: {self.path}: {error.strerror}; it must be writable") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(self._lock, 32).decode("ascii", "replace").strip()
+            self.release()
+            raise StartError(f"state_dir: {self.path}: in use by another ratelimitd (pid {owner})") from error
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+
+    def release(self) -> None:
+        """Let the folder go."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def node(self) -> str:
+        """The id of this daemon among those that share a database: random, made once (host names repeat)."""
+        file = self.path / "node"
+        try:
+            known = file.read_text("ascii").strip()
+        except FileNotFoundError:
+            known = ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartError(f"state_dir: {file}: cannot be read") from error
+        return known or self.new_node()
+
+    def new_node(self) -> str:
+        """A new id, kept."""
+        made = secrets.token_hex(16)
+        self.replace("node", made + "\n")
+        return made
+
+    def replace(self, name: str, text: str) -> Path:
+        """Write a file whole or not at all."""
+        path = self.path / name
+        fresh = path.with_name(f".{name}.new")
+        try:
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError as error:
+            raise StartError(f"state_dir: {path}: {error.strerror}") from error
+        return path
+
+    def append(self, name: str, text: str) -> None:
+        """Append to a file, and have it on the disk."""
+        path = self.path / name
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StartError(f"state_dir: {path}: {error.strerror}") from error

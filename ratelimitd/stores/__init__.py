@@ -1,0 +1,104 @@
+"""Where counts are kept: the Store protocol, which every backend fulfils and one conformance suite tests.
+
+A store is asked by the daemon alone, off the way of the mail, and may fail with StoreError at any time: whatever was
+asked can be asked again.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ratelimitd.errors import StoreError
+from ratelimitd.rows import Account, Delta, Row
+
+MAX_USED = 4_294_967_295
+"""The width of the column `used` (INT UNSIGNED): counts stop there."""
+
+COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "used", "updated", "expiry")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+
+
+class Flushed(NamedTuple):
+    """What a flush did: the rows as they are now, and the deltas that the database refused, with its reason."""
+
+    rows: list[Row]
+    rejected: list[tuple[Delta, str]]
+
+
+class Changes(NamedTuple):
+    """Rows that somebody changed, and where to go on the next time."""
+
+    rows: list[Row]
+    cursor: str
+
+
+class Store(Protocol):
+    """A database of counts."""
+
+    name: str
+
+    async def open(self) -> None:
+        """Connect, and create what is missing."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect; never raises."""
+        ...
+
+    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+        """The stored rows of these accounts; those without a row are left out."""
+        ...
+
+    async def recorded(self, node: str) -> int:
+        """The last segment of a node that is stored; 0 for none."""
+        ...
+
+    async def flush(self, node: str, segment: int, merge: Callable[[int], list[Delta]]) -> Flushed:
+        """Store a node's deltas up to a segment, in one transaction that records the segment.
+
+        `merge` is called with the segment that is recorded, and gives the deltas of those after it. So a flush whose
+        outcome is unknown is simply done again.
+        """
+        ...
+
+    async def changes(self, cursor: str) -> Changes:
+        """Rows changed since the cursor; "" begins now. A row may be given more than once."""
+        ...
+
+
+class Names(NamedTuple):
+    """The table's and its columns' names, as configured; checked, for they go into statements."""
+
+    table: str = "ratelimit"
+    columns: tuple[tuple[str, str], ...] = ()
+
+    def checked(self) -> "Names":
+        """Itself; raises ValueError for a name that is no plain identifier or a column that does not exist."""
+        for name in (self.table, *dict(self.columns).values()):
+            if not _IDENTIFIER.fullmatch(name):
+                raise ValueError(name)
+        for name in dict(self.columns):
+            if name not in COLUMNS:
+                raise ValueError(name)
+        return self
+
+    def apply(self, statement: str, quote: str) -> str:
+        """A statement over the default names, each between `quote`s, with the configured ones in their place."""
+        names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
+        names |= {f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched")}
+
+        def replace(match: re.Match[str]) -> str:
+            return quote + names.get(match[1], match[1]) + quote
+
+        return re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
+
+
+def schema(backend: str) -> str:
+    """The text of sql/BACKEND.sql, from the installed package or the checkout."""
+    for folder in (files("ratelimitd") / "sql", Path(__file__).parents[2] / "sql"):
+        file = folder / f"{backend}.sql"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+    raise StoreError(f"the installation lacks sql/{backend}.sql")

@@ -1,0 +1,201 @@
+"""The embedded store: one SQLite file in WAL mode, read and written in threads.
+
+Writing and reading have a connection each, so a lookup never waits for a flush. SQLite's own work releases the
+interpreter's lock; what a thread does between statements is little.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from ratelimitd.errors import StoreError
+from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, schema
+
+CHUNK = 250
+BUSY_TIMEOUT_S = 5.0
+"""How long a flush waits for another process that writes (an administrator's sqlite3)."""
+CHANGES_OVERLAP_S = 10
+"""A transaction may commit this long after the time it wrote as `updated`."""
+
+_ROW = (
+    '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
+    "CAST(strftime('%s', \"updated\") AS INTEGER)"
+)
+_UPSERT = f"""
+INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "updated")
+VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, CURRENT_TIMESTAMP)
+ON CONFLICT ("sender", "limit_name") DO UPDATE SET
+    "used" = CASE WHEN "expiry" < excluded."expiry" THEN excluded."used"
+                  WHEN "expiry" = excluded."expiry" THEN min("used" + excluded."used", {MAX_USED})
+                  ELSE "used" END,
+    "quota" = CASE WHEN "persist" = 1 THEN "quota"
+                   WHEN "quota" = "configured" THEN excluded."configured"
+                   WHEN "expiry" > 0 AND "expiry" < excluded."expiry" THEN excluded."quota"
+                   ELSE "quota" END,
+    "configured" = excluded."configured",
+    "expiry" = max("expiry", excluded."expiry"),
+    "updated" = CURRENT_TIMESTAMP
+"""
+
+T = TypeVar("T")
+
+
+class SQLiteStore:
+    """A Store in one file. Raises StoreError."""
+
+    def __init__(self, path: Path, names: Names | None = None) -> None:
+        self.name = f"sqlite:{path}"
+        self._path = path
+        self._names = names or Names()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._writing = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(1)
+
+    def _sql(self, statement: str) -> str:
+        return self._names.apply(statement, '"')
+
+    async def open(self) -> None:
+        """Open the file, create the table."""
+        await self._run(self._open, self._writing)
+
+    def _open(self) -> None:
+        self._writer = self._connect()
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        self._writer.execute("PRAGMA synchronous = NORMAL")
+        self._writer.executescript(self._sql(schema("sqlite")))
+        self._reader = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=16,
+        )
+
+    async def close(self) -> None:
+        """Close the file."""
+        with trio.CancelScope(shield=True):
+            for connection, limiter in ((self._reader, self._reading), (self._writer, self._writing)):
+                if connection is not None:
+                    await trio.to_thread.run_sync(connection.close, limiter=limiter)
+        self._reader = self._writer = None
+
+    async def _run(self, work: Callable[[], T], limiter: trio.CapacityLimiter, *, abandon: bool = False) -> T:
+        try:
+            return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandon)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self.name}: {error}") from error
+
+    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+        """The stored rows of these accounts."""
+        return await self._run(lambda: self._lookup(self._reader, accounts), self._reading, abandon=True)
+
+    def _lookup(self, connection: sqlite3.Connection | None, accounts: Iterable[Account]) -> list[Row]:
+        if connection is None:
+            raise sqlite3.OperationalError("not open")
+        by_limit: dict[str, list[str]] = {}
+        for limit, key in accounts:
+            by_limit.setdefault(limit, []).append(key)
+        rows: list[Row] = []
+        for limit, keys in by_limit.items():
+            for chunk in _chunks(keys):
+                marks = ",".join("?" * len(chunk))
+                select = self._sql(f'SELECT {_ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?')
+                rows += map(_row, connection.execute(select, (*chunk, limit)))
+        return rows
+
+    async def recorded(self, node: str) -> int:
+        """The last segment of a node that is stored."""
+        return await self._run(lambda: self._recorded(self._reader, node), self._reading, abandon=True)
+
+    def _recorded(self, connection: sqlite3.Connection | None, node: str) -> int:
+        if connection is None:
+            raise sqlite3.OperationalError("not open")
+        select = self._sql('SELECT "segment" FROM "ratelimit_node" WHERE "node" = ?')
+        found = connection.execute(select, (node,)).fetchone()
+        return int(found[0]) if found else 0
+
+    async def flush(self, node: str, segment: int, merge: Callable[[int], list[Delta]]) -> Flushed:
+        """Store deltas and the segment in one transaction."""
+        return await self._run(lambda: self._flush(node, segment, merge), self._writing)
+
+    def _flush(self, node: str, segment: int, merge: Callable[[int], list[Delta]]) -> Flushed:
+        connection = self._writer
+        if connection is None:
+            raise sqlite3.OperationalError("not open")
+        # IMMEDIATE: a deferred transaction fails at once, without waiting, when it turns to writing.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            deltas = merge(self._recorded(connection, node))
+            rejected: list[tuple[Delta, str]] = []
+            for chunk in _chunks(deltas):
+                rejected += self._store(connection, chunk)
+            connection.execute(
+                self._sql(
+                    'INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("node") DO UPDATE '
+                    'SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP'
+                ),
+                (node, segment),
+            )
+            rows = self._lookup(connection, {Account(delta.limit, delta.key) for delta in deltas})
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # SQLITE_FULL rolls back by itself
+                connection.execute("ROLLBACK")
+            raise
+        return Flushed(rows, rejected)
+
+    def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
+        """Store a chunk; where it holds a delta that the database refuses, that one is given back."""
+        upsert = self._sql(_UPSERT)
+        connection.execute("SAVEPOINT chunk")
+        try:
+            connection.executemany(upsert, chunk)
+            connection.execute("RELEASE chunk")
+            return []
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError):
+            connection.execute("ROLLBACK TO chunk")
+            connection.execute("RELEASE chunk")
+        rejected: list[tuple[Delta, str]] = []
+        for delta in chunk:
+            try:
+                connection.execute(upsert, delta)
+            except (
+                sqlite3.IntegrityError,
+                sqlite3.DataError,
+                sqlite3.InterfaceError,
+                ValueError,
+                OverflowError,
+            ) as e:
+                rejected.append((delta, str(e)))
+        return rejected
+
+    async def changes(self, cursor: str) -> Changes:
+        """Rows changed since the cursor, a time of the database's own."""
+        return await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
+
+    def _changes(self, cursor: str) -> Changes:
+        if self._reader is None:
+            raise sqlite3.OperationalError("not open")
+        (now,) = self._reader.execute(f"SELECT datetime('now', '-{CHANGES_OVERLAP_S} seconds')").fetchone()
+        if not cursor:
+            return Changes([], now)
+        select = self._sql(f'SELECT {_ROW} FROM "ratelimit" WHERE "updated" >= ?')
+        return Changes(list(map(_row, self._reader.execute(select, (cursor,)))), now)
+
+
+def _row(values: tuple[str, str, int, int | None, int, int, int, int | None]) -> Row:
+    limit, key, quota, configured, persist, used, expiry, updated = values
+    return Row(limit, key, quota, configured, persist == 1, used, expiry, updated or 0)
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]

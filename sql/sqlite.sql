@@ -1,0 +1,34 @@
+-- ratelimitd on SQLite: what the daemon creates by itself in a fresh file.
+-- The columns are those of the Perl daemon's MySQL table, with limit_name and configured added.
+-- Times are seconds since 1970 (expiry) and UTC text (updated).
+
+CREATE TABLE IF NOT EXISTS "ratelimit" (
+    "id"         INTEGER PRIMARY KEY AUTOINCREMENT,
+    "sender"     TEXT    NOT NULL,                     -- the key: a login or a domain, normalised
+    "limit_name" TEXT    NOT NULL DEFAULT 'default',   -- [[limit]] name
+    "persist"    INTEGER NOT NULL DEFAULT 0,           -- 1: the quota stays; 0: it lasts until expiry
+    "quota"      INTEGER NOT NULL DEFAULT 0,           -- recipients per period; 0: unlimited
+    "configured" INTEGER DEFAULT NULL,                 -- the configuration's quota when the daemon last wrote the row
+    "used"       INTEGER NOT NULL DEFAULT 0,           -- recipients in the period that ends at expiry
+    "updated"    TEXT    NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    "expiry"     INTEGER NOT NULL DEFAULT 0,
+    UNIQUE ("sender", "limit_name")
+);
+
+-- Changes by hand are found by their time.
+CREATE INDEX IF NOT EXISTS "ratelimit_updated" ON "ratelimit" ("updated");
+CREATE TRIGGER IF NOT EXISTS "ratelimit_touched"
+AFTER UPDATE OF "quota", "persist", "used", "expiry" ON "ratelimit" WHEN NEW."updated" = OLD."updated"
+BEGIN
+    UPDATE "ratelimit" SET "updated" = CURRENT_TIMESTAMP WHERE "id" = NEW."id";
+END;
+
+CREATE VIEW IF NOT EXISTS "view_ratelimit" AS
+SELECT *, datetime("expiry", 'unixepoch', 'localtime') AS "expirytime" FROM "ratelimit";
+
+-- Which of its journal's segments each daemon has stored: this is what makes a flush exact.
+CREATE TABLE IF NOT EXISTS "ratelimit_node" (
+    "node"    TEXT    NOT NULL PRIMARY KEY,
+    "segment" INTEGER NOT NULL,
+    "updated" TEXT    NOT NULL DEFAULT CURRENT_TIMESTAMP
+);

@@ -1,0 +1,138 @@
+"""Fixtures of real components. Each is started privately and gone when its test, or the run, ends."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.instances.components import ComponentMissing, find
+from tests.instances.galera import Galera
+from tests.instances.mariadb import MariaDB
+from tests.instances.mysql9 import MySQL9, default_cache
+from tests.instances.postfix import Postfix
+
+REQUIRE_COMPONENTS = "RATELIMITD_REQUIRE_COMPONENTS"
+
+_database_numbers = itertools.count(1)
+
+
+def missing(reason: str) -> None:
+    """Skip the test for want of a component; fail it where the environment says that all must be there."""
+    if os.environ.get(REQUIRE_COMPONENTS, "") not in ("", "0"):
+        pytest.fail(f"component missing: {reason}", pytrace=False)
+    pytest.skip(f"component missing: {reason}")
+
+
+def require(component: str) -> None:
+    """Go on only where this component is: postfix, mariadb, galera, mysql9, sqlite3, openssl or gcc."""
+    reason = ""
+    try:
+        find(component)
+    except ComponentMissing as error:
+        reason = str(error)
+    if reason:
+        missing(reason)
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may pass through, with a path short enough for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="ratelimitd-", dir="/tmp"))
+    try:
+        path.chmod(0o755)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for one test, as open_folder() makes it."""
+    with open_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def postfix() -> Iterator[Postfix]:
+    """A Postfix that the test configures and starts: `postfix.start({...})`."""
+    require("postfix")
+    with open_folder() as path:
+        server = Postfix(path)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """The MariaDB that all tests share. To stop or kill one, take `make_mariadb`."""
+    require("mariadb")
+    with open_folder() as path:
+        server = MariaDB(path)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def database(mariadb: MariaDB) -> Iterator[str]:
+    """The name of a fresh database in the shared MariaDB."""
+    name = f"test{next(_database_numbers)}"
+    mariadb.sql(f"CREATE DATABASE {name}")
+    try:
+        yield name
+    finally:
+        mariadb.sql(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def make_mariadb() -> Iterator[Callable[..., MariaDB]]:
+    """MariaDB servers of the test's own: `make_mariadb(*arguments, tls=False)`, started."""
+    require("mariadb")
+    with open_folder() as path, contextlib.ExitStack() as stack:
+
+        def make(*arguments: str, tls: bool = False) -> MariaDB:
+            server_folder = Path(tempfile.mkdtemp(dir=path))
+            server = MariaDB(server_folder, *arguments, tls=tls)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def galera() -> Iterator[Galera]:
+    """A Galera cluster of the test's own, three nodes, synced."""
+    require("galera")
+    with open_folder() as path:
+        cluster = Galera(path)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def mysql9() -> Iterator[MySQL9]:
+    """The MySQL 9 that all tests share."""
+    require("mysql9")
+    with open_folder() as path:
+        server = MySQL9(default_cache(), path)
+        try:
+            try:
+                server.start()
+            except ComponentMissing as error:
+                missing(str(error))
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,155 @@
+"""A private MySQL 9, which knows caching_sha2_password alone, in a Debian sid folder of its own."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .components import ComponentMissing, find, program
+from .ports import free_port
+from .processes import Process
+from .sqlclient import SQLError, quote, run_sql
+from .waiting import wait_until
+
+_PACKAGES = "mysql-server-core,mysql-client-core"
+
+
+def default_cache() -> Path:
+    """Where the Debian folder is kept between test runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ratelimitd-tests"
+
+
+def _debian(cache: Path) -> Path:
+    """The Debian folder with MySQL and a fresh data folder in it; the first call makes it, in a minute."""
+    made = cache / "mysql9"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "mysql9.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            building = cache / "mysql9.building"
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            _build(building)
+            building.rename(made)
+    return made
+
+
+def _build(root: Path) -> None:
+    debootstrap = [program("debootstrap"), "--variant=minbase", f"--include={_PACKAGES}", "sid", str(root)]
+    initialize = [program("chroot"), str(root), "mysqld", "--no-defaults", "--initialize-insecure"]
+    initialize += ["--user=root", "--datadir=/instances/template"]
+    for command in (debootstrap, initialize):
+        (root / "instances").mkdir(exist_ok=True)
+        result = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if result.returncode != 0:
+            raise ComponentMissing(f"{Path(command[0]).name} failed: {result.stdout[-2000:]}")
+    for archive in (root / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
+
+
+class MySQL9:
+    """A MySQL 9 server; root has no password and comes in from 127.0.0.1 and by `socket`.
+
+    Its data lies in the Debian folder under `cache`, and goes with stop(). `folder` gets the log and, as a
+    link, the socket.
+    """
+
+    def __init__(self, cache: Path, folder: Path) -> None:
+        find("mysql9")
+        self.cache = cache
+        self.folder = folder
+        self.port = free_port()
+        self.socket = folder / "sock"
+        self._root = Path()
+        self._data = Path()
+        self._process: Process | None = None
+
+    @property
+    def ca(self) -> Path:
+        """The authority mysqld made for itself; its certificates do not name the server's host."""
+        return self._data / "ca.pem"
+
+    @property
+    def public_key(self) -> Path:
+        """The server's RSA key, for passwords over connections without TLS."""
+        return self._data / "public_key.pem"
+
+    def start(self) -> None:
+        """Start it and wait until it answers; the first time on a machine, fetch it before."""
+        self._root = _debian(self.cache)
+        self._data = Path(tempfile.mkdtemp(prefix="data-", dir=self._root / "instances"))
+        try:
+            template = self._root / "instances" / "template"
+            copy = ["cp", "-a", "--sparse=always", "--reflink=auto", f"{template}/.", str(self._data)]
+            subprocess.run(copy, check=True)
+            self._run()
+            wait_until(self._answers, "MySQL's start", timeout=60)
+        except BaseException as error:
+            error.add_note(self.log())
+            self.stop()
+            raise
+
+    def _run(self) -> None:
+        inside = Path("/") / self._data.relative_to(self._root)
+        self.socket.unlink(missing_ok=True)
+        self.socket.symlink_to(self._data / "sock")
+        command = [program("chroot"), str(self._root), "mysqld", "--no-defaults", "--user=root"]
+        command += [f"--datadir={inside}", f"--socket={inside}/sock", f"--pid-file={inside}/pid"]
+        command += [f"--port={self.port}", "--bind-address=127.0.0.1", "--mysqlx=OFF", "--disable-log-bin"]
+        command += ["--secure-file-priv=NULL", "--innodb-buffer-pool-size=32M"]
+        self._process = Process(command, self.folder / "log")
+
+    def stop(self) -> None:
+        """Stop it and delete its data."""
+        process, self._process = self._process, None
+        try:
+            if process is not None:
+                process.stop()
+        finally:
+            if self._data != Path():
+                shutil.rmtree(self._data, ignore_errors=True)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, and nobody answers."""
+        assert self._process is not None
+        self._process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.signal(signal.SIGCONT)
+
+    def sql(self, text: str, database: str = "", timeout: float = 30) -> list[tuple[str, ...]]:
+        """Run statements as root over the socket; SQLError with the server's words."""
+        socket = Path("/") / self._data.relative_to(self._root) / "sock"
+        client = [program("chroot"), str(self._root), "mysql", "--no-defaults", f"--socket={socket}"]
+        client += ["--user=root", *([f"--database={database}"] if database else [])]
+        return run_sql(client, text, timeout)
+
+    def add_user(
+        self, name: str, password: str, grant: str = "ALL PRIVILEGES ON *.*", require: str = "NONE"
+    ) -> None:
+        """An account from any host, with caching_sha2_password; `require` may be SSL."""
+        account = f"{quote(name)}@'%'"
+        self.sql(
+            f"CREATE USER {account} IDENTIFIED WITH caching_sha2_password BY {quote(password)}"
+            f" REQUIRE {require}; GRANT {grant} TO {account};"
+        )
+
+    def log(self) -> str:
+        """The end of the server's error log."""
+        path = self.folder / "log"
+        return path.read_text(encoding="utf-8", errors="replace")[-8000:] if path.exists() else ""
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        self._process.check()
+        try:
+            return self.socket.exists() and self.sql("SELECT 1") == [("1",)]
+        except SQLError:
+            return False

@@ -1,0 +1,101 @@
+"""A server process in a session of its own, which never survives the test run."""
+
+import atexit
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import guard
+from .waiting import wait_until
+
+
+@functools.cache
+def _guard() -> "subprocess.Popen[str]":
+    """The guard process, started with the first server."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", guard.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        cwd="/",
+    )
+    atexit.register(process.communicate)
+    return process
+
+
+def _note(sign: str, session: int) -> None:
+    pipe = _guard().stdin
+    assert pipe is not None
+    pipe.write(f"{sign}{session}\n")
+    pipe.flush()
+
+
+class Process:
+    """A running server. What it prints goes to the file `log`."""
+
+    def __init__(self, argv: Sequence[str | Path], log: Path) -> None:
+        self.argv = [str(word) for word in argv]
+        self.log = log
+        _guard()
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=os.environ | {"LC_ALL": "C"},
+                cwd="/",
+            )
+        self.pid = self._process.pid
+        _note("+", self.pid)
+
+    def running(self) -> bool:
+        """Whether the server itself runs."""
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """RuntimeError, with the end of its log, when the server has ended."""
+        if not self.running():
+            raise RuntimeError(f"{self.argv[0]} ended with {self._process.returncode}:\n{self.tail()}")
+
+    def tail(self, length: int = 4000) -> str:
+        """The end of what it printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-length:]
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the server itself."""
+        self._process.send_signal(number)
+
+    def signal_all(self, number: int) -> None:
+        """Send a signal to the server and all its children."""
+        for pid in guard.session_pids(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self, timeout: float = 30) -> None:
+        """SIGTERM, then wait until it and its children are gone; what is left after `timeout` is killed."""
+        try:
+            self.signal_all(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            wait_until(self._gone, "the server's end", timeout)
+        except TimeoutError:
+            pass
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL for it and its children."""
+        guard.kill_session(self.pid)
+        self._process.wait()
+        _note("-", self.pid)
+
+    def _gone(self) -> bool:
+        return not self.running() and not guard.session_pids(self.pid)
