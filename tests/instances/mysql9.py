@@ -131,9 +131,7 @@ class MySQL9:
         client += ["--user=root", *([f"--database={database}"] if database else [])]
         return run_sql(client, text, timeout)
 
-    def add_user(
-        self, name: str, password: str, grant: str = "ALL PRIVILEGES ON *.*", require: str = "NONE"
-    ) -> None:
+    def add_user(self, name: str, password: str, grant: str = "ALL PRIVILEGES ON *.*", require: str = "NONE") -> None:
         """An account from any host, with caching_sha2_password; `require` may be SSL."""
         account = f"{quote(name)}@'%'"
         self.sql(

@@ -88,9 +88,7 @@ class Postfix:
             "notify_classes": "",
         }
 
-    def start(
-        self, main_cf: Mapping[str, str] | None = None, *, mynetworks: str = "", xclient: bool = False
-    ) -> None:
+    def start(self, main_cf: Mapping[str, str] | None = None, *, mynetworks: str = "", xclient: bool = False) -> None:
         """Write the configuration (`main_cf` wins) and start; once stopped, it may be started anew."""
         if self._process is not None:
             raise RuntimeError("Postfix runs already")
