@@ -1,0 +1,107 @@
+"""From the store into memory: accounts that are looked up, and what others changed.
+
+Nothing here is in the way of a reply but the one lookup of an account that is not in memory, and that is bounded by
+`store.timeout_s`. While the store is away even that is left out.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import trio
+
+from ratelimitd.counters import Knowledge, Table
+from ratelimitd.link import AWAY, StoreLink
+from ratelimitd.policy import Policy
+from ratelimitd.rows import Account, Row
+from ratelimitd.server import Pump
+
+SLICE = 500
+"""Accounts per turn where many are walked: a millisecond or less."""
+
+T = TypeVar("T")
+
+
+class Loader:
+    """Takes rows of the store over into the policy's tables."""
+
+    def __init__(
+        self, link: StoreLink, policy: Policy, timeout_s: float = 1.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._link = link
+        self._policy = policy
+        self._pending = policy.pending
+        self._timeout_s = timeout_s
+        self._clock = clock
+
+    async def load(self, pump: Pump) -> None:
+        """Look up the accounts of parked requests, all that wait in one query, and resume them."""
+        while True:
+            await pump.parked_some.wait()
+            parked = pump.take_parked()
+            now = int(self._clock())
+            missing = {Account(t.limit.name, key) for p in parked for t, key in self._policy.missing(p.keys, now)}
+            rows = await self._lookup(sorted(missing)) if missing and self._link.up else None
+            if rows is not None:
+                self._install(missing, rows)
+            pump.resume(parked)
+
+    async def _lookup(self, accounts: list[Account]) -> list[Row] | None:
+        try:
+            with trio.fail_after(self._timeout_s):
+                return await self._link.store.lookup(accounts)
+        except AWAY as error:
+            self._link.failed(error)
+            return None
+
+    def _install(self, accounts: Iterable[Account], rows: Iterable[Row]) -> None:
+        now = int(self._clock())
+        by_account = {Account(row.limit, row.key): row for row in rows}
+        for account in accounts:
+            table = self._table(account.limit)
+            if table is not None and table.find(account.key, now) is None:  # else a flush was faster
+                table.accept(account.key, by_account.get(account), self._pending_of(table, account.key), now)
+
+    def _table(self, name: str) -> Table | None:
+        return next((table for table in self._policy.tables if table.limit.name == name), None)
+
+    def _pending_of(self, table: Table, key: str) -> int:
+        counter = table.counters.get(key)
+        return self._pending.of(counter) if counter is not None else 0
+
+    async def take_over(self, rows: list[Row]) -> None:
+        """Take over the rows of accounts that are in memory."""
+        for chunk in slices(rows):
+            now = int(self._clock())
+            for row in chunk:
+                table = self._table(row.limit)
+                counter = table.counters.get(row.key) if table is not None else None
+                if table is not None and counter is not None:
+                    table.accept(row.key, row, self._pending.of(counter), now)
+            await trio.lowlevel.checkpoint()
+
+    async def take_over_changes(self, timeout_s: float) -> None:
+        """Take over what others changed: an administrator's quota, another node's count."""
+        try:
+            with trio.fail_after(timeout_s):
+                changes = await self._link.store.changes(self._link.cursor)
+        except AWAY as error:
+            self._link.failed(error)
+            return
+        self._link.cursor = changes.cursor
+        await self.take_over(changes.rows)
+
+    async def ask_again(self) -> None:
+        """Accounts that were assumed while the store was away are to be looked up at their next mail."""
+        for table in self._policy.tables:
+            for counters in slices(list(table.counters.values())):
+                for counter in counters:
+                    if counter.knowledge == Knowledge.ASSUMED:
+                        counter.knowledge = Knowledge.UNREAD
+                await trio.lowlevel.checkpoint()
+
+
+def slices(items: list[T]) -> Iterator[list[T]]:
+    """The items, SLICE at a time."""
+    for start in range(0, len(items), SLICE):
+        yield items[start : start + SLICE]
