@@ -9,14 +9,15 @@ import trio
 from ratelimitd import __version__, dump
 from ratelimitd.charges import Charges
 from ratelimitd.config import Configuration
+from ratelimitd.connections import Bounds
 from ratelimitd.counters import Pending, Table
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.journal import Journal
-from ratelimitd.listeners import close_all, describe, open_listener
+from ratelimitd.listeners import describe, open_listener
 from ratelimitd.logs import Log
 from ratelimitd.policy import Policy
 from ratelimitd.recovery import restore
-from ratelimitd.server import Bounds, Pump
+from ratelimitd.server import Pump
 from ratelimitd.sinks import FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.state import StateDir
 from ratelimitd.stores import Store
@@ -104,12 +105,11 @@ class Daemon:
                 nursery.start_soon(self.log.drain)
                 nursery.start_soon(self.sync.load, self.pump)
                 nursery.start_soon(self.sync.keep, settings.store.flush_interval_s, settings.store.refresh_s)
-                nursery.start_soon(self.pump.watch_deadlines)
+                nursery.start_soon(self.pump.tick)
                 nursery.start_soon(self._obey, signals, nursery)
                 await self.pump.run()
                 nursery.cancel_scope.cancel()
         finally:
-            close_all(listeners)
             self.pump.close()
             with trio.move_on_after(settings.server.shutdown_timeout_s, shield=True):
                 await self.sync.finish()
@@ -161,12 +161,12 @@ class Daemon:
 
     async def _stop_by_deadline(self) -> None:
         await trio.sleep(self.config.settings.server.shutdown_timeout_s / 2)
-        self.pump.close()
+        self.pump.abort()
 
     async def write_dump(self) -> None:
         """Write the cache to `state_dir/cache.dump`, and say so."""
         text = [part async for part in dump.lines(self.policy)]
-        numbers = {"Requests": self.pump.requests, "Connections": len(self.pump.connections)}
+        numbers = {"Requests": self.pump.requests, "Connections": len(self.pump.connections.open)}
         text.append(dump.totals(self.policy, **numbers, **{"Log lines dropped": self.log.dropped}))
         try:
             path = await trio.to_thread.run_sync(self.state.replace, "cache.dump", "".join(text))

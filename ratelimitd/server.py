@@ -7,36 +7,33 @@ that are ready, in one pass and without an await:
     recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies -> log lines
 
 A request whose account is not in memory is parked: its connection is left alone until the loader calls `resume`.
-An error on one connection ends that connection. An idle connection is never closed: Postfix does that, and a service
-that does costs it a second per request.
+An error on one connection ends that connection, and nothing else.
 """
 
-import errno
 import selectors
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Protocol
 
 import trio
 
+from ratelimitd.connections import Bounds, Connection, Connections
 from ratelimitd.errors import RequestTooLong
-from ratelimitd.listeners import close_all
 from ratelimitd.logs import Log
 from ratelimitd.policy import Keys, Policy, Verdict
-from ratelimitd.request import Request, RequestReader
+from ratelimitd.request import Request
 
 RECV_BYTES = 16384
 BATCH = 128
 """Connections per pass: a few milliseconds, then the other tasks have their turn."""
 REQUESTS_PER_PASS = 16
 """Requests taken from one connection per pass, so that one that floods gets its share only."""
-ACCEPTS_PER_PASS = 64
-ACCEPT_PAUSE_S = 0.5
-_NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+TICK_S = 0.5
+
+Batch = list[tuple[Connection, Verdict]]
 
 
 class JournalWriter(Protocol):
@@ -45,31 +42,6 @@ class JournalWriter(Protocol):
     def write(self, records: list[str]) -> None:
         """Keep the records of a batch; never raises."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one client, and all together, may take."""
-
-    allow: tuple[IPv4Network | IPv6Network, ...] = ()
-    max_connections: int = 4096
-    max_request_bytes: int = 65536
-    request_timeout_s: float = 30.0
-
-
-class Connection:
-    """One client: what it has sent of a request, what it has not taken of a reply."""
-
-    __slots__ = ("closed", "more", "outbox", "parked", "peer", "reader", "sock")
-
-    def __init__(self, sock: socket.socket, peer: str, reader: RequestReader) -> None:
-        self.sock = sock
-        self.peer = peer
-        self.reader = reader
-        self.outbox = b""
-        self.parked = False
-        self.more = False  # whole requests are left from the last pass: nothing is read before they are done
-        self.closed = False
 
 
 @dataclass(slots=True)
@@ -82,7 +54,7 @@ class Parked:
 
 
 class Pump:
-    """All listeners and connections."""
+    """Serves all connections of all listeners."""
 
     def __init__(
         self,
@@ -96,52 +68,53 @@ class Pump:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
-        self.bounds = bounds
-        self.default_domain = default_domain
-        self.connections: set[Connection] = set()
+        self.connections = Connections(listeners, log, bounds, default_domain)
+        self.requests = self.too_long = self.errors = 0
         self.parked: list[Parked] = []
         self.parked_some = trio.Event()
-        self.requests = self.refused_peers = self.timeouts = self.too_long = 0
-        self._listeners = list(listeners)
         self._journal = journal
         self._log = log
         self._clock = clock
-        self._selector = selectors.DefaultSelector()
-        self._selector_fd: int = self._selector.fileno()
-        self._more: deque[Connection] = deque()  # those that have whole requests left from the last pass
-        self._deadlines: dict[Connection, float] = {}  # of requests begun and replies not taken
-        self._accepting = False
+        self._selector = self.connections.selector
+        self._more: list[Connection] = []
         self._draining = False
+        # Other tasks end the pump's wait by a byte here.
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
 
-    # -- the loop ---------------------------------------------------------------------------------------------
+    # -- the loop --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until `shut_down` has answered what was in flight."""
-        self._resume_accepting()
-        while not (self._draining and not self.connections):
+        """Serve until `shut_down` was called and what was in flight is answered."""
+        self.connections.listen()
+        selector, descriptor = self._selector, self._selector.fileno()
+        while not (self._draining and not self.connections.open):
             if self._more:
                 await trio.lowlevel.checkpoint()
             else:
-                await trio.lowlevel.wait_readable(self._selector_fd)
-            ready = self._selector.select(0)
-            for start in range(0, len(ready), BATCH):
-                if start:
-                    await trio.lowlevel.checkpoint()
+                await trio.lowlevel.wait_readable(descriptor)
+            ready = selector.select(0)
+            self._pass(ready[:BATCH])
+            for start in range(BATCH, len(ready), BATCH):
+                await trio.lowlevel.checkpoint()
                 self._pass(ready[start : start + BATCH])
-            if self._more:
-                self._pass_more()
 
-    def _pass(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
-        batch: list[tuple[Connection, Verdict]] = []
+    def _pass(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
+        batch: Batch = []
         now = int(self._clock())
+        if self._more:
+            waiting, self._more = self._more, []
+            for connection in waiting:
+                connection.more = False
+                if not connection.closed:
+                    self._requests(connection, batch, now)
         for key, events in ready:
             connection = key.data
             if type(connection) is not Connection:
-                self._accept(connection)
-            elif connection.closed or connection.more:
+                self._other(connection)
+            elif connection.closed or connection.more or connection.parked:
                 continue
             elif events & selectors.EVENT_WRITE:
                 self._send(connection, b"")
@@ -149,65 +122,62 @@ class Pump:
                 self._receive(connection, batch, now)
         self._finish(batch)
 
-    def _pass_more(self) -> None:
-        batch: list[tuple[Connection, Verdict]] = []
-        now = int(self._clock())
-        waiting, self._more = self._more, deque()
-        for connection in waiting:
-            connection.more = False
-            if not connection.closed:
-                self._requests(connection, batch, now)
-        self._finish(batch)
+    def _other(self, listener: socket.socket | None) -> None:
+        if listener is None:
+            self._wake_read.recv(4096)
+        else:
+            self.connections.accept(listener)
 
-    def _receive(self, connection: Connection, batch: list[tuple[Connection, Verdict]], now: int) -> None:
+    def _receive(self, connection: Connection, batch: Batch, now: int) -> None:
         try:
             data = connection.sock.recv(RECV_BYTES)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return
         except OSError:
             data = b""
-        if not data:
-            self._close(connection)
-            return
-        connection.reader.receive(data)
-        self._requests(connection, batch, now)
+        if data:
+            connection.reader.receive(data)
+            self._requests(connection, batch, now)
+        else:
+            self.connections.close(connection)
 
-    def _requests(self, connection: Connection, batch: list[tuple[Connection, Verdict]], now: int) -> None:
-        """Decide the whole requests that have arrived, or park the first that cannot be decided yet."""
+    def _requests(self, connection: Connection, batch: Batch, now: int) -> None:
+        """Decide the whole requests that have arrived, up to the first that cannot be decided yet."""
         reader, policy = connection.reader, self.policy
-        try:
-            for _ in range(REQUESTS_PER_PASS):
+        for _ in range(REQUESTS_PER_PASS):
+            try:
                 request = reader.next()
-                if request is None:
-                    break
-                self.requests += 1
+            except RequestTooLong as error:
+                self.too_long += 1
+                self._log.warning("closed a connection", peer=connection.peer, reason=error)
+                self.connections.close(connection)
+                return
+            if request is None:
+                if reader.partial:
+                    self.connections.expect(connection)
+                else:
+                    self.connections.settle(connection)
+                return
+            self.requests += 1
+            try:
                 keys = policy.keys(request)
                 verdict = policy.decide(request, keys, now)
-                if verdict is None:
-                    self._park(Parked(connection, request, keys))
-                    return
-                batch.append((connection, verdict))
-            else:
-                self._continue(connection)
+            except Exception as error:  # a fault of ours must not stop the mail of others
+                self.errors += 1
+                self._log.error("a request could not be decided", reason=repr(error), request=repr(request))
+                verdict = Verdict(policy.failure_reply, request)
+            if verdict is None:
+                self._park(Parked(connection, request, keys))
                 return
-        except RequestTooLong as error:
-            self.too_long += 1
-            self._log.warning("closed a connection", peer=connection.peer, reason=error)
-            self._close(connection)
-            return
-        if not reader.partial:
-            if self._deadlines:
-                self._deadlines.pop(connection, None)
-        elif connection not in self._deadlines:
-            self._deadlines[connection] = trio.current_time() + self.bounds.request_timeout_s
+            batch.append((connection, verdict))
+        self._continue(connection)
 
     def _continue(self, connection: Connection) -> None:
         """Take up the connection's requests in the next pass."""
-        if not connection.more:
-            connection.more = True
-            self._more.append(connection)
+        connection.more = True
+        self._more.append(connection)
 
-    def _finish(self, batch: list[tuple[Connection, Verdict]]) -> None:
+    def _finish(self, batch: Batch) -> None:
         """Journal, replies, log: in this order."""
         records = [verdict.record for _, verdict in batch if verdict.record]
         if records:
@@ -228,30 +198,27 @@ class Pump:
             data = connection.outbox + data
         try:
             sent = connection.sock.send(data)
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             sent = 0
         except OSError:
-            self._close(connection)
+            self.connections.close(connection)
             return
         if sent < len(data):
             if not connection.outbox:
-                self._selector.modify(connection.sock, selectors.EVENT_WRITE, connection)
-                self._deadlines[connection] = trio.current_time() + self.bounds.request_timeout_s
+                self.connections.watch(connection, selectors.EVENT_WRITE)
             connection.outbox = data[sent:]
-            return
-        if connection.outbox:
+            self.connections.expect(connection)
+        elif connection.outbox:
             connection.outbox = b""
-            self._selector.modify(connection.sock, selectors.EVENT_READ, connection)
-            self._deadlines.pop(connection, None)
-        if self._draining:
-            self._close_if_done(connection)
+            self.connections.watch(connection, selectors.EVENT_READ)
+            self.connections.settle(connection)
+        if self._draining and connection.idle:
+            self.connections.close(connection)
 
-    # -- accounts that are looked up ----------------------------------------------------------------------------
+    # -- accounts that are looked up -------------------------------------------------------------------------------
 
     def _park(self, parked: Parked) -> None:
-        parked.connection.parked = True
-        self._deadlines.pop(parked.connection, None)
-        self._selector.unregister(parked.connection.sock)
+        self.connections.park(parked.connection)
         self.parked.append(parked)
         self.parked_some.set()
 
@@ -262,133 +229,65 @@ class Pump:
         return taken
 
     def resume(self, parked: Sequence[Parked]) -> None:
-        """Decide parked requests; every account is known now, or assumed."""
+        """Decide parked requests: every account is known now, or is assumed."""
         now = int(self._clock())
-        batch: list[tuple[Connection, Verdict]] = []
+        batch: Batch = []
         for waiting in parked:
             connection = waiting.connection
+            if connection.closed:
+                continue
             for table, key in self.policy.missing(waiting.keys, now):
                 table.assume(key, now)
             verdict = self.policy.decide(waiting.request, waiting.keys, now)
             assert verdict is not None
             batch.append((connection, verdict))
-            if not connection.closed:
-                connection.parked = False
-                self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+            self.connections.unpark(connection)
+            if connection.reader.partial:
                 self._continue(connection)
         self._finish(batch)
         self._wake()
 
     def _wake(self) -> None:
-        self._wake_write.send(b"\0")
+        with suppress(BlockingIOError):  # it is awake, and has not come round to reading these
+            self._wake_write.send(b"\0")
 
-    # -- connections come and go ----------------------------------------------------------------------------------
-
-    def _accept(self, listener: socket.socket | None) -> None:
-        if listener is None:
-            self._wake_read.recv(4096)
-            return
-        for _ in range(ACCEPTS_PER_PASS):
-            if len(self.connections) >= self.bounds.max_connections:
-                self._pause_accepting(f"server.max_connections = {self.bounds.max_connections} is reached")
-                return
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno not in _NO_MORE_DESCRIPTORS:
-                    raise
-                self._pause_accepting(str(error.strerror))
-                return
-            self._admit(sock, address)
-
-    def _admit(self, sock: socket.socket, address: tuple[str, int] | str) -> None:
-        sock.setblocking(False)
-        peer = "unix"
-        if sock.family != socket.AF_UNIX:
-            host = address[0]
-            peer = f"{host}:{address[1]}"
-            if not self._allowed(host):
-                self.refused_peers += 1
-                self._log.warning("refused a connection", peer=peer, reason="not in server.allow")
-                sock.close()
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reader = RequestReader(self.bounds.max_request_bytes, self.default_domain)
-        connection = Connection(sock, peer, reader)
-        self.connections.add(connection)
-        self._selector.register(sock, selectors.EVENT_READ, connection)
-
-    def _allowed(self, host: str) -> bool:
-        peer = ip_address(host.partition("%")[0])
-        mapped = getattr(peer, "ipv4_mapped", None)
-        return any((mapped or peer) in network for network in self.bounds.allow)
-
-    def _pause_accepting(self, reason: str) -> None:
-        if self._accepting:
-            self._accepting = False
-            for listener in self._listeners:
-                self._selector.unregister(listener)
-            self._log.error("accepting no connections for now", reason=reason, connections=len(self.connections))
-
-    def _resume_accepting(self) -> None:
-        if not self._accepting and not self._draining and len(self.connections) < self.bounds.max_connections:
-            self._accepting = True
-            for listener in self._listeners:
-                self._selector.register(listener, selectors.EVENT_READ, listener)
-
-    def _close(self, connection: Connection) -> None:
-        if connection.closed:
-            return
-        connection.closed = True
-        if not connection.parked:
-            self._selector.unregister(connection.sock)
-        connection.sock.close()
-        self.connections.discard(connection)
-        self._deadlines.pop(connection, None)
-        if self._draining:
-            self._wake()
-
-    async def watch_deadlines(self) -> None:
-        """Close connections that trickle a request or take no reply; go on accepting after a pause."""
+    async def tick(self) -> None:
+        """Close connections that are overdue; go on accepting after a pause."""
         while True:
-            await trio.sleep(ACCEPT_PAUSE_S)
-            now = trio.current_time()
-            for connection in [c for c, deadline in self._deadlines.items() if deadline <= now]:
-                self.timeouts += 1
-                self._log.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
-                self._close(connection)
-            self._resume_accepting()
+            await trio.sleep(TICK_S)
+            self.connections.close_overdue()
+            self.connections.listen()
+            if self._draining:
+                self._wake()
 
-    # -- the end ----------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     def shut_down(self) -> None:
-        """Accept no more; answer what has arrived, then close; `run` returns when all are closed."""
+        """Accept no more, answer what has arrived, close; `run` returns when all are closed. Twice is no worse."""
+        if self._draining:
+            return
         self._draining = True
-        if self._accepting:
-            self._accepting = False
-            for listener in self._listeners:
-                self._selector.unregister(listener)
-        close_all(self._listeners)
-        batch: list[tuple[Connection, Verdict]] = []
-        for connection in list(self.connections):
-            if not connection.parked and not connection.outbox:
+        self.connections.end_listening()
+        batch: Batch = []
+        for connection in list(self.connections.open):
+            if connection.idle or (connection.reader.partial and not connection.parked and not connection.more):
                 self._receive(connection, batch, int(self._clock()))
         self._finish(batch)
-        for connection in list(self.connections):
-            self._close_if_done(connection)
+        for connection in list(self.connections.open):
+            if connection.idle:
+                self.connections.close(connection)
         self._wake()
 
-    def _close_if_done(self, connection: Connection) -> None:
-        waits = connection.parked or connection.outbox or connection.reader.partial
-        if not waits:
-            self._close(connection)
+    def abort(self) -> None:
+        """Close every connection, answered or not; `run` returns."""
+        self._draining = True
+        for connection in list(self.connections.open):
+            self.connections.close(connection)
+        self._wake()
 
     def close(self) -> None:
-        """Close every connection, answered or not."""
-        for connection in list(self.connections):
-            self._close(connection)
-        self._selector.close()
+        """Release everything; after `run`."""
+        self.connections.end_listening()
+        self.connections.close_all()
         self._wake_read.close()
         self._wake_write.close()

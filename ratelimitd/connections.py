@@ -1,0 +1,186 @@
+"""Who is connected: accepting, who may, how many, and for how long a request may trickle.
+
+An idle connection is never closed: Postfix does that itself, and a service that does costs it a second per request.
+"""
+
+import errno
+import selectors
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+import trio
+
+from ratelimitd.listeners import close_all
+from ratelimitd.logs import Log
+from ratelimitd.request import RequestReader
+
+ACCEPTS_PER_PASS = 64
+_NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one client, and all together, may take."""
+
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    max_connections: int = 4096
+    max_request_bytes: int = 65536
+    request_timeout_s: float = 30.0
+
+
+class Connection:
+    """One client: what it has sent of a request, what it has not taken of a reply."""
+
+    __slots__ = ("closed", "more", "outbox", "parked", "peer", "reader", "sock")
+
+    def __init__(self, sock: socket.socket, peer: str, reader: RequestReader) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.reader = reader
+        self.outbox = b""
+        self.parked = False  # its request waits for an account; it is not watched meanwhile
+        self.more = False  # whole requests are left from the last pass: nothing is read before they are done
+        self.closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight: no part of a request, no reply that is owed or not taken."""
+        return not (self.parked or self.more or self.outbox or self.reader.partial)
+
+
+class Connections:
+    """The listeners and every connection, watched by one selector; `selector` events carry the Connection."""
+
+    def __init__(self, listeners: Sequence[socket.socket], log: Log, bounds: Bounds, default_domain: str = "") -> None:
+        self.bounds = bounds
+        self.default_domain = default_domain
+        self.selector = selectors.DefaultSelector()
+        self.open: set[Connection] = set()
+        self.refused_peers = self.timeouts = self.pauses = 0
+        self._listeners = list(listeners)
+        self._log = log
+        self._deadlines: dict[Connection, float] = {}
+        self._accepting = False
+        self._ended = False
+
+    # -- coming ----------------------------------------------------------------------------------------------------
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take those who wait at a listener."""
+        for _ in range(ACCEPTS_PER_PASS):
+            if len(self.open) >= self.bounds.max_connections:
+                self._pause(f"server.max_connections = {self.bounds.max_connections} is reached")
+                return
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Whatever it is, waiting helps and spinning does not; want of descriptors is the usual reason.
+                self._pause("no more file descriptors" if error.errno in _NO_MORE_DESCRIPTORS else str(error))
+                return
+            self._admit(sock, address)
+
+    def _admit(self, sock: socket.socket, address: tuple[str, int] | str) -> None:
+        sock.setblocking(False)
+        peer = "unix"
+        if sock.family != socket.AF_UNIX:
+            host = address[0]
+            peer = f"{host}:{address[1]}"
+            if not self._allowed(host):
+                self.refused_peers += 1
+                self._log.warning("refused a connection", peer=peer, reason="not in server.allow")
+                sock.close()
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.default_domain))
+        self.open.add(connection)
+        self.selector.register(sock, selectors.EVENT_READ, connection)
+
+    def _allowed(self, host: str) -> bool:
+        peer = ip_address(host.partition("%")[0])
+        mapped = getattr(peer, "ipv4_mapped", None)
+        return any((mapped or peer) in network for network in self.bounds.allow)
+
+    def _pause(self, reason: str) -> None:
+        if self._accepting:
+            self.pauses += 1
+            self._unlisten()
+            self._log.error("accepting no connections for now", reason=reason, connections=len(self.open))
+
+    def _unlisten(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self._listeners:
+                self.selector.unregister(listener)
+
+    def listen(self) -> None:
+        """Accept, or go on accepting after a pause."""
+        if not self._accepting and not self._ended and len(self.open) < self.bounds.max_connections:
+            self._accepting = True
+            for listener in self._listeners:
+                self.selector.register(listener, selectors.EVENT_READ, listener)
+
+    def end_listening(self) -> None:
+        """Accept no more; the listeners are closed."""
+        self._unlisten()
+        self._ended = True
+        close_all(self._listeners)
+
+    # -- staying ---------------------------------------------------------------------------------------------------
+
+    def watch(self, connection: Connection, events: int) -> None:
+        """Be told when the connection is readable or writable."""
+        if not connection.parked:
+            self.selector.modify(connection.sock, events, connection)
+
+    def park(self, connection: Connection) -> None:
+        """Leave the connection alone while its request waits."""
+        connection.parked = True
+        self._deadlines.pop(connection, None)
+        self.selector.unregister(connection.sock)
+
+    def unpark(self, connection: Connection) -> None:
+        """Watch the connection again."""
+        connection.parked = False
+        events = selectors.EVENT_WRITE if connection.outbox else selectors.EVENT_READ
+        self.selector.register(connection.sock, events, connection)
+
+    def expect(self, connection: Connection) -> None:
+        """Something has begun, a request or the sending of a reply, and must end within request_timeout_s."""
+        if connection not in self._deadlines:
+            self._deadlines[connection] = trio.current_time() + self.bounds.request_timeout_s
+
+    def settle(self, connection: Connection) -> None:
+        """What had begun is done."""
+        if self._deadlines:
+            self._deadlines.pop(connection, None)
+
+    def close_overdue(self) -> None:
+        """Close the connections that trickle a request or take no reply."""
+        now = trio.current_time()
+        for connection in [c for c, deadline in self._deadlines.items() if deadline <= now]:
+            self.timeouts += 1
+            self._log.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
+            self.close(connection)
+
+    # -- going -----------------------------------------------------------------------------------------------------
+
+    def close(self, connection: Connection) -> None:
+        """Close a connection; doing it twice is no worse."""
+        if connection.closed:
+            return
+        connection.closed = True
+        if not connection.parked:
+            self.selector.unregister(connection.sock)
+        connection.sock.close()
+        self.open.discard(connection)
+        self._deadlines.pop(connection, None)
+
+    def close_all(self) -> None:
+        """Close every connection and the selector."""
+        for connection in list(self.open):
+            self.close(connection)
+        self.selector.close()
