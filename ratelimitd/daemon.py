@@ -21,6 +21,8 @@ from ratelimitd.server import Pump
 from ratelimitd.sinks import FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.state import StateDir
 from ratelimitd.stores import Store
+from ratelimitd.stores.access import access
+from ratelimitd.stores.mysql import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync import Sync
 
@@ -47,8 +49,11 @@ def open_log(config: Configuration) -> Log:
 
 
 def open_store(config: Configuration) -> Store:
-    """The store as configured, not yet connected."""
-    return SQLiteStore(config.state_dir / config.settings.store.path, config.names)
+    """The store as configured, not yet connected. Raises StartError."""
+    settings = config.settings.store
+    if settings.backend == "mysql":
+        return MySQLStore(access(settings, config.file.parent), config.names, settings.timeout_s)
+    return SQLiteStore(config.state_dir / settings.path, config.names)
 
 
 class Daemon:

@@ -30,6 +30,10 @@ class StoreError(RatelimitdError):
     """The database did not do what it was asked; nothing is known to be lost, and it may be asked again."""
 
 
+class StoreUnfit(StoreError):
+    """The database answers but cannot serve as configured: asking again will not help before somebody changes that."""
+
+
 class JournalError(RatelimitdError):
     """A journal segment that this version does not understand; it is left untouched."""
 

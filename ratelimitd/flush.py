@@ -5,6 +5,7 @@ then the segments are forgotten and deleted. A segment that the store has record
 whose outcome is unknown is simply done again. While the store is away segments accumulate, and are merged.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import trio
@@ -108,10 +109,10 @@ class Flush:
             return Flushed([], [])
         last = segments[-1].number
 
-        def deltas_after(recorded: int) -> list[Delta]:
+        def deltas_after(recorded: int) -> Iterator[Delta]:
             if recorded >= self._first_number and recorded not in self._attempted:
                 raise NodeConflict
-            return sorted(merge(segments, recorded))
+            return merge(segments, recorded)
 
         try:
             stored = await self._link.store.flush(self._journal.node, last, deltas_after)

@@ -82,14 +82,16 @@ class Loader:
 
     async def take_over_changes(self, timeout_s: float) -> None:
         """Take over what others changed: an administrator's quota, another node's count."""
-        try:
-            with trio.fail_after(timeout_s):
-                changes = await self._link.store.changes(self._link.cursor)
-        except AWAY as error:
-            self._link.failed(error)
-            return
-        self._link.cursor = changes.cursor
-        await self.take_over(changes.rows)
+        more = True
+        while more:
+            try:
+                with trio.fail_after(timeout_s):
+                    changes = await self._link.store.changes(self._link.cursor)
+            except AWAY as error:
+                self._link.failed(error)
+                return
+            self._link.cursor, more = changes.cursor, changes.more
+            await self.take_over(changes.rows)
 
     async def ask_again(self) -> None:
         """Accounts that were assumed while the store was away are to be looked up at their next mail."""

@@ -45,7 +45,7 @@ class StoreSettings(Table):
     timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 1
     refresh_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30
     path: Text = "ratelimit.sqlite3"
-    host: Text | list[Text] = "127.0.0.1"
+    host: Text | Annotated[list[Text], Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 3306
     unix_socket: str = ""
     user: str = "policyd"
@@ -53,6 +53,9 @@ class StoreSettings(Table):
     password_file: str = ""
     database: Text = "policyd"
     tls_ca: str = ""
+    tls_verify_name: bool = True
+    server_public_key: str = ""
+    strict_below: Annotated[float, Meta(ge=0, le=1)] = 0.1
     table: Text = "ratelimit"
     columns: dict[str, str] = {}
 

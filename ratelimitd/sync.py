@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import trio
 
+from ratelimitd.errors import StartError, StoreUnfit
 from ratelimitd.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.journal import Journal
 from ratelimitd.link import AWAY, StoreLink
@@ -46,13 +47,18 @@ class Sync:
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
 
     async def begin(self, last_segment: int) -> int:
-        """Open the store if it can be had, begin this run's first segment; the last one that is stored."""
+        """Open the store if it can be had, begin this run's first segment; the last one that is stored.
+
+        Raises StartError for a store that will not do however often it is asked.
+        """
         recorded = 0
         try:
             with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
                 await self.link.open()
                 recorded = await self.link.store.recorded(self._journal.node)
             self.link.succeeded()
+        except StoreUnfit as error:
+            raise StartError(f"store: {error}") from error
         except AWAY as error:
             self.link.failed(error)
         self.flusher.begin(max(last_segment, recorded) + 1)

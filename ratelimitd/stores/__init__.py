@@ -5,7 +5,7 @@ asked can be asked again.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -28,10 +28,11 @@ class Flushed(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Rows that somebody changed, and where to go on the next time."""
+    """Rows that somebody changed, and where to go on the next time; `more`: there are some left, ask again at once."""
 
     rows: list[Row]
     cursor: str
+    more: bool = False
 
 
 class Store(Protocol):
@@ -55,17 +56,26 @@ class Store(Protocol):
         """The last segment of a node that is stored; 0 for none."""
         ...
 
-    async def flush(self, node: str, segment: int, merge: Callable[[int], list[Delta]]) -> Flushed:
+    async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store a node's deltas up to a segment, in one transaction that records the segment.
 
-        `merge` is called with the segment that is recorded, and gives the deltas of those after it. So a flush whose
-        outcome is unknown is simply done again.
+        `merge` is called with the segment that is recorded, once or more often, and gives the deltas of those after
+        it. So a flush whose outcome is unknown is simply done again; but only by the caller.
         """
         ...
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor; "" begins now. A row may be given more than once."""
         ...
+
+
+def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
+    """The accounts' keys under each limit, each once; a key that is no text (a lone surrogate) has no row anywhere."""
+    found: dict[str, dict[str, None]] = {}
+    for limit, key in accounts:
+        if key.isascii() or key.encode(errors="ignore").decode() == key:
+            found.setdefault(limit, {})[key] = None
+    return {limit: list(keys) for limit, keys in found.items()}
 
 
 class Names(NamedTuple):

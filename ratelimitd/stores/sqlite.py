@@ -13,7 +13,7 @@ import trio
 
 from ratelimitd.errors import StoreError
 from ratelimitd.rows import Account, Delta, Row
-from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, schema
+from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, keys_by_limit, schema
 
 CHUNK = 250
 BUSY_TIMEOUT_S = 5.0
@@ -100,11 +100,8 @@ class SQLiteStore:
     def _lookup(self, connection: sqlite3.Connection | None, accounts: Iterable[Account]) -> list[Row]:
         if connection is None:
             raise sqlite3.OperationalError("not open")
-        by_limit: dict[str, list[str]] = {}
-        for limit, key in accounts:
-            by_limit.setdefault(limit, []).append(key)
         rows: list[Row] = []
-        for limit, keys in by_limit.items():
+        for limit, keys in keys_by_limit(accounts).items():
             for chunk in _chunks(keys):
                 marks = ",".join("?" * len(chunk))
                 select = self._sql(f'SELECT {_ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?')
@@ -122,18 +119,18 @@ class SQLiteStore:
         found = connection.execute(select, (node,)).fetchone()
         return int(found[0]) if found else 0
 
-    async def flush(self, node: str, segment: int, merge: Callable[[int], list[Delta]]) -> Flushed:
+    async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
         return await self._run(lambda: self._flush(node, segment, merge), self._writing)
 
-    def _flush(self, node: str, segment: int, merge: Callable[[int], list[Delta]]) -> Flushed:
+    def _flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         connection = self._writer
         if connection is None:
             raise sqlite3.OperationalError("not open")
         # IMMEDIATE: a deferred transaction fails at once, without waiting, when it turns to writing.
         connection.execute("BEGIN IMMEDIATE")
         try:
-            deltas = merge(self._recorded(connection, node))
+            deltas = sorted(merge(self._recorded(connection, node)))
             rejected: list[tuple[Delta, str]] = []
             for chunk in _chunks(deltas):
                 rejected += self._store(connection, chunk)
@@ -144,7 +141,7 @@ class SQLiteStore:
                 ),
                 (node, segment),
             )
-            rows = self._lookup(connection, {Account(delta.limit, delta.key) for delta in deltas})
+            rows = self._lookup(connection, [Account(delta.limit, delta.key) for delta in deltas])
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # SQLITE_FULL rolls back by itself

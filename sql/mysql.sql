@@ -1,0 +1,29 @@
+-- ratelimitd on MariaDB (10.2 and later) and MySQL (5.7 and later): what the daemon creates by itself in a fresh
+-- database, and what an administrator may run instead: mysql policyd < sql/mysql.sql
+-- The columns are those of the Perl daemon's table, with limit_name and configured added.
+-- After that the daemon's account needs no more than SELECT, INSERT, UPDATE on the database's tables.
+
+CREATE TABLE IF NOT EXISTS `ratelimit` (
+    `id`         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,      -- wide: every flush leaves gaps
+    `sender`     VARCHAR(255) /*M!100202 COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */ NOT NULL,
+    `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'default',
+    `persist`    TINYINT(1) NOT NULL DEFAULT 0,                -- 1: the quota stays; 0: it lasts until expiry
+    `quota`      INT UNSIGNED NOT NULL DEFAULT 0,              -- recipients per period; 0: unlimited
+    `configured` INT UNSIGNED DEFAULT NULL,                    -- the configuration's quota when the daemon last wrote
+    `used`       INT UNSIGNED NOT NULL DEFAULT 0,              -- recipients in the period that ends at expiry
+    `updated`    TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+    `expiry`     INT UNSIGNED NOT NULL DEFAULT 0,              -- seconds since 1970
+    PRIMARY KEY (`id`),
+    UNIQUE KEY `account` (`sender`, `limit_name`),
+    KEY `changes` (`updated`)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Which of its journal's segments each daemon has stored: this is what makes a flush exact.
+CREATE TABLE IF NOT EXISTS `ratelimit_node` (
+    `node`    VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
+    `segment` BIGINT UNSIGNED NOT NULL,
+    `updated` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP
+) ENGINE=InnoDB;
+
+CREATE OR REPLACE SQL SECURITY INVOKER VIEW `view_ratelimit` AS
+SELECT *, FROM_UNIXTIME(`expiry`) AS `expirytime` FROM `ratelimit`;

@@ -1,0 +1,70 @@
+"""A fresh database of each kind behind the Store protocol, and an administrator's own way into it."""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.stores import Flushed, Names, Store
+from ratelimitd.stores.access import Access
+from ratelimitd.stores.mysql import MySQLStore
+from ratelimitd.stores.sqlite import SQLiteStore
+
+Sql = Callable[[str], list[tuple[str, ...]]]
+
+
+@dataclass
+class Backend:
+    """`make` gives a new store on the same database; `sql` is what an administrator types; `quote` is for names."""
+
+    name: str
+    make: Callable[..., Store]
+    sql: Sql
+    quote: str
+
+
+def sqlite_backend(folder: Path) -> Backend:
+    path = folder / "ratelimit.sqlite3"
+
+    def sql(text: str) -> list[tuple[str, ...]]:
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            rows = connection.execute(text).fetchall()
+            return [tuple("NULL" if value is None else str(value) for value in row) for row in rows]
+        finally:
+            connection.close()
+
+    return Backend("sqlite", lambda names=None: SQLiteStore(path, names), sql, '"')
+
+
+def server_backend(server: Any, database: str) -> Backend:
+    """Of a MariaDB or MySQL9 instance: root over its socket, without a password."""
+    access = Access(((str(server.socket), 0),), "root", b"", database)
+
+    def sql(text: str) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = server.sql(text, database)
+        return rows
+
+    def make(names: Names | None = None) -> Store:
+        return MySQLStore(access, names, timeout_s=10)
+
+    return Backend(type(server).__name__.lower(), make, sql, "`")
+
+
+def delta(key: str, used: int = 1, *, expiry: int = 2000, quota: int = 10, limit: str = "daily") -> Delta:
+    return Delta(limit, key, expiry, used, quota, quota)
+
+
+async def flush(store: Store, deltas: Iterable[Delta], *, node: str = "node", segment: int = 0) -> Flushed:
+    """Flush deltas as a segment; by default the next one."""
+    made = list(deltas)
+    segment = segment or await store.recorded(node) + 1
+    return await store.flush(node, segment, lambda recorded: made if recorded < segment else [])
+
+
+async def row(store: Store, key: str, limit: str = "daily") -> Row:
+    """The one row of an account."""
+    (found,) = await store.lookup([Account(limit, key)])
+    return found

@@ -1,0 +1,36 @@
+"""Fixtures: every backend there is."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratelimitd.stores import Store
+from tests.stores.backends import Backend, server_backend, sqlite_backend
+
+_numbers = itertools.count(1)
+real = pytest.mark.real
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=real), pytest.param("mysql9", marks=real)])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """A fresh database of each kind."""
+    if request.param == "sqlite":
+        yield sqlite_backend(tmp_path)
+        return
+    server: Any = request.getfixturevalue(request.param)
+    database = f"stores{next(_numbers)}"
+    server.sql(f"CREATE DATABASE {database}")
+    yield server_backend(server, database)
+    server.sql(f"DROP DATABASE {database}")
+
+
+@pytest.fixture
+async def store(backend: Backend) -> AsyncIterator[Store]:
+    """An open store on a fresh database."""
+    made = backend.make()
+    await made.open()
+    yield made
+    await made.close()

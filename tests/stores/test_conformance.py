@@ -1,0 +1,322 @@
+"""What every store does: one suite, and each backend passes it."""
+
+import time
+
+import pytest
+import trio
+
+from ratelimitd.errors import NodeConflict
+from ratelimitd.keys import normalise
+from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.stores import MAX_USED, Names, Store
+from tests.stores.backends import Backend, delta, flush, row
+
+
+async def test_a_fresh_database_gets_its_tables_and_holds_nothing(store: Store) -> None:
+    assert await store.lookup([Account("daily", "alice")]) == []
+    assert await store.recorded("node") == 0
+
+
+async def test_opening_an_existing_database_keeps_its_rows(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", 3)], segment=7)
+    again = backend.make()
+    await again.open()
+    assert (await row(again, "alice")).used == 3
+    assert await again.recorded("node") == 7
+    await again.close()
+
+
+async def test_a_new_account_gets_a_row_and_it_is_read_back(store: Store) -> None:
+    before = int(time.time()) - 5
+    flushed = await flush(store, [delta("alice", 3, expiry=2000, quota=10)])
+    (stored,) = flushed.rows
+    assert stored._replace(updated=0) == Row("daily", "alice", 10, 10, False, 3, 2000, 0)
+    assert before <= stored.updated <= time.time() + 5
+    assert await store.lookup([Account("daily", "alice")]) == [stored]
+    assert flushed.rejected == []
+
+
+async def test_deltas_of_one_window_are_added(store: Store) -> None:
+    for used in (3, 4, 5):
+        await flush(store, [delta("alice", used)])
+    assert (await row(store, "alice")).used == 12
+
+
+async def test_a_later_window_begins_anew_and_an_ended_one_is_dropped(store: Store) -> None:
+    await flush(store, [delta("alice", 5, expiry=2000)])
+    await flush(store, [delta("alice", 2, expiry=3000)])
+    assert (await row(store, "alice"))[5:7] == (2, 3000)
+    await flush(store, [delta("alice", 9, expiry=2000)])
+    assert (await row(store, "alice"))[5:7] == (2, 3000)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_both_windows_of_an_account_in_one_flush_leave_the_later_one(store: Store, order: int) -> None:
+    await flush(store, [delta("alice", 5, expiry=2000), delta("alice", 2, expiry=3000)][::order])
+    assert (await row(store, "alice"))[5:7] == (2, 3000)
+
+
+async def test_a_count_stops_at_the_columns_width(store: Store) -> None:
+    await flush(store, [delta("alice", MAX_USED - 1)])
+    await flush(store, [delta("alice", 5), delta("bob", MAX_USED + 5)])
+    assert (await row(store, "alice")).used == MAX_USED
+    assert (await row(store, "bob")).used == MAX_USED
+
+
+async def test_limits_count_one_account_apart(store: Store) -> None:
+    await flush(store, [delta("alice", 1, limit="daily"), delta("alice", 2, limit="hourly", expiry=1000)])
+    found = await store.lookup([Account("daily", "alice"), Account("hourly", "alice"), Account("weekly", "alice")])
+    assert {(r.limit, r.used) for r in found} == {("daily", 1), ("hourly", 2)}
+
+
+async def test_many_accounts_are_looked_up_at_once(store: Store) -> None:
+    keys = [f"user{n:04}" for n in range(1200)]
+    flushed = await flush(store, [delta(key, n + 1) for n, key in enumerate(keys)])
+    found = await store.lookup([Account("daily", key) for key in [*keys, "nobody"]])
+    assert {r.key: r.used for r in found} == {key: n + 1 for n, key in enumerate(keys)}
+    assert sorted(flushed.rows) == sorted(found)
+
+
+# -- exactly once ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_segment_that_is_recorded_is_never_stored_again(store: Store) -> None:
+    for _ in range(3):
+        await flush(store, [delta("alice", 3)], segment=5)
+    assert (await row(store, "alice")).used == 3
+    assert await store.recorded("node") == 5
+
+
+async def test_the_recorded_segment_never_falls(store: Store) -> None:
+    await flush(store, [], segment=5)
+    await flush(store, [], segment=4)
+    assert await store.recorded("node") == 5
+
+
+async def test_nodes_are_recorded_apart_and_their_deltas_add_up(store: Store) -> None:
+    await flush(store, [delta("alice", 1)], node="a", segment=3)
+    await flush(store, [delta("alice", 2)], node="b", segment=1)
+    assert (await store.recorded("a"), await store.recorded("b")) == (3, 1)
+    assert (await row(store, "alice")).used == 3
+
+
+async def test_merge_is_told_the_recorded_segment(store: Store) -> None:
+    told: list[int] = []
+
+    def merge(recorded: int) -> list[Delta]:
+        told.append(recorded)
+        return []
+
+    await store.flush("node", 4, merge)
+    await store.flush("node", 6, merge)
+    assert told == [0, 4]
+
+
+async def test_a_node_conflict_passes_through_and_nothing_is_stored(store: Store) -> None:
+    def merge(recorded: int) -> list[Delta]:
+        raise NodeConflict
+
+    with pytest.raises(NodeConflict):
+        await store.flush("node", 9, merge)
+    assert await store.recorded("node") == 0
+    await flush(store, [delta("alice")])
+    assert (await row(store, "alice")).used == 1
+
+
+async def test_a_merge_that_fails_half_way_stores_nothing(store: Store) -> None:
+    def merge(recorded: int) -> list[Delta]:
+        def deltas() -> list[Delta]:
+            raise NodeConflict
+
+        return [delta("alice"), *deltas()]
+
+    with pytest.raises(NodeConflict):
+        await store.flush("node", 9, merge)
+    assert await store.lookup([Account("daily", "alice")]) == []
+
+
+async def test_stores_flush_the_same_accounts_at_once_and_the_sum_is_exact(backend: Backend, store: Store) -> None:
+    async def node(name: str) -> None:
+        own = backend.make()
+        await own.open()
+        for segment in range(1, 11):
+            await flush(own, [delta(f"user{n:03}") for n in range(60)], node=name, segment=segment)
+        await own.close()
+
+    async with trio.open_nursery() as nursery:
+        for name in ("a", "b", "c"):
+            nursery.start_soon(node, name)
+    rows = await store.lookup([Account("daily", f"user{n:03}") for n in range(60)])
+    assert {r.used for r in rows} == {30}
+    assert len(rows) == 60
+
+
+async def test_lookups_go_on_during_a_flush(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", 3)])
+    seen: list[int] = []
+
+    async def look() -> None:
+        seen.append((await row(store, "alice")).used)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flush, store, [delta(f"user{n}") for n in range(3000)])
+        for _ in range(5):
+            nursery.start_soon(look)
+    assert seen == [3] * 5
+
+
+# -- bad records ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_bad_record_is_set_aside_and_all_others_are_stored(store: Store) -> None:
+    bad = delta("lone \ud800 surrogate")
+    flushed = await flush(store, [*[delta(f"user{n:03}") for n in range(300)], bad])
+    assert [refused for refused, _ in flushed.rejected] == [bad]
+    assert flushed.rejected[0][1]
+    assert len(await store.lookup([Account("daily", f"user{n:03}") for n in range(300)])) == 300
+    assert await store.recorded("node") == 1
+
+
+async def test_an_account_that_is_no_text_has_no_row(store: Store) -> None:
+    await flush(store, [delta("alice")])
+    found = await store.lookup([Account("daily", "\udc80"), Account("daily", "alice")])
+    assert [r.key for r in found] == ["alice"]
+
+
+# -- keys -----------------------------------------------------------------------------------------------------------
+
+TEXTS = [
+    "alice", "alicé", "alice\u0301", "ALİCE", "ß", "ss", "a\tb", "a\\b", "a'b", 'a"b', "a%sb", "a%b", "a\x01b",
+    "a\u2028b", "\U0001f40c", "a;b", "a--b", "`a`", "alice\x1f", "alice\u00a0", "é" * 127, "x" * 255,
+]  # fmt: skip
+
+
+async def test_every_normalised_key_is_a_bucket_of_its_own(store: Store) -> None:
+    keys = sorted({normalise(text) for text in TEXTS})
+    assert len(keys) == len(TEXTS)
+    for key in keys:
+        await flush(store, [delta(key, 1)])
+    flushed = await flush(store, [delta(key, n) for n, key in enumerate(keys)])
+    assert flushed.rejected == []
+    assert {r.key: r.used for r in await store.lookup([Account("daily", key) for key in keys])} == {
+        key: n + 1 for n, key in enumerate(keys)
+    }
+
+
+async def test_logins_that_memory_takes_for_one_are_one_row(store: Store) -> None:
+    logins = ["alice", "Alice", "alice ", "\talice", "ALICE"]
+    await flush(store, [delta(normalise(login)) for login in logins])
+    assert (await row(store, "alice")).used == 5
+
+
+async def test_a_key_of_any_length_fits(store: Store) -> None:
+    keys = [normalise("x" * 300), normalise("x" * 301), normalise("é" * 9000)]
+    assert (await flush(store, [delta(key) for key in keys])).rejected == []
+    assert len(await store.lookup([Account("daily", key) for key in keys])) == 3
+
+
+# -- quotas ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_configured_quota_replaces_the_old_one(store: Store) -> None:
+    await flush(store, [delta("alice", quota=10)])
+    await flush(store, [delta("alice", quota=20)])
+    assert (await row(store, "alice"))[2:4] == (20, 20)
+
+
+async def test_a_grant_lasts_until_its_window_ends(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", expiry=2000)])
+    backend.sql("UPDATE ratelimit SET quota = 50")
+    await flush(store, [delta("alice", expiry=2000)])
+    assert (await row(store, "alice")).quota == 50
+    await flush(store, [delta("alice", expiry=3000)])
+    assert (await row(store, "alice")).quota == 10
+
+
+async def test_a_persistent_quota_outlasts_every_window(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", expiry=2000)])
+    backend.sql("UPDATE ratelimit SET quota = 50, persist = 1")
+    await flush(store, [delta("alice", expiry=3000, quota=20)])
+    stored = await row(store, "alice")
+    assert (stored.quota, stored.configured, stored.persist, stored.used) == (50, 20, True, 1)
+
+
+async def test_a_row_made_by_hand_is_a_grant_for_the_next_window(backend: Backend, store: Store) -> None:
+    backend.sql("INSERT INTO ratelimit (sender, limit_name, quota) VALUES ('alice', 'daily', 50)")
+    assert (await row(store, "alice"))[2:7] == (50, None, False, 0, 0)
+    await flush(store, [delta("alice", expiry=2000)])
+    assert (await row(store, "alice"))[2:7] == (50, 10, False, 1, 2000)
+    await flush(store, [delta("alice", expiry=3000)])
+    assert (await row(store, "alice")).quota == 10
+
+
+async def test_a_row_deleted_by_hand_comes_back(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", 5)])
+    backend.sql("DELETE FROM ratelimit")
+    await flush(store, [delta("alice", 2)])
+    assert (await row(store, "alice")).used == 2
+
+
+# -- changes --------------------------------------------------------------------------------------------------------
+
+
+async def test_changes_begin_now_and_give_what_somebody_changed(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice"), delta("bob")])
+    backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
+    begun = await store.changes("")
+    assert begun.rows == []
+    assert (await store.changes(begun.cursor)).rows == []
+    backend.sql("UPDATE ratelimit SET quota = 99 WHERE sender = 'bob'")
+    changed = await store.changes(begun.cursor)
+    assert [(r.key, r.quota) for r in changed.rows] == [("bob", 99)]
+    assert not changed.more
+
+
+@pytest.mark.parametrize("change", ["persist = 1", "used = 0", "expiry = 9", "quota = 3"])
+async def test_every_change_by_hand_is_found(backend: Backend, store: Store, change: str) -> None:
+    await flush(store, [delta("alice", 5)])
+    backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
+    cursor = (await store.changes("")).cursor
+    backend.sql(f"UPDATE ratelimit SET {change}")
+    assert [r.key for r in (await store.changes(cursor)).rows] == ["alice"]
+
+
+async def test_changes_of_another_node_are_found(backend: Backend, store: Store) -> None:
+    cursor = (await store.changes("")).cursor
+    other = backend.make()
+    await other.open()
+    await flush(other, [delta("alice", 4)], node="other")
+    await other.close()
+    assert [(r.key, r.used) for r in (await store.changes(cursor)).rows] == [("alice", 4)]
+
+
+# -- names and the view ---------------------------------------------------------------------------------------------
+
+
+async def test_table_and_columns_may_have_other_names(backend: Backend) -> None:
+    names = Names("mail_quota", (("sender", "login"), ("used", "tally"), ("updated", "touched_at"))).checked()
+    store = backend.make(names)
+    await store.open()
+    await flush(store, [delta("alice", 3)])
+    assert (await row(store, "alice")).used == 3
+    cursor = (await store.changes("")).cursor
+    assert [r.key for r in (await store.changes(cursor)).rows] == ["alice"]
+    assert backend.sql("SELECT login, tally FROM mail_quota") == [("alice", "3")]
+    assert backend.sql("SELECT login, tally FROM view_mail_quota") == [("alice", "3")]
+    await store.close()
+    again = backend.make(names)
+    await again.open()
+    assert await again.recorded("node") == 1
+    await again.close()
+
+
+async def test_the_view_shows_readable_times(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", expiry=86400 * 365)])
+    ((sender, when),) = backend.sql("SELECT sender, expirytime FROM view_ratelimit")
+    assert sender == "alice"
+    assert when.startswith(("1970-12-31", "1971-01-01"))
+
+
+async def test_a_closed_store_may_be_closed_again(store: Store) -> None:
+    await store.close()
+    await store.close()
