@@ -30,8 +30,9 @@ class ActionError(RatelimitdError):
 
 
 def reply(action: str) -> bytes:
-    """The bytes of a reply: whatever the text is, one line, printable ASCII, at most 200 bytes of it."""
-    return b"action=" + _UNPRINTABLE.sub("?", action).encode("ascii")[:MAX_BYTES].rstrip() + b"\n\n"
+    """The bytes of a reply: whatever the text is, one line, printable ASCII, at most 200 bytes of it, single blanks."""
+    text = " ".join(_UNPRINTABLE.sub("?", action).split())
+    return b"action=" + text.encode("ascii")[:MAX_BYTES].rstrip() + b"\n\n"
 
 
 DUNNO = reply("DUNNO")
@@ -46,21 +47,18 @@ class Template:
             raise ActionError(ALLOWED)
         if len(self.text) > MAX_BYTES:
             raise ActionError(f"at most {MAX_BYTES} bytes")
-        if not _ACTION.fullmatch(self._checked_literal()):
-            raise ActionError("a placeholder only in the text, after the action's word or code")
+        if not _ACTION.fullmatch(self._literal()):
+            raise ActionError("a text of its own beside the placeholders: a code alone means PERMIT to Postfix")
 
-    def _checked_literal(self) -> str:
+    def _literal(self) -> str:
         """The text with every placeholder empty; raises ActionError for one that does not exist."""
         placeholders = "{" + "} {".join(PLACEHOLDERS) + "}"
         literal = ""
         try:
             for part, name, spec, conversion in Formatter().parse(self.text):
                 literal += part
-                if name is None:
-                    continue
-                if name not in PLACEHOLDERS or spec or conversion:
+                if name is not None and (name not in PLACEHOLDERS or spec or conversion):
                     raise ActionError(f"the placeholders {placeholders}")
-                literal += "x" if " " in literal else ""
         except ValueError as error:
             raise ActionError(f"the placeholders {placeholders}; a brace itself is {{{{ or }}}}") from error
         return literal

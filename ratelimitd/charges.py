@@ -5,6 +5,10 @@ requests for one mail transaction"). Postfix asks once per recipient and restric
 failure; recipient_count is 0 at RCPT and the accepted recipients at DATA and END-OF-MESSAGE.
 """
 
+MAX_REMEMBERED = 1000
+"""Recipients of one transaction whose answers are kept, the latest: Postfix's own smtpd_recipient_limit is 1,000, and
+it asks all questions about one recipient together."""
+
 
 class Transaction:
     """One instance: the recipients charged at RCPT and the answers they got, and how many were charged in all."""
@@ -16,10 +20,6 @@ class Transaction:
         self.message_admitted = True
         self.recipients: dict[str, bool] = {}
 
-    def due_for_recipient(self, recipient: str) -> int:
-        """Recipients to charge at RCPT: 1 for one not charged yet."""
-        return 0 if recipient in self.recipients else 1
-
     def due_for_message(self, recipient_count: int) -> int:
         """Recipients to charge at DATA and END-OF-MESSAGE: those beyond what was charged."""
         return max(0, recipient_count - self.charged)
@@ -27,6 +27,8 @@ class Transaction:
     def charge_recipient(self, recipient: str, admitted: bool) -> None:
         """Remember a charge made at RCPT and its answer."""
         self.charged += 1
+        if len(self.recipients) >= MAX_REMEMBERED:
+            del self.recipients[next(iter(self.recipients))]
         self.recipients[recipient] = admitted
 
     def charge_message(self, recipients: int, admitted: bool) -> None:

@@ -21,12 +21,13 @@ from ratelimitd.limits import UNLIMITED, Limit
 from ratelimitd.listeners import parse_address
 from ratelimitd.period import Period
 from ratelimitd.plugins import installed, load, normalised
-from ratelimitd.settings import Keys, LimitSettings, QuotaSetting, Settings
+from ratelimitd.settings import SECRETS, Keys, LimitSettings, QuotaSetting, Settings
 from ratelimitd.sinks import FACILITIES
 from ratelimitd.stores import COLUMNS, Names
 
 Network = IPv4Network | IPv6Network
 _LOCALTIME = Path("/etc/localtime")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DOMAIN = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -40,6 +41,7 @@ class Configuration:
     allow: tuple[Network, ...]
     names: Names
     failure_action: Template
+    options: Mapping[str, dict[str, Any]]
 
     def path(self, setting: str) -> Path:
         """A path of the configuration, which may be relative to the file."""
@@ -68,7 +70,7 @@ def _parse(file: Path) -> dict[str, Any]:
         raise ConfigError("cannot be read", error.strerror or str(error), "a readable file") from error
     except UnicodeDecodeError as error:
         raise ConfigError("not UTF-8", f"byte {error.start}", "TOML in UTF-8") from error
-    except tomli.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists 400 deep: no TOMLDecodeError
         raise ConfigError("syntax", str(error), "TOML") from error
 
 
@@ -91,6 +93,7 @@ def _make(file: Path, data: dict[str, Any]) -> Configuration:
         _networks(settings.server.allow),
         _names(settings),
         _template("server.failure_action", settings.server.failure_action),
+        options,
     )
 
 
@@ -113,6 +116,7 @@ def _plugin_options(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _check(settings: Settings) -> None:
     """What the types of the settings do not say."""
+    _check_texts("", msgspec.to_builtins(settings))
     for i, listen in enumerate(settings.server.listen):
         try:
             parse_address(listen)
@@ -124,6 +128,18 @@ def _check(settings: Settings) -> None:
     domain = settings.keys.default_domain
     if domain and not _DOMAIN.fullmatch(domain):
         raise ConfigError("keys.default_domain", f'"{domain}"', "a domain, without @")
+
+
+def _check_texts(path: str, value: Any) -> None:
+    """No setting holds control characters: paths with NUL, log lines with ESC."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_texts(f"{path}.{name}" if path else name, inner)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            _check_texts(f"{path}[{i}]", inner)
+    elif isinstance(value, str) and _CONTROL.search(value) and path.rpartition(".")[2] not in SECRETS:
+        raise ConfigError(path, f'"{value}"', "a text without control characters")
 
 
 def _limit(
@@ -173,24 +189,31 @@ def _networks(allow: list[str]) -> tuple[Network, ...]:
 def _names(settings: Settings) -> Names:
     names = Names(settings.store.table, tuple(settings.store.columns.items()))
     try:
-        return names.checked()
+        names.checked()
     except ValueError as error:
         wanted = "letters, digits and underscores; columns are " + ", ".join(COLUMNS)
         raise ConfigError("store.table or store.columns", f'"{error}"', wanted) from error
+    taken: dict[str, str] = {}
+    for column in COLUMNS:
+        name = settings.store.columns.get(column, column)
+        other = taken.setdefault(name.lower(), column)
+        if other != column:
+            raise ConfigError("store.columns", f'"{name}" for {other} and for {column}', "a name for each column")
+    return names
 
 
 def _zone(name: str) -> tzinfo:
     """The time zone of a name; `local` is TZ, else /etc/localtime, else UTC."""
+    found = f'"{name}"'
     if name == "local":
         name = os.environ.get("TZ", "").removeprefix(":")
-        if not name:
-            try:
-                with _LOCALTIME.open("rb") as stream:
-                    return ZoneInfo.from_file(stream, key="local")
-            except (OSError, ValueError):
-                return UTC
+        found = f'"local", which is "{name or _LOCALTIME}"'
+        if not name and not _LOCALTIME.exists():
+            return UTC
     try:
+        if not name or Path(name).is_absolute():
+            with Path(name or _LOCALTIME).open("rb") as stream:
+                return ZoneInfo.from_file(stream, key=name or "local")
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:
-        wanted = '"local" or a name such as "Europe/Zurich"'
-        raise ConfigError("timezone", f'"{name}"', wanted) from error
+        raise ConfigError("timezone", found, '"local" or a name such as "Europe/Zurich"') from error

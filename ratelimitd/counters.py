@@ -64,13 +64,15 @@ class Table:
         """Take over what the store says. `pending` is what the account's counter holds that is not stored yet."""
         counter = self.counters.get(key)
         window = row.expiry if row is not None else 0
-        if counter is None or window > counter.expiry or (not pending and counter.expiry != window):
+        is_new = row is None and not pending
+        known_until = counter.expiry if counter is not None else 0
+        if counter is None or known_until <= now or window > known_until or (not pending and window != known_until):
             # The stored window counts while it lasts, whoever began it; a delta of another one is the store's to drop.
             counter, pending = self._begin(key, now), 0
             if window > now:
                 counter.expiry = window
         counter.knowledge = Knowledge.STORED
-        counter.is_new = row is None and not pending
+        counter.is_new = is_new
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
         configured = self.limit.configured_quota(key)
         counter.quota = configured if row is None else row.quota_at(now, configured)

@@ -1,6 +1,13 @@
 """The errors an administrator sees. Each is one line that says what is wrong and where."""
 
 
+def one_line(text: str) -> str:
+    """A text with everything unprintable in it escaped: line ends, ESC, bidi marks."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class RatelimitdError(Exception):
     """Anything this program says about itself; its text is one line for the administrator."""
 
@@ -15,7 +22,7 @@ class ConfigError(RatelimitdError):
         self.allowed = allowed
 
     def __str__(self) -> str:
-        return f"{self.path}: found {self.found}; allowed: {self.allowed}"
+        return one_line(f"{self.path}: found {self.found}; allowed: {self.allowed}")
 
 
 class StartError(RatelimitdError):

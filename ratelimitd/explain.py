@@ -7,6 +7,7 @@ import msgspec
 from msgspec import inspect
 
 from ratelimitd.errors import ConfigError
+from ratelimitd.settings import SECRETS
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
@@ -25,7 +26,8 @@ def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[ms
     if missing:
         wanted = allowed(_field(expected, missing["name"]))
         return ConfigError(_join(path, missing["name"]), "nothing", wanted)
-    return ConfigError(path or "the file", _shown(found), allowed(expected))
+    shown = "a secret" if path.rpartition(".")[2] in SECRETS else _shown(found)
+    return ConfigError(path or "the file", shown, allowed(expected))
 
 
 def _follow(steps: str, data: Any, expected: inspect.Type) -> tuple[str, Any, inspect.Type]:

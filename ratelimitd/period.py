@@ -1,7 +1,8 @@
 """Calendar periods: when the hour, day, week or month that contains an instant ends.
 
 Instants are whole seconds since 1970 (UTC). A boundary is the first instant whose local time is at or past the
-start of an hour or day, so a day of 23 or 25 hours is exact, and the hour that a clock change repeats counts as two.
+start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats from its start
+counts as two.
 No clock is read here.
 """
 
@@ -71,6 +72,8 @@ class Period:
         if later == offset:
             return end
         change = self._change(now, end)
+        if (change + later) // _HOUR_S > (change - 1 + offset) // _HOUR_S:  # put forward, into or past the next hour
+            return change
         return change + -(change + later) % _HOUR_S
 
     def _change(self, low: int, high: int) -> int:

@@ -28,25 +28,27 @@ def installed() -> dict[str, list[EntryPoint]]:
 def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
     """The plugin's function for its options. Raises ConfigError, with `where` the setting that names the plugin."""
     plugins = installed()
-    points = {point.value: point for point in plugins.get(name, [])}
+    points = plugins.get(name, [])
     if not points:
         allowed = "an installed key plugin: " + ", ".join(sorted(plugins)) if plugins else "no key plugin is installed"
         raise ConfigError(where, f'"{name}"', allowed)
     if len(points) > 1:
-        owners = " and ".join(sorted(str(point.dist and point.dist.name) for point in points.values()))
+        owners = " and ".join(sorted(point.dist.name if point.dist else point.value for point in points))
         raise ConfigError(where, f'"{name}", a plugin of {owners}', "one distribution per name; uninstall one")
-    (point,) = points.values()
+    (point,) = points
     try:
         factory = point.load()
     except Exception as error:
         found = f'"{name}" ({point.value}), which cannot be loaded: {_one_line(error)}'
         raise ConfigError(where, found, "a plugin that imports; reinstall its distribution") from error
+    if not callable(factory):
+        raise ConfigError(where, f'"{name}" ({point.value}), which is {_kind(factory)}', "a factory of key functions")
     try:
         function = factory(dict(options))
     except Exception as error:
         raise ConfigError(f"keys.{name}", _one_line(error), "the options that the plugin documents") from error
     if not callable(function):
-        raise ConfigError(where, f'"{name}", whose factory gave {type(function).__name__}', "a function of the request")
+        raise ConfigError(where, f'"{name}", whose factory gave {_kind(function)}', "a function of the request")
     return function  # type: ignore[no-any-return]
 
 
@@ -74,10 +76,18 @@ def normalised(name: str, function: KeyFunction, lowercase: bool) -> Callable[[R
 
 
 def _describe(key: object) -> str:
-    if not isinstance(key, str):
-        return f"a {type(key).__name__}"
+    if type(key) is not str:
+        return _kind(key)
     return f"{len(key)} characters" if len(key) > MAX_KEY_CHARACTERS else "a text with a newline or NUL"
 
 
+def _kind(value: object) -> str:
+    return f"an object of type {type(value).__name__}"
+
+
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "an error without a text"
+    return f"{type(error).__name__}: {text}"[:300]

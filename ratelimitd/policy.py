@@ -110,12 +110,14 @@ class Policy:
         self, request: Request, counters: list[Counter], instance: str, transaction: Transaction | None
     ) -> Verdict:
         recipient = request["recipient"]
-        due = 1 if transaction is None else transaction.due_for_recipient(recipient)
-        if due == 0 and transaction is not None and transaction.recipients[recipient]:
+        before = None if transaction is None else transaction.recipients.get(recipient)
+        if before:  # one already admitted stays admitted
             return Verdict(DUNNO, request)
-        verdict = self._charge(request, counters, due)
+        verdict = self._charge(request, counters, 1 if before is None else 0)
+        admitted = not verdict.refused
+        if transaction is not None and before is not None:
+            transaction.recipients[recipient] = admitted
         if verdict.charged:
-            admitted = not verdict.refused
             if instance:
                 transaction = transaction or self.charges.begin(instance)
                 transaction.charge_recipient(recipient, admitted)
@@ -130,8 +132,10 @@ class Policy:
         if due == 0 and (transaction is None or transaction.message_admitted):
             return Verdict(DUNNO, request)
         verdict = self._charge(request, counters, due)
+        admitted = not verdict.refused
+        if transaction is not None and due == 0:
+            transaction.message_admitted = admitted
         if verdict.charged:
-            admitted = not verdict.refused
             if instance:
                 transaction = transaction or self.charges.begin(instance)
                 transaction.charge_message(due, admitted)
@@ -164,7 +168,10 @@ def _counts(state: str) -> bool:
 
 def _recipient_count(request: Request) -> int:
     text = request["recipient_count"]
-    return min(int(text), MAX_RECIPIENTS) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    digits = text.lstrip("0")
+    return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS
 
 
 def _fields(counters: list[Counter]) -> str:

@@ -89,7 +89,8 @@ class RequestReader:
             self._start = self._searched = start + 1
             return Request("", self.default_domain)
         end = buffer.find(b"\n\n", self._searched)
-        if (len(buffer) if end < 0 else end) - start > self.max_bytes:
+        length = (end if end >= 0 else len(buffer) - buffer.endswith(b"\n")) - start  # that LF may be half of its end
+        if length > self.max_bytes:
             raise RequestTooLong(f"a request of more than {self.max_bytes} bytes")
         if end < 0:
             self._searched = max(start, len(buffer) - 1)

@@ -15,6 +15,9 @@ Format = Literal["postfix-policyd", "json"]
 JournalSync = Literal["flush", "always", "never"]
 Text = Annotated[str, Meta(min_length=1)]
 
+SECRETS = ("password", "secret", "token")
+"""Settings that are never shown."""
+
 DEFAULT_ACTION = "450 4.7.1 {period} message quota exceeded, {used}/{quota}, resets at {reset}"
 
 

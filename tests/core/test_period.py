@@ -1,0 +1,261 @@
+"""Calendar windows, across every kind of clock change."""
+
+import itertools
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ratelimitd.period import PERIODS, Period, PeriodName, WeekStart
+
+ZONES = [
+    "UTC",
+    "Europe/Zurich",
+    "America/New_York",
+    "Australia/Lord_Howe",  # half an hour of summer time
+    "America/Sao_Paulo",  # changed at midnight until 2019
+    "America/Caracas",  # half an hour, for good, in 2007 and 2016
+    "Africa/Cairo",
+    "Asia/Beirut",
+    "America/Havana",
+    "America/St_Johns",  # changed at 00:01 until 2011, and its offset ends in :30
+    "Asia/Kathmandu",
+    "Asia/Kolkata",
+    "Pacific/Apia",  # left out 30 December 2011
+    "Pacific/Kwajalein",  # left out 21 August 1993
+    "Asia/Gaza",
+    "Antarctica/Troll",  # two hours of summer time
+    "Africa/Casablanca",
+    "America/Scoresbysund",
+    "Africa/Monrovia",  # an offset with seconds until 1972
+]
+WEEK_STARTS: list[WeekStart] = ["sunday", "monday"]
+FIRST, LAST = 0, int(datetime(2037, 12, 1, tzinfo=UTC).timestamp())
+
+
+def at(text: str, zone: tzinfo) -> int:
+    """A local time as an instant; one that ends in * is the second of a repeated hour."""
+    local = datetime.strptime(text.rstrip("*"), "%Y-%m-%d %H:%M:%S").replace(tzinfo=zone, fold=int(text.endswith("*")))
+    assert datetime.fromtimestamp(local.timestamp(), zone).replace(tzinfo=None) == local.replace(tzinfo=None)
+    return int(local.timestamp())
+
+
+def check(name: PeriodName, zone: tzinfo, now: str, end: str, week_starts: WeekStart = "sunday") -> None:
+    fresh = Period(name, zone, week_starts).end(at(now, zone))
+    assert datetime.fromtimestamp(fresh, zone) == datetime.fromtimestamp(at(end, zone), zone)
+    used = Period(name, zone, week_starts)
+    for other in (at(now, zone) - 1, at(end, zone), at(now, zone)):
+        used.end(other)
+    assert used.end(at(now, zone)) == fresh
+
+
+@pytest.mark.parametrize(
+    ("name", "now", "end"),
+    [
+        ("hourly", "2026-11-22 11:00:00", "2026-11-22 12:00:00"),
+        ("hourly", "2026-11-22 11:59:59", "2026-11-22 12:00:00"),
+        ("hourly", "2026-12-31 23:30:00", "2027-01-01 00:00:00"),
+        ("daily", "2026-11-22 00:00:00", "2026-11-23 00:00:00"),
+        ("daily", "2026-11-22 23:59:59", "2026-11-23 00:00:00"),
+        ("daily", "2026-12-31 23:59:59", "2027-01-01 00:00:00"),
+        ("daily", "2028-02-28 12:00:00", "2028-02-29 00:00:00"),
+        ("daily", "2028-02-29 12:00:00", "2028-03-01 00:00:00"),
+        ("daily", "2027-02-28 12:00:00", "2027-03-01 00:00:00"),
+        ("weekly", "2026-11-21 23:59:59", "2026-11-22 00:00:00"),  # a Saturday
+        ("weekly", "2026-11-22 00:00:00", "2026-11-29 00:00:00"),
+        ("weekly", "2026-12-31 00:00:00", "2027-01-03 00:00:00"),
+        ("weekly", "2028-02-28 00:00:00", "2028-03-05 00:00:00"),
+        ("monthly", "2026-11-01 00:00:00", "2026-12-01 00:00:00"),
+        ("monthly", "2026-12-31 23:59:59", "2027-01-01 00:00:00"),
+        ("monthly", "2028-02-29 23:59:59", "2028-03-01 00:00:00"),
+        ("monthly", "2026-01-31 00:00:00", "2026-02-01 00:00:00"),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Zurich", "Asia/Kathmandu", "America/St_Johns"])
+def test_the_calendar(name: PeriodName, now: str, end: str, zone: str) -> None:
+    check(name, ZoneInfo(zone), now, end)
+
+
+@pytest.mark.parametrize(
+    ("now", "end"),
+    [
+        ("2026-11-22 23:59:59", "2026-11-23 00:00:00"),  # a Sunday
+        ("2026-11-23 00:00:00", "2026-11-30 00:00:00"),
+        ("2026-12-31 12:00:00", "2027-01-04 00:00:00"),
+    ],
+)
+def test_weeks_may_begin_on_monday(now: str, end: str) -> None:
+    check("weekly", ZoneInfo("Europe/Zurich"), now, end, "monday")
+
+
+@pytest.mark.parametrize(
+    ("zone", "name", "now", "end", "length_s"),
+    [
+        # Zurich: 2026-03-29 02:00 -> 03:00, 2026-10-25 03:00 -> 02:00
+        ("Europe/Zurich", "daily", "2026-03-29 00:00:00", "2026-03-30 00:00:00", 23 * 3600),
+        ("Europe/Zurich", "daily", "2026-10-25 00:00:00", "2026-10-26 00:00:00", 25 * 3600),
+        ("Europe/Zurich", "weekly", "2026-03-29 00:00:00", "2026-04-05 00:00:00", 7 * 86400 - 3600),
+        ("Europe/Zurich", "monthly", "2026-10-01 00:00:00", "2026-11-01 00:00:00", 31 * 86400 + 3600),
+        ("Europe/Zurich", "hourly", "2026-03-29 01:00:00", "2026-03-29 03:00:00", 3600),
+        ("Europe/Zurich", "hourly", "2026-10-25 02:00:00", "2026-10-25 02:00:00*", 3600),
+        ("Europe/Zurich", "hourly", "2026-10-25 02:00:00*", "2026-10-25 03:00:00", 3600),
+        # New York: 2026-03-08 02:00 -> 03:00, 2026-11-01 02:00 -> 01:00
+        ("America/New_York", "daily", "2026-03-08 00:00:00", "2026-03-09 00:00:00", 23 * 3600),
+        ("America/New_York", "daily", "2026-11-01 00:00:00", "2026-11-02 00:00:00", 25 * 3600),
+        ("America/New_York", "hourly", "2026-11-01 01:30:00", "2026-11-01 01:00:00*", 1800),
+        # Lord Howe: 2026-04-05 02:00 -> 01:30, 2026-10-04 02:00 -> 02:30
+        ("Australia/Lord_Howe", "daily", "2026-04-05 00:00:00", "2026-04-06 00:00:00", 24 * 3600 + 1800),
+        ("Australia/Lord_Howe", "daily", "2026-10-04 00:00:00", "2026-10-05 00:00:00", 24 * 3600 - 1800),
+        ("Australia/Lord_Howe", "hourly", "2026-10-04 01:00:00", "2026-10-04 02:30:00", 3600),
+        ("Australia/Lord_Howe", "hourly", "2026-10-04 02:30:00", "2026-10-04 03:00:00", 1800),
+        ("Australia/Lord_Howe", "hourly", "2026-04-05 01:00:00", "2026-04-05 02:00:00", 5400),
+        # Sao Paulo: 2018-11-04 00:00 -> 01:00 (no midnight), 2019-02-17 00:00 -> 2019-02-16 23:00
+        ("America/Sao_Paulo", "daily", "2018-11-03 00:00:00", "2018-11-04 01:00:00", 24 * 3600),
+        ("America/Sao_Paulo", "daily", "2018-11-04 01:00:00", "2018-11-05 00:00:00", 23 * 3600),
+        ("America/Sao_Paulo", "weekly", "2018-10-28 00:00:00", "2018-11-04 01:00:00", 7 * 86400),
+        ("America/Sao_Paulo", "hourly", "2018-11-03 23:00:00", "2018-11-04 01:00:00", 3600),
+        ("America/Sao_Paulo", "daily", "2019-02-16 00:00:00", "2019-02-17 00:00:00", 25 * 3600),
+        ("America/Sao_Paulo", "hourly", "2019-02-16 23:00:00", "2019-02-16 23:00:00*", 3600),
+        # Caracas: 2016-05-01 02:30 -> 03:00, 2007-12-09 03:00 -> 02:30
+        ("America/Caracas", "daily", "2016-05-01 00:00:00", "2016-05-02 00:00:00", 24 * 3600 - 1800),
+        ("America/Caracas", "monthly", "2016-05-01 00:00:00", "2016-06-01 00:00:00", 31 * 86400 - 1800),
+        ("America/Caracas", "hourly", "2016-05-01 02:00:00", "2016-05-01 03:00:00", 1800),
+        ("America/Caracas", "hourly", "2007-12-09 02:00:00", "2007-12-09 03:00:00", 5400),
+        # Cairo: 2023-04-28 00:00 -> 01:00, 2023-10-27 00:00 -> 2023-10-26 23:00
+        ("Africa/Cairo", "daily", "2023-04-27 00:00:00", "2023-04-28 01:00:00", 24 * 3600),
+        ("Africa/Cairo", "daily", "2023-10-26 00:00:00", "2023-10-27 00:00:00", 25 * 3600),
+        # Beirut: 2026-03-29 00:00 -> 01:00, 2026-10-25 00:00 -> 2026-10-24 23:00
+        ("Asia/Beirut", "daily", "2026-03-28 00:00:00", "2026-03-29 01:00:00", 24 * 3600),
+        ("Asia/Beirut", "weekly", "2026-03-29 01:00:00", "2026-04-05 00:00:00", 7 * 86400 - 3600),
+        ("Asia/Beirut", "daily", "2026-10-24 00:00:00", "2026-10-25 00:00:00", 25 * 3600),
+        # Havana: 2026-03-08 00:00 -> 01:00, 2026-11-01 01:00 -> 00:00 (two midnights)
+        ("America/Havana", "daily", "2026-03-07 00:00:00", "2026-03-08 01:00:00", 24 * 3600),
+        ("America/Havana", "daily", "2026-10-31 00:00:00", "2026-11-01 00:00:00", 24 * 3600),
+        ("America/Havana", "daily", "2026-11-01 00:00:00", "2026-11-02 00:00:00", 25 * 3600),
+        ("America/Havana", "daily", "2026-11-01 00:30:00*", "2026-11-02 00:00:00", 24 * 3600 - 1800),
+        ("America/Havana", "monthly", "2026-11-01 00:30:00*", "2026-12-01 00:00:00", 30 * 86400 - 1800),
+        # St John's: 2010-11-07 00:01 -> 2010-11-06 23:01: the 7th begins, and goes on an hour later
+        ("America/St_Johns", "daily", "2010-11-06 12:00:00", "2010-11-07 00:00:00", 12 * 3600),
+        ("America/St_Johns", "daily", "2010-11-06 23:30:00*", "2010-11-08 00:00:00", 24 * 3600 + 1800),
+        ("America/St_Johns", "weekly", "2010-11-06 23:30:00*", "2010-11-14 00:00:00", 7 * 86400 + 1800),
+        # Apia: after 2011-12-29 comes 2011-12-31
+        ("Pacific/Apia", "daily", "2011-12-29 00:00:00", "2011-12-31 00:00:00", 24 * 3600),
+        ("Pacific/Apia", "daily", "2011-12-31 00:00:00", "2012-01-01 00:00:00", 24 * 3600),
+        ("Asia/Kolkata", "hourly", "2026-11-22 11:15:00", "2026-11-22 12:00:00", 2700),
+        ("Asia/Kathmandu", "hourly", "2026-11-22 11:15:00", "2026-11-22 12:00:00", 2700),
+    ],
+)
+def test_clock_changes(zone: str, name: PeriodName, now: str, end: str, length_s: int) -> None:
+    where = ZoneInfo(zone)
+    assert at(end, where) - at(now, where) == length_s
+    check(name, where, now, end)
+
+
+def test_a_fixed_offset_will_do_as_a_zone() -> None:
+    zone = timezone(timedelta(hours=5, minutes=45))
+    check("hourly", zone, "2026-11-22 11:15:00", "2026-11-22 12:00:00")
+    check("monthly", zone, "2026-11-22 11:15:00", "2026-12-01 00:00:00")
+
+
+def test_a_boundary_is_described_in_local_time_with_its_offset() -> None:
+    zone = ZoneInfo("Europe/Zurich")
+    period = Period("daily", zone)
+    assert period.describe(at("2026-11-23 00:00:00", zone)) == "2026-11-23 00:00 +0100"
+    assert period.describe(at("2026-07-01 00:00:00", zone)) == "2026-07-01 00:00 +0200"
+
+
+def changes(name: str) -> list[int]:
+    """The first instants of all offsets of a zone, found by halving."""
+    zone, found = ZoneInfo(name), []
+    low = FIRST
+    for high in range(FIRST, LAST, 5 * 86400):
+        if datetime.fromtimestamp(high, zone).utcoffset() != datetime.fromtimestamp(low, zone).utcoffset():
+            a, b = low, high
+            while b - a > 1:
+                middle = (a + b) // 2
+                same = datetime.fromtimestamp(middle, zone).utcoffset() == datetime.fromtimestamp(a, zone).utcoffset()
+                a, b = (middle, b) if same else (a, middle)
+            found.append(b)
+        low = high
+    return found
+
+
+CHANGES = {name: changes(name) or [FIRST] for name in ZONES}
+
+
+@st.composite
+def moments(draw: st.DrawFn) -> tuple[ZoneInfo, int]:
+    """A zone and an instant, more often than not near one of its clock changes."""
+    name = draw(st.sampled_from(ZONES))
+    anywhere = st.integers(FIRST, LAST)
+    near = st.builds(int.__add__, st.sampled_from(CHANGES[name]), st.integers(-2 * 86400, 2 * 86400))
+    at_it = st.builds(int.__add__, st.sampled_from(CHANGES[name]), st.sampled_from([-3600, -1800, -1, 0, 1, 60, 3600]))
+    return ZoneInfo(name), max(FIRST, draw(st.one_of(anywhere, near, at_it)))
+
+
+names = st.sampled_from(PERIODS)
+starts = st.sampled_from(WEEK_STARTS)
+
+
+@given(moments(), names, starts, st.data())
+def test_an_end_is_after_now_and_the_same_for_the_whole_window(
+    moment: tuple[ZoneInfo, int], name: PeriodName, week_starts: WeekStart, data: st.DataObject
+) -> None:
+    zone, now = moment
+    end = Period(name, zone, week_starts).end(now)
+    assert end > now
+    later = data.draw(st.one_of(st.integers(now, end - 1), st.integers(max(now, end - 7200), end - 1)))
+    assert Period(name, zone, week_starts).end(later) == end
+    assert Period(name, zone, week_starts).end(end) > end
+
+
+@given(moments(), names, starts)
+def test_windows_tile_time_however_they_are_walked(
+    moment: tuple[ZoneInfo, int], name: PeriodName, week_starts: WeekStart
+) -> None:
+    zone, now = moment
+    walking = Period(name, zone, week_starts)
+    ends = [now]
+    for _ in range(6):
+        ends.append(walking.end(ends[-1]))
+        assert Period(name, zone, week_starts).end(ends[-1] - 1) == ends[-1]
+    longest = {"hourly": 3 * 3600, "daily": 26 * 3600, "weekly": 8 * 86400, "monthly": 32 * 86400}[name]
+    assert all(0 < b - a <= longest for a, b in itertools.pairwise(ends))
+    for back in reversed(ends[:-1]):  # a clock that is put back
+        assert walking.end(back) == Period(name, zone, week_starts).end(back)
+
+
+@given(moments(), names, starts)
+def test_an_end_is_the_first_instant_of_its_local_date_or_hour(
+    moment: tuple[ZoneInfo, int], name: PeriodName, week_starts: WeekStart
+) -> None:
+    zone, now = moment
+    end = Period(name, zone, week_starts).end(now)
+    local = datetime.fromtimestamp(end, zone)
+    before = datetime.fromtimestamp(end - 1, zone)
+    gap = local.utcoffset() != before.utcoffset()
+    if name == "hourly":
+        assert gap or (local.minute, local.second) == (0, 0)
+        return
+    assert local.date() > before.date()
+    assert gap or (local.hour, local.minute, local.second) == (0, 0, 0)
+    passed = {before.date() + timedelta(days=n) for n in range(1, (local.date() - before.date()).days + 1)}
+    if name == "weekly":
+        assert (6 if week_starts == "sunday" else 0) in {day.weekday() for day in passed}
+    elif name == "monthly":
+        assert 1 in {day.day for day in passed}
+
+
+@given(moments(), st.integers(1, 400))
+@settings(max_examples=50)
+def test_every_midnight_is_a_boundary(moment: tuple[ZoneInfo, int], days: int) -> None:
+    """No day is longer than one: counted in dates, `days` windows end `days` dates later, but for dates left out."""
+    zone, now = moment
+    period, instant = Period("daily", zone), Period("daily", zone).end(now)
+    first = datetime.fromtimestamp(instant, zone).date()
+    for _ in range(days):
+        instant = period.end(instant)
+    passed = (datetime.fromtimestamp(instant, zone).date() - first).days
+    assert passed - days in ((0, 1) if str(zone) in ("Pacific/Apia", "Pacific/Kwajalein") else (0,))
