@@ -15,13 +15,13 @@ import tomli
 
 from ratelimitd.action import ActionError, Template
 from ratelimitd.errors import ConfigError
-from ratelimitd.explain import explain
+from ratelimitd.explain import SECRETS, explain
 from ratelimitd.keys import normalise
 from ratelimitd.limits import UNLIMITED, Limit
 from ratelimitd.listeners import parse_address
 from ratelimitd.period import Period
 from ratelimitd.plugins import installed, load, normalised
-from ratelimitd.settings import SECRETS, Keys, LimitSettings, QuotaSetting, Settings
+from ratelimitd.settings import Keys, LimitSettings, QuotaSetting, Settings
 from ratelimitd.sinks import FACILITIES
 from ratelimitd.stores import COLUMNS, Names
 

@@ -56,7 +56,8 @@ class Table:
         if counter is None:
             counter = self._begin(key, now)
             counter.is_new = True
-        if not counter.knowledge:
+            counter.knowledge = Knowledge.ASSUMED
+        elif not counter.knowledge:
             counter.knowledge = Knowledge.ASSUMED
         return counter
 

@@ -7,7 +7,9 @@ import msgspec
 from msgspec import inspect
 
 from ratelimitd.errors import ConfigError
-from ratelimitd.settings import SECRETS
+
+SECRETS = ("password", "secret", "token")
+"""Settings that are never shown, ours or a plugin's."""
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)

@@ -8,7 +8,7 @@ import msgspec
 
 from ratelimitd.config import Configuration
 from ratelimitd.errors import one_line
-from ratelimitd.settings import SECRETS
+from ratelimitd.explain import SECRETS
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -15,9 +15,6 @@ Format = Literal["postfix-policyd", "json"]
 JournalSync = Literal["flush", "always", "never"]
 Text = Annotated[str, Meta(min_length=1)]
 
-SECRETS = ("password", "secret", "token")
-"""Settings that are never shown."""
-
 DEFAULT_ACTION = "450 4.7.1 {period} message quota exceeded, {used}/{quota}, resets at {reset}"
 
 
@@ -35,18 +32,18 @@ class Server(Table):
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
     max_request_bytes: Annotated[int, Meta(ge=2048, le=16_777_216)] = 65536
     max_transactions: Annotated[int, Meta(ge=2, le=100_000_000)] = 100_000
-    request_timeout_s: Seconds = 30
+    request_timeout_s: Seconds = 30.0
     failure_action: str = "DUNNO"
-    shutdown_timeout_s: Seconds = 10
+    shutdown_timeout_s: Seconds = 10.0
 
 
 class StoreSettings(Table):
     """`[store]`: the database."""
 
     backend: Literal["sqlite", "mysql"] = "sqlite"
-    flush_interval_s: Annotated[float, Meta(ge=0.05, le=3600)] = 5
-    timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 1
-    refresh_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30
+    flush_interval_s: Annotated[float, Meta(ge=0.05, le=3600)] = 5.0
+    timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 1.0
+    refresh_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
     path: Text = "ratelimit.sqlite3"
     host: Text | Annotated[list[Text], Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 3306

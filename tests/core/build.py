@@ -1,0 +1,91 @@
+"""Limits, requests and a policy as the tests of the core need them."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC
+
+from ratelimitd.action import Template
+from ratelimitd.charges import Charges
+from ratelimitd.counters import Pending, Table
+from ratelimitd.keys import domain, email
+from ratelimitd.limits import Limit
+from ratelimitd.period import Period, PeriodName
+from ratelimitd.plugins import normalised
+from ratelimitd.policy import Policy, Verdict
+from ratelimitd.request import Request
+from ratelimitd.rows import Row
+
+DAY_S = 86400
+NOON = 20_000 * DAY_S + DAY_S // 2
+MIDNIGHT = 20_001 * DAY_S
+
+KEYS = {"email": email({}), "domain": domain({})}
+OVER = "450 4.7.1 {period} quota exceeded, {used}/{quota} of {key}"
+
+
+def limit(
+    quota: int,
+    *,
+    name: str = "default",
+    key: str | Callable[[Request], str | None] = "email",
+    period: PeriodName = "daily",
+    quotas: Mapping[str, int] | None = None,
+) -> Limit:
+    function = KEYS[key] if isinstance(key, str) else key
+    key_name = key if isinstance(key, str) else "own"
+    return Limit(
+        name, key_name, normalised(key_name, function, True), Period(period, UTC), quota, Template(OVER), quotas or {}
+    )
+
+
+def policy(*limits: Limit, count_rejected: bool = True, failure: str = "DUNNO", memo: int = 1000) -> Policy:
+    return Policy(
+        [Table(each) for each in limits],
+        Pending(),
+        Charges(memo),
+        count_rejected=count_rejected,
+        failure_reply=Template(failure).fixed,
+    )
+
+
+def request(state: str = "RCPT", login: str = "alice@example.com", **attributes: object) -> Request:
+    values: dict[str, object] = {
+        "request": "smtpd_access_policy",
+        "protocol_state": state,
+        "instance": "1.a",
+        "recipient": "bob@example.org" if state == "RCPT" else "",
+        "recipient_count": 0,
+        "sasl_username": login,
+    }
+    values |= attributes
+    return Request("\n".join(f"{name}={value}" for name, value in values.items()))
+
+
+def row(key: str, *, quota: int = 1000, configured: int | None = 1000, persist: bool = False, used: int = 0,
+        expiry: int = MIDNIGHT, updated: int = NOON, name: str = "default") -> Row:  # fmt: skip
+    return Row(name, key, quota, configured, persist, used, expiry, updated)
+
+
+def ask(asked: Policy, what: Request, now: int = NOON, rows: Mapping[str, Row] | None = None) -> Verdict:
+    """The verdict, with accounts that are not in memory looked up in `rows`."""
+    keys = asked.keys(what)
+    for table, key in asked.missing(keys, now):
+        table.accept(key, (rows or {}).get(key), 0, now)
+    verdict = asked.decide(what, keys, now)
+    assert verdict is not None
+    return verdict
+
+
+def rcpt(asked: Policy, recipient: str, instance: str = "1.a", now: int = NOON, **attributes: object) -> Verdict:
+    return ask(asked, request("RCPT", recipient=recipient, instance=instance, **attributes), now)  # type: ignore[arg-type]
+
+
+def data(
+    asked: Policy, count: object, instance: str = "1.a", state: str = "DATA", now: int = NOON, **attributes: object
+) -> Verdict:
+    return ask(asked, request(state, recipient_count=count, instance=instance, **attributes), now)  # type: ignore[arg-type]
+
+
+def used(asked: Policy, key: str = "alice@example.com", name: str = "default") -> int:
+    table = next(table for table in asked.tables if table.limit.name == name)
+    counter = table.counters.get(key)
+    return counter.used if counter is not None else 0

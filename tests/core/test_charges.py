@@ -1,0 +1,74 @@
+"""The memo of what has been charged: exact while it lasts, and bounded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimitd.charges import MAX_REMEMBERED, Charges, Transaction
+
+
+def test_a_message_owes_what_its_recipients_have_not_been_charged() -> None:
+    transaction = Transaction()
+    assert transaction.due_for_message(3) == 3
+    transaction.charge_recipient("a", True)
+    transaction.charge_recipient("b", False)
+    assert transaction.due_for_message(3) == 1
+    transaction.charge_message(1, True)
+    assert transaction.due_for_message(3) == 0
+    assert transaction.due_for_message(1) == 0
+    assert transaction.recipients == {"a": True, "b": False}
+
+
+def test_an_unknown_instance_has_no_transaction() -> None:
+    charges = Charges()
+    assert charges.find("1.a") is None
+    begun = charges.begin("1.a")
+    assert charges.find("1.a") is begun
+    assert len(charges) == 1
+
+
+def test_a_transaction_that_is_asked_for_lives_on() -> None:
+    charges = Charges(10)
+    begun = charges.begin("kept")
+    for i in range(100):
+        charges.begin(str(i))
+        assert charges.find("kept") is begun
+
+
+def test_a_transaction_outlives_half_the_bound_of_newer_ones() -> None:
+    charges = Charges(10)
+    charges.begin("first")
+    for i in range(5):
+        charges.begin(str(i))
+    assert charges.find("first") is not None
+
+
+def test_what_was_not_asked_for_over_two_ages_is_forgotten() -> None:
+    charges = Charges()
+    charges.begin("1.a")
+    charges.age()
+    assert charges.find("1.a") is not None
+    charges.age()
+    charges.age()
+    assert charges.find("1.a") is None
+    assert len(charges) == 0
+
+
+@given(st.integers(2, 20), st.lists(st.tuples(st.sampled_from(["begin", "find"]), st.integers(0, 30))))
+def test_the_memo_never_holds_more_than_its_bound(bound: int, steps: list[tuple[str, int]]) -> None:
+    charges = Charges(bound)
+    for verb, number in steps:
+        if charges.find(str(number)) is None and verb == "begin":
+            charges.begin(str(number))
+        assert len(charges) <= bound
+
+
+@pytest.mark.parametrize("admitted", [True, False])
+def test_a_transaction_keeps_the_answers_of_its_latest_recipients(admitted: bool) -> None:
+    transaction = Transaction()
+    for i in range(MAX_REMEMBERED + 10):
+        transaction.charge_recipient(str(i), admitted)
+    assert len(transaction.recipients) == MAX_REMEMBERED
+    assert transaction.recipients[str(MAX_REMEMBERED + 9)] is admitted
+    assert "9" not in transaction.recipients
+    assert transaction.due_for_message(MAX_REMEMBERED + 12) == 2

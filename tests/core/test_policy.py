@@ -1,0 +1,408 @@
+"""The decision: who is charged what, and what is answered."""
+
+from collections import Counter as Multiset
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimitd.action import DUNNO
+from ratelimitd.policy import INSERT, MAX_RECIPIENTS, OVER_QUOTA, UPDATE, Policy, Verdict
+from ratelimitd.request import Request
+from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, request, row, used
+
+ALICE = "alice@example.com"
+
+
+def summary(verdict: Verdict) -> tuple[str, int, str, int]:
+    """Reply kind, charged, status, use."""
+    kind = "DUNNO" if verdict.reply == DUNNO else verdict.reply[7:10].decode()
+    return kind, verdict.charged, verdict.status, verdict.used
+
+
+NOTHING = ("DUNNO", 0, "", 0)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        request("RCPT", ""),
+        request("RCPT", "  "),
+        request("DATA", "", recipient_count=3),
+        request("VRFY"),
+        request("EHLO"),
+        request("MAIL"),
+        request("CONNECT"),
+        request("rcpt"),
+        request(""),
+        request("RCPT", request="other"),
+        request("RCPT", request=""),
+        request("DATA", recipient_count=0),
+        request("DATA", recipient_count=""),
+        request("DATA", recipient_count="-3"),
+        request("DATA", recipient_count="3x"),
+        request("DATA", recipient_count="٣"),
+        request("DATA", recipient_count=" 3"),
+        request("DATA", recipient_count="0" * 5000),
+        Request(""),
+    ],
+)
+def test_what_is_not_counted_is_answered_dunno(what: Request) -> None:
+    asked = policy(limit(1))
+    assert summary(ask(asked, what)) == NOTHING
+    assert used(asked) == 0
+    assert len(asked.pending) == len(asked.charges) == 0
+
+
+def test_the_first_charge_is_an_insert_then_updates_then_over_quota() -> None:
+    asked = policy(limit(2))
+    assert [summary(rcpt(asked, str(i))) for i in range(4)] == [
+        ("DUNNO", 1, INSERT, 1),
+        ("DUNNO", 1, UPDATE, 2),
+        ("450", 1, OVER_QUOTA, 3),
+        ("450", 1, OVER_QUOTA, 4),
+    ]
+
+
+def test_twenty_means_twenty() -> None:
+    asked = policy(limit(20))
+    replies = [rcpt(asked, "bob", instance=f"{i}.a").reply for i in range(25)]
+    assert replies[:20] == [DUNNO] * 20
+    assert DUNNO not in replies[20:]
+
+
+def test_a_refusal_says_use_and_quota() -> None:
+    asked = policy(limit(0, quotas={ALICE: 1}))
+    rcpt(asked, "a")
+    assert rcpt(asked, "b").reply == b"action=450 4.7.1 daily quota exceeded, 2/1 of alice@example.com\n\n"
+
+
+def test_a_quota_of_zero_counts_and_never_refuses() -> None:
+    asked = policy(limit(0))
+    assert {rcpt(asked, str(i)).reply for i in range(50)} == {DUNNO}
+    assert used(asked) == 50
+
+
+def test_a_recipient_asked_for_by_several_lists_is_charged_once() -> None:
+    asked = policy(limit(3))
+    for recipient in ("a", "b", "c"):
+        for again in range(4):
+            assert rcpt(asked, recipient).charged == (0 if again else 1)
+    for state in ("DATA", "END-OF-MESSAGE", "DATA"):
+        assert summary(data(asked, 3, state=state)) == NOTHING
+    assert used(asked) == 3
+
+
+def test_the_same_recipient_in_another_transaction_is_charged_again() -> None:
+    asked = policy(limit(9))
+    rcpt(asked, "a", instance="1.a")
+    rcpt(asked, "a", instance="2.b")
+    assert used(asked) == 2
+
+
+def test_without_an_instance_every_question_is_charged() -> None:
+    asked = policy(limit(9))
+    for _ in range(2):
+        assert rcpt(asked, "a", instance="").charged == 1
+        assert data(asked, 2, instance="").charged == 2
+    assert used(asked) == 6
+    assert len(asked.charges) == 0
+
+
+@pytest.mark.parametrize("state", ["DATA", "END-OF-MESSAGE"])
+def test_a_message_is_charged_the_recipients_that_were_not(state: str) -> None:
+    asked = policy(limit(100))
+    rcpt(asked, "a")
+    assert summary(data(asked, 3, state=state)) == ("DUNNO", 2, UPDATE, 3)
+    assert summary(data(asked, 3, state=state)) == NOTHING
+    assert summary(data(asked, 5, state="END-OF-MESSAGE")) == ("DUNNO", 2, UPDATE, 5)
+    assert summary(data(asked, 1, state="END-OF-MESSAGE")) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("7", 7), ("007", 7), ("999999", 999_999), ("1000001", MAX_RECIPIENTS), ("9" * 5000, MAX_RECIPIENTS)],
+)
+def test_the_recipient_count_is_taken_as_a_number_within_reason(text: str, count: int) -> None:
+    asked = policy(limit(0))
+    assert data(asked, text).charged == count
+
+
+def test_three_times_the_same_address_is_three_recipients_in_the_end() -> None:
+    asked = policy(limit(100))
+    for _ in range(3):
+        rcpt(asked, "a")
+    data(asked, 3)
+    assert used(asked) == 3
+
+
+def test_a_message_that_does_not_fit_is_refused_whole_and_again_when_asked_again() -> None:
+    asked = policy(limit(5))
+    assert summary(data(asked, 6)) == ("450", 6, OVER_QUOTA, 6)
+    again = data(asked, 6)
+    assert (again.reply[7:10], again.charged, again.status) == (b"450", 0, "")
+    assert used(asked) == 6
+
+
+def test_a_recipient_that_was_refused_is_refused_again_and_charged_once() -> None:
+    asked = policy(limit(1))
+    rcpt(asked, "a")
+    for charged in (1, 0, 0):
+        again = rcpt(asked, "b")
+        assert (again.refused, again.charged, again.status) == (True, charged, OVER_QUOTA if charged else "")
+        assert again.reply.startswith(b"action=450 4.7.1 ")
+    assert used(asked) == 2
+
+
+def test_more_recipients_after_a_refused_message_are_charged_only_themselves() -> None:
+    """Postfix keeps the transaction after a refused END-OF-MESSAGE; its recipient_count goes on from 1 to 3."""
+    asked = policy(limit(100))
+    rcpt(asked, "a")
+    data(asked, 1)
+    rcpt(asked, "b")
+    rcpt(asked, "c")
+    assert data(asked, 3).charged == 0
+    assert used(asked) == 3
+
+
+def test_what_was_admitted_stays_admitted_though_others_exhaust_the_quota() -> None:
+    asked = policy(limit(3))
+    rcpt(asked, "a", instance="1.a")
+    data(asked, 1, instance="3.c")
+    for i in range(5):
+        rcpt(asked, str(i), instance="2.b")
+    assert summary(rcpt(asked, "a", instance="1.a")) == NOTHING
+    assert summary(data(asked, 1, instance="1.a")) == NOTHING
+    assert summary(data(asked, 1, instance="3.c", state="END-OF-MESSAGE")) == NOTHING
+    assert rcpt(asked, "b", instance="1.a").refused
+
+
+def raise_quota(asked: Policy, quota: int) -> None:
+    asked.tables[0].counters[ALICE].quota = quota
+
+
+def test_what_was_refused_is_admitted_when_the_quota_is_raised_and_stays_admitted() -> None:
+    asked = policy(limit(1))
+    data(asked, 2, instance="1.a")
+    assert rcpt(asked, "b", instance="2.b").refused
+    raise_quota(asked, 100)
+    assert summary(rcpt(asked, "b", instance="2.b"))[:3] == ("DUNNO", 0, "")
+    assert summary(data(asked, 2, instance="1.a"))[:3] == ("DUNNO", 0, "")
+    raise_quota(asked, 1)
+    assert not rcpt(asked, "b", instance="2.b").refused
+    assert not data(asked, 2, instance="1.a").refused
+    assert used(asked) == 3
+
+
+def test_a_refused_recipient_is_not_counted_where_it_is_configured_so() -> None:
+    asked = policy(limit(2), count_rejected=False)
+    for i in range(4):
+        rcpt(asked, str(i))
+    assert used(asked) == 2
+    assert summary(rcpt(asked, "3")) == ("450", 0, OVER_QUOTA, 2)
+    assert summary(data(asked, 5, instance="2.b")) == ("450", 0, OVER_QUOTA, 2)
+    assert len(asked.charges) == 1
+    raise_quota(asked, 3)
+    assert summary(rcpt(asked, "3")) == ("DUNNO", 1, UPDATE, 3)
+
+
+TWO = (limit(3, name="mine"), limit(5, name="ours", key="domain"))
+
+
+def test_a_request_must_pass_all_limits() -> None:
+    asked = policy(*TWO)
+    for i in range(3):
+        assert not rcpt(asked, str(i)).refused
+    refused = rcpt(asked, "3")
+    assert b"4/3 of alice@example.com" in refused.reply
+    assert refused.counter is asked.tables[0].counters[ALICE]
+    assert used(asked, name="mine") == used(asked, "example.com", "ours") == 4
+    assert not rcpt(asked, "4", login="bob@example.com", instance="2.b").refused
+    refused = rcpt(asked, "5", login="bob@example.com", instance="2.b")
+    assert b"6/5 of example.com" in refused.reply
+    assert refused.counter is asked.tables[1].counters["example.com"]
+    assert used(asked, "bob@example.com", "mine") == 2
+
+
+def test_what_one_limit_refuses_no_limit_counts_where_it_is_configured_so() -> None:
+    asked = policy(*TWO, count_rejected=False)
+    for i in range(10):
+        rcpt(asked, str(i))
+    assert used(asked, name="mine") == used(asked, "example.com", "ours") == 3
+    assert [rcpt(asked, str(i), login="bob@example.com", instance="2.b").refused for i in range(3)] == [
+        False,
+        False,
+        True,
+    ]
+    assert used(asked, "bob@example.com", "mine") == 2
+
+
+def test_a_limit_without_a_key_does_not_apply() -> None:
+    asked = policy(*TWO)
+    verdict = rcpt(asked, "a", login="alice")
+    assert verdict.record.count("\0") == 2 + 3
+    assert (used(asked, "alice", "mine"), used(asked, "", "ours")) == (1, 0)
+
+
+def test_the_first_mail_of_a_known_account_is_an_update() -> None:
+    asked = policy(limit(100))
+    verdict = ask(asked, request(), rows={ALICE: row(ALICE, quota=100, configured=100, used=7)})
+    assert summary(verdict) == ("DUNNO", 1, UPDATE, 8)
+
+
+def test_a_new_account_over_its_quota_at_once_is_over_quota_not_an_insert() -> None:
+    assert summary(data(policy(limit(2)), 3)) == ("450", 3, OVER_QUOTA, 3)
+
+
+def test_a_new_window_begins_at_zero_and_a_clock_put_back_does_not() -> None:
+    asked = policy(limit(2))
+    for i in range(3):
+        rcpt(asked, str(i))
+    assert rcpt(asked, "3", now=MIDNIGHT - 1).refused
+    assert rcpt(asked, "4", now=NOON - 5 * DAY_S).refused
+    assert summary(rcpt(asked, "5", now=MIDNIGHT)) == ("DUNNO", 1, UPDATE, 1)
+    assert summary(rcpt(asked, "6", now=MIDNIGHT - 1)) == ("DUNNO", 1, UPDATE, 2)
+    assert rcpt(asked, "7", now=NOON).refused
+
+
+def test_an_account_that_is_not_in_memory_is_asked_for_first() -> None:
+    asked = policy(*TWO)
+    what = request()
+    keys = asked.keys(what)
+    assert asked.missing(keys, NOON) == [(asked.tables[0], ALICE), (asked.tables[1], "example.com")]
+    assert asked.decide(what, keys, NOON) is None
+    asked.tables[0].assume(ALICE, NOON)
+    assert asked.missing(keys, NOON) == [(asked.tables[1], "example.com")]
+    assert asked.decide(what, keys, NOON) is None
+    assert used(asked, name="mine") == 0
+    asked.tables[1].assume("example.com", NOON)
+    assert asked.missing(keys, NOON) == []
+    assert asked.decide(what, keys, NOON) is not None
+
+
+def test_the_record_names_kind_transaction_recipients_and_every_count() -> None:
+    asked = policy(*TWO)
+    counts = f"\0mine\0{MIDNIGHT}\0{ALICE}\0ours\0{MIDNIGHT}\0example.com\n"
+    assert rcpt(asked, "a").record == f"R1.a\0a\0001{counts}"
+    assert rcpt(asked, "a").record == ""
+    assert data(asked, 3).record == f"D1.a\0\0002{counts}"
+    assert data(asked, 9).record == f"d1.a\0\0006{counts}"
+    assert rcpt(asked, "b").record == f"r1.a\0b\0001{counts}"
+
+
+def broken(request: Request) -> str | None:
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("failure", ["DUNNO", "450 4.3.0 try again later"])
+def test_a_plugin_that_fails_gives_the_failure_action_for_its_limit_only(failure: str) -> None:
+    asked = policy(limit(1, name="broken", key=broken), limit(2, name="mine"), failure=failure)
+    reply = f"action={failure}\n\n".encode()
+    assert [rcpt(asked, recipient).reply for recipient in "aabb"] == [reply] * 4
+    assert rcpt(asked, "c").reply.startswith(b"action=450 4.7.1 daily quota exceeded, 3/2")
+    assert used(asked, name="mine") == 3
+    assert used(asked, "", "broken") == 0
+    assert set(asked.key_failures) == {"limit broken: key plugin own raised RuntimeError: broken"}
+
+
+def test_a_plugin_that_fails_where_it_is_the_only_limit_gives_the_failure_action() -> None:
+    asked = policy(limit(1, key=broken), failure="450 4.3.0 try again later")
+    assert summary(rcpt(asked, "a")) == ("450", 0, "", 0)
+    assert len(asked.pending) == 0
+
+
+def test_a_plugin_is_called_once_per_request_and_limit() -> None:
+    calls: Multiset[str] = Multiset()
+
+    def key(request: Request) -> str | None:
+        calls[request["recipient"]] += 1
+        return "k"
+
+    asked = policy(limit(1, key=key), limit(2, name="mine"))
+    rcpt(asked, "a")
+    rcpt(asked, "b")
+    assert calls == {"a": 1, "b": 1}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0")))
+def test_whatever_the_login_the_record_can_be_taken_apart(login: str) -> None:
+    asked = policy(limit(100))
+    record = rcpt(asked, "a", login=login).record
+    if login.strip(" \t"):
+        assert record.endswith("\n")
+        assert record.count("\n") == 1
+        assert len(record.split("\0")) == 6
+
+
+class Model:
+    """What must hold, said in the simplest way: no memo bound, no journal, every charge in a list."""
+
+    def __init__(self, quotas: dict[str, int], count_rejected: bool) -> None:
+        self.quotas = quotas
+        self.count_rejected = count_rejected
+        self.charges: list[tuple[str, int, str, int]] = []  # account, day, instance, recipients
+        self.answers: dict[tuple[str, str], bool] = {}  # instance and recipient ("" the message): admitted
+
+    def used(self, account: str, day: int) -> int:
+        return sum(n for a, d, _, n in self.charges if (a, d) == (account, day))
+
+    def ask(self, login: str, instance: str, recipient: str, count: int, day: int) -> tuple[bool, int]:
+        """Whether it is admitted, and what is charged."""
+        accounts = [login, login.split("@")[1]]
+        question = (instance, recipient)
+        if recipient:
+            due = 0 if question in self.answers else 1
+        else:
+            due = max(0, count - sum(n for a, _, i, n in self.charges if i == instance and a == login))
+        if due == 0 and self.answers.get(question, True):
+            return True, 0
+        admitted = all(self.used(a, day) + due <= self.quotas[a] for a in accounts)
+        charged = due if admitted or self.count_rejected else 0
+        if charged or due == 0:
+            self.answers[question] = admitted
+        self.charges += [(account, day, instance, charged) for account in accounts]
+        return admitted, charged
+
+
+QUOTAS = {"a@x": 4, "b@x": 7, "c@y": 3, "x": 9, "y": 5}
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["a@x", "b@x", "c@y"]),
+        st.integers(0, 2),  # the session's transaction
+        st.sampled_from(["r1", "r2", "r3", ""]),
+        st.integers(0, 6),
+        st.sampled_from([0, 0, 0, 0, 0, 1]),  # days that pass first
+    ),
+    max_size=60,
+)
+
+
+@given(steps, st.booleans())
+def test_the_policy_does_what_a_simple_model_does(
+    walk: list[tuple[str, int, str, int, int]], count_rejected: bool
+) -> None:
+    model = Model(QUOTAS, count_rejected)
+    asked = policy(
+        limit(0, name="mine", quotas=QUOTAS),
+        limit(0, name="ours", key="domain", quotas=QUOTAS),
+        count_rejected=count_rejected,
+    )
+    day = 0
+    for login, number, recipient, count, days in walk:
+        day += days
+        instance = f"{login}.{number}"
+        verdict = ask(
+            asked,
+            request(
+                "RCPT" if recipient else "DATA", login, instance=instance, recipient=recipient, recipient_count=count
+            ),
+            NOON + day * DAY_S,
+        )
+        assert (not verdict.refused, verdict.charged) == model.ask(login, instance, recipient, count, day)
+    for account, name in [("a@x", "mine"), ("b@x", "mine"), ("c@y", "mine"), ("x", "ours"), ("y", "ours")]:
+        table = asked.tables[0 if name == "mine" else 1]
+        found = table.find(account, NOON + day * DAY_S)
+        assert (found.used if found else 0) == model.used(account, day)
+    asked.pending.close(2)
+    charged = sum(n for _, _, _, n in model.charges)
+    assert sum(segment.recipients for segment in asked.pending.closed) == charged
