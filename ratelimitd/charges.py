@@ -36,6 +36,13 @@ class Transaction:
         self.charged += recipients
         self.message_admitted = admitted
 
+    def answered(self, recipient: str | None, admitted: bool) -> None:
+        """Remember another answer about what was charged before: to a recipient, or to the message."""
+        if recipient is None:
+            self.message_admitted = admitted
+        else:
+            self.recipients[recipient] = admitted
+
 
 class Charges:
     """The transactions of late, bounded: two generations of at most `max_transactions / 2` each.

@@ -35,8 +35,7 @@ def policyd_line(verdict: Verdict, with_limit: bool) -> str:
     """The Perl daemon's line; `verdict.counter` is set."""
     request, counter = verdict.request, verdict.counter
     assert counter is not None
-    queue_id, name = request["queue_id"], request["client_name"]
-    address, method, username = request["client_address"], request["sasl_method"], request["sasl_username"]
+    _, _, address, name, _, _, queue_id, _, method, username = request.essentials
     if "," in username or "," in name or "," in method or "," in address or "," in queue_id:
         # Only a comma could begin a field that is not ours.
         comma = ",", "\\x2c"

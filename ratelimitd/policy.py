@@ -15,6 +15,7 @@ from ratelimitd.request import POLICY_REQUEST, Request
 
 AT_RECIPIENT = "RCPT"
 AT_MESSAGE = ("DATA", "END-OF-MESSAGE")
+COUNTED = frozenset((AT_RECIPIENT, *AT_MESSAGE))
 MAX_RECIPIENTS = 1_000_000
 """No mail has more recipients; a forged count beyond it is taken for this many."""
 
@@ -40,7 +41,6 @@ class Verdict:
     refused: bool = False
     status: str = ""
     recipients: int = 0
-    charged: int = 0
     counter: Counter | None = None
     used: int = 0
     record: str = ""
@@ -67,16 +67,19 @@ class Policy:
 
     def keys(self, request: Request) -> Keys:
         """Which limits apply, and the key under each; empty: DUNNO, nothing to count."""
-        if request["request"] != POLICY_REQUEST or not _counts(request["protocol_state"]):
+        asked = request.essentials
+        if asked.request != POLICY_REQUEST or asked.protocol_state not in COUNTED:
             return []
-        return [(table, key) for table in self.tables if (key := self._key(table, request)) is not None]
-
-    def _key(self, table: Table, request: Request) -> str | None:
-        try:
-            return table.limit.key_of(request)
-        except KeyFailed as error:
-            self.key_failures.append(f"limit {table.limit.name}: {error}")
-            return ""
+        keys: Keys = []
+        for table in self.tables:
+            try:
+                key = table.limit.key_of(request)
+            except KeyFailed as error:
+                self.key_failures.append(f"limit {table.limit.name}: {error}")
+                key = ""
+            if key is not None:
+                keys.append((table, key))
+        return keys
 
     def missing(self, keys: Keys, now: int) -> Keys:
         """Those of the keys whose account is to be looked up in the store first."""
@@ -87,62 +90,39 @@ class Policy:
         counters: list[Counter] = []
         admitted = DUNNO
         for table, key in keys:
-            if not key:
+            if key:
+                counter = table.find(key, now)
+                if counter is None:
+                    return None
+                counters.append(counter)
+            else:
                 admitted = self.failure_reply
-                continue
-            counter = table.find(key, now)
-            if counter is None:
-                return None
-            counters.append(counter)
         if not counters:
             return Verdict(admitted, request)
-        instance = request["instance"]
+        asked = request.essentials
+        instance = asked.instance
         transaction = self.charges.find(instance) if instance else None
-        if request["protocol_state"] == AT_RECIPIENT:
-            verdict = self._at_recipient(request, counters, instance, transaction)
+        recipient = asked.recipient if asked.protocol_state == AT_RECIPIENT else None
+        if recipient is None:
+            count = _recipient_count(asked.recipient_count)
+            due = count if transaction is None else transaction.due_for_message(count)
+            answered = transaction is None or transaction.message_admitted
         else:
-            verdict = self._at_message(request, counters, instance, transaction)
-        if not verdict.refused:
-            verdict.reply = admitted
-        return verdict
+            before = None if transaction is None else transaction.recipients.get(recipient)
+            due, answered = int(before is None), bool(before)
+        if answered and not due:  # what was admitted stays admitted
+            return Verdict(admitted, request)
+        return self._charge(request, counters, recipient, due, admitted, transaction)
 
-    def _at_recipient(
-        self, request: Request, counters: list[Counter], instance: str, transaction: Transaction | None
+    def _charge(
+        self,
+        request: Request,
+        counters: list[Counter],
+        recipient: str | None,
+        due: int,
+        admitted: bytes,
+        transaction: Transaction | None,
     ) -> Verdict:
-        recipient = request["recipient"]
-        before = None if transaction is None else transaction.recipients.get(recipient)
-        if before:  # one already admitted stays admitted
-            return Verdict(DUNNO, request)
-        verdict = self._charge(request, counters, 1 if before is None else 0)
-        admitted = not verdict.refused
-        if transaction is not None and before is not None:
-            transaction.recipients[recipient] = admitted
-        if verdict.charged:
-            if instance:
-                transaction = transaction or self.charges.begin(instance)
-                transaction.charge_recipient(recipient, admitted)
-            verdict.record = f"{'R' if admitted else 'r'}{instance}\0{recipient}\0001{_fields(counters)}\n"
-        return verdict
-
-    def _at_message(
-        self, request: Request, counters: list[Counter], instance: str, transaction: Transaction | None
-    ) -> Verdict:
-        count = _recipient_count(request)
-        due = count if transaction is None else transaction.due_for_message(count)
-        if due == 0 and (transaction is None or transaction.message_admitted):
-            return Verdict(DUNNO, request)
-        verdict = self._charge(request, counters, due)
-        admitted = not verdict.refused
-        if transaction is not None and due == 0:
-            transaction.message_admitted = admitted
-        if verdict.charged:
-            if instance:
-                transaction = transaction or self.charges.begin(instance)
-                transaction.charge_message(due, admitted)
-            verdict.record = f"{'D' if admitted else 'd'}{instance}\0\0{due}{_fields(counters)}\n"
-        return verdict
-
-    def _charge(self, request: Request, counters: list[Counter], due: int) -> Verdict:
         """Charge every limit and see whether one is exceeded; due 0 asks again about what was refused before."""
         deciding = counters[0]
         refused = False
@@ -150,29 +130,49 @@ class Policy:
             if counter.quota and counter.used + due > counter.quota:
                 deciding, refused = counter, True
                 break
-        status = "" if due == 0 else OVER_QUOTA if refused else INSERT if deciding.is_new else UPDATE
+        if not due:
+            if transaction is not None:
+                transaction.answered(recipient, not refused)
+            return Verdict(self._refusal(deciding) if refused else admitted, request, refused)
+        status = OVER_QUOTA if refused else INSERT if deciding.is_new else UPDATE
         charged = 0 if refused and not self.count_rejected else due
+        record = ""
         if charged:
+            charge = self.pending.charge
             for counter in counters:
-                self.pending.charge(counter, charged)
+                charge(counter, charged)
                 counter.is_new = False
-        reply = DUNNO
-        if refused:
-            reply = deciding.table.limit.refusal(deciding.key, deciding.used, deciding.quota, deciding.expiry)
-        return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used)
+            record = self._remember(request.essentials.instance, recipient, charged, refused, counters, transaction)
+        reply = self._refusal(deciding) if refused else admitted
+        return Verdict(reply, request, refused, status, due, deciding, deciding.used, record)
+
+    def _remember(
+        self,
+        instance: str,
+        recipient: str | None,
+        charged: int,
+        refused: bool,
+        counters: list[Counter],
+        transaction: Transaction | None,
+    ) -> str:
+        """Put a charge into the memo; the journal's record of it."""
+        if instance:
+            if transaction is None:
+                transaction = self.charges.begin(instance)
+            if recipient is None:
+                transaction.charge_message(charged, not refused)
+            else:
+                transaction.charge_recipient(recipient, not refused)
+        kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
+        accounts = "".join([f"\0{c.table.limit.name}\0{c.expiry}\0{c.key}" for c in counters])
+        return f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}\n"
+
+    def _refusal(self, counter: Counter) -> bytes:
+        return counter.table.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
 
 
-def _counts(state: str) -> bool:
-    return state == AT_RECIPIENT or state in AT_MESSAGE
-
-
-def _recipient_count(request: Request) -> int:
-    text = request["recipient_count"]
+def _recipient_count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         return 0
     digits = text.lstrip("0")
     return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS
-
-
-def _fields(counters: list[Counter]) -> str:
-    return "".join([f"\0{c.table.limit.name}\0{c.expiry}\0{c.key}" for c in counters])

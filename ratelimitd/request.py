@@ -6,9 +6,40 @@ split at LF alone (U+2028 in a HELO is no line end), a value may contain `=`, an
 first counts, as in Postfix's own attr_scan.
 """
 
+import re
+from typing import NamedTuple
+
 from ratelimitd.errors import RequestTooLong
 
 POLICY_REQUEST = "smtpd_access_policy"
+
+
+class Essentials(NamedTuple):
+    """The attributes that every decision and its log line need."""
+
+    request: str
+    protocol_state: str
+    client_address: str
+    client_name: str
+    recipient: str
+    recipient_count: str
+    queue_id: str
+    instance: str
+    sasl_method: str
+    sasl_username: str
+
+
+_essentials = tuple.__new__
+_INDEX = {name: index for index, name in enumerate(Essentials._fields)}
+
+# Postfix sends its attributes in one order (smtpd_check.c, check_policy_service): one match finds all essentials of a
+# whole request. Whatever comes in another order is read attribute by attribute, with the same result.
+_ORDER = re.compile(
+    "request=(.*)\nprotocol_state=(.*)\nprotocol_name=.*\nclient_address=(.*)\nclient_name=(.*)\n"
+    "(?:client_port=.*\n)?reverse_client_name=.*\n(?:server_address=.*\n)?(?:server_port=.*\n)?helo_name=.*\n"
+    "sender=.*\nrecipient=(.*)\nrecipient_count=(.*)\nqueue_id=(.*)\ninstance=(.*)\nsize=.*\netrn_domain=.*\n"
+    "(?:stress=.*\n)?sasl_method=(.*)\nsasl_username=(.*)\n(?:.+\n)*\n"
+)
 
 
 class Request:
@@ -17,18 +48,26 @@ class Request:
     Values never contain LF or NUL. Bytes that are not UTF-8 appear as `\\xNN`.
     """
 
-    __slots__ = ("_text", "default_domain")
+    __slots__ = ("_text", "default_domain", "essentials")
 
-    def __init__(self, text: str, default_domain: str = "") -> None:
-        self._text = "\n" + text + "\n"
+    def __init__(self, text: str, default_domain: str = "", essentials: Essentials | None = None) -> None:
+        """Of the lines of a request, each ended by LF; `essentials` where they are known already."""
+        self._text = text
         self.default_domain = default_domain
+        self.essentials = Essentials(*map(self._find, Essentials._fields)) if essentials is None else essentials
 
     def __getitem__(self, name: str) -> str:
-        text = self._text
-        start = text.find("\n" + name + "=")
-        if start < 0:
-            return ""
-        start += len(name) + 2
+        index = _INDEX.get(name)
+        return self._find(name) if index is None else self.essentials[index]
+
+    def _find(self, name: str) -> str:
+        text, begin = self._text, name + "="
+        if text.startswith(begin):
+            start = len(begin)
+        else:
+            start = text.find("\n" + begin) + len(begin) + 1
+            if start == len(begin):
+                return ""
         return text[start : text.index("\n", start)]
 
     @property
@@ -37,7 +76,7 @@ class Request:
 
         Cyrus SASL delivers both `alice` and `alice@example.com` for one account.
         """
-        login = self["sasl_username"].strip(" \t")
+        login = self.essentials.sasl_username.strip(" \t")
         if self.default_domain and login and "@" not in login:
             return login + "@" + self.default_domain
         return login
@@ -46,7 +85,7 @@ class Request:
     def attributes(self) -> dict[str, str]:
         """Every attribute by name, the first of each."""
         found: dict[str, str] = {}
-        for line in self._text[1:-1].split("\n"):
+        for line in self._text.split("\n"):
             name, separator, value = line.partition("=")
             if separator:
                 found.setdefault(name, value)
@@ -85,6 +124,12 @@ class RequestReader:
     def next(self) -> Request | None:
         """The next whole request, or None: more bytes are needed. Raises RequestTooLong."""
         buffer, start = self._buffer, self._start
+        if start == len(buffer):
+            return None
+        if start == 0 and self._searched == 0 and len(buffer) <= self.max_bytes and buffer.endswith(b"\n\n"):
+            request = self._usual(buffer)
+            if request is not None:
+                return request
         if buffer.startswith(b"\n", start):  # an empty request is one without attributes
             self._start = self._searched = start + 1
             return Request("", self.default_domain)
@@ -96,9 +141,18 @@ class RequestReader:
             self._searched = max(start, len(buffer) - 1)
             return None
         self._start = self._searched = end + 2
-        text = buffer[start:end].decode("utf-8", "backslashreplace")
+        text = buffer[start : end + 1].decode("utf-8", "backslashreplace")
         # Postfix never sends a NUL; the journal separates fields by it.
-        return Request(text.replace("\0", "\\0") if "\0" in text else text, self.default_domain)
+        return Request(text.replace("\0", "\\0"), self.default_domain)
+
+    def _usual(self, buffer: bytes) -> Request | None:
+        """What Postfix sends: one whole request, its attributes in Postfix's order; None for anything else."""
+        text = buffer.decode("utf-8", "backslashreplace")
+        found = _ORDER.fullmatch(text)
+        if found is None or "\0" in text:
+            return None
+        self._start = self._searched = len(buffer)
+        return Request(text, self.default_domain, _essentials(Essentials, found.groups()))
 
     @property
     def partial(self) -> bool:
