@@ -41,6 +41,7 @@ class Verdict:
     refused: bool = False
     status: str = ""
     recipients: int = 0
+    charged: int = 0
     counter: Counter | None = None
     used: int = 0
     record: str = ""
@@ -144,7 +145,7 @@ class Policy:
                 counter.is_new = False
             record = self._remember(request.essentials.instance, recipient, charged, refused, counters, transaction)
         reply = self._refusal(deciding) if refused else admitted
-        return Verdict(reply, request, refused, status, due, deciding, deciding.used, record)
+        return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
 
     def _remember(
         self,

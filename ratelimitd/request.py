@@ -51,8 +51,8 @@ class Request:
     __slots__ = ("_text", "default_domain", "essentials")
 
     def __init__(self, text: str, default_domain: str = "", essentials: Essentials | None = None) -> None:
-        """Of the lines of a request, each ended by LF; `essentials` where they are known already."""
-        self._text = text
+        """Of the lines of a request, separated by LF; `essentials` where they are known already."""
+        self._text = text if text.endswith("\n") else text + "\n"
         self.default_domain = default_domain
         self.essentials = Essentials(*map(self._find, Essentials._fields)) if essentials is None else essentials
 
