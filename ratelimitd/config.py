@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
@@ -17,7 +18,7 @@ from ratelimitd.action import ActionError, Template
 from ratelimitd.errors import ConfigError
 from ratelimitd.explain import SECRETS, explain
 from ratelimitd.keys import normalise
-from ratelimitd.limits import UNLIMITED, Limit
+from ratelimitd.limits import UNLIMITED, KeyHealth, Limit
 from ratelimitd.listeners import parse_address
 from ratelimitd.period import Period
 from ratelimitd.plugins import installed, load, normalised
@@ -154,14 +155,16 @@ def _limit(
         if not key or key in quotas:
             raise ConfigError(f"{where}.quotas", f'"{account}"', "each account or @domain once, upper or lower case")
         quotas[key] = _quota(quota)
+    health = KeyHealth()
     return Limit(
         limit.name,
         limit.key,
-        normalised(limit.key, function, lowercase),
+        normalised(limit.key, function, lowercase, health, time.perf_counter),
         Period(limit.period, zone, settings.week_starts),
         _quota(limit.quota),
         _template(f"{where}.action", limit.action),
         quotas,
+        health,
     )
 
 

@@ -13,6 +13,7 @@ from ratelimitd.connections import Bounds
 from ratelimitd.counters import Pending, Table
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.journal import Journal
+from ratelimitd.keywatch import KeyWatch
 from ratelimitd.listeners import describe, open_listener
 from ratelimitd.logs import Log
 from ratelimitd.policy import Policy
@@ -71,6 +72,7 @@ class Daemon:
             count_rejected=settings.count_rejected,
             failure_reply=config.failure_action.fixed,
         )
+        self.keywatch = KeyWatch(self.policy, self.log)
         self.store = open_store(config)
 
     async def run(self) -> None:
@@ -108,6 +110,7 @@ class Daemon:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.log.drain)
+                nursery.start_soon(self.keywatch.run)
                 nursery.start_soon(self.sync.load, self.pump)
                 nursery.start_soon(self.sync.keep, settings.store.flush_interval_s, settings.store.refresh_s)
                 nursery.start_soon(self.pump.tick)

@@ -6,16 +6,84 @@ pyproject.toml exactly as a third party's would be, and nothing here or elsewher
 
 import hashlib
 import string
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from ratelimitd.request import Request
 
-KeyFunction = Callable[[Request], str | None]
-"""Gives the key that a request is counted under, or None: the limit does not apply to it."""
 
-KeyFactory = Callable[[Mapping[str, Any]], KeyFunction]
-"""Makes a KeyFunction of the table `[keys.NAME]`; raises ValueError that says which option is wrong."""
+class KeyFunction(Protocol):
+    """Gives the key that a request is counted under, or None: the limit does not apply to it.
+
+    Called once for each request and limit that uses it, at RCPT, DATA and END-OF-MESSAGE; what it gives is kept for
+    that request alone. `request["client_address"]` is an attribute's value, "" where Postfix sent none;
+    `request.login` is the SASL login without outer blanks, with `keys.default_domain` added to a bare one.
+
+    The key is a `str`, not blank, without LF and NUL; it is normalised afterwards (see `normalise`), so there is no
+    need to lower or strip it. Two requests with the same attributes have the same key.
+
+    All mail waits while it runs: it computes, in microseconds. No I/O, no lookup of names, no sleep, no lock, no
+    task or thread, nothing kept that grows with what clients send. What is to be read is read by the factory.
+
+    Where it raises or gives anything else, its limit alone is answered with `server.failure_action`; that is logged
+    once a minute, as are calls of more than 10 ms.
+    """
+
+    def __call__(self, request: Request, /) -> str | None:
+        """The key of a request."""
+        ...
+
+
+class KeyFactory(Protocol):
+    """Makes the key function; this is what an entry point of the group `ratelimitd.keys` names.
+
+    Called at the start, at each reload and by `--check`, once for each limit that uses the plugin. `options` is
+    exactly the table `[keys.NAME]` as TOML has it, {} where there is none. It checks all of them, unknown ones
+    included, and raises OptionError for the first that is wrong: nothing starts, or the reload changes nothing, and
+    the administrator reads the path, what was found and what is allowed. It may read files. After a reload
+    the new function is asked and the old one is dropped.
+    """
+
+    def __call__(self, options: Mapping[str, Any], /) -> KeyFunction:
+        """The key function for these options. Raises OptionError, or any ValueError."""
+        ...
+
+
+class OptionError(ValueError):
+    """An option of a key plugin is wrong: its name, what was found (any TOML value), what is allowed."""
+
+    def __init__(self, option: str, found: object, allowed: str) -> None:
+        super().__init__(option, found, allowed)
+        self.option = option
+        self.found = found
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return f"{self.option}: found {shown(self.found)}; allowed: {self.allowed}"
+
+
+def only(options: Mapping[str, Any], *names: str) -> None:
+    """Raise OptionError for the first option that has none of these names."""
+    for name in options:
+        if name not in names:
+            raise OptionError(name, UNKNOWN, ", ".join(names) or "none: this plugin has no options")
+
+
+def shown(value: object) -> str:
+    """A TOML value in words, for an error: its text, or of which kind it is."""
+    if value is UNKNOWN:
+        return "an unknown option"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "a table" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else str(value)
+
+
+UNKNOWN = object()
+"""What is found where an option has no business."""
 
 MAX_BYTES = 255
 """The width of the database's column: one longer key would lose the whole batch it is in."""
@@ -47,7 +115,7 @@ def _shorten(key: str) -> str:
 
 def email(options: Mapping[str, Any]) -> KeyFunction:
     """Key plugin `email`: the SASL login, whole. No options. Unauthenticated mail is not counted."""
-    _no_options(options)
+    only(options)
     return lambda request: request.login or None
 
 
@@ -56,15 +124,10 @@ def domain(options: Mapping[str, Any]) -> KeyFunction:
 
     A bare login has no key, rather than one that all bare logins would share.
     """
-    _no_options(options)
+    only(options)
 
     def domain_of(request: Request) -> str | None:
         _, at, name = request.login.rpartition("@")
         return name if at and name else None
 
     return domain_of
-
-
-def _no_options(options: Mapping[str, Any]) -> None:
-    for name in options:
-        raise ValueError(f"{name}: there is no such option; this plugin has none")

@@ -1,16 +1,27 @@
 """Loads key plugins: entry points of the group `ratelimitd.keys`, ours and everyone's alike."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ratelimitd.errors import ConfigError, RatelimitdError
-from ratelimitd.keys import KeyFunction, normalise
+from ratelimitd.keys import KeyFunction, OptionError, normalise, shown
+from ratelimitd.limits import KeyHealth
 from ratelimitd.request import Request
 
 GROUP = "ratelimitd.keys"
+OURS = ("sender", "subnet", "tenant")
+"""The key plugins that are distributed beside this package, in plugins/."""
 MAX_KEY_CHARACTERS = 65536
 """A longer answer is no key: hashing a megabyte per request would be the client's to ask for."""
+
+
+SLOW_S = 0.010
+"""A longer call is warned about: every client waits for it."""
+
+_ANYTHING = (Exception, SystemExit)
+"""What a plugin may raise without harm to anyone else."""
 
 
 class KeyFailed(RatelimitdError):
@@ -31,6 +42,8 @@ def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
     points = plugins.get(name, [])
     if not points:
         allowed = "an installed key plugin: " + ", ".join(sorted(plugins)) if plugins else "no key plugin is installed"
+        if name in OURS:
+            allowed += f"; this one comes with the distribution ratelimitd-key-{name}"
         raise ConfigError(where, f'"{name}"', allowed)
     if len(points) > 1:
         owners = " and ".join(sorted(point.dist.name if point.dist else point.value for point in points))
@@ -38,28 +51,57 @@ def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
     (point,) = points
     try:
         factory = point.load()
-    except Exception as error:
+    except _ANYTHING as error:
         found = f'"{name}" ({point.value}), which cannot be loaded: {_one_line(error)}'
-        raise ConfigError(where, found, "a plugin that imports; reinstall its distribution") from error
+        raise ConfigError(where, found, f"a plugin that imports; {_mend(point)}") from error
     if not callable(factory):
         raise ConfigError(where, f'"{name}" ({point.value}), which is {_kind(factory)}', "a factory of key functions")
-    try:
-        function = factory(dict(options))
-    except Exception as error:
-        raise ConfigError(f"keys.{name}", _one_line(error), "the options that the plugin documents") from error
-    if not callable(function):
-        raise ConfigError(where, f'"{name}", whose factory gave {_kind(function)}', "a function of the request")
+    function = _made(name, factory, options)
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        found = f'"{name}", whose factory gave {_kind(function)}'
+        raise ConfigError(where, found, "an ordinary function of the request")
     return function  # type: ignore[no-any-return]
 
 
-def normalised(name: str, function: KeyFunction, lowercase: bool) -> Callable[[Request], str | None]:
-    """The plugin's function as the policy calls it: normalised keys, or None, or KeyFailed."""
+def _made(name: str, factory: Callable[[dict[str, Any]], Any], options: Mapping[str, Any]) -> Any:
+    try:
+        function = factory(dict(options))
+        if inspect.iscoroutine(function):
+            function.close()
+        return function
+    except OptionError as error:
+        raise ConfigError(f"keys.{name}.{error.option}", shown(error.found), error.allowed) from error
+    except _ANYTHING as error:
+        raise ConfigError(f"keys.{name}", _one_line(error), "the options that the plugin documents") from error
+
+
+def _mend(point: EntryPoint) -> str:
+    return f"pip install --force-reinstall {point.dist.name}" if point.dist else "reinstall its distribution"
+
+
+def normalised(
+    name: str,
+    function: KeyFunction,
+    lowercase: bool,
+    health: KeyHealth | None = None,
+    clock: Callable[[], float] = float,
+) -> Callable[[Request], str | None]:
+    """The plugin's function as the policy calls it: normalised keys, or None, or KeyFailed.
+
+    Calls that are slow by `clock`, in seconds, are noted in `health`.
+    """
+    health = health or KeyHealth()
 
     def key_of(request: Request) -> str | None:
+        began = clock()
         try:
             key = function(request)
-        except Exception as error:
+        except _ANYTHING as error:
             raise KeyFailed(f"key plugin {name} raised {_one_line(error)}") from error
+        finally:
+            took_s = clock() - began
+            if took_s > SLOW_S:
+                health.was_slow(took_s)
         if key is None:
             return None
         if type(key) is not str or len(key) > MAX_KEY_CHARACTERS or "\n" in key or "\0" in key:
@@ -88,6 +130,6 @@ def _kind(value: object) -> str:
 def _one_line(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except _ANYTHING:
         text = "an error without a text"
     return f"{type(error).__name__}: {text}"[:300]

@@ -64,7 +64,6 @@ class Policy:
         self.charges = charges
         self.count_rejected = count_rejected
         self.failure_reply = failure_reply
-        self.key_failures: list[str] = []  # since they were last taken, for the log
 
     def keys(self, request: Request) -> Keys:
         """Which limits apply, and the key under each; empty: DUNNO, nothing to count."""
@@ -76,7 +75,7 @@ class Policy:
             try:
                 key = table.limit.key_of(request)
             except KeyFailed as error:
-                self.key_failures.append(f"limit {table.limit.name}: {error}")
+                table.limit.health.failed(str(error))
                 key = ""
             if key is not None:
                 keys.append((table, key))

@@ -103,5 +103,5 @@ def test_a_bare_login_belongs_to_the_default_domain() -> None:
 
 @pytest.mark.parametrize("factory", [email, domain])
 def test_the_built_in_keys_have_no_options(factory: Callable[[Mapping[str, object]], KeyFunction]) -> None:
-    with pytest.raises(ValueError, match="width: there is no such option"):
+    with pytest.raises(ValueError, match="width: found an unknown option; allowed: none: this plugin has no options"):
         factory({"width": 3})
