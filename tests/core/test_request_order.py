@@ -5,7 +5,37 @@ from hypothesis import strategies as st
 
 from ratelimitd.request import Essentials, Request, RequestReader
 
-POSTFIX_ORDER = ["request", "protocol_state", "protocol_name", "client_address", "client_name", "client_port", "reverse_client_name", "server_address", "server_port", "helo_name", "sender", "recipient", "recipient_count", "queue_id", "instance", "size", "etrn_domain", "stress", "sasl_method", "sasl_username", "sasl_sender", "ccert_subject", "ccert_issuer", "ccert_fingerprint", "ccert_pubkey_fingerprint", "encryption_protocol", "encryption_cipher", "encryption_keysize", "policy_context"]
+POSTFIX_ORDER = [
+    "request",
+    "protocol_state",
+    "protocol_name",
+    "client_address",
+    "client_name",
+    "client_port",
+    "reverse_client_name",
+    "server_address",
+    "server_port",
+    "helo_name",
+    "sender",
+    "recipient",
+    "recipient_count",
+    "queue_id",
+    "instance",
+    "size",
+    "etrn_domain",
+    "stress",
+    "sasl_method",
+    "sasl_username",
+    "sasl_sender",
+    "ccert_subject",
+    "ccert_issuer",
+    "ccert_fingerprint",
+    "ccert_pubkey_fingerprint",
+    "encryption_protocol",
+    "encryption_cipher",
+    "encryption_keysize",
+    "policy_context",
+]
 
 values = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=12)
 lines = st.lists(st.sampled_from(POSTFIX_ORDER) | values, max_size=4)
