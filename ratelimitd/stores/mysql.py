@@ -31,13 +31,16 @@ BAD_RECORD = (
 """The fault is one record's: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 
 _ROW = "`limit_name`, `sender`, `quota`, `configured`, `persist`, `used`, `expiry`, UNIX_TIMESTAMP(`updated`)"
-# Assigned from left to right: quota needs the old configured and expiry, used the old expiry.
+# Assigned from left to right: quota needs the old configured, expiry and updated, used the old expiry.
+# A delta that is stored after its window ends a grant made in it: else `updated` would make it one for the next.
 _UPSERT = """
 INSERT INTO `ratelimit` (`limit_name`, `sender`, `expiry`, `used`, `quota`, `configured`, `updated`)
 VALUES {rows}
 ON DUPLICATE KEY UPDATE
     `quota` = CASE WHEN `persist` = 1 THEN `quota`
                    WHEN `quota` = `configured` THEN VALUES(`configured`)
+                   WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() AND UNIX_TIMESTAMP(`updated`) < VALUES(`expiry`)
+                   THEN VALUES(`configured`)
                    WHEN `expiry` > 0 AND `expiry` < VALUES(`expiry`) THEN VALUES(`quota`)
                    ELSE `quota` END,
     `configured` = VALUES(`configured`),

@@ -34,6 +34,9 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
                   ELSE "used" END,
     "quota" = CASE WHEN "persist" = 1 THEN "quota"
                    WHEN "quota" = "configured" THEN excluded."configured"
+                   WHEN excluded."expiry" <= strftime('%s', 'now') + 0
+                        AND strftime('%s', "updated") + 0 < excluded."expiry"
+                   THEN excluded."configured"  -- stored after its window: ends a grant made in it
                    WHEN "expiry" > 0 AND "expiry" < excluded."expiry" THEN excluded."quota"
                    ELSE "quota" END,
     "configured" = excluded."configured",

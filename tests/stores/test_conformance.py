@@ -233,6 +233,23 @@ async def test_a_grant_lasts_until_its_window_ends(backend: Backend, store: Stor
     assert (await row(store, "alice")).quota == 10
 
 
+@pytest.mark.parametrize("delta_from", ["the same window", "a later window, over too"])
+async def test_a_grant_is_not_carried_over_by_a_flush_after_its_window(
+    backend: Backend, store: Store, delta_from: str
+) -> None:
+    """Charges of 23:59:59 are stored after midnight: yesterday's grant is not one for today."""
+    end = int(time.time()) - 60
+    await flush(store, [delta("alice", expiry=end if delta_from == "the same window" else end - 3600)])
+    granted = f"datetime({end - 5}, 'unixepoch')" if backend.name == "sqlite" else f"FROM_UNIXTIME({end - 5})"
+    backend.sql(f"UPDATE ratelimit SET quota = 50, updated = {granted}")
+    await flush(store, [Delta("daily", "alice", end, 1, 50, 10)])
+    stored = await row(store, "alice")
+    assert stored.quota_at(int(time.time()), 10) == 10
+    backend.sql("UPDATE ratelimit SET quota = 60")
+    await flush(store, [delta("alice", expiry=end)])
+    assert (await row(store, "alice")).quota_at(int(time.time()), 10) == 60
+
+
 async def test_a_persistent_quota_outlasts_every_window(backend: Backend, store: Store) -> None:
     await flush(store, [delta("alice", expiry=2000)])
     backend.sql("UPDATE ratelimit SET quota = 50, persist = 1")
