@@ -97,7 +97,9 @@ class Sync:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
     async def sweep(self) -> None:
-        """Forget accounts whose window is over and stored."""
+        """Forget accounts whose window is over and stored; none while the store could not give them back."""
+        if not self.link.up:
+            return
         for table in self._policy.tables:
             for keys in slices(list(table.counters)):
                 table.drop_ended(keys, int(self._clock()), self._policy.pending)

@@ -1,0 +1,30 @@
+"""What is forgotten, and when."""
+
+from pathlib import Path
+
+from ratelimitd.journal import Journal
+from ratelimitd.logs import Log
+from ratelimitd.state import StateDir
+from ratelimitd.stores.sqlite import SQLiteStore
+from ratelimitd.sync import Sync
+from tests.core.build import MIDNIGHT, NOON, limit, policy, row
+
+
+async def test_accounts_are_not_forgotten_while_the_store_is_away(tmp_path: Path) -> None:
+    asked = policy(limit(10))
+    (table,) = asked.tables
+    table.accept("alice", row("alice", quota=90, persist=True), 0, NOON)
+    log = Log([], "postfix-policyd", "info")
+    sync = Sync(
+        SQLiteStore(tmp_path / "store"),
+        asked,
+        Journal(tmp_path, "node"),
+        StateDir(tmp_path),
+        log,
+        clock=lambda: MIDNIGHT + 1.0,
+    )
+    await sync.sweep()
+    assert "alice" in table.counters
+    sync.link.succeeded()
+    await sync.sweep()
+    assert "alice" not in table.counters
