@@ -28,7 +28,9 @@ from ratelimitd.request import Request
 
 RECV_BYTES = 16384
 BATCH = 128
-"""Connections per pass: a few milliseconds, then the other tasks have their turn."""
+"""Connections per pass: a few milliseconds at most."""
+TURN = 128
+"""Connections served before the other tasks have their turn; coming back through trio costs as much as two requests."""
 REQUESTS_PER_PASS = 16
 """Requests taken from one connection per pass, so that one that floods gets its share only."""
 TICK_S = 0.5
@@ -95,11 +97,13 @@ class Pump:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(descriptor)
-            ready = selector.select(0)
-            self._pass(ready[:BATCH])
-            for start in range(BATCH, len(ready), BATCH):
-                await trio.lowlevel.checkpoint()
-                self._pass(ready[start : start + BATCH])
+            served = 0
+            while served < TURN and (ready := selector.select(0)):
+                for start in range(0, len(ready), BATCH):
+                    if start:
+                        await trio.lowlevel.checkpoint()
+                    self._pass(ready[start : start + BATCH])
+                served += len(ready)
 
     def _pass(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
         batch: Batch = []
