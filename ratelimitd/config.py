@@ -1,6 +1,7 @@
 """Reads ratelimitd.toml and makes of it what the daemon works with. Errors are one line that names the place."""
 
 import os
+import pwd
 import re
 import time
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ class Configuration:
     settings: Settings
     limits: list[Limit]
     allow: tuple[Network, ...]
+    unix_uids: frozenset[int]
     names: Names
     failure_action: Template
     options: Mapping[str, dict[str, Any]]
@@ -92,6 +94,7 @@ def _make(file: Path, data: dict[str, Any]) -> Configuration:
         settings,
         [_limit(i, limit, settings, zone, options) for i, limit in enumerate(settings.limit)],
         _networks(settings.server.allow),
+        _uids(settings.server.unix_users),
         _names(settings),
         _template("server.failure_action", settings.server.failure_action),
         options,
@@ -187,6 +190,16 @@ def _networks(allow: list[str]) -> tuple[Network, ...]:
         except ValueError as error:
             raise ConfigError(f"server.allow[{i}]", f'"{text}"', "an address or a network as 192.0.2.0/24") from error
     return tuple(networks)
+
+
+def _uids(users: list[str]) -> frozenset[int]:
+    uids: set[int] = set()
+    for i, user in enumerate(users):
+        try:
+            uids.add(int(user) if user.isascii() and user.isdigit() else pwd.getpwnam(user).pw_uid)
+        except KeyError as error:
+            raise ConfigError(f"server.unix_users[{i}]", f'"{user}"', "a user of this system, or a uid") from error
+    return frozenset(uids)
 
 
 def _names(settings: Settings) -> Names:

@@ -6,6 +6,7 @@ An idle connection is never closed: Postfix does that itself, and a service that
 import errno
 import selectors
 import socket
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -17,6 +18,7 @@ from ratelimitd.logs import Log
 from ratelimitd.request import RequestReader
 
 ACCEPTS_PER_PASS = 64
+_UCRED = struct.Struct("3i")
 _NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -28,6 +30,7 @@ class Bounds:
     max_connections: int = 4096
     max_request_bytes: int = 65536
     request_timeout_s: float = 30.0
+    unix_uids: frozenset[int] = frozenset()  # who may use unix sockets; none named: whom their mode admits
 
 
 class Connection:
@@ -86,18 +89,24 @@ class Connections:
     def _admit(self, sock: socket.socket, address: tuple[str, int] | str) -> None:
         sock.setblocking(False)
         peer = "unix"
-        if sock.family != socket.AF_UNIX:
-            host = address[0]
-            peer = f"{host}:{address[1]}"
-            if not self._allowed(host):
-                self.refused_peers += 1
-                self._log.warning("refused a connection", peer=peer, reason="not in server.allow")
-                sock.close()
+        if sock.family == socket.AF_UNIX:
+            if self.bounds.unix_uids and (uid := _peer_uid(sock)) not in self.bounds.unix_uids:
+                self._refuse(sock, f"uid {uid}", "not in server.unix_users")
+                return
+        else:
+            peer = f"{address[0]}:{address[1]}"
+            if not self._allowed(address[0]):
+                self._refuse(sock, peer, "not in server.allow")
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.default_domain))
         self.open.add(connection)
         self.selector.register(sock, selectors.EVENT_READ, connection)
+
+    def _refuse(self, sock: socket.socket, peer: str, reason: str) -> None:
+        self.refused_peers += 1
+        self._log.warning("refused a connection", peer=peer, reason=reason)
+        sock.close()
 
     def _allowed(self, host: str) -> bool:
         peer = ip_address(host.partition("%")[0])
@@ -184,3 +193,9 @@ class Connections:
         for connection in list(self.open):
             self.close(connection)
         self.selector.close()
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    """The uid of a unix socket's other end (SO_PEERCRED, unix(7): struct ucred of pid, uid and gid)."""
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return int(uid)

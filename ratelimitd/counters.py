@@ -6,6 +6,7 @@ lives on in the deltas that are not stored yet, so that a delta always knows its
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from itertools import islice
 
 from ratelimitd.limits import Limit
 from ratelimitd.rows import Delta, Row
@@ -87,6 +88,17 @@ class Table:
             counter = self.counters.get(key)
             if counter is not None and counter.expiry <= now and not pending.of(counter):
                 del self.counters[key]
+
+    def evict(self, at_most: int, pending: "Pending") -> int:
+        """Forget up to so many accounts that are stored, those known longest first; how many were forgotten.
+
+        They are looked up again at their next mail. What is not stored yet is never forgotten.
+        """
+        stored = (key for key, c in self.counters.items() if not pending.of(c))
+        evicted = list(islice(stored, at_most))
+        for key in evicted:
+            del self.counters[key]
+        return len(evicted)
 
     def _begin(self, key: str, now: int) -> Counter:
         counter = Counter(self, key, self.limit.period.end(now), self.limit.configured_quota(key))

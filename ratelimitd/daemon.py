@@ -90,14 +90,26 @@ class Daemon:
     async def _run(self, signals: AsyncIterator[int]) -> None:
         settings = self.config.settings
         self.journal = self._open_journal()
+        server = settings.server
         self.sync = Sync(
-            self.store, self.policy, self.journal, self.state, self.log, timeout_s=settings.store.timeout_s
+            self.store,
+            self.policy,
+            self.journal,
+            self.state,
+            self.log,
+            timeout_s=settings.store.timeout_s,
+            max_accounts=server.max_accounts,
         )
         await self._recover()
-        server = settings.server
         mode = int(server.unix_mode, 8)
         listeners = [open_listener(text, mode, server.unix_group) for text in server.listen]
-        bounds = Bounds(self.config.allow, server.max_connections, server.max_request_bytes, server.request_timeout_s)
+        bounds = Bounds(
+            self.config.allow,
+            server.max_connections,
+            server.max_request_bytes,
+            server.request_timeout_s,
+            self.config.unix_uids,
+        )
         self.pump = Pump(
             listeners,
             self.policy,

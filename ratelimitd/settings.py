@@ -28,9 +28,11 @@ class Server(Table):
     listen: Annotated[list[str], Meta(min_length=1)] = field(default_factory=lambda: ["127.0.0.1:10032"])
     unix_mode: Mode = "0660"
     unix_group: str = ""
+    unix_users: list[str] = []
     allow: list[str] = field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
     max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
     max_request_bytes: Annotated[int, Meta(ge=2048, le=16_777_216)] = 65536
+    max_accounts: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
     max_transactions: Annotated[int, Meta(ge=2, le=100_000_000)] = 100_000
     request_timeout_s: Seconds = 30.0
     failure_action: str = "DUNNO"

@@ -9,7 +9,7 @@ from ratelimitd.errors import StartError, StoreUnfit
 from ratelimitd.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.journal import Journal
 from ratelimitd.link import AWAY, StoreLink
-from ratelimitd.loader import Loader, slices
+from ratelimitd.loader import SLICE, Loader, slices
 from ratelimitd.logs import Log
 from ratelimitd.policy import Policy
 from ratelimitd.server import Pump
@@ -34,6 +34,7 @@ class Sync:
         log: Log,
         *,
         timeout_s: float = 1.0,
+        max_accounts: int = 1_000_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.link = StoreLink(store, log)
@@ -43,6 +44,8 @@ class Sync:
         self._journal = journal
         self._log = log
         self._timeout_s = timeout_s
+        self._max_accounts = max_accounts
+        self.evicted = 0
         self._clock = clock
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
 
@@ -68,12 +71,25 @@ class Sync:
         """Serve the lookups of parked requests; runs as long as the daemon."""
         await self.loader.load(pump)
 
+    async def _evict(self) -> None:
+        """Keep to `max_accounts`, which is exceeded by what came in since the last flush, and while the store is away."""
+        if not self.link.up:
+            return
+        tables = self._policy.tables
+        excess = sum(len(table.counters) for table in tables) - self._max_accounts
+        for table in sorted(tables, key=lambda table: -len(table.counters)):
+            while excess > 0 and (evicted := table.evict(min(excess, SLICE), self._policy.pending)):
+                excess -= evicted
+                self.evicted += evicted
+                await trio.lowlevel.checkpoint()
+
     async def keep(self, flush_interval_s: float, refresh_s: float) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
         refreshed = swept = aged = trio.current_time()
         while True:
             await trio.sleep(flush_interval_s)
             await self.flush()
+            await self._evict()
             now = trio.current_time()
             if now - refreshed >= refresh_s - flush_interval_s:
                 refreshed = now
