@@ -43,6 +43,15 @@ class Table:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.counters: dict[str, Counter] = {}
+        self._window = ""
+        self._window_end = -1
+
+    def window(self, expiry: int) -> str:
+        """The limit's name and a window's end as the journal writes them before a key; one window is asked for a lot."""
+        if expiry != self._window_end:
+            self._window_end = expiry
+            self._window = f"\0{self.limit.name}\0{expiry}\0"
+        return self._window
 
     def find(self, key: str, now: int) -> Counter | None:
         """The account's counter in the window of now, or None where the store is to be asked first."""

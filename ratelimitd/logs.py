@@ -90,7 +90,7 @@ class Log:
 
     def configure(self, fmt: Format, level: str) -> None:
         """Set the format and the lowest level that is logged; at any time."""
-        self._threshold = PRIORITIES[level]
+        self._levels = frozenset(name for name, value in PRIORITIES.items() if value <= PRIORITIES[level])
         self._json = fmt == "json"
         events = structlog.wrap_logger(
             _Output(self),
@@ -110,22 +110,21 @@ class Log:
         if verdict is None:
             return (self._event(method, event),), {}
         text = json.dumps(json_fields(verdict)) if self._json else policyd_line(verdict, self.with_limit)
-        return (Entry(LEVELS[verdict.status], text),), {}
+        return ((LEVELS[verdict.status], text),), {}
 
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
         if self._json:
-            return Entry(level, json.dumps({"level": level, **event}, default=str))
+            return level, json.dumps({"level": level, **event}, default=str)
         text = event.pop("event")
         fields = ", ".join([f"{name}={value}" for name, value in event.items()])
-        return Entry(level, escape(f"{text}: {fields}" if fields else text))
+        return level, escape(f"{text}: {fields}" if fields else text)
 
     def take(self, entry: Entry) -> None:
         """Write a rendered line, or hold it while corked."""
-        if PRIORITIES[entry.level] > self._threshold:
-            return
-        self._held.append(entry)
-        if not self._corked:
-            self.uncork()
+        if entry[0] in self._levels:
+            self._held.append(entry)
+            if not self._corked:
+                self.uncork()
 
     def cork(self) -> None:
         """Hold lines back until `uncork`."""

@@ -164,7 +164,7 @@ class Policy:
             else:
                 transaction.charge_recipient(recipient, not refused)
         kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
-        accounts = "".join([f"\0{c.table.limit.name}\0{c.expiry}\0{c.key}" for c in counters])
+        accounts = "".join([counter.table.window(counter.expiry) + counter.key for counter in counters])
         return f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}\n"
 
     def _refusal(self, counter: Counter) -> bytes:

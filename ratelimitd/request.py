@@ -116,9 +116,10 @@ class RequestReader:
         """Append what arrived."""
         if self._start == len(self._buffer):
             self._buffer = data
+            self._searched = 0
         else:
             self._buffer = self._buffer[self._start :] + data
-        self._searched = max(0, self._searched - self._start)
+            self._searched -= self._start
         self._start = 0
 
     def next(self) -> Request | None:

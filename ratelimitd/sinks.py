@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import trio
 
@@ -37,11 +37,8 @@ FACILITIES = {
 FACILITIES |= {"cron": 9, "authpriv": 10, "ftp": 11} | {f"local{n}": 16 + n for n in range(8)}
 
 
-class Entry(NamedTuple):
-    """One line for the log, without a time; `level` a key of PRIORITIES."""
-
-    level: str
-    text: str
+Entry = tuple[str, str]
+"""A level, which is a key of PRIORITIES, and a line for the log without a time."""
 
 
 class Sink(Protocol):

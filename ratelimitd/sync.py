@@ -72,7 +72,7 @@ class Sync:
         await self.loader.load(pump)
 
     async def _evict(self) -> None:
-        """Keep to `max_accounts`, which is exceeded by what came in since the last flush, and while the store is away."""
+        """Keep to `max_accounts`; what came in since the last flush exceeds it, and an outage of the store may."""
         if not self.link.up:
             return
         tables = self._policy.tables
