@@ -47,7 +47,7 @@ class Table:
         self._window_end = -1
 
     def window(self, expiry: int) -> str:
-        """The limit's name and a window's end as the journal writes them before a key; one window is asked for a lot."""
+        """What the journal writes before a key: the limit and the window. It is mostly the same as the last time."""
         if expiry != self._window_end:
             self._window_end = expiry
             self._window = f"\0{self.limit.name}\0{expiry}\0"
