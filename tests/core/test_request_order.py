@@ -52,10 +52,10 @@ def read(data: bytes) -> list[Request]:
 
 def by_hand(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in text.split("\n"):
+    for line in text.replace("\0", "\\0").split("\n"):
         name, separator, value = line.partition("=")
         if separator:
-            found.setdefault(name, value.replace("\0", "\\0"))
+            found.setdefault(name, value)
     return found
 
 
