@@ -60,12 +60,13 @@ def read(file: Path) -> Configuration:
     """The configuration of a file. Raises ConfigError, its path beginning with the file's name."""
     file = file.absolute()
     try:
-        return _make(file, _parse(file))
+        return _make(file, parse(file))
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.path}", error.found, error.allowed) from error
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def parse(file: Path) -> dict[str, Any]:
+    """What a file says, not checked. Raises ConfigError."""
     try:
         with file.open("rb") as stream:
             return tomli.load(stream)

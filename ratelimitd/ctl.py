@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ratelimitd import __version__, config
+from ratelimitd import __version__, config, inventory
 from ratelimitd.cli import DEFAULT_CONFIG, EXIT_WRONG
 from ratelimitd.errors import RatelimitdError
 
@@ -15,7 +15,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ratelimitctl {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("check", help="read the configuration and say what is wrong with it")
+    verbs.add_parser("plugins", help="which key plugins are installed, whose they are, which limits use them")
     options = parser.parse_args(arguments)
+    if options.verb == "plugins":
+        answer = inventory.inventory(options.config)
+        print(inventory.text(answer), end="")
+        return EXIT_WRONG if answer["error"] else 0 if inventory.works(answer) else 1
     try:
         config.read(options.config)
     except RatelimitdError as error:

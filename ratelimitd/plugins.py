@@ -48,19 +48,26 @@ def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
     if len(points) > 1:
         owners = " and ".join(sorted(point.dist.name if point.dist else point.value for point in points))
         raise ConfigError(where, f'"{name}", a plugin of {owners}', "one distribution per name; uninstall one")
-    (point,) = points
-    try:
-        factory = point.load()
-    except _ANYTHING as error:
-        found = f'"{name}" ({point.value}), which cannot be loaded: {_one_line(error)}'
-        raise ConfigError(where, found, f"a plugin that imports; {_mend(point)}") from error
-    if not callable(factory):
-        raise ConfigError(where, f'"{name}" ({point.value}), which is {_kind(factory)}', "a factory of key functions")
+    factory = imported(points[0], where)
     function = _made(name, factory, options)
     if not callable(function) or inspect.iscoroutinefunction(function):
         found = f'"{name}", whose factory gave {_kind(function)}'
         raise ConfigError(where, found, "an ordinary function of the request")
     return function  # type: ignore[no-any-return]
+
+
+def imported(point: EntryPoint, where: str) -> Callable[[dict[str, Any]], Any]:
+    """The factory that an entry point names. Raises ConfigError."""
+    name = f'"{point.name}" ({point.value})'
+    try:
+        factory = point.load()
+    except _ANYTHING as error:
+        mend = f"pip install --force-reinstall {point.dist.name}" if point.dist else "reinstall its distribution"
+        found = f"{name}, which cannot be loaded: {_one_line(error)}"
+        raise ConfigError(where, found, f"a plugin that imports; {mend}") from error
+    if not callable(factory):
+        raise ConfigError(where, f"{name}, which is {_kind(factory)}", "a factory of key functions")
+    return factory  # type: ignore[no-any-return]
 
 
 def _made(name: str, factory: Callable[[dict[str, Any]], Any], options: Mapping[str, Any]) -> Any:
@@ -73,10 +80,6 @@ def _made(name: str, factory: Callable[[dict[str, Any]], Any], options: Mapping[
         raise ConfigError(f"keys.{name}.{error.option}", shown(error.found), error.allowed) from error
     except _ANYTHING as error:
         raise ConfigError(f"keys.{name}", _one_line(error), "the options that the plugin documents") from error
-
-
-def _mend(point: EntryPoint) -> str:
-    return f"pip install --force-reinstall {point.dist.name}" if point.dist else "reinstall its distribution"
 
 
 def normalised(

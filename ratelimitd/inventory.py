@@ -1,0 +1,86 @@
+"""`ratelimitctl plugins`: which key plugins are installed, whose they are, which limits use them, which are broken.
+
+It answers where the daemon would not start, for that is when it is asked: the configuration is read without being
+checked, and every plugin is tried on its own.
+"""
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+from ratelimitd.config import parse
+from ratelimitd.errors import ConfigError, one_line
+from ratelimitd.plugins import imported, installed, load
+from ratelimitd.settings import LimitSettings
+
+Answer = dict[str, Any]
+
+_LIMIT = LimitSettings(quota=0)
+_NOBODY = {"distribution": None, "version": None, "entry_point": None}
+
+
+def inventory(config: Path | str) -> Answer:
+    """`plugins`: name, distribution, version, entry_point, limits and error of each; `error`: of the file, or None."""
+    file, error, data = Path(config), None, {}
+    try:
+        data = parse(file.absolute())
+    except ConfigError as wrong:
+        error = f"{file}: {wrong}"
+    users, options = _users(data), data.get("keys")
+    found = installed()
+    plugins = []
+    for name in sorted({*found, *users}):
+        limits = users.get(name, [])
+        table = options.get(name) if isinstance(options, dict) else None
+        problem = _problem(name, found.get(name, []), limits, table if isinstance(table, dict) else {})
+        owners = [_owner(point) for point in found.get(name, [])] or [{}]
+        plugins += [{"name": name, **_NOBODY, **owner, "limits": limits, "error": problem} for owner in owners]
+    return {"config": str(file), "error": error, "plugins": plugins}
+
+
+def _owner(point: EntryPoint) -> dict[str, str]:
+    owner = {"entry_point": point.value}
+    return owner | ({"distribution": point.dist.name, "version": point.dist.version} if point.dist else {})
+
+
+def _users(data: dict[str, Any]) -> dict[str, list[str]]:
+    """The names of the limits, by the key plugin that each uses."""
+    users: dict[str, list[str]] = {}
+    limits = data.get("limit")
+    for limit in limits if isinstance(limits, list) else []:
+        if isinstance(limit, dict):
+            key, name = limit.get("key", _LIMIT.key), limit.get("name", _LIMIT.name)
+            users.setdefault(str(key), []).append(str(name))
+    return users
+
+
+def _problem(name: str, points: list[EntryPoint], limits: list[str], options: dict[str, Any]) -> str | None:
+    """Why the plugin does not work; one that no limit uses is only imported."""
+    try:
+        if limits:
+            load(name, options, f"limit {', '.join(limits)}")
+        else:
+            for point in points:
+                imported(point, f"key plugin {name}")
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def works(answer: Answer) -> bool:
+    """Whether every plugin that a limit uses can be used."""
+    return not any(plugin["limits"] and plugin["error"] for plugin in answer["plugins"])
+
+
+def text(answer: Answer) -> str:
+    """The inventory as a table, and below it what is wrong."""
+    rows = [("KEY", "DISTRIBUTION", "VERSION", "USED BY LIMIT", "")]
+    for plugin in answer["plugins"]:
+        owner = plugin["distribution"] or "not installed", plugin["version"] or "-"
+        state = "BROKEN" if plugin["error"] else ""
+        rows.append((plugin["name"], *owner, ", ".join(plugin["limits"]) or "-", state))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += sorted({plugin["error"] for plugin in answer["plugins"] if plugin["error"]})
+    lines += [answer["error"]] if answer["error"] else []
+    return "".join(one_line(line) + "\n" for line in lines)
