@@ -16,8 +16,8 @@ import msgspec
 import tomli
 
 from ratelimitd.action import ActionError, Template
-from ratelimitd.errors import ConfigError
-from ratelimitd.explain import SECRETS, explain
+from ratelimitd.errors import SECRETS, ConfigError
+from ratelimitd.explain import explain
 from ratelimitd.keys import normalise
 from ratelimitd.limits import UNLIMITED, KeyHealth, Limit
 from ratelimitd.listeners import parse_address

@@ -1,5 +1,8 @@
 """The errors an administrator sees. Each is one line that says what is wrong and where."""
 
+SECRETS = ("password", "secret", "token")
+"""Settings that are never shown, ours or a plugin's."""
+
 
 def one_line(text: str) -> str:
     """A text with everything unprintable in it escaped: line ends, ESC, bidi marks."""

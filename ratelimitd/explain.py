@@ -6,10 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from ratelimitd.errors import ConfigError
-
-SECRETS = ("password", "secret", "token")
-"""Settings that are never shown, ours or a plugin's."""
+from ratelimitd.errors import SECRETS, ConfigError
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)

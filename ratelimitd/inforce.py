@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from ratelimitd.config import Configuration
-from ratelimitd.errors import one_line
-from ratelimitd.explain import SECRETS
+from ratelimitd.errors import SECRETS, one_line
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from ratelimitd.errors import ConfigError, RatelimitdError
-from ratelimitd.keys import KeyFunction, OptionError, normalise, shown
+from ratelimitd.errors import SECRETS, ConfigError, RatelimitdError
+from ratelimitd.keys import UNKNOWN, KeyFunction, OptionError, normalise, shown
 from ratelimitd.limits import KeyHealth
 from ratelimitd.request import Request
 
@@ -77,7 +77,9 @@ def _made(name: str, factory: Callable[[dict[str, Any]], Any], options: Mapping[
             function.close()
         return function
     except OptionError as error:
-        raise ConfigError(f"keys.{name}.{error.option}", shown(error.found), error.allowed) from error
+        secret = error.option in SECRETS and error.found not in (UNKNOWN, None)
+        found = "a secret" if secret else shown(error.found)
+        raise ConfigError(f"keys.{name}.{error.option}", found, error.allowed) from error
     except _ANYTHING as error:
         raise ConfigError(f"keys.{name}", _one_line(error), "the options that the plugin documents") from error
 

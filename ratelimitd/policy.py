@@ -131,8 +131,8 @@ class Policy:
                 deciding, refused = counter, True
                 break
         if not due:
-            if transaction is not None:
-                transaction.answered(recipient, not refused)
+            assert transaction is not None  # what is asked again was charged before
+            transaction.answered(recipient, not refused)
             return Verdict(self._refusal(deciding) if refused else admitted, request, refused)
         status = OVER_QUOTA if refused else INSERT if deciding.is_new else UPDATE
         charged = 0 if refused and not self.count_rejected else due

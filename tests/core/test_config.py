@@ -121,6 +121,8 @@ def refused(path: Path) -> str:
         (LIMIT + "[store]\ncolumns.used = 'a b'", 'store.table or store.columns: found "a b"; allowed: letters,'),
         (LIMIT + "[store]\ncolumns.usage = 'x'", 'store.table or store.columns: found "usage"; allowed: letters,'),
         (LIMIT + "[store]\ncolumns.used = 5", 'store.columns."used": found 5; allowed: a text'),
+        (LIMIT + "[store]\ncolumns = {used = 'x', quota = 5}", 'store.columns."quota": found 5; allowed: a text'),
+        (LIMIT + "quotas = {a = 'unlimited', b = 'x'}", 'limit[0].quotas."b": found "x"; allowed: '),
         (LIMIT + "[store]\ncolumns.used = 'Quota'", 'store.columns: found "Quota" for quota and for used; allowed: '),
         # the rest
         ("timezone = 'Mars'\n" + LIMIT, 'timezone: found "Mars"; allowed: "local" or a name such as'),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.keys import MAX_BYTES, KeyFunction, domain, email, normalise
+from ratelimitd.keys import MAX_BYTES, KeyFunction, OptionError, domain, email, normalise, only
 from ratelimitd.request import Request
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -105,3 +105,9 @@ def test_a_bare_login_belongs_to_the_default_domain() -> None:
 def test_the_built_in_keys_have_no_options(factory: Callable[[Mapping[str, object]], KeyFunction]) -> None:
     with pytest.raises(ValueError, match="width: found an unknown option; allowed: none: this plugin has no options"):
         factory({"width": 3})
+
+
+def test_of_the_options_the_first_that_there_is_not_is_named() -> None:
+    only({"b": 1, "a": 2}, "a", "b")
+    with pytest.raises(OptionError, match="c: found an unknown option; allowed: a, b"):
+        only({"b": 1, "c": 2, "d": 3}, "a", "b")

@@ -28,6 +28,11 @@ def nothing(options):
     return None
 
 constant = 5
+
+def keyed(options):
+    from ratelimitd.keys import OptionError, only
+    only(options, "token")
+    raise OptionError("token", options.get("token"), "a text of 32 letters")
 """
 
 Install = Callable[..., None]
@@ -109,6 +114,19 @@ def test_an_option_that_the_plugin_refuses_names_its_table(install: Install) -> 
     install("stranger-key", address="stranger_key:factory")
     error = failure("address", {"prefix": 5})
     assert (error.path, error.found) == ("keys.address", "ValueError: prefix: a text")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"token": "s3cret"}, "keys.keyed.token: found a secret; allowed: a text of 32 letters"),
+        ({}, "keys.keyed.token: found nothing; allowed: a text of 32 letters"),
+        ({"tokn": "s3cret"}, "keys.keyed.tokn: found an unknown option; allowed: token"),
+    ],
+)
+def test_a_secret_option_is_not_shown_when_it_is_refused(install: Install, options: dict[str, Any], line: str) -> None:
+    install("stranger-key", keyed="stranger_key:keyed")
+    assert str(failure("keyed", options)) == line
 
 
 def test_a_factory_that_raises_is_an_error_on_one_line(install: Install) -> None:
