@@ -205,3 +205,29 @@ def test_whole_requests_before_one_that_is_too_long_are_given_out() -> None:
 )
 def test_the_login_has_no_outer_blanks_and_gets_the_default_domain(sent: str, default_domain: str, login: str) -> None:
     assert one(f"sasl_username={sent}\n\n".encode(), default_domain).login == login
+
+
+def test_the_cap_holds_for_a_whole_request_in_postfix_s_order() -> None:
+    names = [
+        "request",
+        "protocol_state",
+        "protocol_name",
+        "client_address",
+        "client_name",
+        "reverse_client_name",
+        "helo_name",
+        "sender",
+        "recipient",
+        "recipient_count",
+        "queue_id",
+        "instance",
+        "size",
+        "etrn_domain",
+        "sasl_method",
+        "sasl_username",
+    ]
+    stream = "".join(f"{name}=x\n" for name in names).encode() + b"\n"
+    cap = len(stream) - 2
+    assert len(read([stream], cap)[0]) == 1
+    assert read([stream], cap)[0] != [TOO_LONG]
+    assert read([stream], cap - 1)[0] == read([stream[:50], stream[50:]], cap - 1)[0] == [TOO_LONG]
