@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.instances.components import ComponentMissing, find
@@ -17,6 +18,12 @@ from tests.instances.mysql9 import MySQL9, default_cache
 from tests.instances.postfix import Postfix
 
 REQUIRE_COMPONENTS = "RATELIMITD_REQUIRE_COMPONENTS"
+
+# A busy machine fails no test: no example has a deadline, and none is too slow to make.
+hypothesis.settings.register_profile(
+    "ratelimitd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ratelimitd")
 
 _database_numbers = itertools.count(1)
 
