@@ -44,10 +44,10 @@ Rows = Sequence[tuple[Any, ...]]
 
 
 class DatabaseError(StoreError):
-    """What the server said, by its number."""
+    """What the server said, by its number; those from 2000 to 2999 are the driver's own."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{text} ({code})")
+        super().__init__(text if 2000 <= code < 3000 else f"{text} ({code})")
         self.code = code
 
 
@@ -135,9 +135,12 @@ def _told() -> Iterator[None]:
         raise DatabaseError(code, text) from error
     except Exception as error:  # the driver takes the server's bytes on trust: any of them may trip it
         cause = error.__cause__ or error
+        if isinstance(cause, ExceptionGroup):  # of the addresses of one name
+            cause = cause.exceptions[-1]
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise StoreUnfit(f"the server's certificate: {cause.verify_message}") from error
-        raise DatabaseError(CR.CR_SERVER_LOST, str(cause) or type(cause).__name__) from error
+        text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        raise DatabaseError(CR.CR_SERVER_LOST, text) from error
 
 
 async def connect(access: Access, address: Address, timeout_s: float, *, patience_s: float = PATIENCE_S) -> Session:

@@ -1,0 +1,187 @@
+"""Logging in: every way that is offered, and every one that is refused."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ratelimitd.errors import StartError, StoreUnfit
+from ratelimitd.settings import StoreSettings
+from ratelimitd.stores.access import Access, access, address
+from ratelimitd.stores.session import connect
+from tests.instances.certificates import make_certificates
+from tests.instances.mariadb import MariaDB
+from tests.instances.mysql9 import MySQL9
+
+PASSWORD = "it's ünsafe\\%s"
+_numbers = itertools.count(1)
+
+
+async def user_of(known: Access, timeout_s: float = 20) -> tuple[str, bool]:
+    """Log in; the account, and whether the server sees TLS."""
+    session = await connect(known, known.addresses[0], timeout_s)
+    ((user,),) = await session.run("SELECT SUBSTRING_INDEX(USER(), '@', 1)")
+    ((_, cipher),) = await session.run("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    await session.quit()
+    return user, bool(cipher)
+
+
+def settings(server: MariaDB | MySQL9, user: str, **more: object) -> StoreSettings:
+    store = StoreSettings(host="127.0.0.1", port=server.port, user=user, password=PASSWORD, database="mysql")
+    for name, value in more.items():
+        setattr(store, name, str(value) if isinstance(value, Path) else value)
+    return store
+
+
+@pytest.fixture
+def sha2(mysql9: MySQL9) -> str:
+    """A new account with caching_sha2_password, which the server's cache does not know yet."""
+    user = f"sha2_{next(_numbers)}"
+    mysql9.add_user(user, PASSWORD)
+    return user
+
+
+# -- caching_sha2_password, on a MySQL that knows nothing else --------------------------------------------------------
+
+
+@pytest.mark.real
+async def test_caching_sha2_over_a_unix_socket(mysql9: MySQL9, sha2: str) -> None:
+    known = access(settings(mysql9, sha2, unix_socket=mysql9.socket), Path("/"))
+    for _ in ("whole", "from the server's cache"):
+        assert await user_of(known) == (sha2, False)
+
+
+@pytest.mark.real
+async def test_caching_sha2_over_tls(mysql9: MySQL9, sha2: str) -> None:
+    known = access(settings(mysql9, sha2, tls_ca=mysql9.ca, tls_verify_name=False), Path("/"))
+    for _ in ("whole", "from the server's cache"):
+        assert await user_of(known) == (sha2, True)
+
+
+@pytest.mark.real
+async def test_caching_sha2_over_plain_tcp_with_the_servers_key(mysql9: MySQL9, sha2: str) -> None:
+    known = access(settings(mysql9, sha2, server_public_key=mysql9.public_key), Path("/"))
+    for _ in ("whole", "from the server's cache"):
+        assert await user_of(known) == (sha2, False)
+
+
+@pytest.mark.real
+async def test_a_password_that_would_travel_in_the_clear_is_refused(mysql9: MySQL9, sha2: str) -> None:
+    known = access(settings(mysql9, sha2), Path("/"))
+    with pytest.raises(StoreUnfit, match=r"in the clear: set store.tls_ca, store.unix_socket or store.server_public"):
+        await user_of(known)
+
+
+@pytest.mark.real
+async def test_a_key_that_is_none_is_refused(mysql9: MySQL9, sha2: str, folder: Path) -> None:
+    known = replace(access(settings(mysql9, sha2), folder), server_public_key=b"no key")
+    with pytest.raises(StoreUnfit, match=r"store\.server_public_key: not an RSA key"):
+        await user_of(known)
+
+
+@pytest.mark.real
+async def test_a_wrong_password_is_refused(mysql9: MySQL9, sha2: str) -> None:
+    known = replace(access(settings(mysql9, sha2, unix_socket=mysql9.socket), Path("/")), password=b"wrong")
+    with pytest.raises(StoreUnfit, match=f"Access denied for user '{sha2}'"):
+        await user_of(known)
+
+
+# -- MariaDB ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("plugin", ["mysql_native_password", "ed25519"])
+async def test_mariadbs_plugins(mariadb: MariaDB, plugin: str) -> None:
+    user = f"user_{next(_numbers)}"
+    mariadb.add_user(user, PASSWORD, plugin)
+    assert await user_of(access(settings(mariadb, user), Path("/"))) == (user, False)
+    assert await user_of(access(settings(mariadb, user, unix_socket=mariadb.socket), Path("/"))) == (user, False)
+    with pytest.raises(StoreUnfit, match="Access denied"):
+        await user_of(replace(access(settings(mariadb, user), Path("/")), password=b"wrong"))
+
+
+@pytest.mark.real
+async def test_tls_is_verified_and_never_left_out(
+    mariadb: MariaDB, make_mariadb: Callable[..., MariaDB], folder: Path
+) -> None:
+    server = make_mariadb(tls=True)
+    assert server.certificates is not None
+    server.add_user("secure", PASSWORD, "ed25519", require="SSL")
+    known = access(settings(server, "secure", tls_ca=server.certificates.ca), folder)
+    assert await user_of(known) == ("secure", True)
+    named = replace(known, addresses=(("localhost", server.port),))
+    assert await user_of(named) == ("secure", True)
+    with pytest.raises(StoreUnfit, match="Access denied"):
+        await user_of(replace(known, tls=None))
+
+    stranger = access(settings(server, "secure", tls_ca=make_certificates(folder).ca), folder)
+    with pytest.raises(StoreUnfit, match="certificate"):
+        await user_of(stranger)
+
+    mariadb.add_user("plain", PASSWORD)
+    with pytest.raises(StoreUnfit, match="offers no TLS"):
+        await user_of(replace(known, user="plain", addresses=(("127.0.0.1", mariadb.port),)))
+
+
+@pytest.mark.real
+async def test_a_certificate_for_another_name_is_refused(make_mariadb: Callable[..., MariaDB], folder: Path) -> None:
+    server = make_mariadb("--bind-address=0.0.0.0", tls=True)
+    assert server.certificates is not None
+    server.add_user("secure", PASSWORD)
+    store = settings(server, "secure", tls_ca=server.certificates.ca)
+    store.host = "127.0.0.2"
+    with pytest.raises(StoreUnfit, match=r"certificate.*127\.0\.0\.2"):
+        await user_of(access(store, folder))
+    store.tls_verify_name = False
+    assert await user_of(access(store, folder)) == ("secure", True)
+
+
+# -- settings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("db", ("db", 3306)),
+        ("db:3307", ("db", 3307)),
+        ("192.0.2.1", ("192.0.2.1", 3306)),
+        ("2001:db8::1", ("2001:db8::1", 3306)),
+        ("[2001:db8::1]:3307", ("2001:db8::1", 3307)),
+        ("[2001:db8::1]", ("2001:db8::1", 3306)),
+    ],
+)
+def test_hosts(host: str, expected: tuple[str, int]) -> None:
+    assert address(host, 3306) == expected
+
+
+@pytest.mark.parametrize("host", ["db:", "db:x", "db:0", "db:65536", ":3306", "db:٣"])
+def test_a_host_that_is_none_is_refused(host: str) -> None:
+    with pytest.raises(StartError, match=r"store\.host: found "):
+        address(host, 3306)
+
+
+def test_the_password_file_is_read_without_its_line_end(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes("pässword \n".encode())
+    known = access(StoreSettings(password="other", password_file="secret"), tmp_path)
+    assert known.password == "pässword ".encode()
+
+
+@pytest.mark.parametrize("setting", ["password_file", "tls_ca", "server_public_key"])
+def test_a_file_that_is_missing_is_named(tmp_path: Path, setting: str) -> None:
+    store = StoreSettings()
+    setattr(store, setting, "missing")
+    with pytest.raises(StartError, match=f"store.{setting}: {tmp_path}/missing: No such file"):
+        access(store, tmp_path)
+
+
+def test_a_tls_ca_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    with pytest.raises(StartError, match=r"store.tls_ca: .*ca.pem: .*; a file of PEM certificates"):
+        access(StoreSettings(tls_ca="ca.pem"), tmp_path)
+
+
+def test_the_stores_name_has_no_password_in_it() -> None:
+    store = StoreSettings(host=["db1", "[2001:db8::1]:3307"], user="me", password="secret", database="mail")
+    assert access(store, Path("/")).name == "mysql:me@db1,[2001:db8::1]:3307/mail"
