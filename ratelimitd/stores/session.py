@@ -22,6 +22,8 @@ ATTEMPTS = 5
 """How often what lost against another transaction is tried."""
 IDLE_S = 5.0
 """A session unused for longer is not trusted to be alive."""
+ABANDONED_S = 60
+"""The server ends a session that is silent for this long: the client's machine is gone, and its locks must go too."""
 QUIT_S = 0.2
 PATIENCE_S = STATEMENT_S + 1.0
 

@@ -1,0 +1,21 @@
+-- The table of the Perl daemon ratelimit-policyd becomes ratelimitd's, in place: what `ratelimitctl migrate` runs, with
+-- 'default' replaced by the name of the first [[limit]], which the rows are given to. Afterwards it brings the senders
+-- to their normalised form, and creates ratelimit_node and the view as sql/mysql.sql has them.
+
+-- A quota of 0 was unlimited for the Perl daemon, whatever persist said, and stays so.
+UPDATE `ratelimit` SET `persist` = 1 WHERE `quota` = 0;
+
+ALTER TABLE `ratelimit`
+    MODIFY `id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+    MODIFY `sender` VARCHAR(255) /*M!100202 COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */ NOT NULL,
+    ADD `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'default' AFTER `sender`,
+    ADD `configured` INT UNSIGNED DEFAULT NULL AFTER `quota`,
+    MODIFY `updated` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+    DROP INDEX `sender`,
+    ADD UNIQUE KEY `account` (`sender`, `limit_name`),
+    ADD KEY `changes` (`updated`),
+    ENGINE=InnoDB, ROW_FORMAT=DYNAMIC, DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- A quota without persist lasted until expiry: where that is over, the configured one takes its place at the next mail.
+UPDATE `ratelimit` SET `configured` = `quota`, `updated` = `updated`
+WHERE `persist` = 0 AND `expiry` BETWEEN 1 AND UNIX_TIMESTAMP();
