@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ratelimitd.plugins import installed, load, normalised
 from ratelimitd.settings import Keys, LimitSettings, QuotaSetting, Settings
 from ratelimitd.sinks import FACILITIES
 from ratelimitd.stores import COLUMNS, Names
+from ratelimitd.targets import Notify, checked
 
 Network = IPv4Network | IPv6Network
 _LOCALTIME = Path("/etc/localtime")
@@ -45,10 +47,16 @@ class Configuration:
     names: Names
     failure_action: Template
     options: Mapping[str, dict[str, Any]]
+    notify: list[Notify]
 
     def path(self, setting: str) -> Path:
         """A path of the configuration, which may be relative to the file."""
         return self.file.parent / setting
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether a password or another secret stands in the file itself."""
+        return bool(self.settings.store.password or any(notify.secret for notify in self.settings.notify))
 
     @property
     def state_dir(self) -> Path:
@@ -99,6 +107,7 @@ def _make(file: Path, data: dict[str, Any]) -> Configuration:
         _names(settings),
         _template("server.failure_action", settings.server.failure_action),
         options,
+        [checked(f"notify[{i}]", notify, names, file.parent) for i, notify in enumerate(settings.notify)],
     )
 
 
@@ -130,6 +139,9 @@ def _check(settings: Settings) -> None:
             raise ConfigError(f"server.listen[{i}]", f'"{listen}"', wanted) from error
     if settings.log.facility not in FACILITIES:
         raise ConfigError("log.facility", f'"{settings.log.facility}"', ", ".join(FACILITIES))
+    _check_metrics(settings)
+    if settings.group and not settings.user:
+        raise ConfigError("group", f'"{settings.group}" without user', "user and group, or user alone")
     domain = settings.keys.default_domain
     if domain and not _DOMAIN.fullmatch(domain):
         raise ConfigError("keys.default_domain", f'"{domain}"', "a domain, without @")
@@ -145,6 +157,21 @@ def _check_texts(path: str, value: Any) -> None:
             _check_texts(f"{path}[{i}]", inner)
     elif isinstance(value, str) and _CONTROL.search(value) and path.rpartition(".")[2] not in SECRETS:
         raise ConfigError(path, f'"{value}"', "a text without control characters")
+
+
+def _check_metrics(settings: Settings) -> None:
+    listen = settings.metrics.listen
+    if not listen:
+        return
+    try:
+        parse_address(listen)
+    except ValueError as error:
+        raise ConfigError(
+            "metrics.listen", f'"{listen}"', '"" or "ADDRESS:PORT", for example 127.0.0.1:9132'
+        ) from error
+    if find_spec("prometheus_client") is None:
+        install = 'the extra "metrics": pip install "ratelimitd[metrics]"'
+        raise ConfigError("metrics.listen", f'"{listen}" without prometheus-client', install)
 
 
 def _limit(

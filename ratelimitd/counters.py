@@ -11,6 +11,9 @@ from itertools import islice
 from ratelimitd.limits import Limit
 from ratelimitd.rows import Delta, Row
 
+NEVER = 1 << 62
+"""No count gets there."""
+
 
 class Knowledge(IntEnum):
     """What a counter's `used` is based on."""
@@ -23,7 +26,7 @@ class Knowledge(IntEnum):
 class Counter:
     """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet."""
 
-    __slots__ = ("expiry", "granted", "is_new", "key", "knowledge", "persist", "quota", "table", "used")
+    __slots__ = ("expiry", "granted", "is_new", "key", "knowledge", "notice_at", "persist", "quota", "table", "used")
 
     def __init__(self, table: "Table", key: str, expiry: int, quota: int, used: int = 0) -> None:
         self.table = table
@@ -35,6 +38,7 @@ class Counter:
         self.granted = False  # the quota is an administrator's, for this window only
         self.is_new = False  # no row of it is known: its first charge is the account's INSERT
         self.knowledge = Knowledge.STORED
+        self.notice_at = table.notice_from  # the use at which Policy.look is to be called
 
 
 class Table:
@@ -45,6 +49,8 @@ class Table:
         self.counters: dict[str, Counter] = {}
         self._window = ""
         self._window_end = -1
+        self.decisions: dict[str, int] = {}  # by status
+        self.notice_from = NEVER  # 0 where somebody is to be told of the accounts' use
 
     def window(self, expiry: int) -> str:
         """What the journal writes before a key: the limit and the window. It is mostly the same as the last time."""
@@ -52,6 +58,12 @@ class Table:
             self._window_end = expiry
             self._window = f"\0{self.limit.name}\0{expiry}\0"
         return self._window
+
+    def tell(self, wanted: bool) -> None:
+        """Whether somebody is to be told when accounts reach a share of their quota."""
+        self.notice_from = 0 if wanted else NEVER
+        for counter in self.counters.values():
+            counter.notice_at = self.notice_from
 
     def find(self, key: str, now: int) -> Counter | None:
         """The account's counter in the window of now, or None where the store is to be asked first."""
@@ -86,7 +98,10 @@ class Table:
         counter.is_new = is_new
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
         configured = self.limit.configured_quota(key)
-        counter.quota = configured if row is None else row.quota_at(now, configured)
+        quota = configured if row is None else row.quota_at(now, configured)
+        if quota != counter.quota:
+            counter.quota = quota
+            counter.notice_at = self.notice_from
         counter.persist = row is not None and row.persist
         counter.granted = not counter.persist and counter.quota != configured
         return counter

@@ -1,12 +1,14 @@
 """The daemon: everything put together, in one nursery that lives as long as it does."""
 
+import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 
 import trio
 
-from ratelimitd import __version__, dump
+from ratelimitd import __version__, dump, pidfile, privileges, systemd
 from ratelimitd.charges import Charges
 from ratelimitd.config import Configuration
 from ratelimitd.connections import Bounds
@@ -16,8 +18,10 @@ from ratelimitd.journal import Journal
 from ratelimitd.keywatch import KeyWatch
 from ratelimitd.listeners import describe, open_listener
 from ratelimitd.logs import Log
+from ratelimitd.notify import Notifier
 from ratelimitd.policy import Policy
 from ratelimitd.recovery import restore
+from ratelimitd.scrape import serve
 from ratelimitd.server import Pump
 from ratelimitd.sinks import FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.state import StateDir
@@ -26,6 +30,7 @@ from ratelimitd.stores.access import access
 from ratelimitd.stores.mysql import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync import Sync
+from ratelimitd.systemd import keep_watchdog, take_sockets
 
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
@@ -74,6 +79,50 @@ class Daemon:
         )
         self.keywatch = KeyWatch(self.policy, self.log)
         self.store = open_store(config)
+        self.notifier = Notifier(self.state, self.log)
+        self.policy.look = self.notifier.watch.look
+        self.watch_quotas(config)
+        self.listeners: list[socket.socket] = []
+        self.metrics_listener: socket.socket | None = None
+
+    def watch_quotas(self, config: Configuration) -> None:
+        """Tell those whom a configuration names when accounts reach a share of their quota; at any time."""
+        self.notifier.configure(config.notify)
+        for table in self.policy.tables:
+            table.tell(self.notifier.watch.watches(table.limit.name))
+
+    def prepare(self) -> None:
+        """What only root may do, and what comes from a service manager; then be root no more. Raises StartError."""
+        settings = self.config.settings
+        self.listeners = take_sockets()
+        identity = privileges.find(settings.user, settings.group)
+        if identity is not None:
+            self._listen()
+            self.state.create()
+        if settings.pid_file:
+            pidfile.write(self.config.path(settings.pid_file))
+        if identity is not None:
+            log_file = [self.config.path(settings.log.file)] if settings.log.file else []
+            privileges.hand_over([self.state.path, *log_file], identity)
+            privileges.become(identity)
+
+    def _warn(self) -> None:
+        """What works, but should not stay so."""
+        if self.config.has_secrets and privileges.readable_by_all(self.config.file):
+            self.log.warning(
+                "the configuration has a password in it and every user may read it; chmod o-r", file=self.config.file
+            )
+        if os.geteuid() == 0:
+            self.log.warning('running as root; set user = "..." in the configuration')
+
+    def _listen(self) -> None:
+        """Open what is not open yet. Raises StartError."""
+        server, metrics = self.config.settings.server, self.config.settings.metrics
+        if not self.listeners:
+            mode = int(server.unix_mode, 8)
+            self.listeners = [open_listener(text, mode, server.unix_group) for text in server.listen]
+        if metrics.listen and self.metrics_listener is None:
+            self.metrics_listener = open_listener(metrics.listen, setting="metrics.listen")
 
     async def run(self) -> None:
         """Start, serve, stop. Raises StartError."""
@@ -84,6 +133,8 @@ class Daemon:
             try:
                 await self._run(signals)
             finally:
+                if self.config.settings.pid_file:
+                    pidfile.remove(self.config.path(self.config.settings.pid_file))
                 self.log.close()
                 self.state.release()
 
@@ -101,8 +152,10 @@ class Daemon:
             max_accounts=server.max_accounts,
         )
         await self._recover()
-        mode = int(server.unix_mode, 8)
-        listeners = [open_listener(text, mode, server.unix_group) for text in server.listen]
+        self._warn()
+        await self.notifier.begin()
+        self._listen()
+        listeners = self.listeners
         bounds = Bounds(
             self.config.allow,
             server.max_connections,
@@ -119,6 +172,7 @@ class Daemon:
             default_domain=settings.keys.default_domain,
         )
         self._announce([describe(listener) for listener in listeners])
+        systemd.ready(self._status())
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.log.drain)
@@ -126,8 +180,13 @@ class Daemon:
                 nursery.start_soon(self.sync.load, self.pump)
                 nursery.start_soon(self.sync.keep, settings.store.flush_interval_s, settings.store.refresh_s)
                 nursery.start_soon(self.pump.tick)
+                nursery.start_soon(self.notifier.run)
+                nursery.start_soon(keep_watchdog)
+                if self.metrics_listener is not None:
+                    nursery.start_soon(self._serve_metrics, self.metrics_listener)
                 nursery.start_soon(self._obey, signals, nursery)
                 await self.pump.run()
+                await self.notifier.stop()
                 nursery.cancel_scope.cancel()
         finally:
             self.pump.close()
@@ -172,12 +231,24 @@ class Daemon:
             if number == signal.SIGUSR1:
                 await self.write_dump()
             elif number == signal.SIGHUP:
+                systemd.reloading()
                 self.log.reopen()
                 self.log.info("log files are opened anew")
+                systemd.ready(self._status())
             else:
+                systemd.stopping()
                 self.log.info("stopping", signal=signal.Signals(number).name)
                 self.pump.shut_down()
                 nursery.start_soon(self._stop_by_deadline)
+
+    async def _serve_metrics(self, listener: socket.socket) -> None:
+        from ratelimitd.metrics import Figures  # needs the extra `metrics`
+
+        figures = Figures(self, self.config.settings.metrics.top_accounts)
+        await serve(listener, {"/metrics": figures.metrics, "/healthz": figures.healthz}, figures.failed)
+
+    def _status(self) -> str:
+        return "deciding at " + " ".join(describe(listener) for listener in self.listeners)
 
     async def _stop_by_deadline(self) -> None:
         await trio.sleep(self.config.settings.server.shutdown_timeout_s / 2)
@@ -225,4 +296,6 @@ class Daemon:
 
 def run(config: Configuration) -> None:
     """Run a daemon until it is told to stop. Raises StartError."""
-    trio.run(Daemon(config).run, strict_exception_groups=True)
+    daemon = Daemon(config)
+    daemon.prepare()
+    trio.run(daemon.run, strict_exception_groups=True)

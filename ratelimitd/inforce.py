@@ -16,6 +16,7 @@ def in_force(config: Configuration) -> str:
     """The configuration with every default filled in; it can be read again, and means the same but for its secrets."""
     settings: dict[str, Any] = msgspec.to_builtins(config.settings)
     settings["keys"] |= config.options
+    notify = settings.pop("notify")
     plain = {name: value for name, value in settings.items() if not isinstance(value, dict) and name != "limit"}
     text = f"# {one_line(str(config.file))}: in force\n" + _lines(plain)
     for name, table in settings.items():
@@ -25,7 +26,7 @@ def in_force(config: Configuration) -> str:
         text += "\n[[limit]]\n" + _lines({k: v for k, v in limit.items() if k != "quotas"})
         if limit["quotas"]:
             text += "[limit.quotas]\n" + _lines(limit["quotas"])
-    return text
+    return text + "".join("\n[[notify]]\n" + _lines(entry) for entry in notify)
 
 
 def _table(name: str, table: dict[str, Any]) -> str:

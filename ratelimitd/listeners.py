@@ -10,6 +10,7 @@ import re
 import socket
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ratelimitd.errors import StartError
@@ -18,6 +19,10 @@ BACKLOG = 1024
 _TCP = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%a-z]+)\]|(?P<v4>[0-9.]+|localhost)):(?P<port>[0-9]{1,5})")
 
 Address = tuple[str, int] | Path
+
+
+class Inherited(socket.socket):
+    """A listening socket that a service manager opened: where it has a path, the path is the manager's."""
 
 
 def parse_address(text: str) -> Address:
@@ -42,7 +47,9 @@ def describe(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def open_listener(text: str, unix_mode: int = 0o660, unix_group: str = "") -> socket.socket:
+def open_listener(
+    text: str, unix_mode: int = 0o660, unix_group: str = "", setting: str = "server.listen"
+) -> socket.socket:
     """A listening, non-blocking socket. Raises StartError with the reason in one line."""
     address = parse_address(text)
     try:
@@ -53,7 +60,7 @@ def open_listener(text: str, unix_mode: int = 0o660, unix_group: str = "") -> so
         reason = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
             reason = "already in use; is another ratelimitd running?"
-        raise StartError(f"server.listen: {text}: {reason}") from error
+        raise StartError(f"{setting}: {text}: {reason}") from error
 
 
 def _open_tcp(host: str, port: int) -> socket.socket:
@@ -124,8 +131,9 @@ def close_all(listeners: Sequence[socket.socket]) -> None:
     """Close listening sockets, and remove those that have a path."""
     for listener in listeners:
         path = ""
-        if listener.fileno() >= 0 and listener.family == socket.AF_UNIX:
+        if listener.fileno() >= 0 and listener.family == socket.AF_UNIX and not isinstance(listener, Inherited):
             path = listener.getsockname()
         listener.close()
         if path:
-            Path(path).unlink(missing_ok=True)
+            with suppress(OSError):  # one that root made before it became another user: the next start replaces it
+                Path(path).unlink(missing_ok=True)

@@ -77,7 +77,9 @@ class Loader:
                 table = self._table(row.limit)
                 counter = table.counters.get(row.key) if table is not None else None
                 if table is not None and counter is not None:
-                    table.accept(row.key, row, self._pending.of(counter), now)
+                    counter = table.accept(row.key, row, self._pending.of(counter), now)
+                    if counter.used >= counter.notice_at and counter.expiry > now:
+                        self._policy.look(counter, False)
             await trio.lowlevel.checkpoint()
 
     async def take_over_changes(self, timeout_s: float) -> None:

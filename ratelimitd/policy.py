@@ -4,12 +4,12 @@ Pure: counts and memo are given, time is an argument. What must be written to th
 is to be logged after it, are in the verdict.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ratelimitd.action import DUNNO
 from ratelimitd.charges import Charges, Transaction
-from ratelimitd.counters import Counter, Pending, Table
+from ratelimitd.counters import NEVER, Counter, Pending, Table
 from ratelimitd.plugins import KeyFailed
 from ratelimitd.request import POLICY_REQUEST, Request
 
@@ -64,6 +64,7 @@ class Policy:
         self.charges = charges
         self.count_rejected = count_rejected
         self.failure_reply = failure_reply
+        self.look: Callable[[Counter, bool], None] = _look_away  # called where a counter's notice_at is reached
 
     def keys(self, request: Request) -> Keys:
         """Which limits apply, and the key under each; empty: DUNNO, nothing to count."""
@@ -142,7 +143,11 @@ class Policy:
             for counter in counters:
                 charge(counter, charged)
                 counter.is_new = False
+                if counter.used >= counter.notice_at:
+                    self.look(counter, False)
             record = self._remember(request.essentials.instance, recipient, charged, refused, counters, transaction)
+        decisions = deciding.table.decisions
+        decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
         return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
 
@@ -168,7 +173,13 @@ class Policy:
         return f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}\n"
 
     def _refusal(self, counter: Counter) -> bytes:
+        if counter.notice_at < NEVER:
+            self.look(counter, True)
         return counter.table.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
+
+
+def _look_away(counter: Counter, refused: bool) -> None:
+    pass
 
 
 def _recipient_count(text: str) -> int:

@@ -22,6 +22,7 @@ import trio
 
 from ratelimitd.connections import Bounds, Connection, Connections
 from ratelimitd.errors import RequestTooLong
+from ratelimitd.histogram import Histogram
 from ratelimitd.logs import Log
 from ratelimitd.policy import Keys, Policy, Verdict
 from ratelimitd.request import Request
@@ -53,6 +54,7 @@ class Parked:
     connection: Connection
     request: Request
     keys: Keys
+    since: float
 
 
 class Pump:
@@ -79,6 +81,7 @@ class Pump:
         self._clock = clock
         self._selector = self.connections.selector
         self._more: list[Connection] = []
+        self.latency = Histogram()
         self._draining = False
         # Other tasks end the pump's wait by a byte here.
         self._wake_read, self._wake_write = socket.socketpair()
@@ -106,6 +109,7 @@ class Pump:
                 served += len(ready)
 
     def _pass(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
+        began = time.perf_counter()
         batch: Batch = []
         now = int(self._clock())
         if self._more:
@@ -125,6 +129,8 @@ class Pump:
             else:
                 self._receive(connection, batch, now)
         self._finish(batch)
+        if batch:
+            self.latency.observe(time.perf_counter() - began, len(batch))
 
     def _other(self, listener: socket.socket | None) -> None:
         if listener is None:
@@ -171,7 +177,7 @@ class Pump:
                 self._log.error("a request could not be decided", reason=repr(error), request=repr(request))
                 verdict = Verdict(policy.failure_reply, request)
             if verdict is None:
-                self._park(Parked(connection, request, keys))
+                self._park(Parked(connection, request, keys, time.perf_counter()))
                 return
             batch.append((connection, verdict))
         self._continue(connection)
@@ -249,6 +255,9 @@ class Pump:
             if connection.reader.partial:
                 self._continue(connection)
         self._finish(batch)
+        answered = time.perf_counter()
+        for waiting in parked:
+            self.latency.observe(answered - waiting.since)
         self._wake()
 
     def _wake(self) -> None:

@@ -14,6 +14,7 @@ Level = Literal["debug", "info", "notice", "warning", "error", "critical"]
 Format = Literal["postfix-policyd", "json"]
 JournalSync = Literal["flush", "always", "never"]
 Text = Annotated[str, Meta(min_length=1)]
+Percent = Annotated[int, Meta(ge=1, le=1000)]
 
 DEFAULT_ACTION = "450 4.7.1 {period} message quota exceeded, {used}/{quota}, resets at {reset}"
 
@@ -85,10 +86,26 @@ class LogSettings(Table):
     level: Level = "info"
 
 
+class NotifySettings(Table, kw_only=True):
+    """`[[notify]]`: who is told when an account has reached a share of its quota."""
+
+    at: Annotated[list[Percent], Meta(min_length=1, max_length=10)] = field(default_factory=lambda: [80, 100])
+    limits: list[str] = []
+    command: list[Text] = []
+    url: str = ""
+    secret: str = ""
+    secret_file: str = ""
+    tls_ca: str = ""
+    timeout_s: Annotated[float, Meta(ge=0.1, le=300)] = 10
+    retries: Annotated[int, Meta(ge=0, le=20)] = 5
+    max_waiting: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+
+
 class Metrics(Table):
     """`[metrics]`: Prometheus."""
 
     listen: str = ""
+    top_accounts: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
 class Control(Table):
@@ -113,10 +130,14 @@ class Settings(Table, kw_only=True):
     week_starts: WeekStart = "sunday"
     count_rejected: bool = True
     journal_sync: JournalSync = "flush"
+    user: str = ""
+    group: str = ""
+    pid_file: str = ""
     server: Server = field(default_factory=Server)
     store: StoreSettings = field(default_factory=StoreSettings)
     keys: Keys = field(default_factory=Keys)
     limit: Annotated[list[LimitSettings], Meta(min_length=1)]
     log: LogSettings = field(default_factory=LogSettings)
+    notify: list[NotifySettings] = []
     metrics: Metrics = field(default_factory=Metrics)
     control: Control = field(default_factory=Control)
