@@ -63,6 +63,11 @@ class Configuration:
         """Where journal, SQLite file and cache dump are."""
         return self.path(self.settings.state_dir)
 
+    @property
+    def control_socket(self) -> Path:
+        """Where ratelimitctl finds the daemon."""
+        return self.state_dir / self.settings.control.socket
+
 
 def read(file: Path) -> Configuration:
     """The configuration of a file. Raises ConfigError, its path beginning with the file's name."""

@@ -62,7 +62,7 @@ class Connections:
         self.selector = selectors.DefaultSelector()
         self.open: set[Connection] = set()
         self.refused_peers = self.timeouts = self.pauses = 0
-        self._listeners = list(listeners)
+        self.listeners = list(listeners)
         self._log = log
         self._deadlines: dict[Connection, float] = {}
         self._accepting = False
@@ -122,21 +122,21 @@ class Connections:
     def _unlisten(self) -> None:
         if self._accepting:
             self._accepting = False
-            for listener in self._listeners:
+            for listener in self.listeners:
                 self.selector.unregister(listener)
 
     def listen(self) -> None:
         """Accept, or go on accepting after a pause."""
         if not self._accepting and not self._ended and len(self.open) < self.bounds.max_connections:
             self._accepting = True
-            for listener in self._listeners:
+            for listener in self.listeners:
                 self.selector.register(listener, selectors.EVENT_READ, listener)
 
     def end_listening(self) -> None:
         """Accept no more; the listeners are closed."""
         self._unlisten()
         self._ended = True
-        close_all(self._listeners)
+        close_all(self.listeners)
 
     # -- staying ---------------------------------------------------------------------------------------------------
 

@@ -5,18 +5,23 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import trio
 
 from ratelimitd import __version__, dump, pidfile, privileges, systemd
+from ratelimitd.accounts import Accounts
+from ratelimitd.administration import Administration
 from ratelimitd.charges import Charges
 from ratelimitd.config import Configuration
 from ratelimitd.connections import Bounds
+from ratelimitd.control import Control
 from ratelimitd.counters import Pending, Table
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.journal import Journal
 from ratelimitd.keywatch import KeyWatch
-from ratelimitd.listeners import describe, open_listener
+from ratelimitd.listeners import describe, open_control, open_listener
 from ratelimitd.logs import Log
 from ratelimitd.notify import Notifier
 from ratelimitd.policy import Policy
@@ -25,6 +30,7 @@ from ratelimitd.scrape import serve
 from ratelimitd.server import Pump
 from ratelimitd.sinks import FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.state import StateDir
+from ratelimitd.status import DaemonStatus
 from ratelimitd.stores import Store
 from ratelimitd.stores.access import access
 from ratelimitd.stores.mysql import MySQLStore
@@ -65,11 +71,11 @@ def open_store(config: Configuration) -> Store:
 class Daemon:
     """One daemon. `run` ends when SIGTERM or SIGINT has been obeyed."""
 
-    def __init__(self, config: Configuration) -> None:
+    def __init__(self, config: Configuration, log: Log | None = None) -> None:
         self.config = config
         settings = config.settings
         self.state = StateDir(config.state_dir)
-        self.log = open_log(config)
+        self.log = log or open_log(config)
         self.policy = Policy(
             [Table(limit) for limit in config.limits],
             Pending(),
@@ -124,6 +130,36 @@ class Daemon:
         if metrics.listen and self.metrics_listener is None:
             self.metrics_listener = open_listener(metrics.listen, setting="metrics.listen")
 
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[Accounts]:
+        """Memory, journal and store while no daemon runs: what ratelimitctl works on then. Raises StartError."""
+        self.state.acquire()
+        try:
+            self._open()
+            await self._recover()
+            try:
+                yield self.accounts
+            finally:
+                await self.sync.finish()
+        finally:
+            self.log.close()
+            self.state.release()
+
+    def _open(self) -> None:
+        settings = self.config.settings
+        self.journal = self._open_journal()
+        self.sync = Sync(
+            self.store,
+            self.policy,
+            self.journal,
+            self.state,
+            self.log,
+            timeout_s=settings.store.timeout_s,
+            max_accounts=settings.server.max_accounts,
+        )
+        keys = settings.keys
+        self.accounts = Accounts(self.policy, self.sync, lowercase=keys.lowercase, default_domain=keys.default_domain)
+
     async def run(self) -> None:
         """Start, serve, stop. Raises StartError."""
         for number in SIGNALS:  # one that is still pending when the receiver closes must not kill
@@ -139,19 +175,10 @@ class Daemon:
                 self.state.release()
 
     async def _run(self, signals: AsyncIterator[int]) -> None:
-        settings = self.config.settings
-        self.journal = self._open_journal()
-        server = settings.server
-        self.sync = Sync(
-            self.store,
-            self.policy,
-            self.journal,
-            self.state,
-            self.log,
-            timeout_s=settings.store.timeout_s,
-            max_accounts=server.max_accounts,
-        )
+        self._open()
         await self._recover()
+        settings = self.config.settings
+        server = settings.server
         self._warn()
         await self.notifier.begin()
         self._listen()
@@ -171,6 +198,10 @@ class Daemon:
             bounds,
             default_domain=settings.keys.default_domain,
         )
+        control_mode = int(settings.control.mode, 8)
+        control_listener = open_control(self.config.control_socket, control_mode)
+        self.status = DaemonStatus(self.config.file, self.policy, self.pump, self.sync, self.journal, self.log)
+        administration = Administration(self.accounts, self.status, self.log, self.write_dump)
         self._announce([describe(listener) for listener in listeners])
         systemd.ready(self._status())
         try:
@@ -184,6 +215,8 @@ class Daemon:
                 nursery.start_soon(keep_watchdog)
                 if self.metrics_listener is not None:
                     nursery.start_soon(self._serve_metrics, self.metrics_listener)
+                nursery.start_soon(self.status.sample)
+                nursery.start_soon(Control(administration.answers, self.log, control_mode).run, control_listener)
                 nursery.start_soon(self._obey, signals, nursery)
                 await self.pump.run()
                 await self.notifier.stop()
@@ -229,7 +262,8 @@ class Daemon:
     async def _obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:
             if number == signal.SIGUSR1:
-                await self.write_dump()
+                with suppress(StartError):
+                    await self.write_dump()
             elif number == signal.SIGHUP:
                 systemd.reloading()
                 self.log.reopen()
@@ -254,8 +288,8 @@ class Daemon:
         await trio.sleep(self.config.settings.server.shutdown_timeout_s / 2)
         self.pump.abort()
 
-    async def write_dump(self) -> None:
-        """Write the cache to `state_dir/cache.dump`, and say so."""
+    async def write_dump(self) -> Path:
+        """Write the cache to `state_dir/cache.dump`, and say so. Raises StartError."""
         text = [part async for part in dump.lines(self.policy)]
         numbers = {"Requests": self.pump.requests, "Connections": len(self.pump.connections.open)}
         text.append(dump.totals(self.policy, **numbers, **{"Log lines dropped": self.log.dropped}))
@@ -263,8 +297,9 @@ class Daemon:
             path = await trio.to_thread.run_sync(self.state.replace, "cache.dump", "".join(text))
         except StartError as error:
             self.log.error("the cache cannot be dumped", reason=error)
-            return
+            raise
         self.log.info("the cache is dumped", file=path)
+        return path
 
     def _announce(self, addresses: list[str]) -> None:
         limits = [

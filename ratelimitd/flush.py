@@ -5,6 +5,7 @@ then the segments are forgotten and deleted. A segment that the store has record
 whose outcome is unknown is simply done again. While the store is away segments accumulate, and are merged.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -33,6 +34,7 @@ class Flush:
     ) -> None:
         self.count = self.rejected = 0
         self.seconds = 0.0
+        self.done_at = -math.inf  # on trio's clock: the last time that nothing was left to store
         self._link = link
         self._loader = loader
         self._pending = pending
@@ -66,7 +68,8 @@ class Flush:
         except NodeConflict:
             await self._become_another_node()
             return False
-        self.seconds = trio.current_time() - began
+        self.done_at = trio.current_time()
+        self.seconds = self.done_at - began
         returned = self._link.succeeded()
         await self._loader.take_over(stored.rows)
         if returned:

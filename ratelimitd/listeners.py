@@ -47,6 +47,14 @@ def describe(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def open_control(path: Path, mode: int) -> socket.socket:
+    """The control socket, listening, non-blocking. Raises StartError."""
+    try:
+        return open_listener(f"unix:{path}", mode, setting="control.socket")
+    except ValueError as error:
+        raise StartError(f"control.socket: {path}: a unix socket's path has at most 107 bytes") from error
+
+
 def open_listener(
     text: str, unix_mode: int = 0o660, unix_group: str = "", setting: str = "server.listen"
 ) -> socket.socket:
@@ -61,6 +69,8 @@ def open_listener(
         if error.errno == errno.EADDRINUSE:
             reason = "already in use; is another ratelimitd running?"
         raise StartError(f"{setting}: {text}: {reason}") from error
+    except StartError as error:
+        raise StartError(f"{setting}: {error}") from error
 
 
 def _open_tcp(host: str, port: int) -> socket.socket:
@@ -106,7 +116,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise StartError(f"server.listen: unix:{path}: exists and is not a socket")
+        raise StartError(f"unix:{path}: exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
@@ -116,8 +126,8 @@ def _remove_stale(path: Path) -> None:
             return
         except OSError as error:
             if error.errno == errno.EPROTOTYPE:
-                raise StartError(f"server.listen: unix:{path}: belongs to a datagram service") from error
-    raise StartError(f"server.listen: unix:{path}: already in use; is another ratelimitd running?")
+                raise StartError(f"unix:{path}: belongs to a datagram service") from error
+    raise StartError(f"unix:{path}: already in use; is another ratelimitd running?")
 
 
 def _group_id(name: str) -> int:

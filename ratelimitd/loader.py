@@ -69,6 +69,25 @@ class Loader:
         counter = table.counters.get(key)
         return self._pending.of(counter) if counter is not None else 0
 
+    def accept(self, rows: Iterable[Row]) -> None:
+        """Take over a few rows, also of accounts that are not in memory."""
+        now = int(self._clock())
+        for row in rows:
+            table = self._table(row.limit)
+            if table is not None:
+                counter = table.counters.get(row.key)
+                table.accept(row.key, row, self._pending.of(counter) if counter is not None else 0, now)
+
+    def complete(self, accounts: Iterable[Account], rows: Iterable[Row]) -> None:
+        """Take over what was looked up of accounts that only the journal has told of."""
+        now = int(self._clock())
+        by_account = {Account(row.limit, row.key): row for row in rows}
+        for account in accounts:
+            table = self._table(account.limit)
+            counter = table.counters.get(account.key) if table is not None else None
+            if table is not None and counter is not None and not counter.knowledge:
+                table.accept(account.key, by_account.get(account), self._pending.of(counter), now)
+
     async def take_over(self, rows: list[Row]) -> None:
         """Take over the rows of accounts that are in memory."""
         for chunk in slices(rows):

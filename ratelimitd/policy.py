@@ -12,6 +12,7 @@ from ratelimitd.charges import Charges, Transaction
 from ratelimitd.counters import NEVER, Counter, Pending, Table
 from ratelimitd.plugins import KeyFailed
 from ratelimitd.request import POLICY_REQUEST, Request
+from ratelimitd.tally import Tally
 
 AT_RECIPIENT = "RCPT"
 AT_MESSAGE = ("DATA", "END-OF-MESSAGE")
@@ -65,11 +66,13 @@ class Policy:
         self.count_rejected = count_rejected
         self.failure_reply = failure_reply
         self.look: Callable[[Counter, bool], None] = _look_away  # called where a counter's notice_at is reached
+        self.tally = Tally()
 
     def keys(self, request: Request) -> Keys:
         """Which limits apply, and the key under each; empty: DUNNO, nothing to count."""
         asked = request.essentials
         if asked.request != POLICY_REQUEST or asked.protocol_state not in COUNTED:
+            self.tally.other_states += 1
             return []
         keys: Keys = []
         for table in self.tables:
@@ -80,6 +83,8 @@ class Policy:
                 key = ""
             if key is not None:
                 keys.append((table, key))
+        if not keys:
+            self.tally.skip(logged_in=request.login != "")
         return keys
 
     def missing(self, keys: Keys, now: int) -> Keys:

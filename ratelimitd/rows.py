@@ -48,3 +48,14 @@ class Delta(NamedTuple):
     used: int
     quota: int
     configured: int
+
+
+class Grant(NamedTuple):
+    """A quota that an administrator gives; without `persist` it lasts until `expiry`, the end of the window."""
+
+    limit: str
+    key: str
+    quota: int
+    configured: int
+    persist: bool
+    expiry: int

@@ -1,17 +1,18 @@
 """Keeps memory and store in step: the start, the periodic task, the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from ratelimitd.errors import StartError, StoreUnfit
+from ratelimitd.errors import StartError, StoreError, StoreUnfit
 from ratelimitd.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.journal import Journal
 from ratelimitd.link import AWAY, StoreLink
 from ratelimitd.loader import SLICE, Loader, slices
 from ratelimitd.logs import Log
 from ratelimitd.policy import Policy
+from ratelimitd.rows import Account, Row
 from ratelimitd.server import Pump
 from ratelimitd.state import StateDir
 from ratelimitd.stores import Store
@@ -105,6 +106,37 @@ class Sync:
         """Store what is not stored yet; whether nothing is left of it. Never raises."""
         async with self._lock:
             return await self.flusher.flush()
+
+    async def edit(self, change: Callable[[Store], Awaitable[list[Row]]]) -> list[Row]:
+        """Change rows in the store and take them over; what was charged before is stored first, and later charges
+        are kept. Raises StoreError, with nothing taken over."""
+        async with self._lock:
+            if not await self.flusher.flush():
+                raise StoreError("the store is away")
+            try:
+                with trio.fail_after(FLUSH_TIMEOUT_S):
+                    rows = await change(self.link.store)
+            except AWAY as error:
+                self.link.failed(error)
+                raise StoreError(str(error) or "the store does not answer") from error
+            self.loader.accept(rows)
+            return rows
+
+    async def look_up(self, accounts: list[Account]) -> list[Row]:
+        """The stored rows of these accounts. Raises StoreError.
+
+        Those that the journal alone has told of are taken over into memory; no flush comes in between.
+        """
+        if not accounts:
+            return []
+        try:
+            with trio.fail_after(self._timeout_s):
+                async with self._lock:
+                    rows = await self.link.store.lookup(accounts)
+                    self.loader.complete(accounts, rows)
+                    return rows
+        except AWAY as error:
+            raise StoreError(f"the store is away: {error}".removesuffix(": ")) from error
 
     async def refresh(self) -> None:
         """Take over what others changed in the store: an administrator's quota, another node's count."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ratelimitd.errors import StoreError
-from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.rows import Account, Delta, Grant, Row
 
 MAX_USED = 4_294_967_295
 """The width of the column `used` (INT UNSIGNED): counts stop there."""
@@ -62,6 +62,14 @@ class Store(Protocol):
         `merge` is called with the segment that is recorded, once or more often, and gives the deltas of those after
         it. So a flush whose outcome is unknown is simply done again; but only by the caller.
         """
+        ...
+
+    async def grant(self, grant: Grant, now: int) -> list[Row]:
+        """Give an account a quota; its row as it is then. A row whose window is over begins the grant's, unused."""
+        ...
+
+    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+        """Set what these accounts have used to 0; their rows as they are then, of those that have one."""
         ...
 
     async def changes(self, cursor: str) -> Changes:

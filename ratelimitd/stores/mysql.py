@@ -11,7 +11,7 @@ from typing import TypeVar
 import trio
 from trio_mysql.constants import ER
 
-from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, keys_by_limit
 from ratelimitd.stores.access import Access
 from ratelimitd.stores.layout import check
@@ -49,6 +49,18 @@ ON DUPLICATE KEY UPDATE
                   ELSE `used` END,
     `expiry` = GREATEST(`expiry`, VALUES(`expiry`)),
     `updated` = CURRENT_TIMESTAMP
+"""
+_GRANT = """
+INSERT INTO `ratelimit` (`limit_name`, `sender`, `quota`, `configured`, `persist`, `expiry`, `used`, `updated`)
+VALUES (%s, %s, %s, %s, %s, %s, 0, CURRENT_TIMESTAMP)
+ON DUPLICATE KEY UPDATE
+    `used` = CASE WHEN `expiry` > %s THEN `used` ELSE 0 END,
+    `expiry` = CASE WHEN `expiry` > %s THEN `expiry` ELSE VALUES(`expiry`) END,
+    `quota` = VALUES(`quota`), `configured` = VALUES(`configured`), `persist` = VALUES(`persist`),
+    `updated` = CURRENT_TIMESTAMP
+"""
+_RESET = """
+UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
 """
 _VALUES = "(%s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
 
@@ -139,6 +151,28 @@ class MySQLStore:
                 return [(chunk[0], str(error))]
         half = len(chunk) // 2
         return await self._store(session, chunk[:half]) + await self._store(session, chunk[half:])
+
+    async def grant(self, grant: Grant, now: int) -> list[Row]:
+        """Give an account a quota."""
+        values = [(*grant, now, now)]
+        return await self._servers.attempt(
+            lambda session: self._change(session, self._sql(_GRANT), values, [Account(grant.limit, grant.key)])
+        )
+
+    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+        """Set what these accounts have used to 0."""
+        values = [(account.key, account.limit) for account in accounts]
+        return await self._servers.attempt(lambda session: self._change(session, self._sql(_RESET), values, accounts))
+
+    async def _change(
+        self, session: Session, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]
+    ) -> list[Row]:
+        await session.run("START TRANSACTION")
+        for some in values:
+            await session.run(statement, some)
+        rows = await self._lookup(session, accounts)
+        await session.commit()
+        return rows
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 import trio
 
 from ratelimitd.errors import StoreError
-from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, keys_by_limit, schema
 
 CHUNK = 250
@@ -42,6 +42,18 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
     "configured" = excluded."configured",
     "expiry" = max("expiry", excluded."expiry"),
     "updated" = CURRENT_TIMESTAMP
+"""
+_GRANT = """
+INSERT INTO "ratelimit" ("limit_name", "sender", "quota", "configured", "persist", "expiry", "used", "updated")
+VALUES (?, ?, ?, ?, ?, ?, 0, CURRENT_TIMESTAMP)
+ON CONFLICT ("sender", "limit_name") DO UPDATE SET
+    "used" = CASE WHEN "expiry" > ? THEN "used" ELSE 0 END,
+    "expiry" = CASE WHEN "expiry" > ? THEN "expiry" ELSE excluded."expiry" END,
+    "quota" = excluded."quota", "configured" = excluded."configured", "persist" = excluded."persist",
+    "updated" = CURRENT_TIMESTAMP
+"""
+_RESET = """
+UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
 """
 
 T = TypeVar("T")
@@ -176,6 +188,32 @@ class SQLiteStore:
             ) as e:
                 rejected.append((delta, str(e)))
         return rejected
+
+    async def grant(self, grant: Grant, now: int) -> list[Row]:
+        """Give an account a quota."""
+        statement = (self._sql(_GRANT), [(*grant, now, now)])
+        return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)]), self._writing)
+
+    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+        """Set what these accounts have used to 0."""
+        statement = (self._sql(_RESET), [(account.key, account.limit) for account in accounts])
+        return await self._run(lambda: self._change(*statement, accounts), self._writing)
+
+    def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
+        connection = self._writer
+        if connection is None:
+            raise sqlite3.OperationalError("not open")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for some in values:
+                connection.execute(statement, some)
+            rows = self._lookup(connection, accounts)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return rows
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""

@@ -7,7 +7,7 @@ import trio
 
 from ratelimitd.errors import NodeConflict
 from ratelimitd.keys import normalise
-from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, Names, Store
 from tests.stores.backends import Backend, delta, flush, row
 
@@ -337,3 +337,48 @@ async def test_the_view_shows_readable_times(backend: Backend, store: Store) -> 
 async def test_a_closed_store_may_be_closed_again(store: Store) -> None:
     await store.close()
     await store.close()
+
+
+async def test_a_grant_in_the_window_keeps_what_was_used(store: Store) -> None:
+    await flush(store, [delta("alice", 3, expiry=2000, quota=10)])
+    (granted,) = await store.grant(Grant("daily", "alice", 50, 10, False, 2500), 1000)
+    assert granted._replace(updated=0) == Row("daily", "alice", 50, 10, False, 3, 2000, 0)
+    assert await store.lookup([Account("daily", "alice")]) == [granted]
+
+
+async def test_a_grant_after_the_window_begins_a_new_one(store: Store) -> None:
+    await flush(store, [delta("alice", 3, expiry=2000)])
+    (granted,) = await store.grant(Grant("daily", "alice", 50, 10, True, 3000), 2000)
+    assert granted._replace(updated=0) == Row("daily", "alice", 50, 10, True, 0, 3000, 0)
+
+
+async def test_a_grant_makes_the_row_of_an_account_that_has_none(store: Store) -> None:
+    (granted,) = await store.grant(Grant("daily", "nobody", 0, 10, True, 3000), 1000)
+    assert granted._replace(updated=0) == Row("daily", "nobody", 0, 10, True, 0, 3000, 0)
+
+
+async def test_a_grant_lasts_until_the_window_ends_and_a_persistent_one_for_good(store: Store) -> None:
+    await store.grant(Grant("daily", "alice", 50, 10, False, 2000), 1000)
+    await store.grant(Grant("daily", "bob", 50, 10, True, 2000), 1000)
+    await flush(store, [Delta("daily", "alice", 2000, 1, 50, 10), delta("bob", expiry=2000)])
+    assert [(await row(store, key)).quota for key in ("alice", "bob")] == [50, 50]
+    await flush(store, [delta("alice", expiry=3000), delta("bob", expiry=3000)])
+    assert [(await row(store, key)).quota for key in ("alice", "bob")] == [10, 50]
+
+
+async def test_a_reset_sets_the_use_of_these_accounts_to_0_and_of_no_others(store: Store) -> None:
+    await flush(store, [delta(key, 3) for key in ("alice", "bob")] + [delta("alice", 4, limit="weekly")])
+    (reset,) = await store.reset([Account("daily", "alice"), Account("daily", "nobody")])
+    assert reset._replace(updated=0) == Row("daily", "alice", 10, 10, False, 0, 2000, 0)
+    assert [(await row(store, "bob")).used, (await row(store, "alice", "weekly")).used] == [3, 4]
+    await flush(store, [delta("alice", 2)])
+    assert (await row(store, "alice")).used == 2
+
+
+async def test_grants_and_resets_are_seen_as_changes(store: Store) -> None:
+    await flush(store, [delta("alice", 3)])
+    cursor = (await store.changes("")).cursor
+    await store.grant(Grant("daily", "alice", 50, 10, False, 2000), 1000)
+    await store.reset([Account("daily", "alice")])
+    found = [found for found in (await store.changes(cursor)).rows if found.key == "alice"]
+    assert [(found.quota, found.used) for found in found] == [(50, 0)]
