@@ -17,6 +17,8 @@ from prometheus_client.registry import Collector
 from ratelimitd import __version__
 from ratelimitd.counters import Counter
 from ratelimitd.journal import Journal
+from ratelimitd.keywatch import KeyWatch
+from ratelimitd.limits import KeyHealth
 from ratelimitd.loader import slices
 from ratelimitd.logs import Log, escape
 from ratelimitd.notify import Notifier
@@ -38,6 +40,7 @@ class Sources(Protocol):
     journal: Journal
     log: Log
     notifier: Notifier
+    keywatch: KeyWatch
 
 
 class Figures(Collector):
@@ -75,6 +78,7 @@ class Figures(Collector):
         yield from self._store()
         yield from self._losses()
         yield from self._notices()
+        yield from self._plugins()
         if self._top_accounts:
             yield from self._top_figures()
 
@@ -139,6 +143,18 @@ class Figures(Collector):
         notices.add_metric(["dropped"], notifier.dropped + notifier.watch.dropped)
         yield notices
         yield _gauge("notices_waiting", "Deliveries of notices that are not over.", notifier.waiting)
+
+    def _plugins(self) -> Iterator[Metric]:
+        failures = _family(CounterMetricFamily, "key_failures", "Requests that a limit's key plugin failed.", "limit")
+        slow = _family(CounterMetricFamily, "key_slow_calls", "Calls of a limit's key plugin over 10 ms.", "limit")
+        watch = self._daemon.keywatch
+        watch.look()
+        for table in self._daemon.policy.tables:
+            health = watch.totals.get(table.limit.name, KeyHealth())
+            failures.add_metric([table.limit.name], health.failures)
+            slow.add_metric([table.limit.name], health.slow)
+        yield failures
+        yield slow
 
     def _top_figures(self) -> Iterator[Metric]:
         used = _family(GaugeMetricFamily, "account_used", "Recipients of the accounts that use most.", "limit", "key")
