@@ -8,12 +8,12 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from ratelimitd.commands import Answer
 from ratelimitd.config import parse
 from ratelimitd.errors import ConfigError, one_line
 from ratelimitd.plugins import imported, installed, load
 from ratelimitd.settings import LimitSettings
-
-Answer = dict[str, Any]
+from ratelimitd.tables import table
 
 _LIMIT = LimitSettings(quota=0)
 _NOBODY = {"distribution": None, "version": None, "entry_point": None}
@@ -31,8 +31,8 @@ def inventory(config: Path | str) -> Answer:
     plugins = []
     for name in sorted({*found, *users}):
         limits = users.get(name, [])
-        table = options.get(name) if isinstance(options, dict) else None
-        problem = _problem(name, found.get(name, []), limits, table if isinstance(table, dict) else {})
+        own = options.get(name) if isinstance(options, dict) else None
+        problem = _problem(name, found.get(name, []), limits, own if isinstance(own, dict) else {})
         owners = [_owner(point) for point in found.get(name, [])] or [{}]
         plugins += [{"name": name, **_NOBODY, **owner, "limits": limits, "error": problem} for owner in owners]
     return {"config": str(file), "error": error, "plugins": plugins}
@@ -74,13 +74,12 @@ def works(answer: Answer) -> bool:
 
 def text(answer: Answer) -> str:
     """The inventory as a table, and below it what is wrong."""
-    rows = [("KEY", "DISTRIBUTION", "VERSION", "USED BY LIMIT", "")]
+    header = "KEY", "DISTRIBUTION", "VERSION", "USED BY LIMIT", ""
+    rows = []
     for plugin in answer["plugins"]:
         owner = plugin["distribution"] or "not installed", plugin["version"] or "-"
         state = "BROKEN" if plugin["error"] else ""
         rows.append((plugin["name"], *owner, ", ".join(plugin["limits"]) or "-", state))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += sorted({plugin["error"] for plugin in answer["plugins"] if plugin["error"]})
+    lines = sorted({plugin["error"] for plugin in answer["plugins"] if plugin["error"]})
     lines += [answer["error"]] if answer["error"] else []
-    return "".join(one_line(line) + "\n" for line in lines)
+    return table(header, rows) + "".join(one_line(line) + "\n" for line in lines)

@@ -1,5 +1,6 @@
 """`ratelimitctl plugins`: what is installed, whose it is, which limits use it, what is broken."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,3 +112,23 @@ def test_a_configuration_that_cannot_be_read_is_said_below_the_list(run: Run) ->
     status, text = run("= nonsense")
     assert status == 2
     assert "ratelimitd.toml: syntax: found" in text
+
+
+def test_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "ratelimitd.toml"
+    file.write_text(LIMIT + 'key = "subnet"\n')
+    assert main(["-c", str(file), "plugins", "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    domain, email, subnet = answer["plugins"]
+    assert email == {
+        "name": "email",
+        "distribution": "ratelimitd",
+        "version": __version__,
+        "entry_point": "ratelimitd.keys:email",
+        "limits": [],
+        "error": None,
+    }
+    assert domain["name"] == "domain"
+    assert (subnet["name"], subnet["distribution"], subnet["limits"]) == ("subnet", None, ["default"])
+    assert "ratelimitd-key-subnet" in subnet["error"]
+    assert answer["error"] is None
