@@ -1,5 +1,6 @@
 """The daemon: everything put together, in one nursery that lives as long as it does."""
 
+import gc
 import os
 import signal
 import socket
@@ -331,6 +332,9 @@ class Daemon:
 
 def run(config: Configuration) -> None:
     """Run a daemon until it is told to stop. Raises StartError."""
+    # A full collection walks every account in memory: 0.2 s for a million. Cycles of ours die young.
+    gc.freeze()
+    gc.set_threshold(5_000, 10, 1_000_000)
     daemon = Daemon(config)
     daemon.prepare()
     trio.run(daemon.run, strict_exception_groups=True)
