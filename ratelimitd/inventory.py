@@ -11,12 +11,12 @@ from typing import Any
 from ratelimitd.commands import Answer
 from ratelimitd.config import parse
 from ratelimitd.errors import ConfigError, one_line
-from ratelimitd.plugins import imported, installed, load
+from ratelimitd.plugins import imported, installed, load, owner
 from ratelimitd.settings import LimitSettings
 from ratelimitd.tables import table
 
 _LIMIT = LimitSettings(quota=0)
-_NOBODY = {"distribution": None, "version": None, "entry_point": None}
+_NOBODY: dict[str, str | None] = {"distribution": None, "version": None, "entry_point": None}
 
 
 def inventory(config: Path | str) -> Answer:
@@ -33,14 +33,14 @@ def inventory(config: Path | str) -> Answer:
         limits = users.get(name, [])
         own = options.get(name) if isinstance(options, dict) else None
         problem = _problem(name, found.get(name, []), limits, own if isinstance(own, dict) else {})
-        owners = [_owner(point) for point in found.get(name, [])] or [{}]
-        plugins += [{"name": name, **_NOBODY, **owner, "limits": limits, "error": problem} for owner in owners]
+        owners = [_owner(point) for point in found.get(name, [])] or [_NOBODY]
+        plugins += [{"name": name, **whose, "limits": limits, "error": problem} for whose in owners]
     return {"config": str(file), "error": error, "plugins": plugins}
 
 
-def _owner(point: EntryPoint) -> dict[str, str]:
-    owner = {"entry_point": point.value}
-    return owner | ({"distribution": point.dist.name, "version": point.dist.version} if point.dist else {})
+def _owner(point: EntryPoint) -> dict[str, str | None]:
+    version = point.dist.version if point.dist else None
+    return {"distribution": owner(point), "version": version, "entry_point": point.value}
 
 
 def _users(data: dict[str, Any]) -> dict[str, list[str]]:
@@ -77,9 +77,9 @@ def text(answer: Answer) -> str:
     header = "KEY", "DISTRIBUTION", "VERSION", "USED BY LIMIT", ""
     rows = []
     for plugin in answer["plugins"]:
-        owner = plugin["distribution"] or "not installed", plugin["version"] or "-"
+        whose = plugin["distribution"] or "not installed", plugin["version"] or "-"
         state = "BROKEN" if plugin["error"] else ""
-        rows.append((plugin["name"], *owner, ", ".join(plugin["limits"]) or "-", state))
+        rows.append((plugin["name"], *whose, ", ".join(plugin["limits"]) or "-", state))
     lines = sorted({plugin["error"] for plugin in answer["plugins"] if plugin["error"]})
     lines += [answer["error"]] if answer["error"] else []
     return table(header, rows) + "".join(one_line(line) + "\n" for line in lines)

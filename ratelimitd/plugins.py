@@ -1,8 +1,10 @@
 """Loads key plugins: entry points of the group `ratelimitd.keys`, ours and everyone's alike."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from copy import deepcopy
+from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
 from typing import Any
 
 from ratelimitd.errors import SECRETS, ConfigError, RatelimitdError
@@ -31,9 +33,27 @@ class KeyFailed(RatelimitdError):
 def installed() -> dict[str, list[EntryPoint]]:
     """Every installed key plugin by name; two distributions may offer the same name."""
     found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
+    try:
+        points: Iterable[EntryPoint] = entry_points(group=GROUP)
+    except Exception:  # somebody's metadata is broken; that is no reason to do without everybody's
+        points = _readable()
+    for point in points:
         found.setdefault(point.name, []).append(point)
     return found
+
+
+def _readable() -> list[EntryPoint]:
+    """Our entry points of those distributions whose metadata can be read; of one that is there twice, the first."""
+    found: dict[str, EntryPoints] = {}
+    for distribution in distributions():
+        with suppress(Exception):
+            found.setdefault(distribution.name, distribution.entry_points.select(group=GROUP))
+    return [point for points in found.values() for point in points]
+
+
+def owner(point: EntryPoint) -> str:
+    """The name of the distribution that an entry point is of."""
+    return (point.dist and point.dist.name) or f"an unknown distribution with {point.value}"
 
 
 def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
@@ -46,7 +66,7 @@ def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
             allowed += f"; this one comes with the distribution ratelimitd-key-{name}"
         raise ConfigError(where, f'"{name}"', allowed)
     if len(points) > 1:
-        owners = " and ".join(sorted(point.dist.name if point.dist else point.value for point in points))
+        owners = " and ".join(sorted(map(owner, points)))
         raise ConfigError(where, f'"{name}", a plugin of {owners}', "one distribution per name; uninstall one")
     factory = imported(points[0], where)
     function = _made(name, factory, options)
@@ -62,8 +82,8 @@ def imported(point: EntryPoint, where: str) -> Callable[[dict[str, Any]], Any]:
     try:
         factory = point.load()
     except _ANYTHING as error:
-        mend = f"pip install --force-reinstall {point.dist.name}" if point.dist else "reinstall its distribution"
         found = f"{name}, which cannot be loaded: {_one_line(error)}"
+        mend = f"pip install --force-reinstall {owner(point)}"
         raise ConfigError(where, found, f"a plugin that imports; {mend}") from error
     if not callable(factory):
         raise ConfigError(where, f"{name}, which is {_kind(factory)}", "a factory of key functions")
@@ -72,7 +92,7 @@ def imported(point: EntryPoint, where: str) -> Callable[[dict[str, Any]], Any]:
 
 def _made(name: str, factory: Callable[[dict[str, Any]], Any], options: Mapping[str, Any]) -> Any:
     try:
-        function = factory(dict(options))
+        function = factory(deepcopy(dict(options)))
         if inspect.iscoroutine(function):
             function.close()
         return function

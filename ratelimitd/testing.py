@@ -153,7 +153,7 @@ def _listening() -> Iterator[list[str]]:
         _heard = []
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:  # pragma: no cover: the interpreter does not trace it
     if _heard is not None and event.startswith(_EVENTS):
         module = event == "open" and str(arguments[0]).endswith((".py", ".pyc", ".so"))
         if not module and event not in _heard:

@@ -1,8 +1,7 @@
 """`ratelimitctl plugins`: what is installed, whose it is, which limits use it, what is broken."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,18 +22,6 @@ def raises(options):
 LIMIT = "[[limit]]\nquota = 1\n"
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the path for distributions; their modules are forgotten at the end."""
-    folder = tmp_path / "site"
-    monkeypatch.syspath_prepend(folder)
-    known = set(sys.modules)
-    yield folder
-    for name in set(sys.modules) - known:
-        if name.startswith("key_"):
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""What is loaded, and what the administrator reads where it cannot be."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratelimitd import config
+from ratelimitd.errors import ConfigError
+from ratelimitd.plugins import installed, load
+from tests.plugins.distributions import install
+
+SOURCE = """\
+from ratelimitd.keys import OptionError, only
+
+def address(options):
+    only(options, "width", "networks")
+    if "width" in options:
+        raise OptionError("width", options["width"], "nothing so wide")
+    return lambda request: request["client_address"]
+
+async def key(request):
+    return "key"
+
+async def late(options):
+    return key
+
+def promises(options):
+    return key
+
+def exits(options):
+    raise SystemExit("no such map")
+
+def remembers(options):
+    options.setdefault("seen", []).append(1)
+    options["networks"].append(1)
+    return lambda request: str(options)
+"""
+WHERE = "limit[0].key"
+
+
+def failure(name: str, options: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ConfigError) as raised:
+        load(name, options or {}, WHERE)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"width": "12\n"}, 'keys.address.width: found "12\\n"; allowed: nothing so wide'),
+        ({"width": True}, "keys.address.width: found true; allowed: nothing so wide"),
+        ({"height": 1}, "keys.address.height: found an unknown option; allowed: width, networks"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_its_path(site: Path, options: dict[str, Any], error: str) -> None:
+    install(site, "key-own", SOURCE, address="key_own:address")
+    assert failure("address", options) == error
+
+
+def test_in_a_file_the_path_of_an_option_comes_after_the_file_s_name(site: Path, tmp_path: Path) -> None:
+    install(site, "key-own", SOURCE, address="key_own:address")
+    file = tmp_path / "ratelimitd.toml"
+    file.write_text('[[limit]]\nquota = 1\nkey = "address"\n[keys.address]\nwidth = 1\n')
+    with pytest.raises(ConfigError) as raised:
+        config.read(file)
+    assert str(raised.value) == f"{file}: keys.address.width: found 1; allowed: nothing so wide"
+
+
+@pytest.mark.parametrize(("name", "what"), [("late", "coroutine"), ("promises", "function")])
+def test_a_plugin_that_is_async_is_refused_at_the_start(site: Path, name: str, what: str) -> None:
+    install(site, "key-own", SOURCE, **{name: f"key_own:{name}"})
+    found = f'"{name}", whose factory gave an object of type {what}'
+    assert failure(name) == f"{WHERE}: found {found}; allowed: an ordinary function of the request"
+
+
+def test_a_plugin_cannot_end_the_program_by_loading(site: Path) -> None:
+    install(site, "key-own", SOURCE, exits="key_own:exits")
+    install(site, "key-gone", "raise SystemExit(0)", gone="key_gone:factory")
+    assert failure("exits").startswith("keys.exits: found SystemExit: no such map; allowed: ")
+    assert '"gone" (key_gone:factory), which cannot be loaded: SystemExit: 0' in failure("gone")
+
+
+def test_a_plugin_of_ours_that_is_not_installed_is_named_with_its_distribution() -> None:
+    assert failure("tenant").endswith("; this one comes with the distribution ratelimitd-key-tenant")
+    assert "distribution" not in failure("tenants")
+
+
+@pytest.mark.parametrize("points", [b"[ratelimitd.keys]\nnonsense\n", b"[ratelimitd.keys]\na = \xff\n"])
+def test_a_distribution_with_broken_metadata_stops_nobody_else(site: Path, points: bytes) -> None:
+    install(site, "key-own", SOURCE, address="key_own:address")
+    install(site, "key-broken", "", broken="key_broken:factory")
+    (site / "key_broken-1.0.dist-info" / "entry_points.txt").write_bytes(points)
+    assert {"address", "domain", "email"} == set(installed())
+
+
+def test_a_distribution_without_a_name_is_told_by_its_entry_point(site: Path) -> None:
+    install(site, "key-own", SOURCE, address="key_own:address")
+    install(site, "key-two", SOURCE, address="key_two:address")
+    (site / "key_two-1.0.dist-info" / "METADATA").unlink()
+    found = '"address", a plugin of an unknown distribution with key_two:address and key-own'
+    assert failure("address") == f"{WHERE}: found {found}; allowed: one distribution per name; uninstall one"
+
+
+def test_the_factory_s_options_are_its_own(site: Path) -> None:
+    install(site, "key-own", SOURCE, remembers="key_own:remembers")
+    options: dict[str, Any] = {"networks": []}
+    load("remembers", options, WHERE)
+    assert options == {"networks": []}
