@@ -45,14 +45,18 @@ class Transaction:
 
 
 class Charges:
-    """The transactions of late, bounded: two generations of at most `max_transactions / 2` each.
+    """The transactions of late, bounded: two generations, each of at most half of either bound.
 
     A transaction that is asked for moves to the young generation; when that is full, or `age` is called, the old
-    one is forgotten. So an entry lives at least half the bound's worth of newer transactions.
+    one is forgotten. So an entry lives at least half a bound's worth of newer ones. `forgotten` counts those that a
+    bound has cost.
     """
 
-    def __init__(self, max_transactions: int = 100_000) -> None:
+    def __init__(self, max_transactions: int = 100_000, max_recipients: int = 500_000) -> None:
+        self.forgotten = 0
         self._half = max(1, max_transactions // 2)
+        self._half_recipients = max(1, max_recipients // 2)
+        self._recipients = 0  # of the young generation, at most
         self._young: dict[str, Transaction] = {}
         self._old: dict[str, Transaction] = {}
 
@@ -74,13 +78,26 @@ class Charges:
     def remember(self, instance: str, transaction: Transaction) -> None:
         """Keep a transaction's charges."""
         if len(self._young) >= self._half:
-            self.age()
+            self._make_room()
         self._young[instance] = transaction
+        self._recipients += len(transaction.recipients)
+
+    def charge_recipient(self, transaction: Transaction, recipient: str, admitted: bool) -> None:
+        """Remember a charge made at RCPT and its answer."""
+        if self._recipients >= self._half_recipients:
+            self._make_room()
+        self._recipients += 1
+        transaction.charge_recipient(recipient, admitted)
+
+    def _make_room(self) -> None:
+        self.forgotten += len(self._old)
+        self.age()
 
     def age(self) -> None:
         """Forget what was not asked for since the last call: the bound in time."""
         self._old = self._young
         self._young = {}
+        self._recipients = 0
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

@@ -3,9 +3,10 @@
 import os
 import pwd
 import re
+import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -46,7 +47,7 @@ class Configuration:
     unix_uids: frozenset[int]
     names: Names
     failure_action: Template
-    options: Mapping[str, dict[str, Any]]
+    options: Mapping[str, dict[str, Any]] = field(repr=False)
     notify: list[Notify]
 
     def path(self, setting: str) -> Path:
@@ -226,6 +227,10 @@ def _networks(allow: list[str]) -> tuple[Network, ...]:
 
 
 def _uids(users: list[str]) -> frozenset[int]:
+    if users and not hasattr(socket, "SO_PEERCRED"):
+        raise ConfigError(
+            "server.unix_users", "users", "none: this system does not tell who is at a socket's other end"
+        )
     uids: set[int] = set()
     for i, user in enumerate(users):
         try:

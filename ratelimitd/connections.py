@@ -16,6 +16,7 @@ import trio
 from ratelimitd.listeners import close_all
 from ratelimitd.logs import Log
 from ratelimitd.request import RequestReader
+from ratelimitd.throttle import Throttle
 
 ACCEPTS_PER_PASS = 64
 _UCRED = struct.Struct("3i")
@@ -61,9 +62,9 @@ class Connections:
         self.default_domain = default_domain
         self.selector = selectors.DefaultSelector()
         self.open: set[Connection] = set()
-        self.refused_peers = self.timeouts = self.pauses = 0
+        self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
         self.listeners = list(listeners)
-        self._log = log
+        self.throttle = Throttle(log)
         self._deadlines: dict[Connection, float] = {}
         self._accepting = False
         self._ended = False
@@ -84,7 +85,11 @@ class Connections:
                 # Whatever it is, waiting helps and spinning does not; want of descriptors is the usual reason.
                 self._pause("no more file descriptors" if error.errno in _NO_MORE_DESCRIPTORS else str(error))
                 return
-            self._admit(sock, address)
+            try:
+                self._admit(sock, address)
+            except OSError:  # it is gone already, or the kernel watches no more sockets for us
+                self.failed_accepts += 1
+                sock.close()
 
     def _admit(self, sock: socket.socket, address: tuple[str, int] | str) -> None:
         sock.setblocking(False)
@@ -100,12 +105,12 @@ class Connections:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.default_domain))
-        self.open.add(connection)
         self.selector.register(sock, selectors.EVENT_READ, connection)
+        self.open.add(connection)
 
     def _refuse(self, sock: socket.socket, peer: str, reason: str) -> None:
         self.refused_peers += 1
-        self._log.warning("refused a connection", peer=peer, reason=reason)
+        self.throttle.warning("refused a connection", peer=peer, reason=reason)
         sock.close()
 
     def _allowed(self, host: str) -> bool:
@@ -117,7 +122,7 @@ class Connections:
         if self._accepting:
             self.pauses += 1
             self._unlisten()
-            self._log.error("accepting no connections for now", reason=reason, connections=len(self.open))
+            self.throttle.error("accepting no connections for now", reason=reason, connections=len(self.open))
 
     def _unlisten(self) -> None:
         if self._accepting:
@@ -172,7 +177,7 @@ class Connections:
         now = trio.current_time()
         for connection in [c for c, deadline in self._deadlines.items() if deadline <= now]:
             self.timeouts += 1
-            self._log.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
+            self.throttle.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
             self.close(connection)
 
     # -- going -----------------------------------------------------------------------------------------------------

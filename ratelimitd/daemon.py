@@ -19,6 +19,7 @@ from ratelimitd.config import Configuration
 from ratelimitd.connections import Bounds
 from ratelimitd.control import Control
 from ratelimitd.counters import Pending, Table
+from ratelimitd.descriptors import connections_for
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.journal import Journal
 from ratelimitd.keywatch import KeyWatch
@@ -47,7 +48,7 @@ def open_log(config: Configuration) -> Log:
     settings = config.settings.log
     sinks: list[Sink] = []
     if settings.syslog:
-        sinks.append(SyslogSink(settings.syslog, settings.ident, settings.facility))
+        sinks.append(SyslogSink(settings.syslog, settings.ident, settings.facility, settings.max_backlog_bytes))
     if settings.file:
         path = config.path(settings.file)
         try:
@@ -80,7 +81,7 @@ class Daemon:
         self.policy = Policy(
             [Table(limit) for limit in config.limits],
             Pending(),
-            Charges(settings.server.max_transactions),
+            Charges(settings.server.max_transactions, settings.server.max_remembered_recipients),
             count_rejected=settings.count_rejected,
             failure_reply=config.failure_action.fixed,
         )
@@ -176,17 +177,24 @@ class Daemon:
                 self.state.release()
 
     async def _run(self, signals: AsyncIterator[int]) -> None:
-        self._open()
-        await self._recover()
         settings = self.config.settings
         server = settings.server
+        connections = connections_for(server.max_connections)
+        self._open()
+        await self._recover()
+        if connections < server.max_connections:
+            self.log.warning(
+                "file descriptors (ulimit -n, LimitNOFILE) do not suffice for server.max_connections",
+                max_connections=server.max_connections,
+                in_force=connections,
+            )
         self._warn()
         await self.notifier.begin()
         self._listen()
         listeners = self.listeners
         bounds = Bounds(
             self.config.allow,
-            server.max_connections,
+            connections,
             server.max_request_bytes,
             server.request_timeout_s,
             self.config.unix_uids,

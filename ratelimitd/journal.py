@@ -68,7 +68,7 @@ class Recovered:
                 continue
             transaction = charges.find(instance) or charges.begin(instance)
             if kind in "Rr":
-                transaction.charge_recipient(recipient, kind == "R")
+                charges.charge_recipient(transaction, recipient, kind == "R")
             else:
                 transaction.charge_message(int(recipients), kind == "D")
 

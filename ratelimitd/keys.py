@@ -101,13 +101,14 @@ def normalise(key: str, lowercase: bool = True) -> str:
     if key.isascii():
         if lowercase:
             key = key.lower()
-        return key if len(key) <= MAX_BYTES else _shorten(key)
+        return key if len(key) <= MAX_BYTES else shorten(key)
     if lowercase:
         key = key.translate(_LOWER)
-    return key if len(key.encode()) <= MAX_BYTES else _shorten(key)
+    return key if len(key.encode()) <= MAX_BYTES else shorten(key)
 
 
-def _shorten(key: str) -> str:
+def shorten(key: str) -> str:
+    """A prefix of a text and a hash of the whole, MAX_BYTES long."""
     whole = key.encode()
     digest = hashlib.sha256(whole).hexdigest()[:_HASH_DIGITS]
     return whole[: MAX_BYTES - 1 - _HASH_DIGITS].decode(errors="ignore") + "~" + digest

@@ -24,6 +24,17 @@ LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning"}
 _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
 
 
+MAX_FIELD = 512
+"""Characters of one field of a line, where the whole is long."""
+MAX_LINE = 4096
+"""Characters of a line; RFC 5424 asks a syslogd to take 2,048 bytes, and no honest login or name is as long."""
+
+
+def cut(text: str, length: int = MAX_FIELD) -> str:
+    """The beginning of a text that is too long, and how long it was."""
+    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+
+
 def escape(text: str) -> str:
     """The text with whatever is not printable (controls, line ends, bidi marks) as a Python escape."""
     if text.isprintable():
@@ -36,6 +47,8 @@ def policyd_line(verdict: Verdict, with_limit: bool) -> str:
     request, counter = verdict.request, verdict.counter
     assert counter is not None
     _, _, address, name, _, _, queue_id, _, method, username = request.essentials
+    if len(username) + len(name) + len(method) + len(address) + len(queue_id) > MAX_LINE:
+        queue_id, name, address, method, username = map(cut, (queue_id, name, address, method, username))
     if "," in username or "," in name or "," in method or "," in address or "," in queue_id:
         # Only a comma could begin a field that is not ours.
         comma = ",", "\\x2c"
@@ -65,7 +78,7 @@ def json_fields(verdict: Verdict) -> dict[str, object]:
     )
     return {
         "status": verdict.status,
-        **{name: request[name] for name in names},
+        **{name: cut(request[name]) for name in names},
         "recipient_count": verdict.recipients,
         "limit": counter.table.limit.name,
         "key": counter.key,
@@ -73,6 +86,10 @@ def json_fields(verdict: Verdict) -> dict[str, object]:
         "quota": counter.quota,
         "reset": counter.expiry,
     }
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (int, float)) else cut(str(value), MAX_LINE)
 
 
 class Log:
@@ -114,10 +131,10 @@ class Log:
 
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
         if self._json:
-            return level, json.dumps({"level": level, **event}, default=str)
+            return level, json.dumps({"level": level} | {name: _plain(value) for name, value in event.items()})
         text = event.pop("event")
         fields = ", ".join([f"{name}={value}" for name, value in event.items()])
-        return level, escape(f"{text}: {fields}" if fields else text)
+        return level, escape(cut(f"{text}: {fields}" if fields else text, MAX_LINE))
 
     def take(self, entry: Entry) -> None:
         """Write a rendered line, or hold it while corked."""

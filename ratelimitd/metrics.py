@@ -107,6 +107,7 @@ class Figures(Collector):
         closed.add_metric(["not_allowed"], connections.refused_peers)
         closed.add_metric(["timeout"], connections.timeouts)
         closed.add_metric(["too_long"], pump.too_long)
+        closed.add_metric(["gone"], connections.failed_accepts)
         yield closed
         yield _counter("accept_pauses", "Times that accepting connections was interrupted.", connections.pauses)
 
@@ -117,6 +118,8 @@ class Figures(Collector):
             accounts.add_metric([table.limit.name], len(table.counters))
         yield accounts
         yield _gauge("transactions", "Transactions whose charges are remembered.", len(policy.charges))
+        yield _counter("transactions_forgotten", "Transactions that a bound made forgotten.", policy.charges.forgotten)
+        yield _counter("accounts_evicted", "Accounts put out of memory beyond max_accounts.", self._daemon.sync.evicted)
         yield _gauge("pending_deltas", "Counts that are not stored yet.", len(policy.pending))
         yield _gauge("pending_segments", "Journal segments that wait for the store.", len(policy.pending.closed))
 
@@ -134,6 +137,8 @@ class Figures(Collector):
         yield _gauge("journal_up", "Whether the journal can be written.", float(journal.error is None))
         yield _counter("journal_failures", "Charges that are not in the journal.", journal.failures)
         yield _counter("log_lines_dropped", "Log lines that no reader took.", self._daemon.log.dropped)
+        left_out = self._daemon.pump.connections.throttle.left_out
+        yield _counter("log_lines_left_out", "Warnings about clients, of which there were too many.", left_out)
 
     def _notices(self) -> Iterator[Metric]:
         notifier = self._daemon.notifier

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ratelimitd.action import DUNNO
 from ratelimitd.charges import Charges, Transaction
 from ratelimitd.counters import NEVER, Counter, Pending, Table
+from ratelimitd.keys import MAX_BYTES, shorten
 from ratelimitd.plugins import KeyFailed
 from ratelimitd.request import POLICY_REQUEST, Request
 from ratelimitd.tally import Tally
@@ -106,9 +107,9 @@ class Policy:
         if not counters:
             return Verdict(admitted, request)
         asked = request.essentials
-        instance = asked.instance
+        instance = _bounded(asked.instance)
         transaction = self.charges.find(instance) if instance else None
-        recipient = asked.recipient if asked.protocol_state == AT_RECIPIENT else None
+        recipient = _bounded(asked.recipient) if asked.protocol_state == AT_RECIPIENT else None
         if recipient is None:
             count = _recipient_count(asked.recipient_count)
             due = count if transaction is None else transaction.due_for_message(count)
@@ -150,7 +151,8 @@ class Policy:
                 counter.is_new = False
                 if counter.used >= counter.notice_at:
                     self.look(counter, False)
-            record = self._remember(request.essentials.instance, recipient, charged, refused, counters, transaction)
+            instance = _bounded(request.essentials.instance)
+            record = self._remember(instance, recipient, charged, refused, counters, transaction)
         decisions = deciding.table.decisions
         decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
@@ -172,7 +174,7 @@ class Policy:
             if recipient is None:
                 transaction.charge_message(charged, not refused)
             else:
-                transaction.charge_recipient(recipient, not refused)
+                self.charges.charge_recipient(transaction, recipient, not refused)
         kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
         accounts = "".join([counter.table.window(counter.expiry) + counter.key for counter in counters])
         return f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}\n"
@@ -185,6 +187,11 @@ class Policy:
 
 def _look_away(counter: Counter, refused: bool) -> None:
     pass
+
+
+def _bounded(text: str) -> str:
+    """What memo and journal keep of what a client sent."""
+    return text if len(text) <= MAX_BYTES else shorten(text)
 
 
 def _recipient_count(text: str) -> int:

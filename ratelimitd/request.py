@@ -114,12 +114,11 @@ class RequestReader:
 
     def receive(self, data: bytes) -> None:
         """Append what arrived."""
-        if self._start == len(self._buffer):
+        if not self._buffer:
             self._buffer = data
-            self._searched = 0
-        else:
-            self._buffer = self._buffer[self._start :] + data
-            self._searched -= self._start
+            return
+        self._buffer = self._buffer[self._start :] + data
+        self._searched -= self._start
         self._start = 0
 
     def next(self) -> Request | None:
@@ -132,7 +131,7 @@ class RequestReader:
             if request is not None:
                 return request
         if buffer.startswith(b"\n", start):  # an empty request is one without attributes
-            self._start = self._searched = start + 1
+            self._take(start + 1)
             return Request("", self.default_domain)
         end = buffer.find(b"\n\n", self._searched)
         length = (end if end >= 0 else len(buffer) - buffer.endswith(b"\n")) - start  # that LF may be half of its end
@@ -141,10 +140,16 @@ class RequestReader:
         if end < 0:
             self._searched = max(start, len(buffer) - 1)
             return None
-        self._start = self._searched = end + 2
+        self._take(end + 2)
         text = buffer[start : end + 1].decode("utf-8", "backslashreplace")
         # Postfix never sends a NUL; the journal separates fields by it.
         return Request(text.replace("\0", "\\0"), self.default_domain)
+
+    def _take(self, end: int) -> None:
+        """The buffer is given out up to here; an idle connection keeps nothing of what it has sent."""
+        if end == len(self._buffer):
+            self._buffer, end = b"", 0
+        self._start = self._searched = end
 
     def _usual(self, buffer: bytes) -> Request | None:
         """What Postfix sends: one whole request, its attributes in Postfix's order; None for anything else."""
@@ -152,7 +157,7 @@ class RequestReader:
         found = _ORDER.fullmatch(text)
         if found is None or "\0" in text:
             return None
-        self._start = self._searched = len(buffer)
+        self._buffer = b""
         return Request(text, self.default_domain, _essentials(Essentials, found.groups()))
 
     @property

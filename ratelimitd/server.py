@@ -116,7 +116,7 @@ class Pump:
             waiting, self._more = self._more, []
             for connection in waiting:
                 connection.more = False
-                if not connection.closed:
+                if not (connection.closed or connection.outbox):
                     self._requests(connection, batch, now)
         for key, events in ready:
             connection = key.data
@@ -159,7 +159,7 @@ class Pump:
                 request = reader.next()
             except RequestTooLong as error:
                 self.too_long += 1
-                self._log.warning("closed a connection", peer=connection.peer, reason=error)
+                self.connections.throttle.warning("closed a connection", peer=connection.peer, reason=error)
                 self.connections.close(connection)
                 return
             if request is None:
@@ -169,18 +169,23 @@ class Pump:
                     self.connections.settle(connection)
                 return
             self.requests += 1
+            keys: Keys = []
             try:
                 keys = policy.keys(request)
                 verdict = policy.decide(request, keys, now)
-            except Exception as error:  # a fault of ours must not stop the mail of others
-                self.errors += 1
-                self._log.error("a request could not be decided", reason=repr(error), request=repr(request))
-                verdict = Verdict(policy.failure_reply, request)
+            except Exception as error:
+                verdict = self._failed(request, error)
             if verdict is None:
                 self._park(Parked(connection, request, keys, time.perf_counter()))
                 return
             batch.append((connection, verdict))
         self._continue(connection)
+
+    def _failed(self, request: Request, error: Exception) -> Verdict:
+        """The answer where deciding failed: a fault of ours must not stop the mail of others."""
+        self.errors += 1
+        self.connections.throttle.error("a request could not be decided", reason=repr(error), request=repr(request))
+        return Verdict(self.policy.failure_reply, request)
 
     def _continue(self, connection: Connection) -> None:
         """Take up the connection's requests in the next pass."""
@@ -222,6 +227,8 @@ class Pump:
             connection.outbox = b""
             self.connections.watch(connection, selectors.EVENT_READ)
             self.connections.settle(connection)
+            if connection.reader.partial and not (connection.more or connection.parked):
+                self._continue(connection)  # nothing was decided for one that took no replies
         if self._draining and connection.idle:
             self.connections.close(connection)
 
@@ -246,10 +253,13 @@ class Pump:
             connection = waiting.connection
             if connection.closed:
                 continue
-            for table, key in self.policy.missing(waiting.keys, now):
-                table.assume(key, now)
-            verdict = self.policy.decide(waiting.request, waiting.keys, now)
-            assert verdict is not None
+            try:
+                for table, key in self.policy.missing(waiting.keys, now):
+                    table.assume(key, now)
+                verdict = self.policy.decide(waiting.request, waiting.keys, now)
+                assert verdict is not None
+            except Exception as error:
+                verdict = self._failed(waiting.request, error)
             batch.append((connection, verdict))
             self.connections.unpark(connection)
             if connection.reader.partial:
@@ -269,6 +279,7 @@ class Pump:
         while True:
             await trio.sleep(TICK_S)
             self.connections.close_overdue()
+            self.connections.throttle.tick()
             self.connections.listen()
             if self._draining:
                 self._wake()
@@ -302,5 +313,6 @@ class Pump:
         """Release everything; after `run`."""
         self.connections.end_listening()
         self.connections.close_all()
+        self.connections.throttle.close()
         self._wake_read.close()
         self._wake_write.close()

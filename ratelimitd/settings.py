@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from ratelimitd.errors import SECRETS
 from ratelimitd.period import PeriodName, WeekStart
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -22,6 +23,10 @@ DEFAULT_ACTION = "450 4.7.1 {period} message quota exceeded, {used}/{quota}, res
 class Table(Struct, forbid_unknown_fields=True):
     """A table of the file; an unknown key in it is an error."""
 
+    def __repr__(self) -> str:
+        shown = ((name, "..." if name in SECRETS else getattr(self, name)) for name in self.__struct_fields__)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+
 
 class Server(Table):
     """`[server]`: where Postfix connects to, and what one client may take."""
@@ -35,6 +40,7 @@ class Server(Table):
     max_request_bytes: Annotated[int, Meta(ge=2048, le=16_777_216)] = 65536
     max_accounts: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
     max_transactions: Annotated[int, Meta(ge=2, le=100_000_000)] = 100_000
+    max_remembered_recipients: Annotated[int, Meta(ge=2, le=100_000_000)] = 500_000
     request_timeout_s: Seconds = 30.0
     failure_action: str = "DUNNO"
     shutdown_timeout_s: Seconds = 10.0
@@ -82,6 +88,7 @@ class LogSettings(Table):
     facility: str = "mail"
     file: str = ""
     stderr: bool = False
+    max_backlog_bytes: Annotated[int, Meta(ge=65_536, le=1_073_741_824)] = 4_194_304
     format: Format = "postfix-policyd"
     level: Level = "info"
 

@@ -12,7 +12,7 @@ import signal
 import ssl
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,7 +48,7 @@ class Notify:
     limits: tuple[str, ...]
     command: tuple[str, ...]
     url: str
-    secret: bytes
+    secret: bytes = field(repr=False)
     tls: ssl.SSLContext
     timeout_s: float
     retries: int

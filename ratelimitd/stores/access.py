@@ -1,7 +1,7 @@
 """Where a MySQL or MariaDB database is, and who the daemon is there."""
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ratelimitd.errors import StartError
@@ -20,7 +20,7 @@ class Access:
 
     addresses: tuple[Address, ...]
     user: str
-    password: bytes
+    password: bytes = field(repr=False)
     database: str
     tls: ssl.SSLContext | None = None
     server_public_key: bytes = b""

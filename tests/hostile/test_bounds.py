@@ -1,0 +1,171 @@
+"""What grows with what clients send is bounded: the memo, the reader's buffer, a log line, its backlog."""
+
+import json
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ratelimitd.charges import Charges
+from ratelimitd.config import read
+from ratelimitd.errors import RequestTooLong
+from ratelimitd.keys import MAX_BYTES
+from ratelimitd.logs import MAX_FIELD, MAX_LINE, Log
+from ratelimitd.request import RequestReader
+from ratelimitd.sinks import SyslogSink
+from ratelimitd.stores.access import access
+from tests.core.build import limit, policy, rcpt, request
+from tests.hostile.lines import Lines
+
+
+def remembered(charges: Charges) -> int:
+    generations = (charges._young, charges._old)
+    return sum(len(transaction.recipients) for young in generations for transaction in young.values())
+
+
+@pytest.mark.parametrize("per_transaction", [1, 7, 100])
+def test_recipients_are_remembered_up_to_a_bound_over_all_transactions(per_transaction: int) -> None:
+    charges = Charges(1_000_000, max_recipients=1000)
+    for number in range(5000 // per_transaction):
+        transaction = charges.begin(f"{number}.a")
+        for recipient in range(per_transaction):
+            charges.charge_recipient(transaction, f"{recipient}@example.org", True)
+            assert remembered(charges) <= 1000
+        assert charges.find(f"{number}.a") is transaction
+    assert charges.forgotten
+
+
+def test_a_transaction_outlives_half_the_bound_of_newer_recipients() -> None:
+    charges = Charges(1_000_000, max_recipients=1000)
+    first = charges.begin("first")
+    charges.charge_recipient(first, "a@example.org", True)
+    newer = charges.begin("newer")
+    for recipient in range(500):
+        charges.charge_recipient(newer, f"{recipient}@example.org", True)
+    assert charges.find("first") is first
+    assert not charges.forgotten
+
+
+def test_transactions_that_age_are_not_counted_as_forgotten_by_a_bound() -> None:
+    charges = Charges(100)
+    charges.begin("1.a")
+    charges.age()
+    charges.age()
+    assert (len(charges), charges.forgotten) == (0, 0)
+
+
+def test_endless_instances_and_recipients_are_remembered_by_a_hash_and_still_charged_once() -> None:
+    asked = policy(limit(1000))
+    long = "x" * 60_000
+    for instance in ("1." + long + "a", "1." + long + "b"):
+        for recipient in (long + "@a", long + "@b"):
+            first = rcpt(asked, recipient, instance)
+            assert len(first.record) < 3 * MAX_BYTES
+            assert [first.charged, rcpt(asked, recipient, instance).charged] == [1, 0]
+    assert all(len(instance) <= MAX_BYTES for instance in asked.charges._young)
+
+
+def test_a_reader_that_has_given_everything_out_keeps_nothing() -> None:
+    reader = RequestReader()
+    for data in (b"helo_name=" + b"x" * 60_000 + b"\n\n", b"\n", b"a=b\n\nc=d\n\n"):
+        reader.receive(data)
+        while reader.next() is not None:
+            pass
+        assert reader._buffer == b""
+        assert not reader.partial
+
+
+def test_a_million_attributes_are_a_request_that_is_too_long() -> None:
+    reader = RequestReader()
+    data = b"".join(b"a%d=\n" % number for number in range(1_000_000))
+    for start in range(0, 65_536, 16_384):
+        reader.receive(data[start : start + 16_384])
+        assert reader.next() is None
+    reader.receive(data[65_536 : 65_536 + 16_384])
+    with pytest.raises(RequestTooLong):
+        reader.next()
+
+
+def test_as_many_attributes_as_fit_are_one_request() -> None:
+    reader = RequestReader()
+    reader.receive(b"a=\n" * 21_000 + b"sasl_username=alice\nsasl_username=bob\n\n")
+    found = reader.next()
+    assert found is not None
+    assert found["sasl_username"] == "alice"
+    assert len(found.attributes) == 2
+
+
+@pytest.mark.parametrize("fmt", ["postfix-policyd", "json"])
+def test_a_log_line_is_bounded_and_ends_with_our_own_fields(fmt: str) -> None:
+    lines = Lines()
+    log = Log([lines], fmt)  # type: ignore[arg-type]
+    names = ("sasl_username", "client_name", "client_address", "sasl_method", "queue_id", "sender", "instance")
+    asked = policy(limit(1000))
+    what = request(**dict.fromkeys(names[1:], "\u202e" * 9_000), login="\u202e" * 9_000)
+    [(table, key)] = asked.keys(what)
+    table.accept(key, None, 0, 0)
+    verdict = asked.decide(what, [(table, key)], 0)
+    assert verdict is not None
+    log.decision(verdict)
+    [line] = lines.texts
+    assert len(line) < 6 * 7 * (MAX_FIELD + 100)
+    assert line.isprintable()
+    if fmt == "json":
+        assert json.loads(line)["status"] == "INSERT"
+    else:
+        assert line.endswith("recipient_count=1, curr_count=1/1000, status=INSERT")
+
+
+@pytest.mark.parametrize("fmt", ["postfix-policyd", "json"])
+def test_an_event_about_a_client_is_bounded(fmt: str) -> None:
+    lines = Lines()
+    Log([lines], fmt).error("a request could not be decided", request="\x07" * 100_000)  # type: ignore[arg-type]
+    assert len(lines.texts[0]) < 7 * MAX_LINE
+
+
+def test_the_backlog_of_a_stopped_syslogd_is_bounded_in_bytes(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslogd:
+        syslogd.bind(str(folder / "log"))
+        sink = SyslogSink(str(folder / "log"), "ratelimitd", "mail", 65_536)
+        for _ in range(2000):
+            sink.write([("info", "x" * 1000)])
+        assert sum(map(len, sink._backlog)) <= 65_536
+        assert 1900 < sink.dropped + len(sink._backlog) < 2000  # what syslogd's queue took is neither
+        sink.close()
+
+
+def test_no_password_is_in_the_text_of_a_configuration(folder: Path) -> None:
+    file = folder / "ratelimitd.toml"
+    file.write_text(
+        'store.password = "tell-nobody"\n[[limit]]\nquota = 1\n[[notify]]\nurl = "http://a/"\nsecret = "tell-nobody"\n'
+    )
+    config = read(file)
+    assert "tell-nobody" not in repr(config)
+    assert "tell-nobody" not in repr(config.settings)
+    assert "tell-nobody" not in repr(access(config.settings.store, folder))
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "found"),
+    [
+        (256, 256, 4096, "192"),
+        (256, 1024, 4096, "960"),
+        (1024, 1024, 100, "100"),
+        (80, 80, 4096, "16"),
+        (79, 79, 4096, "the limit of open files (ulimit -n, LimitNOFILE) is 79; it must be at least 80"),
+    ],
+)
+def test_connections_are_as_many_as_descriptors_allow(soft: int, hard: int, wanted: int, found: str) -> None:
+    code = (
+        "import resource, sys\nfrom ratelimitd.descriptors import connections_for\n"
+        "from ratelimitd.errors import StartError\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        f"try: print(connections_for({wanted}))\nexcept StartError as error: print(error)\n"
+    )
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
+        pytest.skip("the hard limit of this machine is lower")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == found
