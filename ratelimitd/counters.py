@@ -4,7 +4,7 @@ A Counter is one account's count in one window. When its window is over a new Co
 lives on in the deltas that are not stored yet, so that a delta always knows its window. No clock, no I/O.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from itertools import islice
 
@@ -140,13 +140,19 @@ class Table:
 
 
 class Segment:
-    """The charges between two flushes: what one file of the journal holds, and one transaction stores."""
+    """The charges between two flushes: what one file of the journal holds.
 
-    __slots__ = ("deltas", "number")
+    It stands for the segments `first` to `number` of the run `node`. `unwritten`: the file lacks some of it.
+    """
 
-    def __init__(self, number: int, deltas: dict[Counter, int] | None = None) -> None:
+    __slots__ = ("deltas", "first", "node", "number", "unwritten")
+
+    def __init__(self, number: int, node: str = "", deltas: dict[Counter, int] | None = None, first: int = 0) -> None:
         self.number = number
+        self.first = first or number
+        self.node = node
         self.deltas: dict[Counter, int] = {} if deltas is None else deltas
+        self.unwritten = False
 
     @property
     def recipients(self) -> int:
@@ -161,20 +167,26 @@ class Pending:
         self.open = Segment(number)
         self.closed: list[Segment] = []
 
+    def begin(self, number: int, node: str) -> None:
+        """Begin the first segment of a run; those that were closed before are earlier runs'."""
+        self.open = Segment(number, node)
+
     def charge(self, counter: Counter, recipients: int) -> None:
         """Count recipients for an account."""
         counter.used += recipients
         deltas = self.open.deltas
         deltas[counter] = deltas.get(counter, 0) + recipients
 
-    def of(self, counter: Counter) -> int:
-        """The counter's recipients that are not stored yet."""
-        return self.open.deltas.get(counter, 0) + sum(s.deltas.get(counter, 0) for s in self.closed)
+    def of(self, counter: Counter, stored: Mapping[str, int] | None = None) -> int:
+        """The counter's recipients that are not stored yet; `stored` says up to which segment of each run they are."""
+        known = stored or {}
+        closed = sum(s.deltas.get(counter, 0) for s in self.closed if s.number > known.get(s.node, 0))
+        return self.open.deltas.get(counter, 0) + closed
 
     def close(self, next_number: int) -> None:
         """Close the open segment and begin the next: O(1), nothing is copied."""
         self.closed.append(self.open)
-        self.open = Segment(next_number)
+        self.open = Segment(next_number, self.open.node)
 
     def stored(self, number: int) -> None:
         """Forget the closed segments up to a number: the store has them."""
@@ -182,6 +194,22 @@ class Pending:
 
     def __len__(self) -> int:
         return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
+
+
+def joined(segments: Sequence[Segment]) -> Segment:
+    """One segment for several of one run. Of an account's windows the last is left: a store would drop the others."""
+    last: dict[tuple[Table, str], Counter] = {}
+    deltas: dict[Counter, int] = {}
+    for segment in segments:
+        for counter, recipients in segment.deltas.items():
+            deltas[counter] = deltas.get(counter, 0) + recipients
+            other = last.setdefault((counter.table, counter.key), counter)
+            if other.expiry < counter.expiry:
+                last[counter.table, counter.key] = counter
+    kept = {c: n for c, n in deltas.items() if c.expiry == last[c.table, c.key].expiry}
+    whole = Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
+    whole.unwritten = True
+    return whole
 
 
 def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -20,14 +21,14 @@ from ratelimitd.connections import Bounds
 from ratelimitd.control import Control
 from ratelimitd.counters import Pending, Table
 from ratelimitd.descriptors import connections_for
-from ratelimitd.errors import JournalError, StartError
+from ratelimitd.errors import StartError
 from ratelimitd.journal import Journal
 from ratelimitd.keywatch import KeyWatch
 from ratelimitd.listeners import describe, open_control, open_listener
 from ratelimitd.logs import Log
 from ratelimitd.notify import Notifier
 from ratelimitd.policy import Policy
-from ratelimitd.recovery import restore
+from ratelimitd.recovery import recover, show_progress
 from ratelimitd.scrape import serve
 from ratelimitd.server import Pump
 from ratelimitd.sinks import FileSink, Sink, StderrSink, SyslogSink
@@ -142,7 +143,7 @@ class Daemon:
             try:
                 yield self.accounts
             finally:
-                await self.sync.finish()
+                await self.sync.finish(self.config.settings.server.shutdown_timeout_s)
         finally:
             self.log.close()
             self.state.release()
@@ -232,8 +233,7 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         finally:
             self.pump.close()
-            with trio.move_on_after(settings.server.shutdown_timeout_s, shield=True):
-                await self.sync.finish()
+            await self.sync.finish(settings.server.shutdown_timeout_s)
             self.log.info("ratelimitd has stopped", requests=self.pump.requests)
 
     def _open_journal(self) -> Journal:
@@ -242,31 +242,17 @@ class Daemon:
             folder.mkdir(mode=0o750, exist_ok=True)
         except OSError as error:
             raise StartError(f"state_dir: {folder}: {error.strerror}; it must be writable") from error
-        return Journal(folder, self.state.node(), self.config.settings.journal_sync)
+        return Journal(folder, secrets.token_hex(16), self.config.settings.journal_sync)
 
     async def _recover(self) -> None:
-        """Replay the segments of an earlier run that are not stored."""
-        try:
-            segments = self.journal.recover()
-        except (JournalError, OSError) as error:
-            raise StartError(f"journal: {error}") from error
-        recorded = await self.sync.begin(segments[-1].number if segments else 0)
-        stored = [segment for segment in segments if segment.node == self.journal.node and segment.number <= recorded]
-        left = [segment for segment in segments if segment not in stored]
-        if stored:
-            self.journal.delete(stored[-1].number)
-        records = restore(
-            left,
-            self.policy.tables,
-            self.policy.pending,
-            self.policy.charges,
+        await recover(
+            self.journal,
+            self.sync,
+            self.policy,
+            self.log,
             self.config.settings.server.max_transactions,
+            show_progress if sys.stderr.isatty() else None,
         )
-        if records:
-            self.log.warning("counts of an earlier run are replayed from the journal", records=records)
-        for segment in left:
-            if segment.damaged:
-                self.log.warning("a segment's torn end is cut", number=segment.number, size=segment.damaged)
 
     async def _obey(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:

@@ -48,5 +48,5 @@ class JournalError(RatelimitdError):
     """A journal segment that this version does not understand; it is left untouched."""
 
 
-class NodeConflict(RatelimitdError):
-    """Another daemon stores under this node's id: its state directory is a copy of ours, or ours of its."""
+class NotStored(StoreError):
+    """A flush that the database has rolled back: nothing of it is stored, beyond doubt."""

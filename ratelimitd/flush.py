@@ -2,24 +2,28 @@
 
 The journal is rotated; one transaction stores the deltas of the closed segments and the number of the last of them;
 then the segments are forgotten and deleted. A segment that the store has recorded is never stored again, so a flush
-whose outcome is unknown is simply done again. While the store is away segments accumulate, and are merged.
+whose outcome is unknown is simply done again.
+
+While the store is away segments accumulate: at most MAX_CLOSED, then they become one of totals. So memory and disk
+hold one delta per account and segment, and of the latest MAX_CLOSED + 1 segments every charge (some 150 bytes each).
+Segments of earlier runs, and those whose storing is in doubt, are left as they are.
 """
 
 import math
 from collections.abc import Iterator
-from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
 import trio
 
-from ratelimitd.counters import Counter, Pending, Segment, merge
-from ratelimitd.errors import NodeConflict, StartError
+from ratelimitd.counters import Pending, Segment, joined, merge
+from ratelimitd.errors import NotStored, StartError
 from ratelimitd.journal import Journal
 from ratelimitd.link import AWAY, StoreLink
 from ratelimitd.loader import Loader
-from ratelimitd.logs import Log
+from ratelimitd.logs import Log, escape
 from ratelimitd.rows import Delta
 from ratelimitd.state import StateDir
-from ratelimitd.stores import Flushed
 
 FLUSH_TIMEOUT_S = 30.0
 MAX_CLOSED = 16
@@ -41,15 +45,15 @@ class Flush:
         self._journal = journal
         self._state = state
         self._log = log
-        self._first_number = 0  # of this run's segments
-        self._attempted: set[int] = set()
-        self._incomplete: set[int] = set()  # closed segments that the journal lacks records of
+        self._first = 0  # of this run's segments
+        self._doubtful = 0  # segments up to this number may be stored, though nobody said so
         self._journal_failed = False
 
     def begin(self, number: int) -> None:
         """Begin this run's first segment."""
-        self._first_number = number
-        self._pending.open.number = number
+        self._first = number
+        self._doubtful = number - 1
+        self._pending.begin(number, self._journal.node)
         self._journal.begin(number)
         self._note_journal()
 
@@ -60,35 +64,34 @@ class Flush:
         try:
             with trio.fail_after(FLUSH_TIMEOUT_S):
                 await self._link.open()
-                stored = await self._store_closed()
+                if not self._link.up:
+                    await self._link.store.recorded(self._journal.node)
+                await self._store_closed()
         except AWAY as error:
             self._link.failed(error)
             await self._mend()
             return False
-        except NodeConflict:
-            await self._become_another_node()
-            return False
         self.done_at = trio.current_time()
         self.seconds = self.done_at - began
-        returned = self._link.succeeded()
-        await self._loader.take_over(stored.rows)
-        if returned:
+        if self._link.succeeded():
             await self._loader.ask_again()
         return True
 
+    # -- the journal -----------------------------------------------------------------------------------------------
+
     async def _rotate(self) -> None:
         pending, journal = self._pending, self._journal
-        if not pending.open.deltas:
-            if journal.error is not None:
-                journal.begin(journal.number)
-                self._note_journal()
-            return
-        number, fd = journal.rotate()
-        pending.close(journal.number)
-        if fd < 0:
-            self._incomplete.add(number)
-        else:
-            await trio.to_thread.run_sync(journal.settle, fd)
+        if pending.open.deltas:
+            closed = pending.open
+            fd = journal.rotate()
+            pending.close(journal.number)
+            closed.unwritten = True
+            if fd >= 0:
+                with trio.CancelScope(shield=True):
+                    closed.unwritten = not await trio.to_thread.run_sync(journal.settle, fd)
+        elif not journal.writable:
+            journal.begin(journal.number + 1)
+            pending.begin(journal.number, journal.node)
         self._note_journal()
 
     def _note_journal(self) -> None:
@@ -103,85 +106,64 @@ class Flush:
             self._log.warning("the journal is written again", unwritten=self._journal.failures)
         self._journal_failed = failed
 
-    async def _store_closed(self) -> Flushed:
-        """One transaction for all closed segments; then they are forgotten, and deleted."""
-        segments = list(self._pending.closed)
-        if not segments:
-            if not self._link.up:
-                await self._link.store.recorded(self._journal.node)
-            return Flushed([], [])
+    async def _mend(self) -> None:
+        """While the store is away: merge segments where they are many, and write what the journal lacks."""
+        closed = self._pending.closed
+        ours = [segment for segment in closed if segment.number > self._doubtful]
+        if len(ours) > MAX_CLOSED:
+            whole = await trio.to_thread.run_sync(joined, ours)
+            self._pending.closed = [*closed[: -len(ours)], whole]
+        for segment in self._pending.closed:
+            if segment.unwritten:
+                try:
+                    await trio.to_thread.run_sync(
+                        self._journal.rewrite, segment.first, segment.number, segment.deltas.items()
+                    )
+                except OSError as error:
+                    self._log.debug("the journal cannot be rewritten", reason=error)
+                    return
+                segment.unwritten = False
+
+    # -- the store -------------------------------------------------------------------------------------------------
+
+    async def _store_closed(self) -> None:
+        """One transaction for the closed segments of each run, the earliest run first."""
+        while closed := self._pending.closed:
+            node, segments = next(groupby(closed, attrgetter("node")))
+            await self._store(node, list(segments))
+
+    async def _store(self, node: str, segments: list[Segment]) -> None:
+        """Store segments of one run; then they are forgotten, and deleted."""
         last = segments[-1].number
+        certain = self._doubtful
 
         def deltas_after(recorded: int) -> Iterator[Delta]:
-            if recorded >= self._first_number and recorded not in self._attempted:
-                raise NodeConflict
+            nonlocal certain
+            certain = max(self._first - 1, recorded if node == self._journal.node else 0)
+            self._doubtful = max(certain, last)
             return merge(segments, recorded)
 
         try:
-            stored = await self._link.store.flush(self._journal.node, last, deltas_after)
-        finally:
-            self._attempted.add(last)
-        self._attempted = {last}
+            stored = await self._link.store.flush(node, last, deltas_after)
+        except NotStored:
+            self._doubtful = certain
+            raise
         self._pending.stored(last)
-        self._incomplete = {number for number in self._incomplete if number > last}
         self.count += 1
         self._set_aside(stored.rejected)
+        await self._loader.take_over(stored.rows)
         try:
             await trio.to_thread.run_sync(self._journal.delete, last)
         except OSError as error:  # it is recorded as stored: it will be deleted later
             self._log.warning("a stored segment cannot be deleted", folder=self._journal.folder, reason=error)
-        return stored
 
     def _set_aside(self, rejected: list[tuple[Delta, str]]) -> None:
         for delta, reason in rejected:
             self.rejected += 1
             self._log.error("the database refuses a record; it is set aside", **delta._asdict(), reason=reason)
         if rejected:
-            text = "".join(f"{'	'.join(map(str, delta))}\t{reason}\n" for delta, reason in rejected)
+            lines = ["\t".join(escape(str(field)) for field in (*delta, reason)) for delta, reason in rejected]
             try:
-                self._state.append("rejected.tsv", text)
+                self._state.append("rejected.tsv", "\n".join(lines) + "\n")
             except StartError as error:
                 self._log.error("a refused record cannot be kept", reason=error)
-
-    async def _mend(self) -> None:
-        """While the store is away: write what the journal lacks, and merge segments where they are many."""
-        closed = self._pending.closed
-        try:
-            if len(closed) > MAX_CLOSED:
-                first, last = closed[0].number, closed[-1].number
-                merged = await trio.to_thread.run_sync(_merged, list(closed))
-                await self._rewrite(first, last, merged)
-                self._pending.closed = [Segment(last, merged)]
-            else:
-                for segment in closed:
-                    if segment.number in self._incomplete:
-                        await self._rewrite(segment.number, segment.number, segment.deltas)
-        except OSError as error:
-            self._log.debug("the journal cannot be rewritten", reason=error)
-
-    async def _rewrite(self, first: int, last: int, deltas: dict[Counter, int]) -> None:
-        await trio.to_thread.run_sync(partial(self._journal.rewrite, first, last, deltas.items()))
-        self._incomplete = {number for number in self._incomplete if not first <= number <= last}
-
-    async def _become_another_node(self) -> None:
-        self._log.error(
-            "another daemon stores under this node's id (is state_dir a copy?); taking a new one",
-            node=self._journal.node,
-        )
-        try:
-            self._journal.node = self._state.new_node()
-        except StartError as error:
-            self._log.error("no new id can be kept", reason=error)
-            return
-        await self._rotate()
-        for segment in self._pending.closed:
-            self._incomplete.add(segment.number)
-        await self._mend()
-
-
-def _merged(segments: list[Segment]) -> dict[Counter, int]:
-    total: dict[Counter, int] = {}
-    for segment in segments:
-        for counter, recipients in segment.deltas.items():
-            total[counter] = total.get(counter, 0) + recipients
-    return total

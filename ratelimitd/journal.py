@@ -1,80 +1,41 @@
 """The journal: every charge is in an append-only file before its reply is sent.
 
-A segment is one file in `state_dir/journal`, `NUMBER.segment`: a header line, then frames of a length, a CRC-32 and
-records. One frame is one batch of requests, so a torn frame at the end is a batch that was never answered, and is cut.
-A record is one line, its fields separated by NUL (which no request contains):
+The files are segments (segments.py) in `state_dir/journal`; one is written to, the others are closed and wait for the
+store. A write that fails (disk full, I/O error) is counted; charges stay in memory, and `rotate` tries again.
 
-    KIND+instance  recipient  recipients charged  [limit  expiry  key]...
+What `journal_sync` survives:
 
-KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, T for a total.
-A write that fails (disk full, I/O error) is counted; charges stay in memory, and `rotate` tries again.
+    never   the death of the process, by whatever signal: what is written is the kernel's
+    flush   also a power cut, but for what was charged since the last flush
+    always  also a power cut at any time: each batch is on the disk before its replies are sent
 """
 
+import contextlib
+import errno
 import os
-import re
-import struct
-import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from ratelimitd.charges import Charges
+from ratelimitd import segments
 from ratelimitd.counters import Counter
-from ratelimitd.errors import JournalError
+from ratelimitd.segments import Recovered
 
 Sync = Literal["flush", "always", "never"]
-Window = tuple[str, int, str]
-"""A limit's name, the end of its window, a key."""
 
-MAGIC = "ratelimitd-journal"
-VERSION = 1
-_FRAME = struct.Struct(">II")
-_HEADER = re.compile(rb"ratelimitd-journal ([0-9]+) ([0-9a-f]+) ([0-9]+)\n")
-_FILE = re.compile(r"([0-9]{1,18})\.segment")
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 _FILE_MODE = 0o640
-
-
-@dataclass(slots=True)
-class Recovered:
-    """What a segment's file says: it replaces those from `first` to `number`. `damaged` counts unreadable bytes."""
-
-    number: int
-    first: int
-    node: str
-    records: list[str] = field(default_factory=list)
-    damaged: int = 0
-
-    def totals(self) -> dict[Window, int]:
-        """Recipients per account and window."""
-        by_accounts: dict[str, int] = {}
-        for record in self.records:
-            _, _, recipients, accounts = record.split("\0", 3)
-            by_accounts[accounts] = by_accounts.get(accounts, 0) + int(recipients)
-        totals: dict[Window, int] = {}
-        for accounts, count in by_accounts.items():
-            parts = accounts.split("\0")
-            for limit, expiry, key in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-                window = (limit, int(expiry), key)
-                totals[window] = totals.get(window, 0) + count
-        return totals
-
-    def remember(self, charges: Charges, skip: int) -> None:
-        """Put the transactions into the memo, but for the first `skip` records."""
-        for record in self.records[max(0, skip) :]:
-            head, recipient, recipients, _ = record.split("\0", 3)
-            kind, instance = head[0], head[1:]
-            if kind == "T" or not instance:
-                continue
-            transaction = charges.find(instance) or charges.begin(instance)
-            if kind in "Rr":
-                charges.charge_recipient(transaction, recipient, kind == "R")
-            else:
-                transaction.charge_message(int(recipients), kind == "D")
+_TOTALS_PER_FRAME = 1000
 
 
 class Journal:
-    """The segments of one node. `write` and `rotate` never raise; `failures` counts what could not be written."""
+    """The segments of one run of the daemon. `write`, `rotate` and `settle` never raise.
+
+    `node` is the run's own id: segment numbers are told apart by it in the store, so copied or restored state
+    directories never take each other's for theirs. `failures` counts the records that could not be written; `error`
+    is why, None while all is well.
+    """
 
     def __init__(self, folder: Path, node: str, sync: Sync = "flush") -> None:
         self.folder = folder
@@ -88,16 +49,24 @@ class Journal:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
+    @property
+    def writable(self) -> bool:
+        """Whether charges go to a file now."""
+        return self._fd >= 0
+
+    @property
+    def size(self) -> int:
+        """Bytes in the open segment."""
+        return self._size
+
     def write(self, records: list[str]) -> None:
         """Append a batch: one frame, one write, before any of its replies is sent."""
         if self._fd < 0:
             self.failures += len(records)
             return
-        payload = "".join(records).encode()
-        frame = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+        frame = segments.frame(records)
         try:
-            if os.write(self._fd, frame) != len(frame):
-                raise OSError(28, "No space left on device")
+            _write(self._fd, frame)
             if self.sync == "always":
                 os.fdatasync(self._fd)
         except OSError as error:
@@ -109,67 +78,79 @@ class Journal:
         self.failures += records
         self.error = error
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            try:
-                os.ftruncate(fd, self._size)  # no frame may follow a torn one
-            except OSError:
-                pass
-            finally:
-                os.close(fd)
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, self._size)  # no frame may follow a torn one
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
-    def rotate(self) -> tuple[int, int]:
-        """Begin the next segment; the closed one's number and its descriptor, -1 where it is incomplete.
-
-        The caller hands the descriptor to `settle`.
-        """
-        closed, fd = self.number, self._fd
-        self.begin(closed + 1)
-        return closed, fd
+    def rotate(self) -> int:
+        """Begin the next segment; the closed one's descriptor for `settle`, -1 where it is incomplete."""
+        fd = self._fd
+        self.begin(self.number + 1)
+        return fd
 
     def begin(self, number: int) -> None:
         """Write to a new segment from now on."""
         self.number = number
         self._fd = -1
-        path = self._path(number)
-        header = self._header(number)
+        self._size = 0
+        header = segments.header(self.node, number)
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, _FILE_MODE)
+            fd = os.open(self._path(number), _NEW_FILE, _FILE_MODE)
             try:
-                if os.write(fd, header) != len(header):
-                    raise OSError(28, "No space left on device")
+                _write(fd, header)
+                if self.sync == "always":
+                    self._sync_folder()
             except OSError:
                 os.close(fd)
+                self._path(number).unlink(missing_ok=True)
                 raise
         except OSError as error:
             self.error = error
             return
         self._fd, self._size, self.error = fd, len(header), None
 
-    def settle(self, fd: int) -> None:
-        """Close a rotated segment; as configured, only once it is on the disk. For a thread."""
+    def settle(self, fd: int) -> bool:
+        """Close a rotated segment, as configured only once it is on the disk; whether that went well. For a thread."""
         try:
-            if self.sync != "never":
-                os.fdatasync(fd)
+            try:
+                if self.sync != "never":
+                    os.fdatasync(fd)
+                    self._sync_folder()
+            finally:
+                os.close(fd)
         except OSError as error:
             self.error = error
-        finally:
-            os.close(fd)
+            return False
+        return True
 
     def rewrite(self, first: int, number: int, deltas: Iterable[tuple[Counter, int]]) -> None:
-        """Replace the segments first..number by one of totals. For a thread; raises OSError."""
+        """Replace the segments first..number by one of totals. For a thread; raises OSError.
+
+        Killed at any step: the new file says in its header which ones it replaces, and until it has its name it
+        does not count.
+        """
         fresh = self.folder / f".{number}.new"
-        with fresh.open("wb") as file:
-            file.write(self._header(first))
-            for records in _batches(deltas):
-                payload = "".join(records).encode()
-                file.write(_FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path(number))
+        try:
+            with fresh.open("wb") as file:
+                file.write(segments.header(self.node, first))
+                records = (segments.total(n, c.table.limit.name, c.expiry, c.key) for c, n in deltas)
+                while batch := list(islice(records, _TOTALS_PER_FRAME)):
+                    file.write(segments.frame(batch))
+                file.flush()
+                if self.sync != "never":
+                    os.fsync(file.fileno())
+            fresh.replace(self._path(number))
+        except OSError:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
+        if self.sync != "never":
+            self._sync_folder()
         self._delete(first, number)
 
     def delete(self, upto: int) -> None:
-        """Delete the segments that are stored. For a thread; raises OSError."""
+        """Delete the segments up to a number: they are stored. For a thread; raises OSError."""
         self._delete(0, upto + 1)
 
     def _delete(self, first: int, before: int) -> None:
@@ -182,78 +163,60 @@ class Journal:
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
-        empty = self._size == len(self._header(self.number))
         self.settle(fd)
-        if empty:
-            self._path(self.number).unlink(missing_ok=True)
-
-    @property
-    def size(self) -> int:
-        """Bytes in the open segment."""
-        return self._size
-
-    def _header(self, first: int) -> bytes:
-        return f"{MAGIC} {VERSION} {self.node} {first}\n".encode()
+        if self._size == len(segments.header(self.node, self.number)):
+            with contextlib.suppress(OSError):
+                self._path(self.number).unlink()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number}.segment"
+
+    def _sync_folder(self) -> None:
+        """Have names on the disk that were made or changed."""
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def numbers(self) -> list[int]:
         """The numbers of the segments that are there, ascending."""
-        found = [_FILE.fullmatch(name) for name in os.listdir(self.folder)]
+        found = [segments.FILE.fullmatch(name) for name in os.listdir(self.folder)]
         return sorted(int(match[1]) for match in found if match)
 
-    def recover(self) -> list[Recovered]:
-        """Every segment that counts, oldest first; those that `rewrite` left behind are deleted.
+    def recover(self, progress: Callable[[int, int], None] | None = None) -> list[Recovered]:
+        """Every segment that holds something, oldest first. `progress` is told the bytes read, and of how many.
 
-        Raises JournalError for a segment that is not ours to understand, before anything is deleted.
+        Raises JournalError for a segment that is not ours to understand, before anything is changed; OSError.
         """
-        segments = [self.read(number) for number in self.numbers()]
-        for segment in segments:
-            self._delete(segment.first, segment.number)
-        left = set(self.numbers())
-        return [segment for segment in segments if segment.number in left]
+        numbers = self.numbers()
+        sizes = [self._path(number).stat().st_size for number in numbers]
+        found: list[Recovered] = []
+        for i, number in enumerate(numbers, 1):
+            segment = segments.read(self._path(number))
+            if segment.records or segment.damaged:
+                found.append(segment)
+            if progress is not None:
+                progress(sum(sizes[:i]), sum(sizes))
+        for left in self.folder.glob(".*.new"):  # by a `rewrite` that was killed
+            left.unlink()
+        return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
 
-    def read(self, number: int) -> Recovered:
-        """One segment. Raises JournalError; OSError."""
-        path = self._path(number)
-        data = path.read_bytes()
-        header = _HEADER.match(data)
-        if header is None:
-            if len(data) < 64 and (self._header(number).startswith(data) or MAGIC.encode().startswith(data[:18])):
-                return Recovered(number, number, self.node, [], len(data))  # died while the header was written
-            raise JournalError(f"{path}: not a journal of ratelimitd; move it away to start without it")
-        if int(header[1]) != VERSION:
-            raise JournalError(f"{path}: format {int(header[1])}; this ratelimitd reads format {VERSION}")
-        end, payloads = _frames(data, header.end())
-        records = b"".join(payloads).decode().split("\n")
-        records.pop()
-        return Recovered(number, int(header[3]), header[2].decode(), records, len(data) - end)
+    def keep_aside(self, segment: Recovered) -> Path:
+        """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""
+        aside = self.folder / f"{segment.node[:8]}-{segment.number}.damaged"
+        with contextlib.suppress(FileExistsError):
+            os.link(self._path(segment.number), aside)
+        return aside
 
 
-def _frames(data: bytes, position: int) -> tuple[int, list[bytes]]:
-    """The payloads of the whole frames from a position on, and where the last of them ends."""
-    payloads: list[bytes] = []
-    unpack, crc32, head, size = _FRAME.unpack_from, zlib.crc32, _FRAME.size, len(data)
-    while position + head <= size:
-        length, crc = unpack(data, position)
-        end = position + head + length
-        payload = data[position + head : end]
-        if length == 0 or end > size or crc32(payload) != crc:
-            break
-        payloads.append(payload)
-        position = end
-    return position, payloads
-
-
-def _batches(deltas: Iterable[tuple[Counter, int]], size: int = 1000) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for counter, recipients in deltas:
-        batch.append(f"T\0\0{recipients}\0{counter.table.limit.name}\0{counter.expiry}\0{counter.key}\n")
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _write(fd: int, data: bytes) -> None:
+    """Write it all. Raises OSError: after a short write the second says why."""
+    written = os.write(fd, data)
+    while written < len(data):
+        more = os.write(fd, data[written:])
+        if not more:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += more

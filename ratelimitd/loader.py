@@ -5,7 +5,7 @@ Nothing here is in the way of a reply but the one lookup of an account that is n
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import trio
@@ -41,33 +41,51 @@ class Loader:
             parked = pump.take_parked()
             now = int(self._clock())
             missing = {Account(t.limit.name, key) for p in parked for t, key in self._policy.missing(p.keys, now)}
-            rows = await self._lookup(sorted(missing)) if missing and self._link.up else None
-            if rows is not None:
-                self._install(missing, rows)
+            if missing and self._link.up:
+                await self.look_up(sorted(missing))
             pump.resume(parked)
 
-    async def _lookup(self, accounts: list[Account]) -> list[Row] | None:
+    async def look_up(self, accounts: list[Account]) -> None:
+        """Take over what is stored of accounts that are not in memory, unless the store is away or too slow."""
         try:
             with trio.fail_after(self._timeout_s):
-                return await self._link.store.lookup(accounts)
+                rows, stored = await self._read(accounts)
         except AWAY as error:
             self._link.failed(error)
-            return None
+        else:
+            self._install(accounts, rows, stored)
 
-    def _install(self, accounts: Iterable[Account], rows: Iterable[Row]) -> None:
+    async def _read(self, accounts: list[Account]) -> tuple[list[Row], dict[str, int]]:
+        """The accounts' rows, and up to which segment of each run they include what is pending.
+
+        A flush may commit meanwhile: accounts with charges that are not stored yet are read until both agree.
+        """
+        pending = self._pending
+        while True:
+            closed = pending.closed  # a new list once some of it is stored
+            uncertain = any(map(self._pending_of, accounts))
+            runs = {pending.open.node, *(segment.node for segment in closed)} if uncertain else set()
+            before = {run: await self._link.store.recorded(run) for run in runs}
+            rows = await self._link.store.lookup(accounts)
+            after = {run: await self._link.store.recorded(run) for run in runs}
+            if before == after and (closed is pending.closed or not runs):
+                return rows, after
+
+    def _install(self, accounts: Iterable[Account], rows: Iterable[Row], stored: Mapping[str, int]) -> None:
         now = int(self._clock())
         by_account = {Account(row.limit, row.key): row for row in rows}
         for account in accounts:
             table = self._table(account.limit)
             if table is not None and table.find(account.key, now) is None:  # else a flush was faster
-                table.accept(account.key, by_account.get(account), self._pending_of(table, account.key), now)
+                table.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
 
     def _table(self, name: str) -> Table | None:
         return next((table for table in self._policy.tables if table.limit.name == name), None)
 
-    def _pending_of(self, table: Table, key: str) -> int:
-        counter = table.counters.get(key)
-        return self._pending.of(counter) if counter is not None else 0
+    def _pending_of(self, account: Account, stored: Mapping[str, int] | None = None) -> int:
+        table = self._table(account.limit)
+        counter = table.counters.get(account.key) if table is not None else None
+        return self._pending.of(counter, stored) if counter is not None else 0
 
     def accept(self, rows: Iterable[Row]) -> None:
         """Take over a few rows, also of accounts that are not in memory."""

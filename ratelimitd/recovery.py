@@ -1,12 +1,64 @@
 """What a daemon that was killed had answered but not stored: from the journal's segments back into memory."""
 
-from collections.abc import Sequence
+import gc
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ratelimitd.charges import Charges
 from ratelimitd.counters import Counter, Knowledge, Pending, Segment, Table
-from ratelimitd.journal import Recovered, Window
+from ratelimitd.errors import JournalError, StartError
+from ratelimitd.journal import Journal
 from ratelimitd.limits import UNLIMITED
+from ratelimitd.logs import Log
+from ratelimitd.policy import Policy
+from ratelimitd.segments import Recovered, Window, charge
+from ratelimitd.sync import Sync
+
+Progress = Callable[[int, int], None]
+"""Told the bytes that are read, and of how many."""
+
+
+async def recover(
+    journal: Journal, sync: Sync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
+) -> None:
+    """Replay what the store does not have, and begin this run's first segment. Raises StartError.
+
+    Without the store everything that is there is replayed; the first flush finds out what was stored already.
+    """
+    try:
+        segments = journal.recover(progress)
+        last = max(journal.numbers(), default=0)
+    except (JournalError, OSError) as error:
+        raise StartError(f"journal: {error}") from error
+    recorded = await sync.begin(last, {segment.node for segment in segments})
+    left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
+    gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
+    try:
+        records = restore(left, policy.tables, policy.pending, policy.charges, max_transactions)
+    finally:
+        gc.enable()
+    if records:
+        log.warning("counts of an earlier run are replayed from the journal", records=records)
+    for segment in left:
+        if segment.torn:
+            log.warning("a segment's torn end is cut", number=segment.number, size=segment.torn)
+        if segment.damaged:
+            _keep_aside(journal, segment, log)
+
+
+def _keep_aside(journal: Journal, segment: Recovered, log: Log) -> None:
+    try:
+        kept = journal.keep_aside(segment)
+    except OSError as error:
+        raise StartError(f"journal: a damaged segment cannot be kept aside: {error}") from error
+    log.error("a segment is damaged; what can be read of it counts", size=segment.damaged, kept_as=kept)
+
+
+def show_progress(done: int, of: int) -> None:
+    """A line on the terminal that is written over."""
+    end = "\n" if done == of else ""
+    print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
 
 
 def restore(
@@ -20,20 +72,17 @@ def restore(
 
     Gives the number of records. Their accounts are looked up in the store before they are decided on.
     """
-    by_name = {table.limit.name: table for table in tables}
-    counters: dict[Window, Counter] = {}
+    counters = _Counters(tables)
+    known: dict[str, tuple[int, list[Counter]]] = {}
     for segment in segments:
         deltas: dict[Counter, int] = {}
-        for window, recipients in segment.totals().items():
-            counter = counters.get(window)
-            if counter is None:
-                limit, expiry, key = window
-                if limit not in by_name:  # configured no more: its counts are stored, and never asked for
-                    by_name[limit] = Table(replace(tables[0].limit, name=limit, quota=UNLIMITED, quotas={}))
-                counter = counters[window] = _counter(by_name[limit], key, expiry)
+        for end, times in segment.charged().items():
+            recipients, windows = known.get(end) or known.setdefault(end, counters.charge(end))
+            for counter in windows:
+                deltas[counter] = deltas.get(counter, 0) + recipients * times
+        for counter, recipients in deltas.items():
             counter.used += recipients
-            deltas[counter] = deltas.get(counter, 0) + recipients
-        pending.closed.append(Segment(segment.number, deltas))
+        pending.closed.append(Segment(segment.number, segment.node, deltas, segment.first))
     records = sum(len(segment.records) for segment in segments)
     skip = records - max_transactions
     for segment in segments:
@@ -42,10 +91,27 @@ def restore(
     return records
 
 
-def _counter(table: Table, key: str, expiry: int) -> Counter:
-    counter = Counter(table, key, expiry, table.limit.configured_quota(key))
-    counter.knowledge = Knowledge.UNREAD
-    current = table.counters.get(key)
-    if current is None or current.expiry < expiry:
-        table.counters[key] = counter
-    return counter
+class _Counters:
+    """A counter for each window in the journal; the latest of an account goes into its table."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = {table.limit.name: table for table in tables}
+        self._any_limit = tables[0].limit
+        self._by_window: dict[Window, Counter] = {}
+
+    def charge(self, end: str) -> tuple[int, list[Counter]]:
+        """The recipients of one charge and its counters, from the end of its record."""
+        recipients, windows = charge(end)
+        return recipients, [self._by_window.get(window) or self._make(window) for window in windows]
+
+    def _make(self, window: Window) -> Counter:
+        limit, expiry, key = window
+        if limit not in self._tables:  # configured no more: its counts are stored, and never asked for
+            self._tables[limit] = Table(replace(self._any_limit, name=limit, quota=UNLIMITED, quotas={}))
+        table = self._tables[limit]
+        counter = self._by_window[window] = Counter(table, key, expiry, table.limit.configured_quota(key))
+        counter.knowledge = Knowledge.UNREAD
+        current = table.counters.get(key)
+        if current is None or current.expiry < expiry:
+            table.counters[key] = counter
+        return counter

@@ -1,8 +1,8 @@
-"""The state directory: the daemon's lock on it, the node's id, files that are replaced atomically."""
+"""The state directory: the daemon's lock on it, files that are replaced atomically."""
 
+import contextlib
 import fcntl
 import os
-import secrets
 from pathlib import Path
 
 from ratelimitd.errors import StartError
@@ -35,31 +35,15 @@ class StateDir:
             owner = os.read(self._lock, 32).decode("ascii", "replace").strip()
             self.release()
             raise StartError(f"state_dir: {self.path}: in use by another ratelimitd (pid {owner})") from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+        with contextlib.suppress(OSError):  # the number is for the message above; a full disk must not stop us
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         """Let the folder go."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-    def node(self) -> str:
-        """The id of this daemon among those that share a database: random, made once (host names repeat)."""
-        file = self.path / "node"
-        try:
-            known = file.read_text("ascii").strip()
-        except FileNotFoundError:
-            known = ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise StartError(f"state_dir: {file}: cannot be read") from error
-        return known or self.new_node()
-
-    def new_node(self) -> str:
-        """A new id, kept."""
-        made = secrets.token_hex(16)
-        self.replace("node", made + "\n")
-        return made
 
     def replace(self, name: str, text: str) -> Path:
         """Write a file whole or not at all."""

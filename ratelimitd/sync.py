@@ -1,7 +1,7 @@
 """Keeps memory and store in step: the start, the periodic task, the end."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -50,22 +50,23 @@ class Sync:
         self._clock = clock
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
 
-    async def begin(self, last_segment: int) -> int:
-        """Open the store if it can be had, begin this run's first segment; the last one that is stored.
+    async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
+        """Open the store if it can be had, begin this run's first segment; the last stored one of each earlier run.
 
         Raises StartError for a store that will not do however often it is asked.
         """
-        recorded = 0
+        recorded: dict[str, int] = {}
         try:
             with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
                 await self.link.open()
-                recorded = await self.link.store.recorded(self._journal.node)
+                for run in runs:
+                    recorded[run] = await self.link.store.recorded(run)
             self.link.succeeded()
         except StoreUnfit as error:
             raise StartError(f"store: {error}") from error
         except AWAY as error:
             self.link.failed(error)
-        self.flusher.begin(max(last_segment, recorded) + 1)
+        self.flusher.begin(last_segment + 1)
         return recorded
 
     async def load(self, pump: Pump) -> None:
@@ -153,10 +154,13 @@ class Sync:
                 table.drop_ended(keys, int(self._clock()), self._policy.pending)
                 await trio.lowlevel.checkpoint()
 
-    async def finish(self) -> None:
-        """The last flush, and the end of journal and store."""
+    async def finish(self, timeout_s: float) -> None:
+        """The last flush, within a time, and the end of journal and store."""
         pending = self._policy.pending
-        if not await self.flush() and pending.closed:
+        with trio.move_on_after(timeout_s, shield=True):
+            await self.flush()
+        if len(pending):
             self._log.warning("stopping with counts that are in the journal only", accounts=len(pending))
         self._journal.close()
-        await self.link.store.close()
+        with trio.move_on_after(timeout_s, shield=True):
+            await self.link.store.close()

@@ -11,6 +11,7 @@ from typing import TypeVar
 import trio
 from trio_mysql.constants import ER
 
+from ratelimitd.errors import NotStored, StoreError, StoreUnfit
 from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, keys_by_limit
 from ratelimitd.stores.access import Access
@@ -106,10 +107,23 @@ class MySQLStore:
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
-        return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge))
+        committing = trio.Event()
+        try:
+            return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge, committing))
+        except StoreUnfit:
+            raise
+        except StoreError as error:
+            if committing.is_set():
+                raise
+            raise NotStored(str(error)) from error
 
     async def _flush(
-        self, session: Session, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]
+        self,
+        session: Session,
+        node: str,
+        segment: int,
+        merge: Callable[[int], Iterable[Delta]],
+        committing: trio.Event,
     ) -> Flushed:
         deltas = await _sorted(merge(await self._begin(session, node)))
         rejected: list[tuple[Delta, str]] = []
@@ -118,6 +132,7 @@ class MySQLStore:
         record = "UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP"
         await session.run(self._sql(f"{record} WHERE `node` = %s"), (segment, node))
         rows = await self._lookup(session, [Account(delta.limit, delta.key) for delta in deltas])
+        committing.set()
         await session.commit()
         return Flushed(rows, rejected)
 

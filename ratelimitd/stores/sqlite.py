@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from ratelimitd.errors import StoreError
+from ratelimitd.errors import NotStored, StoreError
 from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, keys_by_limit, schema
 
@@ -81,7 +81,8 @@ class SQLiteStore:
     def _open(self) -> None:
         self._writer = self._connect()
         self._writer.execute("PRAGMA journal_mode = WAL")
-        self._writer.execute("PRAGMA synchronous = NORMAL")
+        # A segment of the journal is deleted once it is stored: then it must survive a power cut here.
+        self._writer.execute("PRAGMA synchronous = FULL")
         self._writer.executescript(self._sql(schema("sqlite")))
         self._reader = self._connect()
 
@@ -144,6 +145,7 @@ class SQLiteStore:
             raise sqlite3.OperationalError("not open")
         # IMMEDIATE: a deferred transaction fails at once, without waiting, when it turns to writing.
         connection.execute("BEGIN IMMEDIATE")
+        committing = False
         try:
             deltas = sorted(merge(self._recorded(connection, node)))
             rejected: list[tuple[Delta, str]] = []
@@ -157,10 +159,14 @@ class SQLiteStore:
                 (node, segment),
             )
             rows = self._lookup(connection, [Account(delta.limit, delta.key) for delta in deltas])
+            committing = True
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if connection.in_transaction:  # SQLITE_FULL rolls back by itself
                 connection.execute("ROLLBACK")
+                committing = False
+            if isinstance(error, sqlite3.Error) and not committing:
+                raise NotStored(f"{self.name}: {error}") from error
             raise
         return Flushed(rows, rejected)
 

@@ -5,7 +5,6 @@ import time
 import pytest
 import trio
 
-from ratelimitd.errors import NodeConflict
 from ratelimitd.keys import normalise
 from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, Names, Store
@@ -112,11 +111,15 @@ async def test_merge_is_told_the_recorded_segment(store: Store) -> None:
     assert told == [0, 4]
 
 
-async def test_a_node_conflict_passes_through_and_nothing_is_stored(store: Store) -> None:
-    def merge(recorded: int) -> list[Delta]:
-        raise NodeConflict
+class Interrupted(Exception):
+    """What is wrong with a merge."""
 
-    with pytest.raises(NodeConflict):
+
+async def test_an_error_of_merge_passes_through_and_nothing_is_stored(store: Store) -> None:
+    def merge(recorded: int) -> list[Delta]:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
         await store.flush("node", 9, merge)
     assert await store.recorded("node") == 0
     await flush(store, [delta("alice")])
@@ -126,11 +129,11 @@ async def test_a_node_conflict_passes_through_and_nothing_is_stored(store: Store
 async def test_a_merge_that_fails_half_way_stores_nothing(store: Store) -> None:
     def merge(recorded: int) -> list[Delta]:
         def deltas() -> list[Delta]:
-            raise NodeConflict
+            raise Interrupted
 
         return [delta("alice"), *deltas()]
 
-    with pytest.raises(NodeConflict):
+    with pytest.raises(Interrupted):
         await store.flush("node", 9, merge)
     assert await store.lookup([Account("daily", "alice")]) == []
 

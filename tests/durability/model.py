@@ -1,0 +1,73 @@
+"""What must be stored, said as simply as it can be said; knows nothing of segments, journals or flushes in doubt."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from tests.durability.node import ZONE
+
+Account = tuple[str, str]
+
+
+@dataclass
+class StoredRow:
+    """A row of the database."""
+
+    expiry: int
+    used: int
+    quota: int
+    persist: bool = False
+
+
+@dataclass
+class Model:
+    """Charges are answered; later they are stored, whole; a window that is over is never added to."""
+
+    configured: dict[str, int]
+    periods: dict[str, str]
+    rows: dict[Account, StoredRow] = field(default_factory=dict)
+    unstored: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    windows: dict[Account, int] = field(default_factory=dict)
+
+    def charge(self, account: Account, recipients: int, now: int) -> int:
+        """Charge an account; its use in this window, this charge included."""
+        window = self.windows.get(account, 0)
+        if window <= now:
+            window = self.windows[account] = self._end(self.periods[account[0]], now)
+        key = (*account, window)
+        self.unstored[key] = self.unstored.get(key, 0) + recipients
+        return self.used(account)
+
+    def charge_unknown(self, account: Account, recipients: int, window: int) -> None:
+        """Charge an account in the window that the daemon takes it to be in while the store is away."""
+        self.windows[account] = max(window, self.windows.get(account, 0))
+        key = (*account, window)
+        self.unstored[key] = self.unstored.get(key, 0) + recipients
+
+    def used(self, account: Account) -> int:
+        """Recipients charged in the window that the account is in."""
+        window = self.windows[account]
+        row = self.rows.get(account)
+        stored = row.used if row is not None and row.expiry == window else 0
+        return stored + self.unstored.get((*account, window), 0)
+
+    def store(self) -> None:
+        """All that was charged is stored."""
+        for (limit, key, window), recipients in sorted(self.unstored.items()):
+            row = self.rows.get((limit, key))
+            if row is None:
+                self.rows[limit, key] = StoredRow(window, recipients, self.configured[limit])
+            elif row.expiry == window:
+                row.used += recipients
+            elif row.expiry < window:
+                row.expiry, row.used = window, recipients
+                if not row.persist:
+                    row.quota = self.configured[limit]
+        self.unstored.clear()
+
+    @staticmethod
+    def _end(period: str, now: int) -> int:
+        local = datetime.fromtimestamp(now, ZONE)
+        if period == "hourly":  # the zone's offsets are whole hours
+            return now - now % 3600 + 3600
+        midnight = datetime.combine(local.date() + timedelta(days=1), datetime.min.time(), ZONE)
+        return int(midnight.timestamp())

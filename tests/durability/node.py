@@ -1,0 +1,180 @@
+"""A daemon without its sockets: policy, journal, recovery, flush and a store, in one process, with a clock to set."""
+
+import contextlib
+import itertools
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import trio
+
+from ratelimitd.action import Template
+from ratelimitd.charges import Charges
+from ratelimitd.counters import Pending, Table
+from ratelimitd.errors import StoreError
+from ratelimitd.journal import Journal
+from ratelimitd.journal import Sync as JournalSync
+from ratelimitd.keys import domain, email
+from ratelimitd.limits import Limit
+from ratelimitd.logs import Log
+from ratelimitd.period import Period, PeriodName
+from ratelimitd.policy import Policy, Verdict
+from ratelimitd.recovery import recover
+from ratelimitd.request import Request
+from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.sinks import Entry
+from ratelimitd.state import StateDir
+from ratelimitd.stores import Changes, Flushed
+from ratelimitd.stores.sqlite import SQLiteStore
+from ratelimitd.sync import Sync
+
+_runs = itertools.count(1)
+ZONE = ZoneInfo("Europe/Zurich")
+KEYS = {"email": email({}), "domain": domain({})}
+
+
+def make_limit(
+    name: str = "default", key: str = "email", period: PeriodName = "daily", quota: int = 100, **quotas: int
+) -> Limit:
+    """A limit as the configuration makes it."""
+    template = Template("450 4.7.1 {used}/{quota}")
+    return Limit(name, key, KEYS[key], Period(period, ZONE), quota, template, quotas)
+
+
+class ListSink:
+    """Keeps the log's lines."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        self.lines += [f"{level}: {text}" for level, text in entries]
+
+    async def drain(self) -> None:
+        await trio.sleep_forever()
+
+    def reopen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class FaultyStore(SQLiteStore):
+    """SQLite that fails at the step named by `fault`: "away", and of a flush "before", "between" or "after" COMMIT."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.fault = ""
+
+    def _check(self, step: str) -> None:
+        if self.fault == step:
+            raise StoreError(f"made to fail: {step}")
+
+    async def open(self) -> None:
+        self._check("away")
+        await super().open()
+
+    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+        self._check("away")
+        return await super().lookup(accounts)
+
+    async def recorded(self, node: str) -> int:
+        self._check("away")
+        return await super().recorded(node)
+
+    async def changes(self, cursor: str) -> Changes:
+        self._check("away")
+        return await super().changes(cursor)
+
+    async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
+        self._check("away")
+        self._check("before")
+        flushed = await super().flush(node, segment, merge)
+        self._check("after")
+        return flushed
+
+    def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
+        rejected = super()._store(connection, chunk)
+        if self.fault == "between":
+            raise sqlite3.OperationalError("made to fail: between")
+        return rejected
+
+
+class Node:
+    """One run of a daemon. `start`, then requests; `crash` is what SIGKILL leaves, `stop` a clean end."""
+
+    def __init__(
+        self, folder: Path, limits: Sequence[Limit], clock: Callable[[], float], sync: JournalSync = "flush"
+    ) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.sink = ListSink()
+        self.state = StateDir(folder)
+        self.store = FaultyStore(folder / "ratelimit.sqlite3")
+        self.policy = Policy([Table(limit) for limit in limits], Pending(), Charges(10_000))
+        (folder / "journal").mkdir(exist_ok=True)
+        self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
+        self.log = Log([self.sink], level="debug")
+        self.sync = Sync(self.store, self.policy, self.journal, self.state, self.log, clock=clock)
+
+    async def start(self) -> None:
+        """Recover, as the daemon does before it listens."""
+        await recover(self.journal, self.sync, self.policy, self.log, 10_000)
+
+    async def ask(self, login: str, recipients: int = 0, *, instance: str = "", recipient: str = "r@x") -> Verdict:
+        """One request, walked as the pump walks it: at RCPT, or at DATA where recipients are given."""
+        state = "DATA" if recipients else "RCPT"
+        request = Request(
+            f"request=smtpd_access_policy\nprotocol_state={state}\nsasl_username={login}\nrecipient={recipient}\n"
+            f"recipient_count={recipients}\ninstance={instance}"
+        )
+        now = int(self.clock())
+        keys = self.policy.keys(request)
+        missing = self.policy.missing(keys, now)
+        if missing and self.sync.link.up:
+            await self.sync.loader.look_up(sorted({Account(table.limit.name, key) for table, key in missing}))
+        for table, key in self.policy.missing(keys, now):
+            table.assume(key, now)
+        verdict = self.policy.decide(request, keys, now)
+        assert verdict is not None
+        if verdict.record:
+            self.journal.write([verdict.record])
+        return verdict
+
+    async def flush(self, fault: str = "") -> bool:
+        """A flush in which the store fails at a step."""
+        self.store.fault = fault
+        try:
+            return await self.sync.flush()
+        finally:
+            self.store.fault = ""
+
+    async def crash(self) -> None:
+        """End as by SIGKILL: what the kernel has of the files is all that is left."""
+        if self.journal.writable:
+            os.close(self.journal._fd)
+            self.journal._fd = -1
+        await self.store.close()
+
+    async def stop(self) -> None:
+        """End as by SIGTERM."""
+        await self.sync.finish(10)
+
+    async def rows(self) -> dict[tuple[str, str], Row]:
+        """What is stored, by limit and key."""
+        everything = await SQLiteStore.changes(self.store, "0")
+        return {(row.limit, row.key): row for row in everything.rows}
+
+    def edit(self, statement: str, *values: object) -> None:
+        """What an administrator does with sqlite3."""
+        with contextlib.closing(sqlite3.connect(self.folder / "ratelimit.sqlite3")) as connection, connection:
+            connection.execute(statement, values)
+
+    def said(self, text: str) -> list[str]:
+        """The log's lines with a text in them."""
+        return [line for line in self.sink.lines if text in line]

@@ -1,0 +1,326 @@
+"""The journal's files: what is written is read, what is torn or damaged costs only itself, faults are survived."""
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ratelimitd import segments
+from ratelimitd.counters import Counter, Table
+from ratelimitd.errors import JournalError
+from ratelimitd.journal import Journal
+from ratelimitd.journal import Sync as JournalSync
+from ratelimitd.segments import Recovered, charge
+from tests.durability.node import make_limit
+
+NODE = "5e6f"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    made = Journal(tmp_path, NODE)
+    made.begin(1)
+    return made
+
+
+def _record(i: int) -> str:
+    return f"Ri{i}\0r@x\0001\0default\0001900000000\0user{i}@é.example\n"
+
+
+def _filled(journal: Journal, frames: int) -> Path:
+    for i in range(frames):
+        journal.write([_record(i), _record(i + 1000)])
+    return journal.folder / f"{journal.number}.segment"
+
+
+def _instances(recovered: list[Recovered]) -> list[str]:
+    return [record.split("\0")[0] for one in recovered for record in one.records]
+
+
+def _wanted(frames: list[int]) -> list[str]:
+    return [f"Ri{i + more}" for i in frames for more in (0, 1000)]
+
+
+def test_what_is_written_is_read_back(journal: Journal) -> None:
+    _filled(journal, 3)
+    journal.settle(journal.rotate())
+    _filled(journal, 1)
+    first, second = journal.recover()
+    assert _instances([first]) == _wanted([0, 1, 2])
+    assert (first.number, second.number, first.node) == (1, 2, NODE)
+    assert not first.torn
+    assert not first.damaged
+    assert [charge(end) for end in second.charged()] == [
+        (1, [("default", 1900000000, "user0@é.example")]),
+        (1, [("default", 1900000000, "user1000@é.example")]),
+    ]
+
+
+def test_a_segment_torn_at_any_byte_keeps_its_whole_frames(journal: Journal) -> None:
+    path = _filled(journal, 3)
+    whole = path.read_bytes()
+    starts = [match.start() for match in re.finditer(b"\xff\x00\x00", whole)]
+    assert len(starts) == 3
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        recovered = journal.recover()
+        frames = sum(end <= length for end in [*starts[1:], len(whole)])
+        assert _instances(recovered) == _wanted(list(range(frames))), length
+        if recovered:
+            assert not recovered[0].damaged
+            assert recovered[0].torn == length - ([*starts, len(whole)][frames])
+
+
+def test_zeros_after_a_power_cut_are_a_torn_end(journal: Journal) -> None:
+    path = _filled(journal, 2)
+    path.write_bytes(path.read_bytes() + bytes(4096))
+    (recovered,) = journal.recover()
+    assert _instances([recovered]) == _wanted([0, 1])
+    assert (recovered.torn, recovered.damaged) == (4096, 0)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4, 5, 8, 9, 20])
+def test_damage_in_the_middle_costs_its_own_frame_only(journal: Journal, offset: int) -> None:
+    path = _filled(journal, 3)
+    data = bytearray(path.read_bytes())
+    second = [match.start() for match in re.finditer(b"\xff\x00\x00", data)][1]
+    data[second + offset] ^= 0x55
+    path.write_bytes(data)
+    (recovered,) = journal.recover()
+    assert _instances([recovered]) == _wanted([0, 2])
+    assert recovered.damaged
+    assert not recovered.torn
+
+
+def test_the_file_of_a_damaged_segment_is_kept_aside(journal: Journal) -> None:
+    path = _filled(journal, 2)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    (recovered,) = journal.recover()
+    assert recovered.damaged
+    assert not recovered.torn, "a frame of full length is no torn one"
+    kept = journal.keep_aside(recovered)
+    assert journal.keep_aside(recovered) == kept
+    journal.delete(1)
+    assert not path.exists()
+    assert kept.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"ratelimitd-journal 2\n",
+        b"ratelimitd-journal 2 5e6f 1\n\xff",
+        b"ratelimitd-journal 10 x",
+        b"ratelimitd-journal 1 5e6f\n",
+        b"ratelimitd-journal 1 nothex",
+        b"something else",
+        b"SQLite format 3\0",
+        b"\x7fELF",
+    ],
+)
+def test_a_foreign_or_newer_file_is_refused_and_nothing_is_touched(journal: Journal, data: bytes) -> None:
+    journal.settle(journal.rotate())
+    _filled(journal, 1)
+    journal.rewrite(1, 2, [])
+    (journal.folder / "9.segment").write_bytes(data)
+    before = {path: path.read_bytes() for path in journal.folder.iterdir()}
+    with pytest.raises(JournalError, match=r"9\.segment: (format|not a journal)"):
+        journal.recover()
+    assert {path: path.read_bytes() for path in journal.folder.iterdir()} == before
+
+
+def test_a_half_written_header_is_an_empty_segment(journal: Journal) -> None:
+    path = journal.folder / "1.segment"
+    header = path.read_bytes()
+    for length in range(len(header)):
+        path.write_bytes(header[:length])
+        assert journal.recover() == [], length
+    path.write_bytes(bytes(100))
+    assert journal.recover() == []
+
+
+def test_an_unreadable_segment_stops_the_start(journal: Journal) -> None:
+    (journal.folder / "2.segment").mkdir()
+    with pytest.raises(OSError, match=r"2\.segment"):
+        journal.recover()
+
+
+def _fail(code: int) -> Callable[..., int]:
+    def failing(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return failing
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+def test_a_write_that_fails_is_counted_and_the_next_segment_is_written(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    _filled(journal, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", _fail(code))
+        journal.write([_record(5), _record(6)])
+        assert journal.error is not None
+        assert journal.error.errno == code
+        journal.write([_record(7)])
+        assert journal.rotate() == -1
+    assert journal.failures == 3
+    assert not journal.writable
+    assert journal.rotate() == -1
+    assert journal.writable
+    assert journal.error is None
+    _filled(journal, 1)
+    assert _instances(journal.recover()) == _wanted([0, 0])
+
+
+def test_a_short_write_leaves_no_torn_frame_before_another(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _filled(journal, 1)
+    whole, write = path.read_bytes(), os.write
+    parts = iter([7, OSError(errno.ENOSPC, "No space left on device")])
+
+    def short(fd: int, data: bytes) -> int:
+        part = next(parts)
+        if isinstance(part, OSError):
+            raise part
+        assert isinstance(part, int)
+        return write(fd, data[:part])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short)
+        journal.write([_record(5)])
+    assert path.read_bytes() == whole
+    assert not journal.writable
+
+
+def test_a_short_write_that_can_go_on_goes_on(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:5]))
+        _filled(journal, 2)
+    assert _instances(journal.recover()) == _wanted([0, 1])
+    assert journal.failures == 0
+
+
+def test_a_next_file_that_cannot_be_opened_leaves_the_closed_one_whole(journal: Journal) -> None:
+    _filled(journal, 2)
+    (journal.folder / "2.segment").write_bytes(b"")  # in the way
+    fd = journal.rotate()
+    assert fd >= 0
+    assert journal.settle(fd)
+    assert journal.error is not None
+    assert not journal.writable
+    journal.begin(3)
+    assert journal.writable
+    assert _instances(journal.recover()) == _wanted([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("sync", "synced_at_write", "synced_at_settle"), [("flush", 0, 1), ("always", 2, 1), ("never", 0, 0)]
+)
+def test_journal_sync_says_when_the_disk_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: JournalSync, synced_at_write: int, synced_at_settle: int
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    journal = Journal(tmp_path, NODE, sync)
+    journal.begin(1)
+    _filled(journal, 2)
+    assert len(synced) == synced_at_write
+    journal.settle(journal.rotate())
+    assert len(synced) == synced_at_write + synced_at_settle
+
+
+def test_a_sync_that_fails_says_that_the_segment_is_not_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    _filled(journal, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _fail(errno.EIO))
+        assert not journal.settle(journal.rotate())
+    assert journal.error is not None
+    assert journal.writable, "the next segment is another file"
+
+
+def _deltas() -> list[tuple[Counter, int]]:
+    table = Table(make_limit())
+    return [(Counter(table, f"user{i}@x", 1900000000, 100), i + 1) for i in range(2500)]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "replace", "folder", "unlink 1", "unlink 2", "done"])
+def test_a_merge_that_is_killed_at_any_step_counts_everything_once(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Segments 1 and 2 say the same as the merged one would: whichever count, the sum is the same."""
+    deltas = _deltas()
+    for part in (deltas[:1000], deltas[1000:]):
+        journal.write([f"T\0\0{n}\0default\0001900000000\0{counter.key}\n" for counter, n in part])
+        journal.settle(journal.rotate())
+    unlinked = 0
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if step == "fsync":
+            patch.setattr(os, "fsync", killed)
+        elif step == "replace":
+            patch.setattr(Path, "replace", killed)
+        elif step == "folder":
+            patch.setattr(Journal, "_sync_folder", killed)
+        elif step == "open":
+            patch.setattr(segments, "header", killed)
+        elif step.startswith("unlink"):
+            unlink = Path.unlink
+
+            def dying(self: Path, missing_ok: bool = False) -> None:
+                nonlocal unlinked
+                unlinked += 1
+                if unlinked == int(step[-1]):
+                    raise Killed
+                unlink(self, missing_ok)
+
+            patch.setattr(Path, "unlink", dying)
+        if step in ("done", "unlink 2"):  # one segment is unlinked: 2 gets the merged one's name
+            journal.rewrite(1, 2, deltas)
+        else:
+            with pytest.raises(Killed):
+                journal.rewrite(1, 2, deltas)
+    recovered = journal.recover()
+    assert sum(charge(end)[0] * times for one in recovered for end, times in one.charged().items()) == sum(
+        n for _, n in deltas
+    )
+    assert not list(journal.folder.glob(".*.new"))
+
+
+def test_a_merge_that_fails_leaves_nothing_behind_and_can_be_done_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _filled(journal, 2)
+    journal.settle(journal.rotate())
+    before = path.read_bytes()
+    for name in ("fsync", "rename", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, _fail(errno.ENOSPC))
+            if name != "rename":
+                with pytest.raises(OSError, match="No space"):
+                    journal.rewrite(1, 1, _deltas())
+        assert sorted(p.name for p in journal.folder.iterdir()) == ["1.segment", "2.segment"]
+        assert path.read_bytes() == before
+    journal.rewrite(1, 1, _deltas())
+    assert path.read_bytes() != before
+
+
+def test_an_empty_segment_is_gone_when_the_journal_is_closed(journal: Journal) -> None:
+    journal.close()
+    assert journal.numbers() == []
+    journal.begin(2)
+    _filled(journal, 1)
+    journal.close()
+    assert journal.numbers() == [2]

@@ -1,0 +1,260 @@
+"""Random charges, flushes, faults, crashes, clock steps and edits, against a model; and mutants that it must catch."""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from ratelimitd import counters, flush, recovery
+from ratelimitd.counters import Counter, Knowledge, Pending, Segment
+from ratelimitd.flush import Flush
+from ratelimitd.journal import Journal
+from ratelimitd.rows import Delta
+from ratelimitd.segments import Recovered
+from ratelimitd.stores import sqlite
+from tests.durability.model import Account, Model
+from tests.durability.node import Node, make_limit
+
+LIMITS = [make_limit("daily", "email", "daily", 20), make_limit("hourly", "domain", "hourly", 30)]
+LOGINS = [f"user{i}@{name}.example" for name in ("a", "b") for i in range(2)]
+# The edits' times are the machine's: what is after now is after them too.
+STARTS = [
+    1_900_000_000,  # 2030-03-17
+    1_901_149_200 - 1800,  # half an hour before the clocks go forward, 2030-03-31 01:00 UTC
+    1_919_293_200 - 1800,  # half an hour before they go back, 2030-10-27 01:00 UTC
+    1_924_988_400 - 60,  # a minute before 2031
+]
+COMMON = settings(
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],  # making a failure shorter takes minutes, and the runs are short
+    database=None,
+    report_multiple_bugs=False,
+)
+MEMORY = Path("/dev/shm")  # where it is, nothing waits for a disk
+
+
+class Durability(RuleBasedStateMachine):
+    """One state directory through many runs of the daemon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="ratelimitd-journal-", dir=MEMORY if MEMORY.is_dir() else None))
+        self.now = STARTS[0]
+        self.asked = 0
+        self.model = Model({limit.name: limit.quota for limit in LIMITS}, {"daily": "daily", "hourly": "hourly"})
+        self.node = self._start()
+
+    def _start(self) -> Node:
+        node = Node(self.folder, LIMITS, lambda: self.now)
+        trio.run(node.start)
+        return node
+
+    @initialize(start=st.sampled_from(STARTS))
+    def begin_at(self, start: int) -> None:
+        """The test begins around a clock change, or far from one."""
+        self.now = start
+
+    @rule(logins=st.lists(st.sampled_from(LOGINS), min_size=1, max_size=4), recipients=st.integers(0, 4))
+    def charge(self, logins: list[str], recipients: int) -> None:
+        """Requests; their counts are exact at once."""
+        for login in logins:
+            self._charge(login, recipients)
+
+    def _charge(self, login: str, recipients: int) -> None:
+        self.asked += 1
+        verdict = trio.run(
+            lambda: self.node.ask(login, recipients, instance=f"i{self.asked}")  # a transaction of its own
+        )
+        assert verdict.charged == max(1, recipients)
+        for account in _accounts(login):
+            counter = self._counter(account)
+            assert counter is not None
+            if counter.knowledge == Knowledge.STORED:
+                assert self.model.charge(account, verdict.charged, self.now) == counter.used, account
+            else:  # the store is away: nobody knows the account, nor the window it is in
+                self.model.charge_unknown(account, verdict.charged, counter.expiry)
+
+    @rule()
+    def flush(self) -> None:
+        """A flush that succeeds: all is stored, nothing twice."""
+        assert trio.run(self.node.flush)
+        self.model.store()
+        self._compare()
+
+    @rule(fault=st.sampled_from(["away", "before", "between"]), times=st.integers(1, 4))
+    def flush_that_fails(self, fault: str, times: int) -> None:
+        """Flushes that store nothing; segments accumulate, and are merged."""
+        for _ in range(times):
+            trio.run(self.node.flush, fault)
+            self._charge(LOGINS[0], 1)
+        self._compare()
+
+    @rule()
+    def flush_without_acknowledgement(self) -> None:
+        """The transaction is done, but nobody says so."""
+        pending = self.node.policy.pending
+        runs = {segment.node for segment in (*pending.closed, pending.open) if segment.deltas}
+        assert not trio.run(self.node.flush, "after") or not runs
+        assert len(runs) < 2 or trio.run(self.node.flush)  # each run has a transaction of its own
+        self.model.store()
+        self._compare()
+
+    @rule()
+    def crash(self) -> None:
+        """SIGKILL, and a new start."""
+        trio.run(self.node.crash)
+        self.node = self._start()
+
+    @rule()
+    def restart(self) -> None:
+        """SIGTERM, and a new start."""
+        trio.run(self.node.stop)
+        self.model.store()
+        self.node = self._start()
+        self._compare()
+
+    @rule(step=st.sampled_from([1, 600, 3600, 7200, 86_400, 40 * 86_400, -1, -3600, -7200]))
+    def step_the_clock(self, step: int) -> None:
+        """Time passes, or the clock is set; back too."""
+        self.now += step
+
+    @rule()
+    def sweep(self) -> None:
+        """What ended and is stored is forgotten."""
+        trio.run(self.node.sync.sweep)
+
+    @precondition(lambda self: self.model.rows)
+    @rule(data=st.data(), quota=st.integers(1, 60), persist=st.booleans())
+    def edit(self, data: st.DataObject, quota: int, persist: bool) -> None:
+        """An administrator's quota is obeyed once it is refreshed."""
+        account = data.draw(st.sampled_from(sorted(self.model.rows)))
+        row = self.model.rows[account]
+        row.quota, row.persist = quota, persist
+        statement = "UPDATE ratelimit SET quota = ?, persist = ? WHERE limit_name = ? AND sender = ?"
+        self.node.edit(statement, quota, persist, *account)
+        trio.run(self.node.sync.refresh)
+        counter = self._counter(account)
+        obeyed = persist or row.expiry > self.now
+        if self.node.sync.link.up and counter is not None and obeyed and row.expiry >= counter.expiry:
+            assert counter.quota == quota
+
+    def _counter(self, account: Account) -> Counter | None:
+        table = next(table for table in self.node.policy.tables if table.limit.name == account[0])
+        return table.counters.get(account[1])
+
+    def _compare(self) -> None:
+        rows = trio.run(self.node.rows)
+        stored = {account: (row.expiry, row.used, row.quota, row.persist) for account, row in rows.items()}
+        wanted = {account: (row.expiry, row.used, row.quota, row.persist) for account, row in self.model.rows.items()}
+        assert stored == wanted
+
+    def teardown(self) -> None:
+        """In the end everything is stored, and no segment is left."""
+        try:
+            trio.run(self.node.stop)
+            self.model.store()
+            self.node = self._start()
+            self._compare()
+            assert not self.node.policy.pending.closed
+        finally:
+            trio.run(self.node.crash)
+            shutil.rmtree(self.folder)
+
+
+def _accounts(login: str) -> list[Account]:
+    return [("daily", login), ("hourly", login.partition("@")[2])]
+
+
+@pytest.fixture(autouse=True)
+def few_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merge soon, so that it happens often."""
+    monkeypatch.setattr(flush, "MAX_CLOSED", 2)
+
+
+def test_whatever_happens_every_answered_charge_is_stored_once() -> None:
+    run_state_machine_as_test(Durability, settings=settings(COMMON, max_examples=40, stateful_step_count=30))
+
+
+@pytest.mark.long
+def test_whatever_happens_every_answered_charge_is_stored_once_at_length() -> None:
+    run_state_machine_as_test(Durability, settings=settings(COMMON, max_examples=2000, stateful_step_count=60))
+
+
+# -- mutants: each breaks one thing on purpose, and the model must see it --------------------------------------------
+
+
+def _rotate_keeps_the_number(patch: pytest.MonkeyPatch) -> None:
+    def close(self: Pending, next_number: int) -> None:
+        self.closed.append(self.open)
+        self.open = Segment(self.open.number, self.open.node)
+
+    patch.setattr(Pending, "close", close)
+
+
+def _record_is_lost(patch: pytest.MonkeyPatch) -> None:
+    whole = Journal.write
+
+    calls = itertools.count()
+
+    def write(self: Journal, records: list[str]) -> None:
+        if next(calls) % 4:
+            whole(self, records)
+
+    patch.setattr(Journal, "write", write)
+
+
+def _replay_leaves_out_the_last_segment(patch: pytest.MonkeyPatch) -> None:
+    whole = recovery.restore
+
+    def restore(segments: Sequence[Recovered], *rest: Any) -> int:
+        return whole(segments[:-1], *rest)
+
+    patch.setattr(recovery, "restore", restore)
+
+
+def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
+    whole = counters.merge
+
+    def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
+        return whole(segments, 0)
+
+    patch.setattr(flush, "merge", merge)
+
+
+def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    adds = sqlite._UPSERT.replace('WHEN "expiry" < excluded."expiry" THEN excluded."used"', "")
+    assert adds != sqlite._UPSERT
+    patch.setattr(sqlite, "_UPSERT", adds)
+
+
+def _joined_segments_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Flush, "_doubtful", property(lambda self: 0, lambda self, value: None), raising=False)
+
+
+MUTANTS = [
+    _rotate_keeps_the_number,
+    _record_is_lost,
+    _replay_leaves_out_the_last_segment,
+    _merge_ignores_what_is_recorded,
+    _window_is_not_looked_at,
+    _joined_segments_in_doubt,
+]
+
+
+@pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__.strip("_"))
+def test_the_model_catches_the_mutant(
+    mutate: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutate(monkeypatch)
+    search = settings(COMMON, max_examples=400, stateful_step_count=40)
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        run_state_machine_as_test(Durability, settings=search)
