@@ -13,7 +13,7 @@ What `journal_sync` survives:
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -203,6 +203,13 @@ class Journal:
         for left in self.folder.glob(".*.new"):  # by a `rewrite` that was killed
             left.unlink()
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
+
+    def forget(self, upto: int, but: Container[int]) -> None:
+        """Delete what an earlier run left that is stored, replaced or empty; what cannot be deleted counts no more."""
+        for number in self.numbers():
+            if number <= upto and number not in but:
+                with contextlib.suppress(OSError):
+                    self._path(number).unlink()
 
     def keep_aside(self, segment: Recovered) -> Path:
         """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""

@@ -33,6 +33,7 @@ async def recover(
         raise StartError(f"journal: {error}") from error
     recorded = await sync.begin(last, {segment.node for segment in segments})
     left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
+    journal.forget(last, {segment.number for segment in left})
     gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
     try:
         records = restore(left, policy.tables, policy.pending, policy.charges, max_transactions)
