@@ -1,0 +1,91 @@
+"""`python -m tests.bench`: ratelimitd and the C floor measured in turn; a table of ratios and a plot."""
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from tests.bench.plot import draw
+from tests.bench.rows import Row, table
+from tests.bench.sections import SECTIONS, SHORT, Bench, by_connections
+from tests.instances.components import ComponentMissing
+
+PLOTTED = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+PLOTTED_SHORT = (1, 10, 50, 200, 1000)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--short", action="store_true", help=f"under a minute: {', '.join(SHORT)}")
+    parser.add_argument("--only", action="append", choices=SECTIONS, metavar="NAME", help=", ".join(SECTIONS))
+    parser.add_argument("--rounds", type=int, help="pairs of runs for each ratio (5; short: 3)")
+    parser.add_argument("--seconds", type=float, help="of a run (2; short: 0.7)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="where the PNG goes (a temporary file); - for none")
+    return parser
+
+
+@contextlib.contextmanager
+def _bench(options: argparse.Namespace) -> Iterator[Bench]:
+    rounds = options.rounds or (3 if options.short else 5)
+    seconds = options.seconds or (0.7 if options.short else 2.0)
+    with tempfile.TemporaryDirectory(prefix="ratelimitd-bench-", ignore_cleanup_errors=True) as folder:
+        bench = Bench(Path(folder), rounds, seconds, options.short)
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+
+def _measure(bench: Bench, names: list[str]) -> list[Row]:
+    rows: list[Row] = []
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            rows += SECTIONS[name](bench)
+        except ComponentMissing as error:
+            print(f"{name}: left out: {error}", file=sys.stderr)
+    return rows
+
+
+def _plot(bench: Bench, file: Path | None, counts: tuple[int, ...]) -> None:
+    if file is None:
+        descriptor, name = tempfile.mkstemp(prefix="ratelimitd-bench-", suffix=".png")
+        os.close(descriptor)
+        file = Path(name)
+    print("plot ...", file=sys.stderr, flush=True)
+    try:
+        draw(by_connections(bench, counts), file)
+    except ModuleNotFoundError as error:
+        print(f"no plot: {error}; pip install -e '.[bench]'", file=sys.stderr)
+    else:
+        print(f"\nthroughput against connections: {file}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and print what was found."""
+    options = _parser().parse_args(arguments)
+    names = options.only or (list(SHORT) if options.short else list(SECTIONS))
+    began = time.monotonic()
+    with _bench(options) as bench:
+        rows = _measure(bench, names)
+        print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}, ", end="")
+        print(f"{bench.rounds} rounds of {bench.seconds:g} s; medians, ratios pair by pair\n")
+        print(table(rows), flush=True)
+        if options.json:
+            options.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+        if options.plot != Path("-") and (options.plot or not options.only):
+            _plot(bench, options.plot, PLOTTED_SHORT if options.short else PLOTTED)
+    print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

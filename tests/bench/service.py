@@ -1,0 +1,168 @@
+"""What the bench measures: a private ratelimitd and the C floor, each on a free port, with what they use."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import load
+from tests.bench.build import build
+from tests.instances.mariadb import MariaDB
+from tests.instances.ports import free_port
+from tests.instances.processes import Process
+from tests.instances.waiting import wait_until
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
+PASSWORD = "bench"  # of the private MariaDB
+START_TIMEOUT_S = 120.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Measured:
+    """One run of the load generator: its figures, and the service's CPU time per request."""
+
+    figures: load.Figures
+    cpu_us: float
+
+
+class Service:
+    """A process that answers policy requests at `address`."""
+
+    def __init__(self, argv: list[str | Path], address: str, log: Path) -> None:
+        self.address = address
+        began = time.monotonic()
+        self.process = Process(argv, log)
+        wait_until(self._answers, f"{argv[0]} to accept connections", START_TIMEOUT_S)
+        self.start_s = time.monotonic() - began
+
+    def _answers(self) -> bool:
+        self.process.check()
+        host, _, port = self.address.rpartition(":")
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
+
+    def cpu_s(self) -> float:
+        """User and system time used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+    def resident_bytes(self) -> int:
+        """Memory in use (VmRSS)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) * 1024
+
+    def measure(self, *options: str, timeout: float = 600) -> Measured:
+        """Run the load generator against it with these options of load.c."""
+        before = self.cpu_s()
+        figures = load.run(build("load"), self.address, *options, timeout=timeout)
+        return Measured(figures, (self.cpu_s() - before) / max(1, figures.answered) * 1e6)
+
+    def warm(self, accounts: int, connections: int = 50) -> None:
+        """Ask once for every account, so that all are in memory."""
+        self.measure("-S", "-k", str(accounts), "-n", str(accounts), "-c", str(connections))
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self.process.stop()
+
+
+class Floor(Service):
+    """The C loop that only answers."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        super().__init__([build("floor"), str(port)], f"127.0.0.1:{port}", folder / "floor.log")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite."""
+
+    log: str = "file"
+    journal: bool = True
+    mariadb: MariaDB | None = None
+    watch: bool = False
+    flush_interval_s: float = 5.0
+
+
+class Ours(Service):
+    """ratelimitd with two limits, one of them by domain, in a folder of its own."""
+
+    def __init__(self, folder: Path, setup: Setup) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self._watched = folder / "watched"
+        port = free_port()
+        config = folder / "ratelimitd.toml"
+        config.write_text(_config(folder, port, setup))
+        argv: list[str | Path] = [sys.executable, "-P", LAUNCHER, config]
+        argv += [] if setup.journal else ["--no-journal"]
+        argv += ["--watch", self._watched] if setup.watch else []
+        super().__init__(argv, f"127.0.0.1:{port}", folder / "stderr.log")
+
+    def flush(self) -> dict[str, float]:
+        """Flush now; what the launcher noted of it (`accounts`, `seconds`, `stall_s`, `idle_stall_s`)."""
+        before = len(self._notes())
+        self.process.signal(signal.SIGUSR2)
+        wait_until(lambda: len(self._notes()) > before, "the flush", 120)
+        noted: dict[str, float] = json.loads(self._notes()[-1])
+        if not noted["stored"]:
+            raise RuntimeError(f"the flush failed: {self.process.tail()}")
+        return noted
+
+    def _notes(self) -> list[str]:
+        return self._watched.read_text().splitlines() if self._watched.exists() else []
+
+
+def _config(folder: Path, port: int, setup: Setup) -> str:
+    log = {"file": f'file = "{folder}/mail.log"', "syslog": "", "none": ""}[setup.log]
+    syslog = f"{folder}/log.sock" if setup.log == "syslog" else ""
+    store = f'path = "{folder}/ratelimit.sqlite3"'
+    if setup.mariadb is not None:
+        database = database_of(folder)
+        store = f'backend = "mysql"\nport = {setup.mariadb.port}\nuser = "bench"\npassword = "{PASSWORD}"\n'
+        store += f'database = "{database}"'
+    return f"""
+state_dir = "{folder}/state"
+[server]
+listen = ["127.0.0.1:{port}"]
+max_accounts = 2_000_000
+[store]
+flush_interval_s = {setup.flush_interval_s}
+{store}
+[log]
+syslog = "{syslog}"
+{log}
+[[limit]]
+name = "account"
+quota = 4_000_000_000
+[[limit]]
+name = "domain"
+key = "domain"
+quota = 4_000_000_000
+"""
+
+
+def database_of(folder: Path) -> str:
+    """The database of the ratelimitd in this folder."""
+    return "".join(c if c.isalnum() else "_" for c in folder.name)
+
+
+class Drain:
+    """A syslog daemon that throws away what it gets on `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._process = subprocess.Popen([build("drain"), path], stdout=subprocess.PIPE, text=True)
+        wait_until(path.exists, "the syslog socket")
+
+    def stop(self) -> int:
+        """End it; how many lines came."""
+        self._process.terminate()
+        output, _ = self._process.communicate(timeout=30)
+        return int(output)

@@ -1,0 +1,286 @@
+"""Where the time of a request goes: `python -m tests.bench.stages`.
+
+The pump's stages one by one, in this process, over 20,000 requests as Postfix sends them, 50 at a time as with 50
+connections; the collector is off, and of several repeats the least counts.
+"""
+
+import gc
+import selectors
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TypeVar
+
+from ratelimitd import config
+from ratelimitd.charges import Charges
+from ratelimitd.connections import Bounds
+from ratelimitd.counters import Pending, Table
+from ratelimitd.journal import Journal
+from ratelimitd.logs import Log
+from ratelimitd.policy import Keys, Policy, Verdict
+from ratelimitd.request import Request, RequestReader
+from ratelimitd.server import Pump
+from ratelimitd.sinks import FileSink
+
+COUNT = 20_000
+BATCH = 50
+REPEATS = 7
+ACCOUNTS = 1000
+T = TypeVar("T")
+REPLY = b"action=DUNNO\n\n"
+
+_ATTRIBUTES = """request=smtpd_access_policy
+protocol_state=RCPT
+protocol_name=ESMTP
+client_address=192.0.2.{octet}
+client_name=host-{account}.customers.example.net
+client_port=40022
+reverse_client_name=host-{account}.customers.example.net
+server_address=198.51.100.25
+server_port=587
+helo_name=[192.168.1.20]
+sender=user{account}@d{domain}.example.com
+recipient=recipient{number}@example.org
+recipient_count=0
+queue_id=
+instance=4d2.{number:x}.0.0
+size=12345
+etrn_domain=
+stress=
+sasl_method=PLAIN
+sasl_username=user{account}@d{domain}.example.com
+sasl_sender=
+ccert_subject=
+ccert_issuer=
+ccert_fingerprint=
+ccert_pubkey_fingerprint=
+encryption_protocol=TLSv1.3
+encryption_cipher=TLS_AES_256_GCM_SHA384
+encryption_keysize=256
+policy_context=
+
+"""
+_CONFIG = """
+state_dir = "."
+[[limit]]
+name = "account"
+quota = 4_000_000_000
+[[limit]]
+name = "domain"
+key = "domain"
+quota = 4_000_000_000
+"""
+
+
+def wire() -> list[bytes]:
+    """The requests as bytes."""
+    made = []
+    for number in range(COUNT):
+        account = number % ACCOUNTS
+        fields = {"number": number, "account": account, "domain": account % 97, "octet": account % 250 + 1}
+        made.append(_ATTRIBUTES.format(**fields).encode())
+    return made
+
+
+def batches(items: list[T]) -> Iterator[list[T]]:
+    """The items as the pump has them in one pass."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def least_us(work: Callable[[], float | None]) -> float:
+    """CPU time per request; `work` does all of them, and may say itself how long it took."""
+    found = []
+    for _ in range(REPEATS):
+        began = time.thread_time()
+        took = work()
+        found.append(time.thread_time() - began if took is None else took)
+    return min(found) / COUNT * 1e6
+
+
+class Core:
+    """The stages between the bytes and the log line; each leaves its results to the next."""
+
+    def __init__(self, folder: Path) -> None:
+        file = folder / "ratelimitd.toml"
+        file.write_text(_CONFIG)
+        self.log = Log([FileSink(folder / "mail.log")])
+        self.log.with_limit = True
+        self.journal = Journal(folder, "ab")
+        self.journal.begin(1)
+        self.policy = Policy([Table(limit) for limit in config.read(file).limits], Pending(), Charges())
+        self._now = int(time.time())
+        self._wire = wire()
+        self._requests: list[Request] = []
+        self._keys: list[Keys] = []
+        self._verdicts: list[Verdict] = []
+        self.parse()
+        self.keys()
+        self.know()
+
+    def parse(self) -> None:
+        """RequestReader."""
+        reader = RequestReader()
+        self._requests = requests = []
+        for data in self._wire:
+            reader.receive(data)
+            request = reader.next()
+            assert request is not None
+            requests.append(request)
+            reader.next()
+
+    def keys(self) -> None:
+        """Policy.keys."""
+        self._keys = [self.policy.keys(request) for request in self._requests]
+
+    def know(self) -> None:
+        """Have every account in memory."""
+        for table, key in {pair for keys in self._keys for pair in keys}:
+            table.assume(key, self._now)
+
+    def decide(self) -> None:
+        """Policy.decide, with a memo that knows none of the transactions."""
+        self.policy.charges = Charges()
+        decided = [self.policy.decide(r, k, self._now) for r, k in zip(self._requests, self._keys, strict=True)]
+        self._verdicts = [verdict for verdict in decided if verdict is not None]
+        assert len(self._verdicts) == COUNT
+
+    def write_journal(self) -> None:
+        """Journal.write, one for a batch."""
+        for batch in batches(self._verdicts):
+            self.journal.write([verdict.record for verdict in batch if verdict.record])
+
+    def write_log(self) -> None:
+        """Log.decision, one write for a batch."""
+        for batch in batches(self._verdicts):
+            self.log.cork()
+            for verdict in batch:
+                self.log.decision(verdict)
+            self.log.uncork()
+
+
+class Wire:
+    """BATCH connections over TCP, whose clients write and read outside of what is timed."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BATCH))
+        self.clients: list[socket.socket] = []
+        self._wire = wire()
+        for _ in range(BATCH):
+            self.clients.append(stack.enter_context(socket.create_connection(self.listener.getsockname())))
+        for client in self.clients:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.listener.setblocking(False)
+
+    def timed(self, serve: Callable[[], None]) -> float:
+        """The CPU time of `serve`, called whenever every client has asked."""
+        total = 0.0
+        for batch in batches(self._wire):
+            for client, data in zip(self.clients, batch, strict=True):
+                client.send(data)
+            began = time.thread_time()
+            serve()
+            total += time.thread_time() - began
+            for client in self.clients:
+                client.recv(100)
+        return total
+
+
+def calls(stack: ExitStack) -> dict[str, float]:
+    """What the system calls of a request cost: waiting, receiving, sending."""
+    connected = Wire(stack)
+    servers = [stack.enter_context(connected.listener.accept()[0]) for _ in range(BATCH)]
+    selector = stack.enter_context(selectors.DefaultSelector())
+    for server in servers:
+        server.setblocking(False)
+        selector.register(server, selectors.EVENT_READ, server)
+    parts = {"wait (epoll, for 50)": 0.0, "receive (recv)": 0.0, "reply (send)": 0.0}
+
+    def serve() -> None:
+        times = [time.thread_time()]
+        ready = selector.select(0)
+        times.append(time.thread_time())
+        for key, _ in ready:
+            key.data.recv(16384)
+        times.append(time.thread_time())
+        for server in servers:
+            server.send(REPLY)
+        times.append(time.thread_time())
+        for i, name in enumerate(parts):
+            spent[name] += times[i + 1] - times[i]
+
+    least: dict[str, float] = {}
+    for _ in range(REPEATS):
+        spent = dict.fromkeys(parts, 0.0)
+        connected.timed(serve)
+        least = {name: min(spent[name], least.get(name, spent[name])) for name in parts}
+    return {name: value / COUNT * 1e6 for name, value in least.items()}
+
+
+def whole(core: Core, stack: ExitStack) -> float:
+    """A pass of the pump: everything, but for trio's part."""
+    connected = Wire(stack)
+    pump = Pump([connected.listener], core.policy, core.journal, core.log, Bounds((ip_network("127.0.0.0/8"),)))
+    stack.callback(pump.close)
+    pump.connections.listen()
+    selector = pump.connections.selector
+    while len(pump.connections.open) < BATCH:
+        pump._pass(selector.select(1))
+
+    def serve() -> None:
+        pump._pass(selector.select(0))
+
+    def work() -> float:
+        core.policy.charges = Charges()
+        return connected.timed(serve)
+
+    return least_us(work)
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Without Python's garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def measure() -> dict[str, float]:
+    """Microseconds of CPU time per request, by stage."""
+    with tempfile.TemporaryDirectory(prefix="ratelimitd-bench-") as folder, ExitStack() as stack, collector_off():
+        core = Core(Path(folder))
+        stack.callback(core.log.close)
+        stack.callback(core.journal.close)
+        found = calls(stack)
+        wait, receive, reply = found.items()
+        stages = dict((wait, receive))
+        stages["parse"] = least_us(core.parse)
+        stages["keys"] = least_us(core.keys)
+        stages["decide"] = least_us(core.decide)
+        stages["journal (a write for 50)"] = least_us(core.write_journal)
+        stages |= dict((reply,))
+        stages["log (a write for 50)"] = least_us(core.write_log)
+        total = whole(core, stack)
+    stages["the pump itself"] = total - sum(stages.values())
+    stages["in all"] = total
+    return stages
+
+
+def main() -> None:
+    """Print the table."""
+    stages = measure()
+    print("| stage                    | us   | share |")
+    print("|--------------------------|------|-------|")
+    for name, us in stages.items():
+        print(f"| {name:24} | {us:4.1f} | {us / stages['in all']:5.0%} |")
+
+
+if __name__ == "__main__":
+    main()
