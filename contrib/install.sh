@@ -1,0 +1,125 @@
+#!/bin/sh
+# contrib/install.sh [uninstall]: installs ratelimitd from this checkout, or removes it again. Asks nothing; doing it
+# again brings everything up to date. A configuration that is there is never touched; uninstall keeps it, and the counts.
+#
+# From the environment:
+#   PREFIX    where the program goes                 /usr/local   ($PREFIX/lib/ratelimitd, $PREFIX/bin, $PREFIX/share/man)
+#   SYSCONF   where the configuration goes           /etc
+#   DESTDIR   put before every path; then no user is made and no service is touched
+#   PYTHON    Python >= 3.11                         python3
+#   EXTRAS    what else to install                   metrics,notify,mysql-auth
+set -eu
+
+prefix=${PREFIX:-/usr/local}
+sysconf=${SYSCONF:-/etc}
+dest=${DESTDIR:-}
+python=${PYTHON:-python3}
+extras=${EXTRAS:-metrics,notify,mysql-auth}
+user=ratelimitd
+here=$(cd "$(dirname "$0")/.." && pwd)
+lib=$prefix/lib/ratelimitd
+
+say() { printf '%s\n' "install.sh: $*"; }
+die() { printf '%s\n' "install.sh: $*" >&2; exit 1; }
+
+on_this_system() { [ -z "$dest" ]; }
+systemd_runs() { on_this_system && [ -d /run/systemd/system ]; }
+
+# put MODE SOURCE TARGET: a file, with the paths of this installation in it.
+put() {
+    mkdir -p "$(dirname "$dest$3")"
+    sed -e "s|/usr/local/bin|$prefix/bin|g" -e "s|/etc/ratelimitd\.toml|$sysconf/ratelimitd.toml|g" \
+        "$here/$2" >"$dest$3.new"
+    chmod "$1" "$dest$3.new"
+    mv "$dest$3.new" "$dest$3"
+}
+
+make_user() {
+    getent passwd "$user" >/dev/null && return
+    if command -v adduser >/dev/null && [ -e /etc/debian_version ]; then
+        adduser --system --group --quiet --home /var/lib/ratelimitd --no-create-home --gecos 'ratelimitd' "$user"
+    else
+        useradd --system --user-group --home-dir /var/lib/ratelimitd --shell /usr/sbin/nologin "$user"
+    fi
+    say "made the user $user"
+}
+
+install_program() {
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is not Python >= 3.11 (set PYTHON)"
+    mkdir -p "$dest$lib" "$dest$prefix/bin"
+    [ -x "$dest$lib/bin/python" ] || "$python" -m venv "$dest$lib" || die "$python lacks venv (Debian: python3-venv)"
+    "$dest$lib/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$here[$extras]" ||
+        die "pip could not install $here[$extras]"
+    for name in ratelimitd ratelimitctl; do
+        if [ -n "$dest" ]; then # the scripts name the place that they will run from
+            sed -i "1s|$dest$lib|$lib|" "$dest$lib/bin/$name"
+        fi
+        ln -sf "$lib/bin/$name" "$dest$prefix/bin/$name"
+    done
+    for section in 5 8; do mkdir -p "$dest$prefix/share/man/man$section"; done
+    "$dest$lib/bin/python" "$here/contrib/man/make.py" "$dest$prefix/share/man"
+}
+
+install_configuration() {
+    put 644 conf/ratelimitd.toml "$prefix/share/ratelimitd/ratelimitd.toml"
+    if [ -e "$dest$sysconf/ratelimitd.toml" ]; then
+        say "kept $sysconf/ratelimitd.toml; all settings are in $prefix/share/ratelimitd/ratelimitd.toml"
+    else
+        put 640 conf/ratelimitd.toml "$sysconf/ratelimitd.toml"
+        if on_this_system; then chgrp "$user" "$sysconf/ratelimitd.toml"; fi
+    fi
+    put 644 contrib/logrotate.d/ratelimitd "$sysconf/logrotate.d/ratelimitd"
+}
+
+install_service() {
+    put 755 contrib/init.d/ratelimitd "$sysconf/init.d/ratelimitd"
+    put 644 contrib/systemd/ratelimitd.service "$sysconf/systemd/system/ratelimitd.service"
+    put 644 contrib/systemd/ratelimitd.socket "$sysconf/systemd/system/ratelimitd.socket"
+    if systemd_runs; then
+        systemctl daemon-reload
+        systemctl enable --quiet ratelimitd.service
+        systemctl try-restart ratelimitd.service
+    elif on_this_system && command -v update-rc.d >/dev/null; then
+        update-rc.d ratelimitd defaults
+    fi
+}
+
+make_folders() {
+    for folder in /var/lib/ratelimitd /var/log/ratelimitd; do
+        mkdir -p "$dest$folder"
+        chmod 750 "$dest$folder"
+        if on_this_system; then chown "$user:$user" "$folder"; fi
+    done
+    if on_this_system && getent group adm >/dev/null; then chgrp adm /var/log/ratelimitd; fi
+}
+
+uninstall() {
+    if systemd_runs; then
+        systemctl disable --quiet --now ratelimitd.socket ratelimitd.service 2>/dev/null || true
+    elif on_this_system && [ -x "$sysconf/init.d/ratelimitd" ]; then
+        "$sysconf/init.d/ratelimitd" stop || true
+    fi
+    rm -rf "${dest:?}$lib" "$dest$prefix/share/ratelimitd"
+    rm -f "$dest$prefix/bin/ratelimitd" "$dest$prefix/bin/ratelimitctl" \
+        "$dest$prefix/share/man/man8/ratelimitd.8" "$dest$prefix/share/man/man8/ratelimitctl.8" \
+        "$dest$prefix/share/man/man5/ratelimitd.toml.5" \
+        "$dest$sysconf/init.d/ratelimitd" "$dest$sysconf/logrotate.d/ratelimitd" \
+        "$dest$sysconf/systemd/system/ratelimitd.service" "$dest$sysconf/systemd/system/ratelimitd.socket"
+    if systemd_runs; then systemctl daemon-reload; fi
+    if on_this_system && command -v update-rc.d >/dev/null; then update-rc.d ratelimitd remove; fi
+    say "removed; kept $sysconf/ratelimitd.toml, /var/lib/ratelimitd, /var/log/ratelimitd and the user $user"
+}
+
+if on_this_system && [ "$(id -u)" != 0 ]; then die "must be root (or set DESTDIR)"; fi
+case ${1:-install} in
+install)
+    if on_this_system; then make_user; fi
+    install_program
+    make_folders
+    install_configuration
+    install_service
+    say "installed. Look at $sysconf/ratelimitd.toml, then start the service ratelimitd; man ratelimitd says more"
+    ;;
+uninstall) uninstall ;;
+*) die "usage: $0 [uninstall]" ;;
+esac
