@@ -1,7 +1,6 @@
 """The daemon: everything put together, in one nursery that lives as long as it does."""
 
 import gc
-import os
 import secrets
 import signal
 import socket
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from ratelimitd import __version__, dump, pidfile, privileges, systemd
+from ratelimitd import __version__, dump, pidfile, systemd
 from ratelimitd.accounts import Accounts
 from ratelimitd.administration import Administration
 from ratelimitd.charges import Charges
@@ -24,10 +23,11 @@ from ratelimitd.descriptors import connections_for
 from ratelimitd.errors import StartError
 from ratelimitd.journal import Journal
 from ratelimitd.keywatch import KeyWatch
-from ratelimitd.listeners import describe, open_control, open_listener
+from ratelimitd.listeners import describe, open_control
 from ratelimitd.logs import Log
 from ratelimitd.notify import Notifier
 from ratelimitd.policy import Policy
+from ratelimitd.prepare import Sockets, prepare, warn
 from ratelimitd.recovery import recover, show_progress
 from ratelimitd.scrape import serve
 from ratelimitd.server import Pump
@@ -39,7 +39,7 @@ from ratelimitd.stores.access import access
 from ratelimitd.stores.mysql import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync import Sync
-from ratelimitd.systemd import keep_watchdog, take_sockets
+from ratelimitd.systemd import keep_watchdog
 
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
@@ -91,47 +91,13 @@ class Daemon:
         self.notifier = Notifier(self.state, self.log)
         self.policy.look = self.notifier.watch.look
         self.watch_quotas(config)
-        self.listeners: list[socket.socket] = []
-        self.metrics_listener: socket.socket | None = None
+        self.sockets = Sockets()
 
     def watch_quotas(self, config: Configuration) -> None:
         """Tell those whom a configuration names when accounts reach a share of their quota; at any time."""
         self.notifier.configure(config.notify)
         for table in self.policy.tables:
             table.tell(self.notifier.watch.watches(table.limit.name))
-
-    def prepare(self) -> None:
-        """What only root may do, and what comes from a service manager; then be root no more. Raises StartError."""
-        settings = self.config.settings
-        self.listeners = take_sockets()
-        identity = privileges.find(settings.user, settings.group)
-        if identity is not None:
-            self._listen()
-            self.state.create()
-        if settings.pid_file:
-            pidfile.write(self.config.path(settings.pid_file))
-        if identity is not None:
-            log_file = [self.config.path(settings.log.file)] if settings.log.file else []
-            privileges.hand_over([self.state.path, *log_file], identity)
-            privileges.become(identity)
-
-    def _warn(self) -> None:
-        """What works, but should not stay so."""
-        if self.config.has_secrets and privileges.readable_by_all(self.config.file):
-            self.log.warning(
-                "the configuration has a password in it and every user may read it; chmod o-r", file=self.config.file
-            )
-        if os.geteuid() == 0:
-            self.log.warning('running as root; set user = "..." in the configuration')
-
-    def _listen(self) -> None:
-        """Open what is not open yet. Raises StartError."""
-        server, metrics = self.config.settings.server, self.config.settings.metrics
-        if not self.listeners:
-            mode = int(server.unix_mode, 8)
-            self.listeners = [open_listener(text, mode, server.unix_group) for text in server.listen]
-        if metrics.listen and self.metrics_listener is None:
-            self.metrics_listener = open_listener(metrics.listen, setting="metrics.listen")
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[Accounts]:
@@ -189,10 +155,10 @@ class Daemon:
                 max_connections=server.max_connections,
                 in_force=connections,
             )
-        self._warn()
+        warn(self.config, self.log)
         await self.notifier.begin()
-        self._listen()
-        listeners = self.listeners
+        self.sockets.open(self.config)
+        listeners = self.sockets.policy
         bounds = Bounds(
             self.config.allow,
             connections,
@@ -223,8 +189,8 @@ class Daemon:
                 nursery.start_soon(self.pump.tick)
                 nursery.start_soon(self.notifier.run)
                 nursery.start_soon(keep_watchdog)
-                if self.metrics_listener is not None:
-                    nursery.start_soon(self._serve_metrics, self.metrics_listener)
+                if self.sockets.metrics is not None:
+                    nursery.start_soon(self._serve_metrics, self.sockets.metrics)
                 nursery.start_soon(self.status.sample)
                 nursery.start_soon(Control(administration.answers, self.log, control_mode).run, control_listener)
                 nursery.start_soon(self._obey, signals, nursery)
@@ -277,7 +243,7 @@ class Daemon:
         await serve(listener, {"/metrics": figures.metrics, "/healthz": figures.healthz}, figures.failed)
 
     def _status(self) -> str:
-        return "deciding at " + " ".join(describe(listener) for listener in self.listeners)
+        return "deciding at " + " ".join(describe(listener) for listener in self.sockets.policy)
 
     async def _stop_by_deadline(self) -> None:
         await trio.sleep(self.config.settings.server.shutdown_timeout_s / 2)
@@ -330,5 +296,5 @@ def run(config: Configuration) -> None:
     gc.freeze()
     gc.set_threshold(5_000, 10, 1_000_000)
     daemon = Daemon(config)
-    daemon.prepare()
+    daemon.sockets = prepare(config, daemon.state)
     trio.run(daemon.run, strict_exception_groups=True)

@@ -1,0 +1,57 @@
+"""Before the loop runs: what only root may do, and what a service manager hands over; then be root no more."""
+
+import os
+import socket
+from dataclasses import dataclass, field
+
+from ratelimitd import pidfile, privileges
+from ratelimitd.config import Configuration
+from ratelimitd.listeners import open_listener
+from ratelimitd.logs import Log
+from ratelimitd.state import StateDir
+from ratelimitd.systemd import take_sockets
+
+
+@dataclass(slots=True)
+class Sockets:
+    """The listening sockets: for Postfix, and for Prometheus where it is wanted."""
+
+    policy: list[socket.socket] = field(default_factory=list)
+    metrics: socket.socket | None = None
+
+    def open(self, config: Configuration) -> None:
+        """Open what is not open yet. Raises StartError."""
+        server, metrics = config.settings.server, config.settings.metrics
+        if not self.policy:
+            mode = int(server.unix_mode, 8)
+            self.policy = [open_listener(text, mode, server.unix_group) for text in server.listen]
+        if metrics.listen and self.metrics is None:
+            self.metrics = open_listener(metrics.listen, setting="metrics.listen")
+
+
+def prepare(config: Configuration, state: StateDir) -> Sockets:
+    """Take the sockets of a service manager; as root with a `user` set, open the others and become that user.
+
+    Call it before trio runs and with everything imported. Raises StartError.
+    """
+    settings = config.settings
+    sockets = Sockets(take_sockets())
+    identity = privileges.find(settings.user, settings.group)
+    if identity is not None:
+        sockets.open(config)
+        state.create()
+    if settings.pid_file:
+        pidfile.write(config.path(settings.pid_file))
+    if identity is not None:
+        log_file = [config.path(settings.log.file)] if settings.log.file else []
+        privileges.hand_over([state.path, *log_file], identity)
+        privileges.become(identity)
+    return sockets
+
+
+def warn(config: Configuration, log: Log) -> None:
+    """Say what works, but should not stay so."""
+    if config.has_secrets and privileges.readable_by_all(config.file):
+        log.warning("every user may read the configuration, which has a password in it; chmod o-r", file=config.file)
+    if os.geteuid() == 0:
+        log.warning('running as root; set user = "..." in the configuration')
