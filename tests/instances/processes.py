@@ -38,9 +38,9 @@ def _note(sign: str, session: int) -> None:
 
 
 class Process:
-    """A running server. What it prints goes to the file `log`."""
+    """A running server. What it prints goes to the file `log`; its stderr to the descriptor `stderr`, if given."""
 
-    def __init__(self, argv: Sequence[str | Path], log: Path) -> None:
+    def __init__(self, argv: Sequence[str | Path], log: Path, stderr: int | None = None) -> None:
         self.argv = [str(word) for word in argv]
         self.log = log
         _guard()
@@ -49,7 +49,7 @@ class Process:
                 self.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=output if stderr is None else stderr,
                 start_new_session=True,
                 env=os.environ | {"LC_ALL": "C"},
                 cwd="/",
@@ -60,6 +60,12 @@ class Process:
     def running(self) -> bool:
         """Whether the server itself runs."""
         return self._process.poll() is None
+
+    def wait(self, timeout: float = 60) -> int:
+        """Wait until it ends by itself: its exit status."""
+        wait_until(lambda: not self.running(), f"the end of {self.argv[0]}", timeout)
+        _note("-", self.pid)
+        return self._process.returncode
 
     def check(self) -> None:
         """RuntimeError, with the end of its log, when the server has ended."""
