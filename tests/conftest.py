@@ -36,7 +36,7 @@ def missing(reason: str) -> None:
 
 
 def require(component: str) -> None:
-    """Go on only where this component is: postfix, mariadb, galera, mysql9, sqlite3, openssl or gcc."""
+    """Go on only where this component is: a name of tests.instances.components."""
     reason = ""
     try:
         find(component)

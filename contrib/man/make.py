@@ -159,6 +159,8 @@ def options(parser: argparse.ArgumentParser) -> str:
             continue
         names = ", ".join(f"\\fB{escape(name)}\\fP" for name in action.option_strings)
         value = "" if action.nargs == 0 else str(action.metavar or action.dest.upper())
+        if not action.help and not action.option_strings:
+            continue  # the heading has it
         if not action.help:
             raise SystemExit(f"{parser.prog}: {names or action.dest}: without help")
         expanded = action.help % {**vars(action), "prog": parser.prog}
@@ -178,7 +180,8 @@ def verbs(parser: argparse.ArgumentParser) -> str:
             text = sub.description or helps.get(name)
             if not text:
                 raise SystemExit(f"{parser.prog} {name}: without help")
-            out += f'.SS "{escape(name)}"\n{escape(text)}\n' + options(sub) + verbs(sub)
+            takes = [each.metavar for each in sub._actions if not each.option_strings and each.metavar]
+            out += f'.SS "{escape(" ".join([name, *map(str, takes)]))}"\n{escape(text)}\n' + options(sub) + verbs(sub)
     return out
 
 

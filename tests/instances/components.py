@@ -16,6 +16,10 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "galera": ("mariadbd", "mariadb-install-db", "mariadb", "rsync"),
     "mysql9": ("debootstrap", "chroot"),
     "gcc": ("gcc",),
+    "groff": ("groff",),
+    "logrotate": ("logrotate",),
+    "start-stop-daemon": ("start-stop-daemon",),
+    "systemd": ("systemd-analyze",),
 }
 _NEED_ROOT = {"postfix", "mysql9"}
 
