@@ -1,6 +1,5 @@
 """Random charges, flushes, faults, crashes, clock steps and edits, against a model; and mutants that it must catch."""
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -203,11 +202,8 @@ def _rotate_keeps_the_number(patch: pytest.MonkeyPatch) -> None:
 def _record_is_lost(patch: pytest.MonkeyPatch) -> None:
     whole = Journal.write
 
-    calls = itertools.count()
-
     def write(self: Journal, records: list[str]) -> None:
-        if next(calls) % 4:
-            whole(self, records)
+        whole(self, [record for record in records if record.partition("\0")[0][-1] not in "258"])
 
     patch.setattr(Journal, "write", write)
 

@@ -1,0 +1,403 @@
+"""Faults around a flush: of the store at each step, of the journal, of the files; and what is left by earlier runs."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ratelimitd import flush
+from ratelimitd.errors import StartError
+from ratelimitd.limits import Limit
+from ratelimitd.rows import Account, Row
+from tests.durability.node import Node, make_limit
+
+NOW = 1_900_000_000
+DAY = 86_400
+
+
+class Clock:
+    """A time that the test sets."""
+
+    now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., Node]]:
+    """Runs of the daemon on one state directory."""
+
+    def make(*limits: Limit) -> Node:
+        return Node(tmp_path, limits or [make_limit()], clock)
+
+    yield make
+
+
+async def _started(make: Callable[..., Node], *limits: Limit) -> Node:
+    node = make(*limits)
+    await node.start()
+    return node
+
+
+async def _used(node: Node, key: str = "alice", limit: str = "default") -> int:
+    row = (await node.rows()).get((limit, key))
+    return row.used if row is not None else 0
+
+
+@pytest.mark.parametrize("fault", ["away", "before", "between", "after"])
+async def test_a_flush_that_fails_at_any_step_is_made_up_for(make: Callable[..., Node], fault: str) -> None:
+    node = await _started(make)
+    for _ in range(3):
+        await node.ask("alice", 2)
+        assert not await node.flush(fault)
+    await node.ask("alice", 1)
+    assert await node.flush()
+    assert await _used(node) == 7
+    assert node.journal.numbers() == [node.journal.number]
+    assert len(node.said("the store is away")) == len(node.said("the store is back")) == 1
+    await node.stop()
+
+
+@pytest.mark.parametrize("fault", ["away", "before", "between", "after"])
+async def test_a_crash_after_a_flush_that_failed_at_any_step_is_made_up_for(
+    make: Callable[..., Node], fault: str
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 2)
+    await node.flush(fault)
+    await node.ask("alice", 3)
+    await node.crash()
+    node = await _started(make)
+    verdict = await node.ask("alice", 1)
+    assert verdict.used == 6
+    assert await node.flush()
+    assert await _used(node) == 6
+    await node.stop()
+
+
+async def test_a_segment_that_cannot_be_deleted_is_not_stored_again(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", _failing(errno.EROFS))
+        assert await node.flush()
+    assert node.said("a stored segment cannot be deleted")
+    await node.crash()
+    node = await _started(make)
+    assert (await node.ask("alice", 1)).used == 3
+    assert await node.flush()
+    assert await _used(node) == 3
+    assert node.journal.numbers() == [node.journal.number]
+    await node.stop()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
+async def test_charges_made_while_the_disk_fails_are_in_the_journal_again_afterwards(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The store is away all the time, and in the end the process is killed."""
+    node = await _started(make)
+    await node.flush("away")
+    await node.ask("alice", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", _failing(code))
+        patch.setattr(os, "fsync", _failing(code))
+        for _ in range(3):
+            assert (await node.ask("alice", 2)).charged == 2
+            await node.flush("away")
+    assert node.journal.failures == 3
+    await node.ask("alice", 4)
+    await node.flush("away")
+    await node.ask("alice", 8)
+    assert len(node.said("the journal cannot be written")) == len(node.said("the journal is written again")) == 1
+    await node.crash()
+    node = await _started(make)
+    assert await node.flush()
+    assert await _used(node) == 19
+    await node.stop()
+
+
+async def test_a_journal_that_failed_while_nothing_was_asked_comes_back(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        assert await node.flush()
+        assert not node.journal.writable
+        assert await node.flush()
+    assert await node.flush()
+    await node.ask("alice", 2)
+    await node.crash()
+    node = await _started(make)
+    assert await node.flush()
+    assert await _used(node) == 3
+    await node.stop()
+
+
+async def test_a_sync_that_fails_has_the_segment_written_again(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _failing(errno.EIO))
+        await node.flush("away")
+    assert node.said("the journal cannot be written")
+    assert node.policy.pending.closed[0].unwritten is False, "rewritten whole, and synced"
+    await node.crash()
+    node = await _started(make)
+    assert await node.flush()
+    assert await _used(node) == 1
+    await node.stop()
+
+
+async def test_segments_are_bounded_while_the_store_is_away(make: Callable[..., Node]) -> None:
+    node = await _started(make)
+    for i in range(3 * flush.MAX_CLOSED):
+        await node.ask(f"user{i % 5}", 1)
+        await node.flush("away")
+        assert len(node.policy.pending.closed) <= flush.MAX_CLOSED
+        assert len(node.journal.numbers()) <= flush.MAX_CLOSED + 1
+    assert await node.flush()
+    assert sum(row.used for row in (await node.rows()).values()) == 3 * flush.MAX_CLOSED
+    await node.stop()
+
+
+async def test_of_many_windows_in_an_outage_the_last_is_kept_in_memory(make: Callable[..., Node], clock: Clock) -> None:
+    node = await _started(make)
+    for _ in range(flush.MAX_CLOSED + 1):
+        await node.ask("alice", 1)
+        await node.flush("away")
+        clock.now += DAY
+    assert len(node.policy.pending) == 1
+    await node.ask("alice", 3)
+    assert await node.flush()
+    assert await _used(node) == 3
+    await node.stop()
+
+
+async def test_segments_whose_storing_is_in_doubt_are_not_merged_with_others(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flush, "MAX_CLOSED", 2)
+    node = await _started(make)
+    await node.ask("alice", 1)
+    await node.flush("after")
+    for _ in range(4):
+        await node.ask("alice", 1)
+        await node.flush("away")
+    assert await node.flush()
+    assert await _used(node) == 5
+    await node.stop()
+
+
+async def test_a_copied_state_directory_loses_and_doubles_nothing(
+    make: Callable[..., Node], tmp_path: Path, clock: Clock
+) -> None:
+    """Both have the segments from before; each has its own from then on, with the same numbers."""
+    node = await _started(make)
+    await node.ask("alice", 1)
+    await node.crash()
+    copy = tmp_path / "copy"
+    (copy / "journal").mkdir(parents=True)
+    for path in (tmp_path / "journal").iterdir():
+        (copy / "journal" / path.name).write_bytes(path.read_bytes())
+    (copy / "ratelimit.sqlite3").symlink_to(tmp_path / "ratelimit.sqlite3")
+    nodes = [await _started(make), Node(copy, [make_limit()], clock)]
+    await nodes[1].start()
+    for each in nodes:
+        await each.ask("alice", 10)
+        await each.ask("bob", 1)
+    for each in nodes:
+        assert await each.flush()
+    assert await _used(nodes[0]) == 21
+    assert await _used(nodes[0], "bob") == 2
+    for each in nodes:
+        await each.stop()
+
+
+async def test_a_store_away_at_start_and_a_second_crash(make: Callable[..., Node]) -> None:
+    node = await _started(make)
+    await node.ask("alice", 1)
+    await node.flush("after")
+    await node.crash()
+    for _ in range(2):
+        node = make()
+        node.store.fault = "away"
+        await node.start()
+        await node.ask("alice", 2)
+        await node.flush("away")
+        await node.crash()
+    node = await _started(make)
+    assert await node.flush()
+    assert await _used(node) == 5
+    await node.stop()
+
+
+async def test_counts_of_a_limit_that_is_configured_no_more_are_stored(make: Callable[..., Node]) -> None:
+    node = await _started(make, make_limit("old"), make_limit("kept"))
+    await node.ask("alice", 3)
+    await node.crash()
+    node = await _started(make, make_limit("kept"), make_limit("new", quota=2))
+    assert await node.flush()
+    assert await _used(node, limit="old") == await _used(node, limit="kept") == 3
+    assert await _used(node, limit="new") == 0
+    await node.stop()
+
+
+async def test_a_period_that_ends_between_charge_and_replay_gets_nothing_of_it(
+    make: Callable[..., Node], clock: Clock
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 3)
+    await node.crash()
+    clock.now += DAY
+    node = await _started(make)
+    assert (await node.ask("alice", 1)).used == 1
+    assert await node.flush()
+    assert await _used(node) == 1
+    await node.stop()
+
+
+async def test_a_row_deleted_by_hand_comes_back_with_the_next_mail(make: Callable[..., Node]) -> None:
+    node = await _started(make)
+    await node.ask("alice", 3)
+    assert await node.flush()
+    node.edit("DELETE FROM ratelimit")
+    await node.ask("alice", 1)
+    assert await node.flush()
+    assert await _used(node) == 1
+    assert (await node.ask("alice", 1)).used == 2
+    await node.stop()
+
+
+async def test_an_account_assumed_while_the_store_is_away_is_looked_up_when_it_is_back(
+    make: Callable[..., Node],
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 90)
+    await node.stop()
+    node = make()
+    node.store.fault = "away"
+    await node.start()
+    assert (await node.ask("alice", 5)).used == 5
+    assert not await node.flush("away")
+    assert await node.flush()
+    assert (await node.ask("alice", 5)).used == 100
+    assert (await node.ask("alice", 1)).refused
+    await node.stop()
+
+
+async def test_a_lookup_that_a_flush_overtakes_counts_its_segment_once(make: Callable[..., Node]) -> None:
+    """The row is read before the flush commits, and arrives after it is done."""
+    node = await _started(make)
+    await node.ask("alice", 3)
+    await node.crash()
+    node = await _started(make)
+    lookup = node.store.lookup
+    overtaken = False
+
+    async def overtaken_lookup(accounts: list[Account]) -> list[Row]:
+        nonlocal overtaken
+        rows = await lookup(accounts)
+        if not overtaken:
+            overtaken = True
+            node.sync.loader.take_over = _nothing  # type: ignore[method-assign,assignment]
+            assert await node.flush()
+        return rows
+
+    node.store.lookup = overtaken_lookup  # type: ignore[method-assign,assignment]
+    assert (await node.ask("alice", 1)).used == 4
+    assert overtaken
+    await node.stop()
+
+
+async def _nothing(rows: list[Row]) -> None:
+    """A flush whose rows are taken over later than the lookup's."""
+
+
+async def test_a_record_that_the_database_refuses_is_set_aside_and_the_rest_is_stored(
+    make: Callable[..., Node], tmp_path: Path
+) -> None:
+    node = await _started(make)
+    node.edit(
+        "CREATE TRIGGER no BEFORE INSERT ON ratelimit WHEN NEW.sender = 'bad' BEGIN SELECT RAISE(ABORT, 'x'); END"
+    )
+    await node.ask("bad", 2)
+    await node.ask("alice", 3)
+    assert await node.flush()
+    assert await _used(node) == 3
+    assert node.sync.flusher.rejected == 1
+    assert node.said("the database refuses a record")
+    assert (tmp_path / "rejected.tsv").read_text().split("\t")[:2] == ["default", "bad"]
+    await node.stop()
+
+
+async def test_what_was_asked_before_a_crash_is_not_charged_again(make: Callable[..., Node]) -> None:
+    node = await _started(make)
+    for recipient in ("a", "b"):
+        await node.ask("alice", instance="i1", recipient=recipient)
+    await node.crash()
+    node = await _started(make)
+    assert (await node.ask("alice", instance="i1", recipient="a")).charged == 0
+    assert (await node.ask("alice", 3, instance="i1")).charged == 1
+    assert await node.flush()
+    assert await _used(node) == 3
+    await node.stop()
+
+
+async def test_the_end_while_the_store_is_away_leaves_everything_in_the_journal(make: Callable[..., Node]) -> None:
+    node = await _started(make)
+    await node.ask("alice", 2)
+    node.store.fault = "away"
+    await node.stop()
+    assert node.said("stopping with counts that are in the journal only")
+    node = await _started(make)
+    assert await node.flush()
+    assert await _used(node) == 2
+    await node.stop()
+
+
+async def test_a_damaged_segment_is_kept_aside_and_told(make: Callable[..., Node], tmp_path: Path) -> None:
+    node = await _started(make)
+    for login in ("alice", "bob", "carol"):
+        await node.ask(login, 1)
+    number = node.journal.number
+    await node.crash()
+    path = tmp_path / "journal" / f"{number}.segment"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"bob", b"bot"))
+    node = await _started(make)
+    assert node.said("a segment is damaged")
+    assert await node.flush()
+    assert (await _used(node, "alice"), await _used(node, "bob"), await _used(node, "carol")) == (1, 0, 1)
+    assert b"bot" in next((tmp_path / "journal").glob("*.damaged")).read_bytes()
+    await node.stop()
+
+
+async def test_a_newer_format_stops_the_start_and_is_left_as_it_is(make: Callable[..., Node], tmp_path: Path) -> None:
+    node = make()
+    path = tmp_path / "journal" / "7.segment"
+    path.write_bytes(b"ratelimitd-journal 2 x\n")
+    with pytest.raises(StartError, match="format 2; this ratelimitd reads format 1"):
+        await node.start()
+    assert path.read_bytes() == b"ratelimitd-journal 2 x\n"
+
+
+def _failing(code: int) -> Callable[..., int]:
+    def failing(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    return failing

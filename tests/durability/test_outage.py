@@ -1,0 +1,96 @@
+"""The store away under load: no reply waits for it, limits go on being enforced, and the totals are exact afterwards."""
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.durability.daemon import Clients, Daemon
+from tests.instances.waiting import wait_until
+
+QUOTA = 50
+CONNECTIONS = 20
+ACCOUNTS = 30
+
+
+def _outage(folder: Path, seconds: float) -> None:
+    daemon = Daemon(folder, quota=QUOTA, flush_interval_s=0.1)
+    daemon.start()
+    daemon.wait()
+    before = Clients(daemon.socket, CONNECTIONS, ACCOUNTS, False, 1)
+    before.run(0.5, drain=True)
+    with contextlib.closing(sqlite3.connect(folder / "state" / "ratelimit.sqlite3", isolation_level=None)) as holder:
+        holder.execute("PRAGMA busy_timeout = 30000")
+        holder.execute("BEGIN EXCLUSIVE")
+        during = Clients(daemon.socket, CONNECTIONS, ACCOUNTS, False, 2)
+        during.run(seconds, drain=True)
+        wait_until(lambda: "the store is away" in _log(folder), "the loss is told", 60)
+        assert len(list((folder / "state" / "journal").iterdir())) <= 20
+        holder.execute("ROLLBACK")
+    wait_until(lambda: "the store is back" in _log(folder), "the return is told", 60)
+    daemon.stop()
+    print(f"slowest reply: before {before.slowest_s:.4f} s, in the outage {during.slowest_s:.4f} s")
+    answered = before.answered + during.answered
+    assert daemon.stored() == answered
+    assert during.slowest_s < 1
+    assert min(answered[f"user{i}@example.com"] for i in range(ACCOUNTS)) > QUOTA, "enough was asked to be refused"
+    assert (before.replies + during.replies)[b"action=DUNNO"] == QUOTA * ACCOUNTS
+    assert _log(folder).count("the store is away") == _log(folder).count("the store is back") == 1
+
+
+def _log(folder: Path) -> str:
+    return (folder / "log").read_text()
+
+
+def test_no_reply_waits_for_a_store_that_is_away_and_nothing_is_lost(folder: Path) -> None:
+    _outage(folder, 7)
+
+
+@pytest.mark.long
+def test_a_store_that_is_away_for_three_minutes(folder: Path) -> None:
+    _outage(folder, 180)
+
+
+def test_a_store_that_cannot_be_had_at_the_start_is_taken_up_when_it_can(folder: Path) -> None:
+    daemon = Daemon(folder, quota=QUOTA)
+    daemon.config.write_text(daemon.config.read_text().replace("[store]", f'[store]\npath = "{folder}/db/r.sqlite3"'))
+    daemon.start()
+    daemon.wait()
+    clients = Clients(daemon.socket, CONNECTIONS, ACCOUNTS, False, 3)
+    clients.run(0.3, drain=True)
+    daemon.kill()
+    daemon.start()
+    daemon.wait()
+    clients.run(0.3, drain=True)
+    (folder / "db").mkdir()
+    wait_until(lambda: "the store is back" in _log(folder), "the return is told", 60)
+    clients.run(0.3, drain=True)
+    daemon.stop()
+    (folder / "state" / "ratelimit.sqlite3").symlink_to(folder / "db" / "r.sqlite3")
+    assert daemon.stored() == clients.answered
+    assert clients.slowest_s < 1
+
+
+def test_it_listens_soon_after_a_crash_with_many_records(folder: Path) -> None:
+    """Its time is printed, not judged; what is replayed is."""
+    records, batch = 200_000, 100
+    daemon = Daemon(folder)
+    journal = folder / "state" / "journal"
+    journal.mkdir(parents=True)
+    from ratelimitd.journal import Journal
+
+    written = Journal(journal, "5e6f", "never")
+    written.begin(1)
+    expiry = int(time.time()) + 86_400 * 365
+    for i in range(0, records, batch):
+        keys = [f"user{(i + j) % 5000}@example.com" for j in range(batch)]
+        written.write([f"Ri{i}.{key}\0r@x\0001\0default\0{expiry}\0{key}\n" for key in keys])
+    written.close()
+    began = time.monotonic()
+    daemon.start()
+    daemon.wait()
+    print(f"{records} records: it listens after {time.monotonic() - began:.2f} s")
+    daemon.stop()
+    assert set(daemon.stored().values()) == {records // 5000}
