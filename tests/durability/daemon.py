@@ -101,6 +101,7 @@ class Clients:
         self._connections = connections
         self._accounts = accounts
         self._resend = resend
+        self._seed = seed
         self._random = random.Random(seed)
         self._asked = 0
         self._open: dict[int, tuple[str, bytes]] = {}  # by connection: the account and request not answered yet
@@ -138,7 +139,7 @@ class Clients:
         account = f"user{self._random.randrange(self._accounts)}@example.com"
         text = (
             f"request=smtpd_access_policy\nprotocol_state=RCPT\nsasl_username={account}\n"
-            f"instance={self._asked:x}.1\nrecipient=rcpt{self._asked}@example.net\nrecipient_count=0\n\n"
+            f"instance={self._asked:x}.{self._seed:x}\nrecipient=rcpt{self._asked}@example.net\nrecipient_count=0\n\n"
         )
         return account, text.encode()
 

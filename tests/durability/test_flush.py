@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,13 +32,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., Node]]:
+def make(tmp_path: Path, clock: Clock) -> Callable[..., Node]:
     """Runs of the daemon on one state directory."""
 
     def make(*limits: Limit) -> Node:
         return Node(tmp_path, limits or [make_limit()], clock)
 
-    yield make
+    return make
 
 
 async def _started(make: Callable[..., Node], *limits: Limit) -> Node:
@@ -314,7 +314,7 @@ async def test_a_lookup_that_a_flush_overtakes_counts_its_segment_once(make: Cal
         rows = await lookup(accounts)
         if not overtaken:
             overtaken = True
-            node.sync.loader.take_over = _nothing  # type: ignore[method-assign,assignment]
+            node.sync.loader.take_over = _nothing  # type: ignore[method-assign]
             assert await node.flush()
         return rows
 

@@ -1,4 +1,4 @@
-"""The store away under load: no reply waits for it, limits go on being enforced, and the totals are exact afterwards."""
+"""The store away under load: no reply waits for it, limits go on being enforced, totals are exact afterwards."""
 
 import contextlib
 import sqlite3
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ratelimitd.journal import Journal
 from tests.durability.daemon import Clients, Daemon
 from tests.instances.waiting import wait_until
 
@@ -79,8 +80,6 @@ def test_it_listens_soon_after_a_crash_with_many_records(folder: Path) -> None:
     daemon = Daemon(folder)
     journal = folder / "state" / "journal"
     journal.mkdir(parents=True)
-    from ratelimitd.journal import Journal
-
     written = Journal(journal, "5e6f", "never")
     written.begin(1)
     expiry = int(time.time()) + 86_400 * 365
