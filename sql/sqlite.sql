@@ -26,7 +26,7 @@ END;
 CREATE VIEW IF NOT EXISTS "view_ratelimit" AS
 SELECT *, datetime("expiry", 'unixepoch', 'localtime') AS "expirytime" FROM "ratelimit";
 
--- Which of its journal's segments each daemon has stored: this is what makes a flush exact.
+-- Which of its journal's segments each run of a daemon has stored: this is what makes a flush exact.
 CREATE TABLE IF NOT EXISTS "ratelimit_node" (
     "node"    TEXT    NOT NULL PRIMARY KEY,
     "segment" INTEGER NOT NULL,
