@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench.plot import draw
-from tests.bench.rows import Row, table
+from tests.bench.rows import Row, cells, table
 from tests.bench.sections import SECTIONS, SHORT, Bench, by_connections
 from tests.instances.components import ComponentMissing
 
@@ -49,7 +49,9 @@ def _measure(bench: Bench, names: list[str]) -> list[Row]:
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            rows += SECTIONS[name](bench)
+            for row in SECTIONS[name](bench):
+                rows.append(row)
+                print("   ", " ".join(filter(None, cells(row))), file=sys.stderr, flush=True)
         except ComponentMissing as error:
             print(f"{name}: left out: {error}", file=sys.stderr)
     return rows

@@ -210,7 +210,7 @@ def start(bench: Bench) -> Iterator[Row]:
     for folder in (few, many):
         with bench.ours(setup, accounts=0, folder=folder):
             pass
-    with contextlib.closing(sqlite3.connect(many / "state" / "ratelimit.sqlite3")) as database, database:
+    with contextlib.closing(sqlite3.connect(many / "ratelimit.sqlite3")) as database, database:
         insert = "INSERT INTO ratelimit (sender, limit_name, quota, configured, used, expiry)"
         rows = ((f"user{i}@d{i % 97}.example.com",) for i in range(MILLION))
         database.executemany(f"{insert} VALUES (?, 'account', 9, 9, 1, 4000000000)", rows)
