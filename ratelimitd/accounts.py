@@ -221,11 +221,11 @@ class Accounts:
             if counter is not None:
                 found[account] = counter
             elif account in rows:
-                found[account] = Table(table.limit).accept(account.key, rows[account], 0, now)
+                found[account] = table.apart(account.key, rows[account], now)
         return found
 
     def _unknown(self, table: Table, key: str) -> Counter:
-        return Table(table.limit).assume(key, int(self._clock()))
+        return table.apart(key, None, int(self._clock()))
 
 
 def source(counter: Counter) -> str:

@@ -5,20 +5,22 @@ requests for one mail transaction"). Postfix asks once per recipient and restric
 failure; recipient_count is 0 at RCPT and the accepted recipients at DATA and END-OF-MESSAGE.
 """
 
+from msgspec import Struct, field
+
 MAX_REMEMBERED = 1000
 """Recipients of one transaction whose answers are kept, the latest: Postfix's own smtpd_recipient_limit is 1,000, and
 it asks all questions about one recipient together."""
 
 
-class Transaction:
-    """One instance: the recipients charged at RCPT and the answers they got, and how many were charged in all."""
+class Transaction(Struct, eq=False, gc=False):
+    """One instance: the recipients charged at RCPT and the answers they got, and how many were charged in all.
 
-    __slots__ = ("charged", "message_admitted", "recipients")
+    The garbage collector does not walk these (gc=False): there are many, and they hold nothing but texts.
+    """
 
-    def __init__(self) -> None:
-        self.charged = 0
-        self.message_admitted = True
-        self.recipients: dict[str, bool] = {}
+    charged: int = 0
+    message_admitted: bool = True
+    recipients: dict[str, bool] = field(default_factory=dict)
 
     def due_for_message(self, recipient_count: int) -> int:
         """Recipients to charge at DATA and END-OF-MESSAGE: those beyond what was charged."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from itertools import islice
 
+from msgspec import Struct
+
 from ratelimitd.limits import Limit
 from ratelimitd.rows import Delta, Row
 
@@ -23,22 +25,25 @@ class Knowledge(IntEnum):
     STORED = 2  # the stored count, and what was charged since
 
 
-class Counter:
-    """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet."""
+class Counter(Struct, eq=False, gc=False):
+    """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
 
-    __slots__ = ("expiry", "granted", "is_new", "key", "knowledge", "notice_at", "persist", "quota", "table", "used")
+    The garbage collector does not walk these (gc=False): there may be a million, and their table lives for ever.
+    """
 
-    def __init__(self, table: "Table", key: str, expiry: int, quota: int, used: int = 0) -> None:
-        self.table = table
-        self.key = key
-        self.expiry = expiry
-        self.quota = quota
-        self.used = used
-        self.persist = False
-        self.granted = False  # the quota is an administrator's, for this window only
-        self.is_new = False  # no row of it is known: its first charge is the account's INSERT
-        self.knowledge = Knowledge.STORED
-        self.notice_at = table.notice_from  # the use at which Policy.look is to be called
+    table: "Table"
+    key: str
+    expiry: int
+    quota: int
+    used: int = 0
+    persist: bool = False
+    granted: bool = False  # the quota is an administrator's, for this window only
+    is_new: bool = False  # no row of it is known: its first charge is the account's INSERT
+    knowledge: Knowledge = Knowledge.STORED
+    notice_at: int = 0  # the use at which Policy.look is to be called
+
+    def __post_init__(self) -> None:
+        self.notice_at = self.table.notice_from
 
 
 class Table:
@@ -104,6 +109,13 @@ class Table:
             counter.notice_at = self.notice_from
         counter.persist = row is not None and row.persist
         counter.granted = not counter.persist and counter.quota != configured
+        return counter
+
+    def apart(self, key: str, row: Row | None, now: int) -> Counter:
+        """The counter that would be kept for the account, kept nowhere: for those who only want to know."""
+        other = Table(self.limit)
+        counter = other.assume(key, now) if row is None else other.accept(key, row, 0, now)
+        counter.table = self  # else the two hold each other, and the garbage collector does not see it
         return counter
 
     def drop_ended(self, keys: Iterable[str], now: int, pending: "Pending") -> None:

@@ -1,0 +1,46 @@
+"""Accounts and transactions, of which there may be a million, are not the garbage collector's business."""
+
+import gc
+import weakref
+
+from ratelimitd.charges import Charges
+from ratelimitd.counters import Counter, Table
+from tests.core.build import NOON, limit, row
+
+
+class Watched(Table):
+    """A table whose end can be seen."""
+
+
+def test_the_collector_walks_no_accounts() -> None:
+    table = Table(limit(50))
+    counter = table.assume("alice", NOON)
+    assert not gc.is_tracked(counter)
+    assert not gc.is_tracked(table.counters)
+
+
+def test_the_collector_walks_no_transactions() -> None:
+    transaction = Charges().begin("1.a")
+    transaction.charge_recipient("bob@example.org", True)
+    assert not gc.is_tracked(transaction)
+    assert not gc.is_tracked(transaction.recipients)
+
+
+def test_counters_are_told_apart_by_identity() -> None:
+    table = Table(limit(50))
+    assert len({Counter(table, "alice", NOON, 50), Counter(table, "alice", NOON, 50)}) == 2
+
+
+def test_a_counter_that_is_kept_nowhere_leaves_nothing_behind() -> None:
+    table = Watched(limit(50))
+    for stored in (None, row("alice", used=7)):
+        counter = table.apart("alice", stored, NOON)
+        assert counter.used == (7 if stored else 0)
+    assert table.counters == {}
+    end = weakref.ref(table)
+    gc.disable()
+    try:
+        del table, counter
+        assert end() is None
+    finally:
+        gc.enable()
