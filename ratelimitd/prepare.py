@@ -1,5 +1,6 @@
 """Before the loop runs: what only root may do, and what a service manager hands over; then be root no more."""
 
+import importlib
 import os
 import socket
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from ratelimitd.config import Configuration
 from ratelimitd.listeners import open_listener
 from ratelimitd.logs import Log
 from ratelimitd.state import StateDir
+from ratelimitd.stores import schema
 from ratelimitd.systemd import take_sockets
 
 
@@ -39,14 +41,21 @@ def prepare(config: Configuration, state: StateDir) -> Sockets:
     identity = privileges.find(settings.user, settings.group)
     if identity is not None:
         sockets.open(config)
-        state.create()
+        state.acquire()
     if settings.pid_file:
         pidfile.write(config.path(settings.pid_file))
     if identity is not None:
         log_file = [config.path(settings.log.file)] if settings.log.file else []
+        _load_what_is_loaded_late(settings.store.backend)
         privileges.hand_over([state.path, *log_file], identity)
         privileges.become(identity)
     return sockets
+
+
+def _load_what_is_loaded_late(backend: str) -> None:
+    """The user need not be able to read Python's own files."""
+    importlib.import_module("encodings.idna")  # for names of hosts
+    schema(backend)
 
 
 def warn(config: Configuration, log: Log) -> None:

@@ -62,6 +62,7 @@ def hand_over(paths: Iterable[Path], identity: Identity) -> None:
     """Give what root made there (files, and folders with all in them) to the user. Raises StartError.
 
     The user may have prepared the place: symbolic links are not followed, files with a second name are left alone.
+    Sockets that root's run left are removed: nobody listens on them, and the user could not see that.
     """
     for path in paths:
         try:
@@ -69,7 +70,8 @@ def hand_over(paths: Iterable[Path], identity: Identity) -> None:
             if path.is_dir() and not path.is_symlink():
                 for folder, _, files, fd in os.fwalk(path, follow_symlinks=False):
                     for name in files:
-                        _give(Path(name), identity, fd)
+                        if not _removed_socket(name, fd):
+                            _give(Path(name), identity, fd)
                     _give(Path(folder), identity)
         except OSError as error:
             raise StartError(
@@ -77,10 +79,18 @@ def hand_over(paths: Iterable[Path], identity: Identity) -> None:
             ) from error
 
 
+def _removed_socket(name: str, folder: int) -> bool:
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    stale = stat.S_ISSOCK(status.st_mode) and status.st_uid == 0
+    if stale:
+        os.unlink(name, dir_fd=folder)
+    return stale
+
+
 def _give(path: Path, identity: Identity, folder: int | None = None) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:  # a link or a socket: nothing that root's run left for the user
+    except OSError:  # a link, or nothing
         return
     try:
         status = os.fstat(fd)

@@ -15,17 +15,12 @@ class StateDir:
         self.path = path
         self._lock = -1
 
-    def create(self) -> None:
-        """Create the folder if need be."""
-        try:
-            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartError(f"state_dir: {self.path}: {error.strerror}; it must be writable") from error
-
     def acquire(self) -> None:
         """Create the folder if need be, and lock it for as long as this process lives."""
-        self.create()
+        if self._lock >= 0:
+            return
         try:
+            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise StartError(f"state_dir: {self.path}: {error.strerror}; it must be writable") from error

@@ -6,6 +6,7 @@ asked can be asked again.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -113,6 +114,7 @@ class Names(NamedTuple):
         return re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
 
 
+@cache
 def schema(backend: str) -> str:
     """The text of sql/BACKEND.sql, from the installed package or the checkout."""
     for folder in (files("ratelimitd") / "sql", Path(__file__).parents[2] / "sql"):
