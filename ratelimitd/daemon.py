@@ -85,6 +85,7 @@ class Daemon:
             Charges(settings.server.max_transactions, settings.server.max_remembered_recipients),
             count_rejected=settings.count_rejected,
             failure_reply=config.failure_action.fixed,
+            strict_below=settings.store.strict_below if settings.store.backend == "mysql" else 0.0,
         )
         self.keywatch = KeyWatch(self.policy, self.log)
         self.store = open_store(config)
@@ -173,6 +174,7 @@ class Daemon:
             self.log,
             bounds,
             default_domain=settings.keys.default_domain,
+            hurry=self.sync.hurry,
         )
         control_mode = int(settings.control.mode, 8)
         control_listener = open_control(self.config.control_socket, control_mode)

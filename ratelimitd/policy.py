@@ -50,7 +50,11 @@ class Verdict:
 
 
 class Policy:
-    """All limits, the counts and the memo; `keys`, then `missing`, then `decide`."""
+    """All limits, the counts and the memo; `keys`, then `missing`, then `decide`.
+
+    `urgent` is set by a charge that leaves less than the share `strict_below` of a quota: what other nodes charged for
+    the account is to be known at once. Whoever obeys it clears it.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Policy:
         *,
         count_rejected: bool = True,
         failure_reply: bytes = DUNNO,
+        strict_below: float = 0.0,
     ) -> None:
         self.tables = list(tables)
         self.pending = pending
@@ -68,6 +73,8 @@ class Policy:
         self.failure_reply = failure_reply
         self.look: Callable[[Counter, bool], None] = _look_away  # called where a counter's notice_at is reached
         self.tally = Tally()
+        self.strict_below = strict_below
+        self.urgent = False
 
     def keys(self, request: Request) -> Keys:
         """Which limits apply, and the key under each; empty: DUNNO, nothing to count."""
@@ -151,6 +158,8 @@ class Policy:
                 counter.is_new = False
                 if counter.used >= counter.notice_at:
                     self.look(counter, False)
+            if self.strict_below and not self.urgent:
+                self.urgent = any(self._runs_out(counter, charged) for counter in counters)
             instance = _bounded(request.essentials.instance)
             record = self._remember(instance, recipient, charged, refused, counters, transaction)
         decisions = deciding.table.decisions
@@ -178,6 +187,11 @@ class Policy:
         kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
         accounts = "".join([counter.table.window(counter.expiry) + counter.key for counter in counters])
         return f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}\n"
+
+    def _runs_out(self, counter: Counter, charged: int) -> bool:
+        """Whether little is left after a charge; what was used up before it is refused here whatever others charge."""
+        left = counter.quota - counter.used
+        return -charged < left < counter.quota * self.strict_below + 1
 
     def _refusal(self, counter: Counter) -> bytes:
         if counter.notice_at < NEVER:

@@ -69,6 +69,7 @@ class Pump:
         bounds: Bounds,
         *,
         default_domain: str = "",
+        hurry: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
@@ -78,6 +79,7 @@ class Pump:
         self.parked_some = trio.Event()
         self._journal = journal
         self._log = log
+        self._hurry = hurry
         self._clock = clock
         self._selector = self.connections.selector
         self._more: list[Connection] = []
@@ -205,6 +207,9 @@ class Pump:
             if verdict.status:
                 log.decision(verdict)
         log.uncork()
+        if self.policy.urgent:
+            self.policy.urgent = False
+            self._hurry()
 
     def _send(self, connection: Connection, data: bytes) -> None:
         if connection.closed:

@@ -18,6 +18,8 @@ from ratelimitd.state import StateDir
 from ratelimitd.stores import Store
 
 OPEN_TIMEOUT_S = 5.0
+HURRY_GAP_S = 0.1
+"""From one flush's end to the next in a hurry."""
 SWEEP_INTERVAL_S = 60.0
 MEMO_AGE_S = 1800.0
 """A transaction that nobody asked about for twice this long is forgotten."""
@@ -48,6 +50,7 @@ class Sync:
         self._max_accounts = max_accounts
         self.evicted = 0
         self._clock = clock
+        self._hurried = trio.Event()
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
 
     async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
@@ -89,7 +92,7 @@ class Sync:
         """The periodic task: flush, take over changes, forget what ended."""
         refreshed = swept = aged = trio.current_time()
         while True:
-            await trio.sleep(flush_interval_s)
+            await self._until_due(flush_interval_s)
             await self.flush()
             await self._evict()
             now = trio.current_time()
@@ -102,6 +105,19 @@ class Sync:
             if now - aged >= MEMO_AGE_S:
                 aged = now
                 self._policy.charges.age()
+
+    def hurry(self) -> None:
+        """Flush soon: little is left of a quota, and other nodes charge it too."""
+        if self.link.up:
+            self._hurried.set()
+
+    async def _until_due(self, flush_interval_s: float) -> None:
+        """Until the interval is over; where there is hurry, no longer than it takes that a flood is not all flushes."""
+        began = trio.current_time()
+        with trio.move_on_after(flush_interval_s):
+            await self._hurried.wait()
+        await trio.sleep_until(began + min(HURRY_GAP_S, flush_interval_s))
+        self._hurried = trio.Event()
 
     async def flush(self) -> bool:
         """Store what is not stored yet; whether nothing is left of it. Never raises."""

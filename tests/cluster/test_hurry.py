@@ -1,0 +1,112 @@
+"""The flush that does not wait for its interval."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+
+from ratelimitd.errors import StoreError
+from ratelimitd.journal import Journal
+from ratelimitd.logs import Log
+from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.state import StateDir
+from ratelimitd.stores import Changes, Flushed
+from ratelimitd.sync import HURRY_GAP_S, Sync
+from tests.core.build import limit, policy, rcpt
+
+PATIENT_S = 30.0
+
+
+class Counting:
+    """A store that only counts its flushes, and fails them when told to."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.flushed_at: list[float] = []
+        self.away = False
+
+    async def open(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+        return []
+
+    async def recorded(self, node: str) -> int:
+        return 0
+
+    async def changes(self, cursor: str) -> Changes:
+        return Changes([], "")
+
+    async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
+        self.flushed_at.append(trio.current_time())
+        if self.away:
+            raise StoreError("away")
+        return Flushed([], [])
+
+
+class Made:
+    """A Sync over a Counting store, with a charge to store whenever one is wanted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Counting()
+        self.policy = policy(limit(1000))
+        state = StateDir(folder)
+        (folder / "journal").mkdir()
+        log = Log([], "postfix-policyd", "info")
+        self.sync = Sync(self.store, self.policy, Journal(folder / "journal", "node"), state, log)
+        self._charged = 0
+
+    def charge(self) -> None:
+        self._charged += 1
+        rcpt(self.policy, f"r{self._charged}@example.org")
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> AsyncIterator[Made]:
+    """It runs, with an interval that no test waits for."""
+    made = Made(tmp_path)
+    await made.sync.begin(0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.sync.keep, 3600.0, 3600.0)
+        yield made
+        nursery.cancel_scope.cancel()
+    await made.sync.finish()
+
+
+async def until(flushes: int, made: Made) -> None:
+    with trio.fail_after(PATIENT_S):
+        while len(made.store.flushed_at) < flushes:
+            made.charge()
+            made.sync.hurry()
+            await trio.sleep(0.005)
+
+
+async def test_hurry_flushes_long_before_the_interval_is_over(made: Made) -> None:
+    await until(1, made)
+
+
+async def test_a_flood_of_hurry_is_not_a_flood_of_flushes(made: Made) -> None:
+    await until(6, made)
+    times = made.store.flushed_at
+    assert all(later - earlier >= HURRY_GAP_S for earlier, later in pairwise(times))
+
+
+async def test_there_is_no_hurry_towards_a_store_that_is_away(made: Made) -> None:
+    made.store.away = True
+    await until(1, made)
+    with trio.fail_after(PATIENT_S):
+        while made.sync.link.up:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    await trio.sleep(HURRY_GAP_S * 3)  # what was in a hurry before it was known to be away
+    before = len(made.store.flushed_at)
+    for _ in range(10):
+        made.charge()
+        made.sync.hurry()
+        await trio.sleep(HURRY_GAP_S / 4)
+    assert len(made.store.flushed_at) == before
