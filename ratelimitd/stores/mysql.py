@@ -131,7 +131,8 @@ class MySQLStore:
             rejected += await self._store(session, chunk)
         record = "UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP"
         await session.run(self._sql(f"{record} WHERE `node` = %s"), (segment, node))
-        rows = await self._lookup(session, [Account(delta.limit, delta.key) for delta in deltas])
+        refused = {delta for delta, _ in rejected}
+        rows = await self._lookup(session, [Account(d.limit, d.key) for d in deltas if d not in refused])
         committing.set()
         await session.commit()
         return Flushed(rows, rejected)
