@@ -10,7 +10,7 @@ import trio
 from ratelimitd.errors import StoreError
 from ratelimitd.journal import Journal
 from ratelimitd.logs import Log
-from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.state import StateDir
 from ratelimitd.stores import Changes, Flushed
 from ratelimitd.sync import HURRY_GAP_S, Sync
@@ -35,6 +35,12 @@ class Counting:
         await trio.lowlevel.checkpoint()
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+        return []
+
+    async def grant(self, grant: Grant, now: int) -> list[Row]:
+        return []
+
+    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
         return []
 
     async def recorded(self, node: str) -> int:
@@ -71,12 +77,12 @@ class Made:
 async def made(tmp_path: Path) -> AsyncIterator[Made]:
     """It runs, with an interval that no test waits for."""
     made = Made(tmp_path)
-    await made.sync.begin(0)
+    await made.sync.begin(0, [])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(made.sync.keep, 3600.0, 3600.0)
         yield made
         nursery.cancel_scope.cancel()
-    await made.sync.finish()
+    await made.sync.finish(PATIENT_S)
 
 
 async def until(flushes: int, made: Made) -> None:
