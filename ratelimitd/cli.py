@@ -7,6 +7,7 @@ from pathlib import Path
 from ratelimitd import __version__, config, daemon
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.inforce import in_force
+from ratelimitd.logs import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
 EXIT_WRONG = 2
@@ -36,6 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             daemon.run(read)
     except RatelimitdError as error:
-        print(f"ratelimitd: {error}", file=sys.stderr)
+        print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
         return EXIT_WRONG
     return 0

@@ -1,6 +1,8 @@
 """The daemon: everything put together, in one nursery that lives as long as it does."""
 
+import errno
 import gc
+import os
 import secrets
 import signal
 import socket
@@ -23,7 +25,7 @@ from ratelimitd.descriptors import connections_for
 from ratelimitd.errors import StartError
 from ratelimitd.journal import Journal
 from ratelimitd.keywatch import KeyWatch
-from ratelimitd.listeners import describe, open_control
+from ratelimitd.listeners import close_all, describe, open_control
 from ratelimitd.logs import Log
 from ratelimitd.notify import Notifier
 from ratelimitd.policy import Policy
@@ -41,7 +43,8 @@ from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync import Sync
 from ratelimitd.systemd import keep_watchdog
 
-SIGNALS = (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
 def open_log(config: Configuration) -> Log:
@@ -149,16 +152,21 @@ class Daemon:
         server = settings.server
         connections = connections_for(server.max_connections)
         self._open()
-        await self._recover()
-        if connections < server.max_connections:
-            self.log.warning(
-                "file descriptors (ulimit -n, LimitNOFILE) do not suffice for server.max_connections",
-                max_connections=server.max_connections,
-                in_force=connections,
-            )
-        warn(self.config, self.log)
-        await self.notifier.begin()
-        self.sockets.open(self.config)
+        try:
+            await self._recover()
+            if connections < server.max_connections:
+                self.log.warning(
+                    "file descriptors (ulimit -n, LimitNOFILE) do not suffice for server.max_connections",
+                    max_connections=server.max_connections,
+                    in_force=connections,
+                )
+            warn(self.config, self.log)
+            await self.notifier.begin()
+            self.sockets.open(self.config)
+        except StartError:
+            self.journal.close()
+            await self.store.close()
+            raise
         listeners = self.sockets.policy
         bounds = Bounds(
             self.config.allow,
@@ -210,6 +218,8 @@ class Daemon:
             folder.mkdir(mode=0o750, exist_ok=True)
         except OSError as error:
             raise StartError(f"state_dir: {folder}: {error.strerror}; it must be writable") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StartError(f"state_dir: {folder}: {os.strerror(errno.EACCES)}; it must be writable")
         return Journal(folder, secrets.token_hex(16), self.config.settings.journal_sync)
 
     async def _recover(self) -> None:
@@ -229,11 +239,16 @@ class Daemon:
                     await self.write_dump()
             elif number == signal.SIGHUP:
                 systemd.reloading()
-                self.log.reopen()
-                self.log.info("log files are opened anew")
+                failures = self.log.reopen()
+                for failure in failures:
+                    self.log.error("a log file cannot be opened anew; the old one is written on", reason=failure)
+                if not failures:
+                    self.log.info("log files are opened anew")
                 systemd.ready(self._status())
             else:
                 systemd.stopping()
+                for again in STOPPING:  # to be told twice, or in a storm of them, is no worse
+                    signal.signal(again, signal.SIG_IGN)
                 self.log.info("stopping", signal=signal.Signals(number).name)
                 self.pump.shut_down()
                 nursery.start_soon(self._stop_by_deadline)
@@ -298,5 +313,8 @@ def run(config: Configuration) -> None:
     gc.freeze()
     gc.set_threshold(5_000, 10, 1_000_000)
     daemon = Daemon(config)
-    daemon.sockets = prepare(config, daemon.state)
-    trio.run(daemon.run, strict_exception_groups=True)
+    try:
+        prepare(config, daemon.state, daemon.sockets)
+        trio.run(daemon.run, strict_exception_groups=True)
+    finally:
+        close_all(daemon.sockets.policy)

@@ -29,7 +29,7 @@ def parse_address(text: str) -> Address:
     """An address of `server.listen`; raises ValueError."""
     if text.startswith("unix:"):
         path = Path(text.removeprefix("unix:"))
-        if not path.is_absolute() or len(os.fsencode(path)) > 107:  # sun_path of unix(7)
+        if not path.is_absolute() or len(os.fsencode(path)) > 107 or "\0" in text:  # sun_path of unix(7)
             raise ValueError(text)
         return path
     match = _TCP.fullmatch(text)
@@ -53,6 +53,18 @@ def open_control(path: Path, mode: int) -> socket.socket:
         return open_listener(f"unix:{path}", mode, setting="control.socket")
     except ValueError as error:
         raise StartError(f"control.socket: {path}: a unix socket's path has at most 107 bytes") from error
+
+
+def open_listeners(texts: Sequence[str], unix_mode: int, unix_group: str) -> list[socket.socket]:
+    """Listening sockets for all addresses, or none of them. Raises StartError as open_listener."""
+    opened: list[socket.socket] = []
+    try:
+        for text in texts:
+            opened.append(open_listener(text, unix_mode, unix_group))  # noqa: PERF401 those opened before a failure are closed
+    except BaseException:
+        close_all(opened)
+        raise
+    return opened
 
 
 def open_listener(
@@ -90,6 +102,7 @@ def _open_tcp(host: str, port: int) -> socket.socket:
 
 
 def _open_unix(path: Path, mode: int, group: str) -> socket.socket:
+    group_id = _group_id(group) if group else -1
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -98,13 +111,12 @@ def _open_unix(path: Path, mode: int, group: str) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
-        if group:
-            os.chown(path, -1, _group_id(group))
+        os.chown(path, -1, group_id)
         os.chmod(path, mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:
-        listener.close()
+        close_all([listener])
         raise
     return listener
 

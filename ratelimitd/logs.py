@@ -160,10 +160,15 @@ class Log:
         """Lines that no reader took."""
         return sum(sink.dropped for sink in self.sinks)
 
-    def reopen(self) -> None:
-        """Begin the sinks anew: the file was rotated."""
+    def reopen(self) -> list[str]:
+        """Begin the sinks anew: the file was rotated. What could not be, and why; the old one is kept then."""
+        failures: list[str] = []
         for sink in self.sinks:
-            sink.reopen()
+            try:
+                sink.reopen()
+            except OSError as error:
+                failures.append(str(error))
+        return failures
 
     async def drain(self) -> None:
         """Deliver the sinks' backlogs; runs as long as the daemon."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ratelimitd import pidfile, privileges
 from ratelimitd.config import Configuration
-from ratelimitd.listeners import open_listener
+from ratelimitd.listeners import open_listener, open_listeners
 from ratelimitd.logs import Log
 from ratelimitd.state import StateDir
 from ratelimitd.stores import schema
@@ -25,19 +25,18 @@ class Sockets:
         """Open what is not open yet. Raises StartError."""
         server, metrics = config.settings.server, config.settings.metrics
         if not self.policy:
-            mode = int(server.unix_mode, 8)
-            self.policy = [open_listener(text, mode, server.unix_group) for text in server.listen]
+            self.policy = open_listeners(server.listen, int(server.unix_mode, 8), server.unix_group)
         if metrics.listen and self.metrics is None:
             self.metrics = open_listener(metrics.listen, setting="metrics.listen")
 
 
-def prepare(config: Configuration, state: StateDir) -> Sockets:
+def prepare(config: Configuration, state: StateDir, sockets: Sockets) -> None:
     """Take the sockets of a service manager; as root with a `user` set, open the others and become that user.
 
     Call it before trio runs and with everything imported. Raises StartError.
     """
     settings = config.settings
-    sockets = Sockets(take_sockets())
+    sockets.policy = take_sockets()
     identity = privileges.find(settings.user, settings.group)
     if identity is not None:
         sockets.open(config)
@@ -49,7 +48,6 @@ def prepare(config: Configuration, state: StateDir) -> Sockets:
         _load_what_is_loaded_late(settings.store.backend)
         privileges.hand_over([state.path, *log_file], identity)
         privileges.become(identity)
-    return sockets
 
 
 def _load_what_is_loaded_late(backend: str) -> None:

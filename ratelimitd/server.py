@@ -103,12 +103,12 @@ class Pump:
             else:
                 await trio.lowlevel.wait_readable(descriptor)
             served = 0
-            while served < TURN and (ready := selector.select(0)):
-                for start in range(0, len(ready), BATCH):
+            while served < TURN and ((ready := selector.select(0)) or self._more):
+                for start in range(0, max(1, len(ready)), BATCH):
                     if start:
                         await trio.lowlevel.checkpoint()
                     self._pass(ready[start : start + BATCH])
-                served += len(ready)
+                served += max(1, len(ready))
 
     def _pass(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
         began = time.perf_counter()

@@ -11,6 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -55,7 +56,7 @@ class Sink(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Begin anew: the file was rotated, the socket replaced."""
+        """Begin anew: the file was rotated, the socket replaced. Raises OSError, with nothing changed."""
         ...
 
     def close(self) -> None:
@@ -125,7 +126,8 @@ class SyslogSink:
                 if self._socket is None and not self._connect():
                     await trio.sleep(RETRY_S)
                 elif self._socket is not None and not self._send_backlog():
-                    await trio.lowlevel.wait_writable(self._socket)
+                    with suppress(trio.ClosedResourceError):  # reopened meanwhile
+                        await trio.lowlevel.wait_writable(self._socket)
 
     def _send_backlog(self) -> bool:
         while self._backlog:
@@ -196,11 +198,8 @@ class FileSink:
         """Nothing: a file has no backlog."""
 
     def reopen(self) -> None:
-        """Write to the file that has the name now (logrotate has moved the old one); keep the old one on failure."""
-        try:
-            fresh = self._open()
-        except OSError:
-            return
+        """Write to the file that has the name now: logrotate has moved the old one."""
+        fresh = self._open()
         os.close(self._fd)
         self._fd = fresh
 
