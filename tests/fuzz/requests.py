@@ -1,0 +1,107 @@
+"""What the request reader, the decision, the journal's record and the log line must be, whatever a client sends."""
+
+import re
+
+from ratelimitd.counters import Counter
+from ratelimitd.errors import RequestTooLong
+from ratelimitd.logs import json_fields, policyd_line
+from ratelimitd.policy import Policy
+from ratelimitd.request import Request, RequestReader
+from tests.core.build import NOON, limit, policy
+
+MAX_BYTES = 600
+MIN_QUOTA = 3
+
+_REPLY = re.compile(rb"action=(DUNNO|450 4\.7\.1 [ -~]{1,200})\n\n")
+_LINE = re.compile(
+    r"[^,]*: client=[^,]*\[[^,]*\], sasl_method=[^,]*, sasl_username=[^,]*, "
+    r"recipient_count=[0-9]+, curr_count=[0-9]+/[0-9]+, status=(INSERT|UPDATE|OVER_QUOTA), limit=(email|domain)"
+)
+_KINDS = "RrDd"
+
+
+def check(data: bytes) -> None:
+    """Read, decide and log the requests in these bytes; the first byte says how they are cut. Raises AssertionError."""
+    size, stream = (data[0] if data else 0) + 1, data[1:]
+    expected, ends_badly = _model(stream)
+    given, too_long = _read(stream, size)
+    assert (given, too_long) == (expected, ends_badly)
+    asked = policy(limit(MIN_QUOTA, name="email"), limit(2 * MIN_QUOTA, name="domain", key="domain"))
+    for text in given:
+        _decide(asked, Request(text, "example.com"))
+    used = {counter: counter.used for table in asked.tables for counter in table.counters.values() if counter.used}
+    assert used == asked.pending.open.deltas
+
+
+def _model(stream: bytes) -> tuple[list[str], bool]:
+    """The requests' texts, as the protocol's description has them, and whether one is too long."""
+    texts: list[str] = []
+    while stream:
+        if stream.startswith(b"\n"):
+            texts.append("\n")
+            stream = stream[1:]
+            continue
+        whole, end, rest = stream.partition(b"\n\n")
+        if len(whole if end else whole.removesuffix(b"\n")) > MAX_BYTES:
+            return texts, True
+        if not end:
+            break
+        texts.append(whole.decode("utf-8", "backslashreplace").replace("\0", "\\0") + "\n")
+        stream = rest
+    return texts, False
+
+
+def _read(stream: bytes, size: int) -> tuple[list[str], bool]:
+    texts: list[str] = []
+    reader = RequestReader(MAX_BYTES)
+    for start in range(0, len(stream), size):
+        reader.receive(stream[start : start + size])
+        try:
+            while (request := reader.next()) is not None:
+                text = request._text.removesuffix("\n") if request._text.endswith("\n\n") else request._text
+                _check_attributes(request, text)
+                texts.append(text)
+        except RequestTooLong:
+            return texts, True
+    return texts, False
+
+
+def _check_attributes(request: Request, text: str) -> None:
+    """Lines end at LF alone, names at the first "=", and the first of a name counts."""
+    expected: dict[str, str] = {}
+    for line in text.split("\n"):
+        name, equals, value = line.partition("=")
+        if equals:
+            expected.setdefault(name, value)
+    assert request.attributes == expected
+    for name in ("request", "protocol_state", "sasl_username", "instance", "helo_name"):
+        assert request[name] == expected.get(name, "")
+
+
+def _decide(asked: Policy, request: Request) -> None:
+    keys = asked.keys(request)
+    for table, key in asked.missing(keys, NOON):
+        assert len(key.encode()) <= 255
+        table.accept(key, None, 0, NOON)
+    verdict = asked.decide(request, keys, NOON)
+    assert verdict is not None
+    assert _REPLY.fullmatch(verdict.reply)
+    assert bool(verdict.record) == bool(verdict.charged)
+    if verdict.record:
+        _check_record(verdict.record, verdict.charged, [table.counters[key] for table, key in keys])
+    if verdict.status:
+        line = policyd_line(verdict, True)
+        assert line.isprintable()
+        assert _LINE.fullmatch(line), line
+        assert all(isinstance(value, str | int) for value in json_fields(verdict).values())
+
+
+def _check_record(record: str, charged: int, counters: list[Counter]) -> None:
+    """One line, whose fields are what was charged: nothing that a client says is another field."""
+    assert record.endswith("\n")
+    assert record.count("\n") == 1
+    head, _, recipients, *accounts = record[:-1].split("\0")
+    assert head[0] in _KINDS
+    assert int(recipients) == charged
+    names = [(counter.table.limit.name, str(counter.expiry), counter.key) for counter in counters]
+    assert list(zip(accounts[::3], accounts[1::3], accounts[2::3], strict=True)) == names

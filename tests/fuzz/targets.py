@@ -1,0 +1,20 @@
+"""The targets: what is fuzzed, by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.fuzz import commands, configurations, journals, requests
+
+CORPUS = Path(__file__).parent / "corpus"
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "request": requests.check,
+    "configuration": configurations.check,
+    "journal": journals.check,
+    "control": commands.check,
+}
+
+
+def corpus(target: str) -> list[bytes]:
+    """The files that a target begins with."""
+    return [file.read_bytes() for file in sorted((CORPUS / target).iterdir())]
