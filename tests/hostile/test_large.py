@@ -50,10 +50,9 @@ def test_what_is_too_long_is_closed_and_costs_less_than_a_mebibyte(start: Start,
 
 def test_what_is_just_not_too_long_is_answered(start: Start) -> None:
     daemon = start()
-    attributes = request().removesuffix(b"\n")
     with daemon.client() as client:
         for filling in (b"helo_name2=", b"a=\n" * 20_000 + b"z="):
-            data = attributes + filling
+            data = request().removesuffix(b"\n") + filling
             client.send(data + b"x" * (LIMIT - len(data)) + b"\n\n")
             assert client.reply() == "DUNNO"
         client.send(b"\n" * 3000)  # requests without attributes

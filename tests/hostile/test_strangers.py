@@ -1,0 +1,153 @@
+"""A second daemon, a stranger, a wrong uid, an administrator's words at the wrong door: refused, in one clear line."""
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.client import PolicyClient, request
+from tests.daemon.conftest import Start
+from tests.daemon.process import Ratelimitd, config
+from tests.hostile.figures import rss
+from tests.instances.ports import free_port
+
+WORDS = (
+    "printshm",
+    "status",
+    "reload",
+    "shutdown",
+    "STOP",
+    '{"verb":"reset","key":"alice@example.com"}',
+    "GET / HTTP/1.0\r",
+)
+
+AS_ANOTHER = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+client.settimeout(60)
+client.connect(sys.argv[1])
+try:
+    client.sendall(sys.stdin.buffer.read())
+    print(client.recv(1000))
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+def ask_as(user: str, path: Path) -> str:
+    """What a process of another user is answered on a unix socket."""
+    command = [sys.executable, "-I", "-c", AS_ANOTHER, str(path)]
+    result = subprocess.run(command, input=request(), capture_output=True, timeout=60, user=user, check=True, cwd="/")
+    return result.stdout.decode().strip()
+
+
+def test_a_second_daemon_on_the_same_state_is_refused(start: Start, folder: Path) -> None:
+    daemon = start()
+    second = Ratelimitd(folder, config())
+    process = second.spawn()
+    assert process.wait(60) == 2
+    [line] = second.output().splitlines()
+    assert line.startswith(f"ratelimitd: state_dir: {daemon.state}: ")
+    with daemon.client() as client:
+        assert client.ask() == "DUNNO"
+    assert daemon.stop() == 0
+
+
+def test_a_second_daemon_on_the_same_port_is_refused(start: Start, folder: Path) -> None:
+    daemon = start()
+    (folder / "second").mkdir()
+    second = Ratelimitd(folder / "second", config(server={"listen": daemon.listen}))
+    assert second.spawn().wait(60) == 2
+    [line] = second.output().splitlines()
+    assert line == f"ratelimitd: server.listen: {daemon.listen[0]}: already in use; is another ratelimitd running?"
+    assert daemon.stop() == 0
+
+
+def test_a_thousand_strangers_are_refused_in_a_few_lines(start: Start) -> None:
+    daemon = start(server={"allow": ["192.0.2.0/24"]})
+    for _ in range(1000):
+        with daemon.client() as client:
+            assert client.at_end()
+    assert daemon.stop() == 0
+    lines = [line for line in daemon.log() if line.startswith("refused a connection")]
+    assert len(lines) == 11
+    assert all(line.endswith("reason=not in server.allow") for line in lines[:10])
+    assert int(lines[-1].removeprefix("refused a connection: more_of_these=")) >= 990
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_wrong_uid_on_the_unix_socket_is_refused_and_named(start: Start, folder: Path) -> None:
+    path = folder / "socket"
+    server = {"listen": [f"unix:{path}"], "unix_mode": "0666", "unix_users": ["root", "daemon"]}
+    daemon = start(server=server)
+    nobody = pwd.getpwnam("nobody")
+    assert ask_as("nobody", path) in ("b''", "ConnectionResetError", "BrokenPipeError")
+    assert ask_as("daemon", path) == repr(b"action=DUNNO\n\n")
+    with PolicyClient(path) as client:
+        assert client.ask() == "DUNNO"
+    assert daemon.stop() == 0
+    refused = [line for line in daemon.log() if line.startswith("refused a connection")]
+    assert refused == [f"refused a connection: peer=uid {nobody.pw_uid}, reason=not in server.unix_users"]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_for_the_administrator_are_nothing_on_the_policy_port(start: Start, word: str) -> None:
+    daemon = start(limit=[{"quota": 1}])
+    with daemon.client() as client:
+        client.ask()
+        before = daemon.log()
+        for text in (f"{word}\n\n", f"{word}=1\n\n", f"request={word}\nsasl_username=alice@example.com\n\n"):
+            client.send(text.encode())
+            assert client.reply() == "DUNNO"
+        client.send(request(helo_name=word, sender=f"{word}@example.com", instance="1.word"))
+        assert client.reply().startswith("450 ")
+        assert len(daemon.log()) - len(before) == 1  # the last one alone is a request
+    assert daemon.stop() == 0
+    assert daemon.used() == {"alice@example.com": 2}
+
+
+def test_no_password_is_anywhere_it_can_be_read(folder: Path) -> None:
+    secret = "tell-nobody"
+    text = config(
+        store={"backend": "mysql", "host": f"127.0.0.1:{free_port()}", "password": secret, "timeout_s": 0.2},
+        notify=[
+            {"url": f"http://127.0.0.1:{free_port()}/", "secret": secret, "at": [1], "timeout_s": 0.2, "retries": 0}
+        ],
+        log={"level": "debug", "stderr": True},
+        limit=[{"quota": 1}],
+    )
+    daemon = Ratelimitd(folder, text)
+    try:
+        daemon.start()
+        process = Path(f"/proc/{daemon.process.pid}")
+        shown = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        with daemon.client() as client:
+            for _ in range(3):
+                client.ask()
+        daemon.dump()
+        assert daemon.stop() == 0
+        daemon.spawn("--check").wait(60)
+        shown += (
+            daemon.output().encode() + "\n".join(daemon.log()).encode() + (daemon.state / "cache.dump").read_bytes()
+        )
+        assert b"store" in shown
+        assert secret.encode() not in shown
+    finally:
+        daemon.kill()
+
+
+def test_the_dump_of_many_accounts_is_no_burden_on_memory(start: Start) -> None:
+    daemon = start(limit=[{"quota": "unlimited"}])
+    with daemon.client() as client:
+        client.send(b"".join(request(f"user{number}@example.com") for number in range(5000)))
+        for _ in range(5000):
+            client.reply()
+    daemon.dump()
+    before = rss(daemon.process.pid)
+    for _ in range(3):
+        assert len(daemon.dump()) == 5002
+    assert rss(daemon.process.pid) - before < 4 << 20
+    assert daemon.stop() == 0
