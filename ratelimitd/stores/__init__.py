@@ -17,6 +17,9 @@ from ratelimitd.rows import Account, Delta, Grant, Row
 MAX_USED = 4_294_967_295
 """The width of the column `used` (INT UNSIGNED): counts stop there."""
 
+RUNS_KEPT_DAYS = 62
+"""A run is forgotten so long after its last flush: what its journal may still hold is of windows that have ended."""
+
 COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "used", "updated", "expiry")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 

@@ -5,6 +5,7 @@ on the server has ended before the recorded segment is read; deltas are added, n
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from trio_mysql.constants import ER
 
 from ratelimitd.errors import NotStored, StoreError, StoreUnfit
 from ratelimitd.rows import Account, Delta, Grant, Row
-from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, keys_by_limit
+from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit
 from ratelimitd.stores.access import Access
 from ratelimitd.stores.layout import check
 from ratelimitd.stores.session import DatabaseError, Rows, Servers, Session
@@ -81,7 +82,13 @@ class MySQLStore:
 
     async def open(self) -> None:
         """Look at the tables, create them in a fresh database. Raises StoreUnfit for ones that will not do."""
-        await self._servers.attempt(lambda session: check(session, self._names))
+        await self._servers.attempt(self._open)
+
+    async def _open(self, session: Session) -> None:
+        await check(session, self._names)
+        forget = "DELETE FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
+        with suppress(StoreUnfit):  # an account that may not delete keeps a small row per run
+            await session.run(self._sql(forget), (RUNS_KEPT_DAYS,))
 
     async def close(self) -> None:
         """Disconnect."""

@@ -13,7 +13,7 @@ import trio
 
 from ratelimitd.errors import NotStored, StoreError
 from ratelimitd.rows import Account, Delta, Grant, Row
-from ratelimitd.stores import MAX_USED, Changes, Flushed, Names, keys_by_limit, schema
+from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, schema
 
 CHUNK = 250
 BUSY_TIMEOUT_S = 5.0
@@ -84,6 +84,8 @@ class SQLiteStore:
         # A segment of the journal is deleted once it is stored: then it must survive a power cut here.
         self._writer.execute("PRAGMA synchronous = FULL")
         self._writer.executescript(self._sql(schema("sqlite")))
+        forget = f"DELETE FROM \"ratelimit_node\" WHERE \"updated\" < datetime('now', '-{RUNS_KEPT_DAYS} days')"
+        self._writer.execute(self._sql(forget))
         self._reader = self._connect()
 
     def _connect(self) -> sqlite3.Connection:

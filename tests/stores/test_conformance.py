@@ -92,6 +92,16 @@ async def test_the_recorded_segment_never_falls(store: Store) -> None:
     assert await store.recorded("node") == 5
 
 
+async def test_a_run_is_forgotten_once_its_windows_have_all_ended(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice")], node="old")
+    await flush(store, [delta("alice")], node="new")
+    backend.sql("UPDATE ratelimit_node SET updated = '2020-01-02 03:04:05' WHERE node = 'old'")
+    again = backend.make()
+    await again.open()
+    assert (await again.recorded("old"), await again.recorded("new")) == (0, 1)
+    await again.close()
+
+
 async def test_nodes_are_recorded_apart_and_their_deltas_add_up(store: Store) -> None:
     await flush(store, [delta("alice", 1)], node="a", segment=3)
     await flush(store, [delta("alice", 2)], node="b", segment=1)
