@@ -1,0 +1,118 @@
+"""The init script, driven by the real start-stop-daemon."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require
+from tests.daemon.client import PolicyClient
+from tests.daemon.process import PROGRAM, Ratelimitd, config
+
+SCRIPT = Path(__file__).parents[2] / "contrib" / "init.d" / "ratelimitd"
+
+Run = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def daemon(folder: Path) -> Ratelimitd:
+    """A configuration; the daemon is the script's to start."""
+    require("start-stop-daemon")
+    return Ratelimitd(folder, config())
+
+
+@pytest.fixture
+def service(folder: Path, daemon: Ratelimitd) -> Iterator[Run]:
+    """`service("start")`: the script with this verb."""
+    values = {
+        "DAEMON": PROGRAM,
+        "CTL": PROGRAM.with_name("ratelimitctl"),
+        "CONFIG": daemon.file,
+        "PIDFILE": folder / "ratelimitd.pid",
+    }
+    (folder / "default").write_text("".join(f"{name}='{value}'\n" for name, value in values.items()))
+
+    def run(verb: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["/bin/sh", SCRIPT, verb],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=200,
+            env={**os.environ, "DEFAULTS": str(folder / "default")},
+        )
+
+    yield run
+    run("stop")
+
+
+def pid(folder: Path) -> int:
+    return int((folder / "ratelimitd.pid").read_text())
+
+
+@pytest.mark.real
+def test_start_comes_back_when_the_daemon_answers_and_stop_when_its_counts_are_stored(
+    folder: Path, daemon: Ratelimitd, service: Run
+) -> None:
+    assert service("status").returncode == 3
+    done = service("start")
+    assert done.returncode == 0, done.stdout
+    with PolicyClient(daemon.port) as client:
+        client.ask()
+    first = pid(folder)
+    assert "runs already" in service("start").stdout
+    assert pid(folder) == first
+    done = service("status")
+    assert done.returncode == 0
+    assert f"running (pid {first})" in done.stdout
+    assert service("stop").returncode == 0
+    assert daemon.used() == {"alice@example.com": 1}
+    assert not (folder / "ratelimitd.pid").exists()
+    assert service("status").returncode == 3
+    assert service("stop").returncode == 0
+
+
+@pytest.mark.real
+def test_restart_and_reload(folder: Path, daemon: Ratelimitd, service: Run) -> None:
+    assert service("try-restart").returncode == 0
+    assert service("status").returncode == 3
+    assert service("restart").returncode == 0
+    first = pid(folder)
+    assert service("reload").returncode == 0
+    daemon.wait_for_log("opened anew")
+    assert service("try-restart").returncode == 0
+    assert pid(folder) != first
+
+
+@pytest.mark.real
+def test_a_broken_configuration_is_said_and_stops_nothing_that_runs(
+    folder: Path, daemon: Ratelimitd, service: Run
+) -> None:
+    assert service("start").returncode == 0
+    first = pid(folder)
+    right = daemon.file.read_text()
+    daemon.file.write_text(right + "nonsense = 1\n")
+    for verb in ("restart", "reload", "try-restart"):
+        done = service(verb)
+        assert done.returncode == 6
+        assert "nonsense" in done.stdout
+    assert pid(folder) == first
+    assert service("stop").returncode == 0
+    assert service("start").returncode == 6
+
+
+@pytest.mark.real
+def test_the_pid_file_of_a_daemon_that_is_gone_is_seen_as_that(folder: Path, service: Run) -> None:
+    (folder / "ratelimitd.pid").write_text("4194305\n")  # no process has it: over the kernel's largest
+    assert service("status").returncode == 1
+    assert service("start").returncode == 0
+
+
+@pytest.mark.real
+def test_an_unknown_verb_says_which_there_are(service: Run) -> None:
+    done = service("nonsense")
+    assert done.returncode == 2
+    assert "{start|stop|restart" in done.stdout
