@@ -86,9 +86,11 @@ class MySQLStore:
 
     async def _open(self, session: Session) -> None:
         await check(session, self._names)
-        forget = "DELETE FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
+        ended = "SELECT `node` FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
         with suppress(StoreUnfit):  # an account that may not delete keeps a small row per run
-            await session.run(self._sql(forget), (RUNS_KEPT_DAYS,))
+            # One by one: a DELETE that looks through the table would wait for every node that is flushing.
+            for (node,) in await session.run(self._sql(ended), (RUNS_KEPT_DAYS,)):
+                await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
 
     async def close(self) -> None:
         """Disconnect."""
