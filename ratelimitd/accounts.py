@@ -109,6 +109,8 @@ class Accounts:
             "not_stored": self._policy.pending.of(counter),
             "reset": counter.expiry,
             "reset_at": limit.period.describe(counter.expiry),
+            "counts": "messages" if limit.by_message else "recipients",
+            "enforced": limit.enforce,
             "seen": seen,
         }
 

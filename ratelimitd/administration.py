@@ -4,20 +4,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from ratelimitd.accounts import Accounts
-from ratelimitd.commands import NO, Answer, Command, Doctor, Dump, Refused, Reset, Set, Show, Status, Top
-from ratelimitd.errors import StartError
+from ratelimitd.commands import NO, Answer, Command, Doctor, Dump, Refused, Reload, Reset, Set, Show, Status, Top
+from ratelimitd.errors import RatelimitdError
 from ratelimitd.logs import Log
 from ratelimitd.status import DaemonStatus
 
 
 class Administration:
-    """Gives the answers to commands. `dump` writes the cache and raises StartError."""
+    """Gives the answers to commands.
 
-    def __init__(self, accounts: Accounts, status: DaemonStatus, log: Log, dump: Callable[[], Awaitable[Path]]) -> None:
+    `dump` writes the cache; `reload` obeys the configuration anew and gives what needs a new start. Both raise
+    RatelimitdError.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        status: DaemonStatus,
+        log: Log,
+        dump: Callable[[], Awaitable[Path]],
+        reload: Callable[[], Awaitable[list[str]]],
+    ) -> None:
         self._accounts = accounts
         self._status = status
         self._log = log
         self._dump = dump
+        self._reload = reload
 
     async def answers(self, command: Command) -> AsyncIterator[Answer]:
         """What a command is answered, once or again and again. Raises Refused."""
@@ -46,8 +58,13 @@ class Administration:
             case Dump():
                 try:
                     return {"file": str(await self._dump())}
-                except StartError as error:
+                except RatelimitdError as error:
                     raise Refused(f"the cache cannot be dumped: {error}", NO) from error
+            case Reload():
+                try:
+                    return {"needs_start": await self._reload()}
+                except RatelimitdError as error:
+                    raise Refused(f"nothing is changed: {error}") from error
             case Doctor():
                 return await self._status.evidence()
         raise Refused(f"{type(command).__name__.lower()} is not known here")

@@ -15,10 +15,12 @@ it asks all questions about one recipient together."""
 class Transaction(Struct, eq=False, gc=False):
     """One instance: the recipients charged at RCPT and the answers they got, and how many were charged in all.
 
+    `admitted`: any of it was, so those limits that count messages admit the rest of it too.
     The garbage collector does not walk these (gc=False): there are many, and they hold nothing but texts.
     """
 
     charged: int = 0
+    admitted: bool = False
     message_admitted: bool = True
     recipients: dict[str, bool] = field(default_factory=dict)
 
@@ -29,6 +31,7 @@ class Transaction(Struct, eq=False, gc=False):
     def charge_recipient(self, recipient: str, admitted: bool) -> None:
         """Remember a charge made at RCPT and its answer."""
         self.charged += 1
+        self.admitted |= admitted
         if len(self.recipients) >= MAX_REMEMBERED:
             del self.recipients[next(iter(self.recipients))]
         self.recipients[recipient] = admitted
@@ -36,10 +39,12 @@ class Transaction(Struct, eq=False, gc=False):
     def charge_message(self, recipients: int, admitted: bool) -> None:
         """Remember a charge made at DATA or END-OF-MESSAGE and its answer."""
         self.charged += recipients
+        self.admitted |= admitted
         self.message_admitted = admitted
 
     def answered(self, recipient: str | None, admitted: bool) -> None:
         """Remember another answer about what was charged before: to a recipient, or to the message."""
+        self.admitted |= admitted
         if recipient is None:
             self.message_admitted = admitted
         else:
@@ -56,11 +61,15 @@ class Charges:
 
     def __init__(self, max_transactions: int = 100_000, max_recipients: int = 500_000) -> None:
         self.forgotten = 0
-        self._half = max(1, max_transactions // 2)
-        self._half_recipients = max(1, max_recipients // 2)
+        self.resize(max_transactions, max_recipients)
         self._recipients = 0  # of the young generation, at most
         self._young: dict[str, Transaction] = {}
         self._old: dict[str, Transaction] = {}
+
+    def resize(self, max_transactions: int, max_recipients: int) -> None:
+        """Set the bounds; what is too much is forgotten in time."""
+        self._half = max(1, max_transactions // 2)
+        self._half_recipients = max(1, max_recipients // 2)
 
     def find(self, instance: str) -> Transaction | None:
         """The transaction of an instance, if it was charged."""

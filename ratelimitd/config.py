@@ -201,7 +201,9 @@ def _limit(
         _quota(limit.quota),
         _template(f"{where}.action", limit.action),
         quotas,
-        health,
+        enforce=limit.enforce,
+        by_message=limit.count == "messages",
+        health=health,
     )
 
 

@@ -73,6 +73,8 @@ class Connections:
 
     def accept(self, listener: socket.socket) -> None:
         """Take those who wait at a listener."""
+        if listener.fileno() < 0:  # closed by a reload since it was ready
+            return
         for _ in range(ACCEPTS_PER_PASS):
             if len(self.open) >= self.bounds.max_connections:
                 self._pause(f"server.max_connections = {self.bounds.max_connections} is reached")
@@ -136,6 +138,21 @@ class Connections:
             self._accepting = True
             for listener in self.listeners:
                 self.selector.register(listener, selectors.EVENT_READ, listener)
+
+    def listen_on(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept at these from now on; the caller closes those that are no more among them."""
+        accepting = self._accepting
+        self._unlisten()
+        self.listeners = list(listeners)
+        if accepting:
+            self.listen()
+
+    def configure(self, bounds: Bounds, default_domain: str) -> None:
+        """Set what clients may take, those that are connected too; they stay, whoever they are."""
+        self.bounds, self.default_domain = bounds, default_domain
+        for connection in self.open:
+            reader = connection.reader
+            reader.max_bytes, reader.default_domain = bounds.max_request_bytes, default_domain
 
     def end_listening(self) -> None:
         """Accept no more; the listeners are closed."""

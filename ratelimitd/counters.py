@@ -70,6 +70,17 @@ class Table:
         for counter in self.counters.values():
             counter.notice_at = self.notice_from
 
+    def follow(self, keys: Iterable[str]) -> None:
+        """Give these accounts the quota that is configured now, but for those that the database gave theirs."""
+        for key in keys:
+            counter = self.counters.get(key)
+            if counter is None or counter.persist or counter.granted:
+                continue
+            quota = self.limit.configured_quota(key)
+            if quota != counter.quota:
+                counter.quota = quota
+                counter.notice_at = self.notice_from
+
     def find(self, key: str, now: int) -> Counter | None:
         """The account's counter in the window of now, or None where the store is to be asked first."""
         counter = self.counters.get(key)

@@ -8,10 +8,25 @@ import json
 import sys
 from typing import Any, NamedTuple
 
-from ratelimitd import config, inventory, offline, plugins, tables, top
+from ratelimitd import config, doctor, inventory, offline, plugins, tables, top
 from ratelimitd.cli import DEFAULT_CONFIG
 from ratelimitd.client import NoDaemon, answers, ask
-from ratelimitd.commands import NO, NO_DAEMON, OK, WRONG, Answer, Command, Dump, Refused, Reset, Set, Show, Status, Top
+from ratelimitd.commands import (
+    NO,
+    NO_DAEMON,
+    OK,
+    WRONG,
+    Answer,
+    Command,
+    Dump,
+    Refused,
+    Reload,
+    Reset,
+    Set,
+    Show,
+    Status,
+    Top,
+)
 from ratelimitd.config import Configuration
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.logs import escape
@@ -65,8 +80,16 @@ def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
         case "dump":
             answer = ask(configuration.control_socket, Dump())
             return Outcome(answer, answer["file"] + "\n")
+        case "reload":
+            answer = ask(configuration.control_socket, Reload())
+            waiting = " ".join(answer["needs_start"])
+            text = f"These changed settings are obeyed only at the next start: {waiting}\n" if waiting else ""
+            return Outcome(answer, "The configuration is obeyed.\n" + text)
         case "check":
             return _check(configuration)
+        case "doctor":
+            answer = doctor.diagnose(configuration, options.postfix_config)
+            return Outcome(answer, doctor.text(answer), NO if answer["faults"] else OK)
         case "migrate":
             done = migrate(configuration, options.dry_run)
             return Outcome({"dry_run": options.dry_run, "done": done}, "".join(f"{line}\n" for line in done))

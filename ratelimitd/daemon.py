@@ -18,60 +18,28 @@ from ratelimitd.accounts import Accounts
 from ratelimitd.administration import Administration
 from ratelimitd.charges import Charges
 from ratelimitd.config import Configuration
-from ratelimitd.connections import Bounds
 from ratelimitd.control import Control
 from ratelimitd.counters import Pending, Table
-from ratelimitd.descriptors import connections_for
-from ratelimitd.errors import StartError
+from ratelimitd.errors import RatelimitdError, StartError
 from ratelimitd.journal import Journal
 from ratelimitd.keywatch import KeyWatch
 from ratelimitd.listeners import close_all, describe, open_control
 from ratelimitd.logs import Log
 from ratelimitd.notify import Notifier
+from ratelimitd.opening import bounds, open_log, open_store, strict_below
 from ratelimitd.policy import Policy
 from ratelimitd.prepare import Sockets, prepare, warn
 from ratelimitd.recovery import recover, show_progress
+from ratelimitd.reload import Reloader
 from ratelimitd.scrape import serve
 from ratelimitd.server import Pump
-from ratelimitd.sinks import FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.state import StateDir
 from ratelimitd.status import DaemonStatus
-from ratelimitd.stores import Store
-from ratelimitd.stores.access import access
-from ratelimitd.stores.mysql import MySQLStore
-from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync import Sync
 from ratelimitd.systemd import keep_watchdog
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
-
-
-def open_log(config: Configuration) -> Log:
-    """The log as configured. Raises StartError."""
-    settings = config.settings.log
-    sinks: list[Sink] = []
-    if settings.syslog:
-        sinks.append(SyslogSink(settings.syslog, settings.ident, settings.facility, settings.max_backlog_bytes))
-    if settings.file:
-        path = config.path(settings.file)
-        try:
-            sinks.append(FileSink(path))
-        except OSError as error:
-            raise StartError(f"log.file: {path}: {error.strerror}") from error
-    if settings.stderr:
-        sinks.append(StderrSink())
-    log = Log(sinks, settings.format, settings.level)
-    log.with_limit = len(config.limits) > 1
-    return log
-
-
-def open_store(config: Configuration) -> Store:
-    """The store as configured, not yet connected. Raises StartError."""
-    settings = config.settings.store
-    if settings.backend == "mysql":
-        return MySQLStore(access(settings, config.file.parent), config.names, settings.timeout_s)
-    return SQLiteStore(config.state_dir / settings.path, config.names)
 
 
 class Daemon:
@@ -88,7 +56,7 @@ class Daemon:
             Charges(settings.server.max_transactions, settings.server.max_remembered_recipients),
             count_rejected=settings.count_rejected,
             failure_reply=config.failure_action.fixed,
-            strict_below=settings.store.strict_below if settings.store.backend == "mysql" else 0.0,
+            strict_below=strict_below(config),
         )
         self.keywatch = KeyWatch(self.policy, self.log)
         self.store = open_store(config)
@@ -129,6 +97,8 @@ class Daemon:
             self.log,
             timeout_s=settings.store.timeout_s,
             max_accounts=settings.server.max_accounts,
+            flush_interval_s=settings.store.flush_interval_s,
+            refresh_s=settings.store.refresh_s,
         )
         keys = settings.keys
         self.accounts = Accounts(self.policy, self.sync, lowercase=keys.lowercase, default_domain=keys.default_domain)
@@ -149,16 +119,15 @@ class Daemon:
 
     async def _run(self, signals: AsyncIterator[int]) -> None:
         settings = self.config.settings
-        server = settings.server
-        connections = connections_for(server.max_connections)
+        clients = bounds(self.config)
         self._open()
         try:
             await self._recover()
-            if connections < server.max_connections:
+            if clients.max_connections < settings.server.max_connections:
                 self.log.warning(
                     "file descriptors (ulimit -n, LimitNOFILE) do not suffice for server.max_connections",
-                    max_connections=server.max_connections,
-                    in_force=connections,
+                    max_connections=settings.server.max_connections,
+                    in_force=clients.max_connections,
                 )
             warn(self.config, self.log)
             await self.notifier.begin()
@@ -168,26 +137,29 @@ class Daemon:
             await self.store.close()
             raise
         listeners = self.sockets.policy
-        bounds = Bounds(
-            self.config.allow,
-            connections,
-            server.max_request_bytes,
-            server.request_timeout_s,
-            self.config.unix_uids,
-        )
         self.pump = Pump(
             listeners,
             self.policy,
             self.journal,
             self.log,
-            bounds,
+            clients,
             default_domain=settings.keys.default_domain,
             hurry=self.sync.hurry,
         )
         control_mode = int(settings.control.mode, 8)
         control_listener = open_control(self.config.control_socket, control_mode)
         self.status = DaemonStatus(self.config.file, self.policy, self.pump, self.sync, self.journal, self.log)
-        administration = Administration(self.accounts, self.status, self.log, self.write_dump)
+        self.reloader = Reloader(
+            self.config,
+            self.policy,
+            self.sync,
+            self.pump,
+            self.journal,
+            self.log,
+            self.accounts,
+            self.watch_quotas,
+        )
+        administration = Administration(self.accounts, self.status, self.log, self.write_dump, self.reload)
         self._announce([describe(listener) for listener in listeners])
         systemd.ready(self._status())
         try:
@@ -195,7 +167,7 @@ class Daemon:
                 nursery.start_soon(self.log.drain)
                 nursery.start_soon(self.keywatch.run)
                 nursery.start_soon(self.sync.load, self.pump)
-                nursery.start_soon(self.sync.keep, settings.store.flush_interval_s, settings.store.refresh_s)
+                nursery.start_soon(self.sync.keep)
                 nursery.start_soon(self.pump.tick)
                 nursery.start_soon(self.notifier.run)
                 nursery.start_soon(keep_watchdog)
@@ -238,13 +210,8 @@ class Daemon:
                 with suppress(StartError):
                     await self.write_dump()
             elif number == signal.SIGHUP:
-                systemd.reloading()
-                failures = self.log.reopen()
-                for failure in failures:
-                    self.log.error("a log file cannot be opened anew; the old one is written on", reason=failure)
-                if not failures:
-                    self.log.info("log files are opened anew")
-                systemd.ready(self._status())
+                with suppress(RatelimitdError):
+                    await self.reload()
             else:
                 systemd.stopping()
                 for again in STOPPING:  # to be told twice, or in a storm of them, is no worse
@@ -252,6 +219,15 @@ class Daemon:
                 self.log.info("stopping", signal=signal.Signals(number).name)
                 self.pump.shut_down()
                 nursery.start_soon(self._stop_by_deadline)
+
+    async def reload(self) -> list[str]:
+        """Obey the configuration as it is now; the settings that only a new start obeys. Raises RatelimitdError."""
+        systemd.reloading()
+        try:
+            return await self.reloader.reload()
+        finally:
+            self.config, self.sockets.policy = self.reloader.config, self.pump.connections.listeners
+            systemd.ready(self._status())
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
         from ratelimitd.metrics import Figures  # needs the extra `metrics`

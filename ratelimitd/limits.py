@@ -56,6 +56,8 @@ class Limit:
     action: Template
     quotas: Mapping[str, int] = field(default_factory=dict)
     health: KeyHealth = field(default_factory=KeyHealth, compare=False)
+    enforce: bool = True  # else what exceeds it is logged, and admitted
+    by_message: bool = False  # it counts SMTP transactions, not recipients
 
     def configured_quota(self, key: str) -> int:
         """Recipients per period for a key: its own exception, else its domain's (`@a.domain`), else `quota`."""

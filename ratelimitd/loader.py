@@ -31,7 +31,7 @@ class Loader:
         self._link = link
         self._policy = policy
         self._pending = policy.pending
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._clock = clock
 
     async def load(self, pump: Pump) -> None:
@@ -48,12 +48,23 @@ class Loader:
     async def look_up(self, accounts: list[Account]) -> None:
         """Take over what is stored of accounts that are not in memory, unless the store is away or too slow."""
         try:
-            with trio.fail_after(self._timeout_s):
+            with trio.fail_after(self.timeout_s):
                 rows, stored = await self._read(accounts)
         except AWAY as error:
             self._link.failed(error)
         else:
             self._install(accounts, rows, stored)
+
+    async def look_up_unread(self, accounts: Iterable[Account]) -> None:
+        """The same of those that are in memory with what the journal alone has told of them."""
+        unread = [account for account in accounts if self._is_unread(account)]
+        if unread:
+            await self.look_up(unread)
+
+    def _is_unread(self, account: Account) -> bool:
+        table = self._table(account.limit)
+        counter = table.counters.get(account.key) if table is not None else None
+        return counter is not None and not counter.knowledge
 
     async def _read(self, accounts: list[Account]) -> tuple[list[Row], dict[str, int]]:
         """The accounts' rows, and up to which segment of each run they include what is pending.
@@ -95,16 +106,6 @@ class Loader:
             if table is not None:
                 counter = table.counters.get(row.key)
                 table.accept(row.key, row, self._pending.of(counter) if counter is not None else 0, now)
-
-    def complete(self, accounts: Iterable[Account], rows: Iterable[Row]) -> None:
-        """Take over what was looked up of accounts that only the journal has told of."""
-        now = int(self._clock())
-        by_account = {Account(row.limit, row.key): row for row in rows}
-        for account in accounts:
-            table = self._table(account.limit)
-            counter = table.counters.get(account.key) if table is not None else None
-            if table is not None and counter is not None and not counter.knowledge:
-                table.accept(account.key, by_account.get(account), self._pending.of(counter), now)
 
     async def take_over(self, rows: list[Row]) -> None:
         """Take over the rows of accounts that are in memory."""

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import structlog
 import trio
 
-from ratelimitd.policy import INSERT, OVER_QUOTA, UPDATE, Verdict
+from ratelimitd.policy import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.sinks import PRIORITIES, Entry, Sink
 
 Format = Literal["postfix-policyd", "json"]
 
-LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning"}
+LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: "warning"}
 _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
 
 
@@ -100,6 +100,9 @@ class Log:
 
     def __init__(self, sinks: Sequence[Sink], fmt: Format = "postfix-policyd", level: str = "info") -> None:
         self.sinks = list(sinks)
+        self._gone: list[Sink] = []  # replaced, and not closed yet
+        self._dropped_before = 0  # by sinks that are gone
+        self._replaced = trio.Event()
         self.with_limit = False
         self._corked = False
         self._held: list[Entry] = []
@@ -119,7 +122,7 @@ class Log:
 
     def decision(self, verdict: Verdict) -> None:
         """One line about a verdict that has a status."""
-        (self.warning if verdict.refused else self.info)(verdict.status, verdict=verdict)
+        (self.warning if LEVELS[verdict.status] == "warning" else self.info)(verdict.status, verdict=verdict)
 
     def _render(self, _: object, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[Entry], dict[str, Any]]:
         """The structlog processor: a verdict in the format of decisions, anything else as an event and its fields."""
@@ -158,7 +161,7 @@ class Log:
     @property
     def dropped(self) -> int:
         """Lines that no reader took."""
-        return sum(sink.dropped for sink in self.sinks)
+        return self._dropped_before + sum(sink.dropped for sink in (*self.sinks, *self._gone))
 
     def reopen(self) -> list[str]:
         """Begin the sinks anew: the file was rotated. What could not be, and why; the old one is kept then."""
@@ -172,14 +175,28 @@ class Log:
 
     async def drain(self) -> None:
         """Deliver the sinks' backlogs; runs as long as the daemon."""
-        async with trio.open_nursery() as nursery:
-            for sink in self.sinks:
-                nursery.start_soon(sink.drain)
+        while True:
+            self._replaced = trio.Event()
+            async with trio.open_nursery() as nursery:
+                for sink in self.sinks:
+                    nursery.start_soon(sink.drain)
+                await self._replaced.wait()
+                nursery.cancel_scope.cancel()
+            for sink in self._gone:
+                sink.close()
+                self._dropped_before += sink.dropped
+            self._gone = []
+
+    def replace(self, sinks: Sequence[Sink]) -> None:
+        """Write to other sinks from now on."""
+        self._gone += self.sinks
+        self.sinks = list(sinks)
+        self._replaced.set()
 
     def close(self) -> None:
         """Deliver what can be delivered without waiting."""
         self.uncork()
-        for sink in self.sinks:
+        for sink in (*self.sinks, *self._gone):
             sink.close()
 
 

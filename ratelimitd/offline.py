@@ -12,9 +12,10 @@ import trio
 
 from ratelimitd.commands import NO_DAEMON, WRONG, Answer, Command, Refused, Reset, Set, Show, Status
 from ratelimitd.config import Configuration
-from ratelimitd.daemon import Daemon, open_store
+from ratelimitd.daemon import Daemon
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.logs import Log
+from ratelimitd.opening import open_store
 from ratelimitd.sinks import StderrSink
 
 CHECK_TIMEOUT_S = 10.0

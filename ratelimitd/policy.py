@@ -24,6 +24,8 @@ MAX_RECIPIENTS = 1_000_000
 INSERT = "INSERT"
 UPDATE = "UPDATE"
 OVER_QUOTA = "OVER_QUOTA"
+WOULD_BLOCK = "WOULD_BLOCK"
+"""Over the quota of a limit that is not enforced."""
 
 Keys = list[tuple[Table, str]]
 """The limits that apply to a request, in the order of the configuration, and its normalised key under each; "" is
@@ -66,7 +68,7 @@ class Policy:
         failure_reply: bytes = DUNNO,
         strict_below: float = 0.0,
     ) -> None:
-        self.tables = list(tables)
+        self.adopt(tables)
         self.pending = pending
         self.charges = charges
         self.count_rejected = count_rejected
@@ -75,6 +77,12 @@ class Policy:
         self.tally = Tally()
         self.strict_below = strict_below
         self.urgent = False
+
+    def adopt(self, tables: Sequence[Table]) -> None:
+        """Decide by these limits from now on; also to be called where one of them was changed."""
+        self.tables = list(tables)
+        # Mostly every limit counts recipients and is enforced; then there is less to look at.
+        self._all_alike = all(table.limit.enforce and not table.limit.by_message for table in tables)
 
     def keys(self, request: Request) -> Keys:
         """Which limits apply, and the key under each; empty: DUNNO, nothing to count."""
@@ -138,34 +146,56 @@ class Policy:
         transaction: Transaction | None,
     ) -> Verdict:
         """Charge every limit and see whether one is exceeded; due 0 asks again about what was refused before."""
-        deciding = counters[0]
-        refused = False
-        for counter in counters:
-            if counter.quota and counter.used + due > counter.quota:
-                deciding, refused = counter, True
-                break
+        messages = int(due > 0 and (transaction is None or not transaction.charged))
+        over = self._exceeded(counters, due, messages, transaction)
+        refused = over is not None and over.table.limit.enforce
         if not due:
             assert transaction is not None  # what is asked again was charged before
             transaction.answered(recipient, not refused)
-            return Verdict(self._refusal(deciding) if refused else admitted, request, refused)
-        status = OVER_QUOTA if refused else INSERT if deciding.is_new else UPDATE
+            return Verdict(self._refusal(over) if over is not None and refused else admitted, request, refused)
+        deciding = over or counters[0]
+        status = OVER_QUOTA if refused else WOULD_BLOCK if over else INSERT if deciding.is_new else UPDATE
         charged = 0 if refused and not self.count_rejected else due
         record = ""
         if charged:
-            charge = self.pending.charge
+            alike, charge = self._all_alike, self.pending.charge
             for counter in counters:
-                charge(counter, charged)
-                counter.is_new = False
-                if counter.used >= counter.notice_at:
-                    self.look(counter, False)
+                amount = charged if alike or not counter.table.limit.by_message else messages
+                if amount:
+                    charge(counter, amount)
+                    counter.is_new = False
+                    if counter.used >= counter.notice_at:
+                        self.look(counter, False)
             if self.strict_below and not self.urgent:
                 self.urgent = any(self._runs_out(counter, charged) for counter in counters)
             instance = _bounded(request.essentials.instance)
-            record = self._remember(instance, recipient, charged, refused, counters, transaction)
+            record = self._remember(instance, recipient, charged, refused, transaction)
+            record += _accounts(counters) if alike else _mixed_accounts(counters, charged, messages)
         decisions = deciding.table.decisions
         decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
         return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
+
+    def _exceeded(
+        self, counters: list[Counter], due: int, messages: int, transaction: Transaction | None
+    ) -> Counter | None:
+        """The first enforced limit that these charges exceed, else the first that is not enforced."""
+        if self._all_alike:
+            for counter in counters:
+                if counter.quota and counter.used + due > counter.quota:
+                    return counter
+            return None
+        in_admitted = transaction is not None and transaction.admitted
+        not_enforced: Counter | None = None
+        for counter in counters:
+            limit = counter.table.limit
+            if limit.by_message and in_admitted:  # the message was admitted: so are its other recipients
+                continue
+            if counter.quota and counter.used + (messages if limit.by_message else due) > counter.quota:
+                if limit.enforce:
+                    return counter
+                not_enforced = not_enforced or counter
+        return not_enforced
 
     def _remember(
         self,
@@ -173,10 +203,9 @@ class Policy:
         recipient: str | None,
         charged: int,
         refused: bool,
-        counters: list[Counter],
         transaction: Transaction | None,
     ) -> str:
-        """Put a charge into the memo; the journal's record of it."""
+        """Put a charge into the memo; the journal's record of it, but for the accounts."""
         if instance:
             if transaction is None:
                 transaction = self.charges.begin(instance)
@@ -185,8 +214,7 @@ class Policy:
             else:
                 self.charges.charge_recipient(transaction, recipient, not refused)
         kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
-        accounts = "".join([counter.table.window(counter.expiry) + counter.key for counter in counters])
-        return f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}\n"
+        return f"{kind}{instance}\0{recipient or ''}\0{charged}"
 
     def _runs_out(self, counter: Counter, charged: int) -> bool:
         """Whether little is left after a charge; what was used up before it is refused here whatever others charge."""
@@ -197,6 +225,17 @@ class Policy:
         if counter.notice_at < NEVER:
             self.look(counter, True)
         return counter.table.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
+
+
+def _accounts(counters: list[Counter]) -> str:
+    return "".join([counter.table.window(counter.expiry) + counter.key for counter in counters]) + "\n"
+
+
+def _mixed_accounts(counters: list[Counter], charged: int, messages: int) -> str:
+    """The accounts of a record, and a record of its own for each that was charged another number than it says."""
+    same = [c for c in counters if not c.table.limit.by_message or messages == charged]
+    other = [c for c in counters if c.table.limit.by_message and messages not in (0, charged)]
+    return _accounts(same) + "".join([f"T\0\0{messages}{c.table.window(c.expiry)}{c.key}\n" for c in other])
 
 
 def _look_away(counter: Counter, refused: bool) -> None:

@@ -6,7 +6,8 @@ A record is one line, its fields separated by NUL (which no request contains):
 
     KIND+instance  recipient  recipients charged  [limit  expiry  key]...
 
-KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, T for a total.
+KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, T for a total. An
+account that was charged another number than its record says, as limits by message do, has a T record behind it.
 """
 
 import re
@@ -55,7 +56,7 @@ class Recovered:
     def remember(self, charges: Charges, skip: int) -> None:
         """Put the transactions into the memo, but for the first `skip` records."""
         for record in self.records[max(0, skip) :]:
-            head, recipient, recipients, _ = record.split("\0", 3)
+            head, recipient, recipients = record.split("\0", 3)[:3]
             kind, instance = head[0], head[1:]
             if kind == "T" or not instance:
                 continue

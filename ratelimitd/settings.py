@@ -14,6 +14,7 @@ QuotaSetting = Quota | Literal["unlimited"]
 Level = Literal["debug", "info", "notice", "warning", "error", "critical"]
 Format = Literal["postfix-policyd", "json"]
 JournalSync = Literal["flush", "always", "never"]
+Count = Literal["recipients", "messages"]
 Text = Annotated[str, Meta(min_length=1)]
 Percent = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -78,6 +79,8 @@ class LimitSettings(Table, kw_only=True):
     quota: QuotaSetting
     action: str = DEFAULT_ACTION
     quotas: dict[str, QuotaSetting] = {}
+    enforce: bool = True
+    count: Count = "recipients"
 
 
 class LogSettings(Table):

@@ -38,6 +38,8 @@ class Sync:
         *,
         timeout_s: float = 1.0,
         max_accounts: int = 1_000_000,
+        flush_interval_s: float = 5.0,
+        refresh_s: float = 30.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.link = StoreLink(store, log)
@@ -48,10 +50,19 @@ class Sync:
         self._log = log
         self._timeout_s = timeout_s
         self._max_accounts = max_accounts
+        self._flush_interval_s = flush_interval_s
+        self._refresh_s = refresh_s
         self.evicted = 0
         self._clock = clock
         self._hurried = trio.Event()
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
+
+    def configure(self, timeout_s: float, max_accounts: int, flush_interval_s: float, refresh_s: float) -> None:
+        """Set what `keep` and lookups go by, at any time."""
+        self.loader.timeout_s = self._timeout_s = timeout_s
+        self._max_accounts = max_accounts
+        self._flush_interval_s, self._refresh_s = flush_interval_s, refresh_s
+        self._hurried.set()
 
     async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
         """Open the store if it can be had, begin this run's first segment; the last stored one of each earlier run.
@@ -88,15 +99,15 @@ class Sync:
                 self.evicted += evicted
                 await trio.lowlevel.checkpoint()
 
-    async def keep(self, flush_interval_s: float, refresh_s: float) -> None:
+    async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
         refreshed = swept = aged = trio.current_time()
         while True:
-            await self._until_due(flush_interval_s)
+            await self._until_due()
             await self.flush()
             await self._evict()
             now = trio.current_time()
-            if now - refreshed >= refresh_s - flush_interval_s:
+            if now - refreshed >= self._refresh_s - self._flush_interval_s:
                 refreshed = now
                 await self.refresh()
             if now - swept >= SWEEP_INTERVAL_S:
@@ -111,12 +122,12 @@ class Sync:
         if self.link.up:
             self._hurried.set()
 
-    async def _until_due(self, flush_interval_s: float) -> None:
+    async def _until_due(self) -> None:
         """Until the interval is over; where there is hurry, no longer than it takes that a flood is not all flushes."""
         began = trio.current_time()
-        with trio.move_on_after(flush_interval_s):
+        with trio.move_on_after(self._flush_interval_s):
             await self._hurried.wait()
-        await trio.sleep_until(began + min(HURRY_GAP_S, flush_interval_s))
+        await trio.sleep_until(began + min(HURRY_GAP_S, self._flush_interval_s))
         self._hurried = trio.Event()
 
     async def flush(self) -> bool:
@@ -140,18 +151,16 @@ class Sync:
             return rows
 
     async def look_up(self, accounts: list[Account]) -> list[Row]:
-        """The stored rows of these accounts. Raises StoreError.
+        """The stored rows of these accounts; memory is completed only where the journal alone has filled it.
 
-        Those that the journal alone has told of are taken over into memory; no flush comes in between.
+        Raises StoreError.
         """
         if not accounts:
             return []
+        await self.loader.look_up_unread(accounts)
         try:
             with trio.fail_after(self._timeout_s):
-                async with self._lock:
-                    rows = await self.link.store.lookup(accounts)
-                    self.loader.complete(accounts, rows)
-                    return rows
+                return await self.link.store.lookup(accounts)
         except AWAY as error:
             raise StoreError(f"the store is away: {error}".removesuffix(": ")) from error
 

@@ -74,11 +74,20 @@ def accounts(limits: Sequence[Answer]) -> str:
             view["used"],
             _or_unlimited(view["left"]),
             view["reset_at"],
-            view["source"] if view["seen"] else f"{view['source']} (nothing sent yet)",
+            view["source"] + _remarks(view),
         )
         for view in limits
     ]
     return table(("LIMIT", "KEY", "QUOTA", "USED", "LEFT", "RESETS AT", "QUOTA FROM"), rows, right=(2, 3, 4))
+
+
+def _remarks(view: Answer) -> str:
+    remarks = [
+        *(["messages, not recipients"] if view["counts"] == "messages" else []),
+        *([] if view["enforced"] else ["not enforced"]),
+        *([] if view["seen"] else ["nothing sent yet"]),
+    ]
+    return f" ({', '.join(remarks)})" if remarks else ""
 
 
 def _or_unlimited(quota: int | None) -> int | str:

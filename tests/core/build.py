@@ -29,11 +29,21 @@ def limit(
     key: str | Callable[[Request], str | None] = "email",
     period: PeriodName = "daily",
     quotas: Mapping[str, int] | None = None,
+    enforce: bool = True,
+    by_message: bool = False,
 ) -> Limit:
     function = KEYS[key] if isinstance(key, str) else key
     key_name = key if isinstance(key, str) else "own"
     return Limit(
-        name, key_name, normalised(key_name, function, True), Period(period, UTC), quota, Template(OVER), quotas or {}
+        name,
+        key_name,
+        normalised(key_name, function, True),
+        Period(period, UTC),
+        quota,
+        Template(OVER),
+        quotas or {},
+        enforce=enforce,
+        by_message=by_message,
     )
 
 

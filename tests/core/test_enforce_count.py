@@ -1,0 +1,173 @@
+"""Limits that are not enforced, and limits that count messages."""
+
+import collections
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimitd.charges import Charges
+from ratelimitd.limits import Limit
+from ratelimitd.policy import Policy
+from ratelimitd.segments import Recovered, Window, charge
+from tests.core.build import data, limit, policy, rcpt, used
+
+ALICE = "alice@example.com"
+DUNNO = b"action=DUNNO\n\n"
+
+
+def test_what_a_limit_that_is_not_enforced_would_block_is_admitted_counted_and_said() -> None:
+    asked = policy(limit(2, enforce=False))
+    verdicts = [rcpt(asked, f"{i}@example.org") for i in range(4)]
+    assert [verdict.status for verdict in verdicts] == ["INSERT", "UPDATE", "WOULD_BLOCK", "WOULD_BLOCK"]
+    assert {verdict.reply for verdict in verdicts} == {DUNNO}
+    assert not any(verdict.refused for verdict in verdicts)
+    assert used(asked) == 4
+    assert asked.tables[0].decisions["WOULD_BLOCK"] == 2
+
+
+def test_an_enforced_limit_refuses_though_another_is_not_enforced() -> None:
+    asked = policy(limit(1, name="trial", enforce=False), limit(2, name="real"))
+    verdicts = [rcpt(asked, f"{i}@example.org") for i in range(3)]
+    assert [verdict.status for verdict in verdicts] == ["INSERT", "WOULD_BLOCK", "OVER_QUOTA"]
+    decided = [verdict.counter.table.limit.name for verdict in verdicts if verdict.counter]
+    assert decided == ["trial", "trial", "real"]
+    assert verdicts[2].reply.startswith(b"action=450 4.7.1 daily quota exceeded, 3/2")
+
+
+def test_rejected_requests_that_are_not_counted_are_counted_where_nothing_is_rejected() -> None:
+    asked = policy(limit(1, enforce=False), count_rejected=False)
+    for i in range(3):
+        rcpt(asked, f"{i}@example.org")
+    assert used(asked) == 3
+
+
+def test_a_message_is_charged_once_however_many_recipients_and_lists() -> None:
+    asked = policy(limit(10, by_message=True), limit(100, name="recipients"))
+    for i in range(3):
+        for _ in range(2):
+            rcpt(asked, f"{i}@example.org")
+    data(asked, 3)
+    data(asked, 3, state="END-OF-MESSAGE")
+    assert (used(asked), used(asked, name="recipients")) == (1, 3)
+    data(asked, 5, instance="2.b")
+    assert (used(asked), used(asked, name="recipients")) == (2, 8)
+
+
+def test_the_message_over_the_quota_is_refused_whole_and_the_one_before_admitted_whole() -> None:
+    asked = policy(limit(2, by_message=True))
+    for instance in ("1.a", "2.b"):
+        assert [rcpt(asked, f"{i}@example.org", instance).reply for i in range(3)] == [DUNNO] * 3
+    assert all(rcpt(asked, f"{i}@example.org", "3.c").refused for i in range(3))
+    # Others have gone over the quota since; what belongs to an admitted message is admitted.
+    assert not rcpt(asked, "late@example.org", "2.b").refused
+    assert not data(asked, 4, "2.b").refused
+
+
+def test_a_refused_message_is_admitted_once_its_quota_is_raised() -> None:
+    asked = policy(limit(1, by_message=True))
+    rcpt(asked, "a@example.org", "1.a")
+    assert rcpt(asked, "a@example.org", "2.b").refused
+    asked.tables[0].counters[ALICE].quota = 5
+    assert not rcpt(asked, "a@example.org", "2.b").refused
+    asked.tables[0].counters[ALICE].quota = 1
+    assert not rcpt(asked, "b@example.org", "2.b").refused
+    assert used(asked) == 2
+
+
+def test_refused_messages_that_are_not_counted_charge_nothing() -> None:
+    asked = policy(limit(1, by_message=True), count_rejected=False)
+    rcpt(asked, "a@example.org", "1.a")
+    for i in range(3):
+        assert rcpt(asked, f"{i}@example.org", "2.b").refused
+    assert used(asked) == 1
+
+
+def test_a_message_that_a_trial_would_block_is_said_once() -> None:
+    asked = policy(limit(1, by_message=True, enforce=False))
+    rcpt(asked, "a@example.org", "1.a")
+    statuses = [rcpt(asked, f"{i}@example.org", "2.b").status for i in range(3)]
+    assert statuses == ["WOULD_BLOCK", "UPDATE", "UPDATE"]
+
+
+limits = st.lists(
+    st.builds(
+        lambda quota, enforce, by_message, key: (quota, enforce, by_message, key),
+        st.integers(0, 6),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["email", "domain"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+requests = st.lists(
+    st.tuples(
+        st.sampled_from(["RCPT", "DATA", "END-OF-MESSAGE"]),
+        st.integers(0, 3),  # instance
+        st.integers(0, 3),  # recipient or recipients
+    ),
+    max_size=25,
+)
+
+
+def made(settings: list[tuple[int, bool, bool, str]]) -> list[Limit]:
+    return [
+        limit(quota, name=f"limit{i}", key=key, enforce=enforce, by_message=by_message)
+        for i, (quota, enforce, by_message, key) in enumerate(settings)
+    ]
+
+
+def play(asked: Policy, asks: list[tuple[str, int, int]]) -> list[str]:
+    records = []
+    for state, instance, number in asks:
+        if state == "RCPT":
+            verdict = rcpt(asked, f"{number}@example.org", f"{instance}.a")
+        else:
+            verdict = data(asked, number, f"{instance}.a", state)
+        records.append(verdict.record)
+    return "".join(records).split("\n")[:-1]
+
+
+def totals(recovered: Recovered) -> dict[Window, int]:
+    """Recipients or messages per account and window."""
+    found: collections.Counter[Window] = collections.Counter()
+    for end, times in recovered.charged().items():
+        number, windows = charge(end)
+        for window in windows:
+            found[window] += number * times
+    return dict(found)
+
+
+@given(limits, requests, st.booleans())
+def test_the_journal_says_exactly_what_was_charged_and_to_whom(
+    settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]], count_rejected: bool
+) -> None:
+    asked = policy(*made(settings), count_rejected=count_rejected)
+    recovered = Recovered(1, 1, "node", play(asked, asks))
+    charged = {
+        (table.limit.name, counter.expiry, counter.key): counter.used
+        for table in asked.tables
+        for counter in table.counters.values()
+        if counter.used
+    }
+    assert totals(recovered) == charged
+    charges = Charges(1000)
+    recovered.remember(charges, 0)
+    for instance in range(4):
+        before, after = asked.charges.find(f"{instance}.a"), charges.find(f"{instance}.a")
+        assert (before is None) == (after is None)
+        if before is not None and after is not None:
+            assert before.charged == after.charged
+
+
+@given(limits, requests)
+def test_no_message_limit_ever_counts_more_than_the_messages_nor_a_recipient_limit_less(
+    settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]]
+) -> None:
+    asked = policy(*made(settings))
+    play(asked, asks)
+    charged = {instance for instance in range(4) if asked.charges.find(f"{instance}.a") is not None}
+    recipients = sum(t.charged for i in range(4) if (t := asked.charges.find(f"{i}.a")) is not None)
+    for table in asked.tables:
+        total = sum(counter.used for counter in table.counters.values())
+        assert total == (len(charged) if table.limit.by_message else recipients)
