@@ -16,6 +16,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "galera": ("mariadbd", "mariadb-install-db", "mariadb", "rsync"),
     "mysql9": ("debootstrap", "chroot"),
     "gcc": ("gcc",),
+    "tmux": ("tmux",),
     "groff": ("groff",),
     "logrotate": ("logrotate",),
     "start-stop-daemon": ("start-stop-daemon",),

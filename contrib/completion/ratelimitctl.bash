@@ -1,0 +1,43 @@
+# bash completion for ratelimitctl: source it, or install it as /usr/share/bash-completion/completions/ratelimitctl
+
+_ratelimitctl() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb='' words i
+    COMPREPLY=()
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+        -c | --config) ((i++)) ;;
+        -*) ;;
+        *) verb=${COMP_WORDS[i]} && break ;;
+        esac
+    done
+    case $before in
+    -c | --config)
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    --postfix-config)
+        mapfile -t COMPREPLY < <(compgen -d -- "$word")
+        return
+        ;;
+    --limit | --count | --interval) return ;;
+    --quota)
+        mapfile -t COMPREPLY < <(compgen -W unlimited -- "$word")
+        return
+        ;;
+    esac
+    words='-h --help --json'
+    case $verb in
+    '')
+        words+=' -c --config --version'
+        words+=' status show top set reset dump reload check doctor plugins migrate'
+        ;;
+    top) words+=' --limit --count --interval --once' ;;
+    set) words+=' --quota --persist --limit' ;;
+    reset) words+=' --limit' ;;
+    doctor) words+=' --postfix-config' ;;
+    migrate) words+=' --dry-run' ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+
+complete -F _ratelimitctl ratelimitctl

@@ -1,0 +1,245 @@
+"""`ratelimitctl doctor` on real Postfix configurations: it names what is wrong, and nothing else."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require
+from tests.control.conftest import Ctl, Ran, Start
+from tests.daemon.process import Ratelimitd
+from tests.instances.ports import free_port
+
+pytestmark = pytest.mark.real
+
+MASTER_CF = """\
+smtp       inet  n       -       y       -       -       smtpd
+submission inet  n       -       {chroot}       -       -       smtpd
+  -o smtpd_sasl_auth_enable=yes
+{options}
+cleanup    unix  n       -       y       -       0       cleanup
+qmgr       unix  n       -       n       300     1       qmgr
+{more}
+"""
+MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+myhostname = mail.example.com
+mynetworks = 127.0.0.0/8
+{settings}
+"""
+
+Examine = Callable[..., Ran]
+
+
+@pytest.fixture
+def daemon(start: Start) -> Ratelimitd:
+    return start()
+
+
+@pytest.fixture
+def examine(folder: Path, ctl_of: Ctl) -> Examine:
+    """`examine(daemon, main_cf)`: doctor on a Postfix so configured; `@` there is how the daemon is asked."""
+    require("postfix")
+
+    def run(daemon: Ratelimitd, main_cf: str, *, options: str = "", chroot: str = "y", more: str = "") -> Ran:
+        etc = folder / "postfix"
+        etc.mkdir(exist_ok=True)
+        ours = daemon.listen[0] if daemon.listen[0].startswith("unix:") else f"inet:{daemon.listen[0]}"
+        (etc / "main.cf").write_text(MAIN_CF.format(folder=folder, settings=main_cf.replace("@", ours)))
+        lines = "".join(f"  -o {line.replace('@', ours)}\n" for line in options.splitlines())
+        (etc / "master.cf").write_text(MASTER_CF.format(chroot=chroot, options=lines, more=more))
+        text = ctl_of(daemon, "doctor", "--postfix-config", str(etc))
+        found = ctl_of(daemon, "doctor", "--postfix-config", str(etc), "--json")
+        assert text.status == found.status
+        for fault in found.json["faults"]:
+            assert f"WRONG  {fault['what']}\n  mend {fault['mend']}\n" in text.out
+        return found
+
+    return run
+
+
+def names(ran: Ran) -> list[str]:
+    assert ran.status == int(bool(ran.json["faults"]))
+    return [fault["name"] for fault in ran.json["faults"]]
+
+
+def says(ran: Ran, name: str, *parts: str) -> bool:
+    """Whether this is the only fault, and its text has these parts."""
+    assert names(ran) == [name]
+    (fault,) = ran.json["faults"]
+    return all(part in fault["what"] + fault["mend"] for part in parts)
+
+
+SENDER = "smtpd_sender_restrictions = check_policy_service { @, timeout=10s, default_action=DUNNO }"
+RIGHT = {
+    "the recommended one": SENDER,
+    "behind a map of users, in data, by the Postfix-wide default": (
+        "smtpd_policy_service_default_action = DUNNO\n"
+        "smtpd_sender_restrictions = reject_non_fqdn_sender, check_policy_service @\n"
+        "smtpd_data_restrictions = check_policy_service @, permit_sasl_authenticated, reject"
+    ),
+    "through a restriction class and a parameter, with local mail let through before": (
+        "service = check_policy_service { @, default_action=DUNNO }\n"
+        "smtpd_restriction_classes = counted\n"
+        "counted = $service\n"
+        "smtpd_recipient_restrictions = permit_mynetworks, counted, permit_sasl_authenticated, reject"
+    ),
+}
+
+
+@pytest.mark.parametrize("main_cf", RIGHT.values(), ids=RIGHT)
+def test_nothing_is_said_of_a_right_configuration(daemon: Ratelimitd, examine: Examine, main_cf: str) -> None:
+    assert names(examine(daemon, main_cf)) == []
+
+
+def test_a_right_configuration_is_said_to_be_so(daemon: Ratelimitd, examine: Examine, ctl_of: Ctl) -> None:
+    examine(daemon, SENDER)
+    ran = ctl_of(daemon, "doctor", "--postfix-config", str(daemon.folder / "postfix"))
+    assert (ran.status, ran.out) == (0, "Nothing wrong was found.\n")
+
+
+def test_not_wired(daemon: Ratelimitd, examine: Examine) -> None:
+    ran = examine(daemon, "smtpd_sender_restrictions = reject_non_fqdn_sender")
+    assert says(ran, "not-wired", "the service submission", f"inet:{daemon.listen[0]}", "smtpd_sender_restrictions =")
+
+
+def test_wired_to_another_port(daemon: Ratelimitd, examine: Examine) -> None:
+    ran = examine(daemon, "smtpd_sender_restrictions = check_policy_service inet:127.0.0.1:9")
+    assert says(ran, "not-wired", "it asks inet:127.0.0.1:9")
+
+
+def test_overridden_where_users_log_in(daemon: Ratelimitd, examine: Examine) -> None:
+    ran = examine(daemon, SENDER, options="smtpd_sender_restrictions=")
+    assert says(ran, "not-wired", "the service submission")
+
+
+def test_nobody_can_log_in(daemon: Ratelimitd, examine: Examine) -> None:
+    assert says(examine(daemon, SENDER, options="smtpd_sasl_auth_enable=no"), "no-login")
+
+
+@pytest.mark.parametrize("name", ["client", "helo", "sender"])
+def test_wired_where_it_is_evaluated_before_rcpt(daemon: Ratelimitd, examine: Examine, name: str) -> None:
+    wired = SENDER.replace("_sender_", f"_{name}_")
+    ran = examine(daemon, f"{wired}\nsmtpd_delay_reject = no")
+    assert set(names(ran)) == {"counts-nothing"}
+    assert f"smtpd_{name}_restrictions" in ran.out
+
+
+@pytest.mark.parametrize("word", ["permit_sasl_authenticated", "permit", "reject"])
+def test_wired_behind_what_ends_the_list(daemon: Ratelimitd, examine: Examine, word: str) -> None:
+    wired = SENDER.replace("= ", f"= permit_mynetworks, {word}, ", 1).replace("_sender_", "_recipient_")
+    ran = examine(daemon, wired)
+    assert set(names(ran)) == {"counts-nothing"}
+    assert f"move check_policy_service before {word}" in ran.out
+
+
+def test_wired_too_early(daemon: Ratelimitd, examine: Examine) -> None:
+    wired = SENDER.replace("_sender_", "_recipient_")
+    ran = examine(daemon, f"{wired}, reject_unknown_recipient_domain, permit_sasl_authenticated, reject")
+    assert set(names(ran)) == {"too-early"}
+    assert "move check_policy_service behind reject_unknown_recipient_domain" in ran.out
+    assert set(names(examine(daemon, SENDER.replace("_sender_", "_client_")))) == {"too-early"}
+
+
+@pytest.mark.parametrize(
+    "main_cf",
+    [f"{SENDER}\nsmtpd_policy_service_try_limit = 1", SENDER.replace("timeout=10s", "try_limit=1")],
+)
+def test_try_limit_of_1(daemon: Ratelimitd, examine: Examine, main_cf: str) -> None:
+    assert set(names(examine(daemon, main_cf))) == {"try-limit"}
+
+
+def test_no_default_action(daemon: Ratelimitd, examine: Examine) -> None:
+    ran = examine(daemon, "smtpd_sender_restrictions = check_policy_service @")
+    assert set(names(ran)) == {"no-default-action"}
+    assert "default_action=DUNNO" in ran.out
+
+
+def queue(folder: Path, mode: int = 0o755) -> Path:
+    """Postfix's folder for sockets."""
+    private = folder / "queue" / "private"
+    private.mkdir(parents=True)
+    private.chmod(mode)
+    return private
+
+
+def test_a_socket_outside_of_the_chroot(start: Start, examine: Examine, folder: Path) -> None:
+    daemon = start(server={"listen": [f"unix:{folder}/policy.sock"], "unix_mode": "0666"})
+    ran = examine(daemon, SENDER)
+    assert set(names(ran)) == {"unreachable"}
+    assert f"{folder}/queue{folder}/policy.sock to Postfix" in ran.out
+    assert names(examine(daemon, SENDER, chroot="n", options="smtpd_sasl_auth_enable=yes")) == ["unreachable"]  # smtp's
+
+
+def test_a_socket_inside_of_the_chroot_is_right(start: Start, examine: Examine, folder: Path) -> None:
+    daemon = start(server={"listen": [f"unix:{queue(folder)}/policy"], "unix_mode": "0666"})
+    assert names(examine(daemon, SENDER.replace("@", "unix:private/policy"))) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_socket_that_postfix_may_not_connect_to(start: Start, examine: Examine, folder: Path) -> None:
+    require("postfix")
+    daemon = start(server={"listen": [f"unix:{queue(folder)}/policy"], "unix_mode": "0600"})
+    wired = SENDER.replace("@", "unix:private/policy")
+    assert set(names(examine(daemon, wired))) == {"unreachable"}
+    (folder / "queue" / "private" / "policy").chmod(0o660)
+    shutil.chown(folder / "queue" / "private" / "policy", group="postfix")
+    assert names(examine(daemon, wired)) == []
+    (folder / "queue" / "private").chmod(0o700)
+    assert set(names(examine(daemon, wired))) == {"unreachable"}
+
+
+def test_two_services_on_one_port(daemon: Ratelimitd, examine: Examine) -> None:
+    with socket.socket(socket.AF_INET6) as other:
+        other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        other.bind(("::1", daemon.port))
+        other.listen()
+        ran = examine(daemon, SENDER.replace("@", f"inet:localhost:{daemon.port}"))
+    assert says(ran, "shared-port", f"port {daemon.port}, at ::1")
+
+
+def test_a_service_of_postfix_on_our_port(daemon: Ratelimitd, examine: Examine) -> None:
+    ran = examine(daemon, SENDER, more=f"127.0.0.1:{daemon.port} inet n - n - - spawn")
+    assert says(ran, "shared-port", f"127.0.0.1:{daemon.port}")
+
+
+def test_no_daemon_and_another_in_its_place(daemon: Ratelimitd, examine: Examine) -> None:
+    daemon.stop()
+    assert names(examine(daemon, SENDER)) == ["not-running"]
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", daemon.port))
+        other.listen()
+        assert names(examine(daemon, SENDER)) == ["not-running", "shared-port"]
+
+
+def test_requests_without_a_login(daemon: Ratelimitd, examine: Examine) -> None:
+    with daemon.client() as client:
+        for _ in range(25):
+            client.ask("")
+        assert says(examine(daemon, SENDER), "without-login", "all 25 requests")
+        client.ask("alice@example.com")
+        assert names(examine(daemon, SENDER)) == []
+
+
+def test_bare_and_qualified_logins(daemon: Ratelimitd, examine: Examine) -> None:
+    with daemon.client() as client:
+        for login in ("alice", "alice@example.com", "bob"):
+            client.ask(login)
+    assert says(examine(daemon, SENDER), "two-names", "alice and alice@example.com", 'default_domain = "example.com"')
+
+
+def test_a_broken_postfix_configuration_is_one_line(daemon: Ratelimitd, ctl_of: Ctl, folder: Path) -> None:
+    require("postfix")
+    ran = ctl_of(daemon, "doctor", "--postfix-config", str(folder / "nothing"))
+    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+
+
+def test_several_faults_are_all_named(daemon: Ratelimitd, examine: Examine) -> None:
+    wired = f"smtpd_client_restrictions = check_policy_service {{ @, try_limit=1 }}\nx{free_port()} = 1"
+    assert set(names(examine(daemon, wired))) == {"too-early", "try-limit", "no-default-action"}
