@@ -65,7 +65,8 @@ class Made:
         state = StateDir(folder)
         (folder / "journal").mkdir()
         log = Log([], "postfix-policyd", "info")
-        self.sync = Sync(self.store, self.policy, Journal(folder / "journal", "node"), state, log)
+        journal = Journal(folder / "journal", "node")
+        self.sync = Sync(self.store, self.policy, journal, state, log, flush_interval_s=3600, refresh_s=3600)
         self._charged = 0
 
     def charge(self) -> None:
@@ -79,7 +80,7 @@ async def made(tmp_path: Path) -> AsyncIterator[Made]:
     made = Made(tmp_path)
     await made.sync.begin(0, [])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(made.sync.keep, 3600.0, 3600.0)
+        nursery.start_soon(made.sync.keep)
         yield made
         nursery.cancel_scope.cancel()
     await made.sync.finish(PATIENT_S)

@@ -1,18 +1,17 @@
 """ratelimitctl as a test runs it, and a load that goes on meanwhile."""
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from ratelimitd import ctl
 from tests.control.load import Load
-from tests.daemon.process import Ratelimitd, config
+from tests.daemon.conftest import Start, make, start
+from tests.daemon.process import Ratelimitd
 
-Start = Callable[..., Ratelimitd]
+__all__ = ["Start", "make", "start"]
 
 
 class Ran(NamedTuple):
@@ -35,20 +34,6 @@ class Ran(NamedTuple):
         return [
             {"LIMIT": line[starts[0] : starts[1]].strip(), "KEY": line[starts[1] :].split()[0]} for line in lines[1:]
         ]
-
-
-@pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
-    """`start(**tables)`: a daemon that runs, see tests.daemon.process.config; killed at the test's end."""
-    with contextlib.ExitStack() as stack:
-
-        def started(**tables: Any) -> Ratelimitd:
-            daemon = Ratelimitd(folder, config(**tables))
-            stack.callback(daemon.kill)
-            daemon.start()
-            return daemon
-
-        yield started
 
 
 Ctl = Callable[..., Ran]

@@ -101,7 +101,8 @@ def _first(screen: str) -> list[str]:
 
 @pytest.mark.real
 def test_ctrl_c_gives_the_terminal_back(daemon: Ratelimitd, terminal: Terminal) -> None:
-    terminal.run("sh", "-c", f"trap : INT; {PROGRAM} -c {daemon.file} top; stty -a | grep -o ' icanon'; exec sleep 1000")
+    shell = f"trap : INT; {PROGRAM} -c {daemon.file} top; stty -a | grep icanon; exec sleep 1000"
+    terminal.run("sh", "-c", shell)
     wait_until(lambda: FLOODER in terminal.screen(), "a first screen")
     terminal.type("C-c")
     wait_until(lambda: "icanon" in terminal.screen(), "the shell's next command")
