@@ -150,9 +150,19 @@ def _frame_end(data: bytes, position: int) -> int:
     mark, length, crc = _HEAD.unpack_from(data, position)
     begin = position + _HEAD.size
     end: int = begin + length
-    if mark != _MARK or not length or end > len(data) or zlib.crc32(data[begin:end]) != crc:
+    if mark != _MARK or not length or end > len(data):
         return 0
-    return end
+    payload = data[begin:end]
+    return end if zlib.crc32(payload) == crc and _is_text(payload) else 0
+
+
+def _is_text(payload: bytes) -> bool:
+    """Whether it can be records: of a block of ones, each four bytes are their own CRC-32."""
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return payload.endswith(b"\n")
 
 
 def _is_torn(data: bytes, begin: int) -> bool:
