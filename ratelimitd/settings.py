@@ -106,7 +106,7 @@ class NotifySettings(Table, kw_only=True):
     secret: str = ""
     secret_file: str = ""
     tls_ca: str = ""
-    timeout_s: Annotated[float, Meta(ge=0.1, le=300)] = 10
+    timeout_s: Annotated[float, Meta(ge=0.1, le=300)] = 10.0
     retries: Annotated[int, Meta(ge=0, le=20)] = 5
     max_waiting: Annotated[int, Meta(ge=1, le=100_000)] = 1000
 
