@@ -113,33 +113,40 @@ class Policy:
         admitted = DUNNO
         for table, key in keys:
             if key:
-                counter = table.find(key, now)
-                if counter is None:
-                    return None
+                counter = table.counters.get(key)
+                if counter is None or counter.expiry <= now or not counter.knowledge:
+                    counter = table.find(key, now)
+                    if counter is None:
+                        return None
                 counters.append(counter)
             else:
                 admitted = self.failure_reply
         if not counters:
             return Verdict(admitted, request)
         asked = request.essentials
-        instance = _bounded(asked.instance)
+        instance, recipient = asked.instance, asked.recipient
+        if len(instance) > MAX_BYTES or len(recipient) > MAX_BYTES:
+            instance, recipient = _bounded(instance), _bounded(recipient)
         transaction = self.charges.find(instance) if instance else None
-        recipient = _bounded(asked.recipient) if asked.protocol_state == AT_RECIPIENT else None
-        if recipient is None:
+        at_recipient = asked.protocol_state == AT_RECIPIENT
+        if at_recipient:
+            before = None if transaction is None else transaction.recipients.get(recipient)
+            due, answered = int(before is None), bool(before)
+        else:
             count = _recipient_count(asked.recipient_count)
             due = count if transaction is None else transaction.due_for_message(count)
             answered = transaction is None or transaction.message_admitted
-        else:
-            before = None if transaction is None else transaction.recipients.get(recipient)
-            due, answered = int(before is None), bool(before)
         if answered and not due:  # what was admitted stays admitted
             return Verdict(admitted, request)
-        return self._charge(request, counters, recipient, due, admitted, transaction)
+        return self._charge(
+            request, counters, instance, recipient if at_recipient else None, due, admitted, transaction
+        )
 
     def _charge(
         self,
         request: Request,
         counters: list[Counter],
+        instance: str,
         recipient: str | None,
         due: int,
         admitted: bytes,
@@ -158,23 +165,29 @@ class Policy:
         charged = 0 if refused and not self.count_rejected else due
         record = ""
         if charged:
-            alike, charge = self._all_alike, self.pending.charge
-            for counter in counters:
-                amount = charged if alike or not counter.table.limit.by_message else messages
-                if amount:
-                    charge(counter, amount)
-                    counter.is_new = False
-                    if counter.used >= counter.notice_at:
-                        self.look(counter, False)
-            if self.strict_below and not self.urgent:
-                self.urgent = any(self._runs_out(counter, charged) for counter in counters)
-            instance = _bounded(request.essentials.instance)
+            self._count(counters, charged, messages)
             record = self._remember(instance, recipient, charged, refused, transaction)
-            record += _accounts(counters) if alike else _mixed_accounts(counters, charged, messages)
+            record += _accounts(counters) if self._all_alike else _mixed_accounts(counters, charged, messages)
         decisions = deciding.table.decisions
         decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
         return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
+
+    def _count(self, counters: list[Counter], charged: int, messages: int) -> None:
+        """Charge every limit, and look at what is reached by it."""
+        alike, charge, strict_below = self._all_alike, self.pending.charge, self.strict_below
+        for counter in counters:
+            amount = charged if alike or not counter.table.limit.by_message else messages
+            if not amount:
+                continue
+            charge(counter, amount)
+            counter.is_new = False
+            if counter.used >= counter.notice_at:
+                self.look(counter, False)
+            left = counter.quota - counter.used
+            # What was used up before this charge is refused here whatever other nodes charged.
+            if left < counter.quota * strict_below + 1 and left > -amount and strict_below:
+                self.urgent = True
 
     def _exceeded(
         self, counters: list[Counter], due: int, messages: int, transaction: Transaction | None
@@ -215,11 +228,6 @@ class Policy:
                 self.charges.charge_recipient(transaction, recipient, not refused)
         kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
         return f"{kind}{instance}\0{recipient or ''}\0{charged}"
-
-    def _runs_out(self, counter: Counter, charged: int) -> bool:
-        """Whether little is left after a charge; what was used up before it is refused here whatever others charge."""
-        left = counter.quota - counter.used
-        return -charged < left < counter.quota * self.strict_below + 1
 
     def _refusal(self, counter: Counter) -> bytes:
         if counter.notice_at < NEVER:
