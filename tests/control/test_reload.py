@@ -139,13 +139,13 @@ def test_an_address_in_use_is_refused_and_the_others_are_not_opened(start: Start
         PolicyClient(("127.0.0.1", int(new.rpartition(":")[2])))
 
 
-def test_log_level_format_and_file_change_and_the_old_file_gets_no_more(start: Start) -> None:
+def test_log_level_format_and_file_change_and_the_old_file_gets_no_more(start: Start, ctl_of: Ctl) -> None:
     daemon = start()
     with daemon.client() as client:
         client.ask(ALICE)
         old = daemon.log_file
         rewrite(daemon, log={"file": "other", "format": "json", "level": "warning"}, limit=[{"quota": 2}])
-        daemon.signal(signal.SIGHUP)
+        assert ctl_of(daemon, "reload").status == 0
         daemon.log_file = daemon.folder / "other"
         for _ in range(3):
             client.ask(ALICE)
