@@ -8,6 +8,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import trio
@@ -19,11 +20,31 @@ from ratelimitd.journal import Journal
 TICK_S = 0.001
 
 
+class Steps(trio.abc.Instrument):
+    """The longest step of any task in CPU time, since `worst_s` was last set to 0: what is our own in a stall."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+        self.worst = ""
+        self._began = 0.0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """A task goes on."""
+        self._began = time.thread_time()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        """It waits, or has ended."""
+        took = time.thread_time() - self._began
+        if took > self.worst_s:
+            self.worst_s, self.worst = took, task.name
+
+
 class Watch:
     """How late a task wakes, at worst, since `worst_s` was last set to 0."""
 
     def __init__(self, daemon: Daemon, file: Path) -> None:
         self.worst_s = 0.0
+        self.steps = Steps()
         self._daemon = daemon
         self._file = file
 
@@ -41,15 +62,17 @@ class Watch:
         with trio.open_signal_receiver(signal.SIGUSR2) as signals:
             async for _ in signals:
                 accounts = len(self._daemon.policy.pending)
-                self.worst_s, began = 0.0, trio.current_time()
+                self.worst_s = self.steps.worst_s = 0.0
+                began = trio.current_time()
                 stored = await self._daemon.sync.flush()
                 seconds, worst_s = trio.current_time() - began, self.worst_s
                 await trio.sleep(TICK_S * 10)
+                step = {"step_s": self.steps.worst_s, "step": self.steps.worst}
                 self.worst_s = 0.0
                 await trio.sleep(seconds)
                 noted = {"accounts": accounts, "stored": stored, "seconds": seconds, "stall_s": worst_s}
                 with self._file.open("a") as file:
-                    file.write(json.dumps(noted | {"idle_stall_s": self.worst_s}) + "\n")
+                    file.write(json.dumps(noted | step | {"idle_stall_s": self.worst_s}) + "\n")
 
 
 def _write_nothing(self: Journal, records: list[str]) -> None:
@@ -63,6 +86,7 @@ def _watch(file: Path) -> None:
     async def watched(self: Daemon) -> None:
         watch = Watch(self, file)
         async with trio.open_nursery() as nursery:
+            trio.lowlevel.add_instrument(watch.steps)
             nursery.start_soon(watch.tick)
             nursery.start_soon(watch.obey)
             await run(self)

@@ -200,6 +200,8 @@ def stall(bench: Bench) -> Iterator[Row]:
         stalls = [(n["stall_s"] * 1000, n["idle_stall_s"] * 1000) for n in noted]
         yield compared(f"flush to {name}: longest stall", "ms", stalls, "no flush")
         yield alone(f"flush to {name}: longest stall", "ms", [s for s, _ in stalls], Must(at_most=10))
+        steps = [n["step_s"] * 1000 for n in noted]
+        yield alone(f"flush to {name}: longest step, CPU", "ms", steps, Must(at_most=10))
         yield alone(f"flush to {name}: duration", "ms", [n["seconds"] * 1000 for n in noted])
 
 
