@@ -1,0 +1,75 @@
+"""More logins than accounts fit into memory: memory keeps to its bound, no count is lost, limits hold."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from tests.bench import load
+from tests.daemon.client import PolicyClient
+from tests.daemon.conftest import Start
+from tests.daemon.process import Ratelimitd
+from tests.hostile.figures import MIB, rss
+
+ACCOUNT_BYTES = 600
+"""What the README says of an account in memory, with room for what comes in between two flushes."""
+WATCHED = [f"watched{number}@example.com" for number in range(50)]
+QUOTA = 5
+
+
+@contextmanager
+def watching(daemon: Ratelimitd) -> Iterator[dict[str, int]]:
+    """Ask for a few accounts again and again; how often each was admitted."""
+    admitted = dict.fromkeys(WATCHED, 0)
+    over = Event()
+
+    def watch() -> None:
+        with PolicyClient(daemon.addresses[0]) as client:
+            while not over.wait(0.05):
+                for login in WATCHED:
+                    admitted[login] += client.ask(login) == "DUNNO"
+
+    thread = Thread(target=watch)
+    thread.start()
+    try:
+        yield admitted
+    finally:
+        over.set()
+        thread.join()
+
+
+def flood(start: Start, program: Path, logins: int, cap: int, interval_s: float) -> None:
+    daemon = start(
+        server={"max_accounts": cap, "max_transactions": 1000},
+        store={"flush_interval_s": interval_s},
+        limit=[{"quota": QUOTA}],
+        log={"level": "critical"},
+    )
+    before = rss(daemon.process.pid)
+    with watching(daemon) as admitted:
+        figures = load.run(
+            program, f"127.0.0.1:{daemon.port}", "-c", "400", "-k", str(logins), "-n", str(logins), "-S", timeout=3000
+        )
+    assert figures.answered == logins
+    grown = rss(daemon.process.pid) - before
+    print(f"{figures.per_second:.0f} logins/s; RSS grew by {grown / MIB:.0f} MiB, {grown / cap:.0f} bytes an account")
+    assert daemon.stop() == 0
+    with closing(sqlite3.connect(daemon.database)) as connection:
+        [(accounts, used)] = connection.execute(
+            "SELECT COUNT(*), SUM(used) FROM ratelimit WHERE sender NOT LIKE 'watched%'"
+        ).fetchall()
+    assert (accounts, used) == (logins, logins)
+    assert admitted == dict.fromkeys(WATCHED, QUOTA)
+    assert grown < 20 * MIB + cap * ACCOUNT_BYTES + figures.per_second * interval_s * 4 * ACCOUNT_BYTES
+
+
+def test_60000_logins_against_a_cap_of_10000_accounts(start: Start, load_program: Path) -> None:
+    flood(start, load_program, 60_000, 10_000, 0.2)
+
+
+@pytest.mark.long
+def test_mid(start: Start, load_program: Path) -> None:
+    flood(start, load_program, 1_000_000, 200_000, 5)
