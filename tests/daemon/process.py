@@ -173,8 +173,12 @@ class Ratelimitd:
 
 
 def listen_elsewhere(port: int) -> socket.socket:
-    """A listening socket of somebody else's."""
+    """A listening socket of somebody else's. Raises OSError."""
     taken = socket.socket()
-    taken.bind(("127.0.0.1", port))
-    taken.listen()
+    try:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+    except OSError:
+        taken.close()
+        raise
     return taken

@@ -138,6 +138,7 @@ def test_peers_that_vanish_leave_nothing_behind(start: Start) -> None:
     daemon = start()
     with daemon.client() as client:
         client.ask()
+        wait_until(lambda: connections(daemon) == 1, "the end of the probe")
         before = descriptors(daemon)
         for number in range(60):
             peer = daemon.client()
@@ -148,8 +149,8 @@ def test_peers_that_vanish_leave_nothing_behind(start: Start) -> None:
             if number % 2:
                 peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             peer.socket.close()
+        wait_until(lambda: connections(daemon) == 1, "their end")
         wait_until(lambda: descriptors(daemon) == before, "the end of their descriptors")
-        assert connections(daemon) == 1
         assert client.ask() == "DUNNO"
     assert daemon.stop() == 0
 

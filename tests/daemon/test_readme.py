@@ -1,5 +1,6 @@
 """What README.md tells people to do, done."""
 
+import fcntl
 import re
 import shutil
 from collections.abc import Iterator
@@ -39,16 +40,19 @@ def checkout(folder: Path) -> Path:
 
 
 @pytest.fixture
-def port(checkout: Path) -> int:
-    """10032, or where that is taken another one that is set in the copy's example."""
-    try:
-        listen_elsewhere(PORT).close()
-    except OSError:
-        other = free_port()
-        with (checkout / "conf" / "example.toml").open("a", encoding="utf-8") as file:
-            file.write(f'\n[server]\nlisten = ["127.0.0.1:{other}"]\n')
-        return other
-    return PORT
+def port(checkout: Path) -> Iterator[int]:
+    """10032, or where that is taken another one that is set in the copy's example; one test run at a time has it."""
+    with (checkout.parents[1] / "ratelimitd-tests-10032.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            listen_elsewhere(PORT).close()
+        except OSError:
+            other = free_port()
+            with (checkout / "conf" / "example.toml").open("a", encoding="utf-8") as file:
+                file.write(f'\n[server]\nlisten = ["127.0.0.1:{other}"]\n')
+            yield other
+        else:
+            yield PORT
 
 
 @pytest.fixture
@@ -64,6 +68,8 @@ def first_command(checkout: Path, port: int) -> Iterator[Process]:
 def test_the_first_command_leaves_a_daemon_that_answers(first_command: Process, checkout: Path, port: int) -> None:
     def answers() -> bool:
         first_command.check()
+        if "is ready" not in first_command.tail():
+            return False
         try:
             with PolicyClient(port) as client:
                 return client.ask("readme@example.com") == "DUNNO"
