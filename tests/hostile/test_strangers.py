@@ -99,12 +99,14 @@ def test_words_for_the_administrator_are_nothing_on_the_policy_port(start: Start
     daemon = start(limit=[{"quota": 1}])
     with daemon.client() as client:
         client.ask()
+        daemon.wait_for_log("status=INSERT")  # lines are written once the reply is sent
         before = daemon.log()
         for text in (f"{word}\n\n", f"{word}=1\n\n", f"request={word}\nsasl_username=alice@example.com\n\n"):
             client.send(text.encode())
             assert client.reply() == "DUNNO"
         client.send(request(helo_name=word, sender=f"{word}@example.com", instance="1.word"))
         assert client.reply().startswith("450 ")
+        daemon.wait_for_log("status=OVER_QUOTA")
         assert len(daemon.log()) - len(before) == 1  # the last one alone is a request
     assert daemon.stop() == 0
     assert daemon.used() == {"alice@example.com": 2}
