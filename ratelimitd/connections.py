@@ -8,6 +8,7 @@ import selectors
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
@@ -68,11 +69,24 @@ class Connections:
         self._deadlines: dict[Connection, float] = {}
         self._accepting = False
         self._ended = False
+        # Another task ends the wait for the selector by a byte here.
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self.selector.register(self._wake_read, selectors.EVENT_READ, self._wake_read)
+
+    def wake(self) -> None:
+        """Make the selector ready."""
+        with suppress(BlockingIOError):  # it is, and nobody has come round to reading these
+            self._wake_write.send(b"\0")
 
     # -- coming ----------------------------------------------------------------------------------------------------
 
     def accept(self, listener: socket.socket) -> None:
         """Take those who wait at a listener."""
+        if listener is self._wake_read:
+            listener.recv(4096)
+            return
         if listener.fileno() < 0:  # closed by a reload since it was ready
             return
         for _ in range(ACCEPTS_PER_PASS):
@@ -167,6 +181,31 @@ class Connections:
         if not connection.parked:
             self.selector.modify(connection.sock, events, connection)
 
+    def send(self, connection: Connection, data: bytes) -> bool:
+        """Send behind what the client has not taken yet; whether it has taken all of it."""
+        if connection.closed:
+            return False
+        if connection.outbox:
+            data = connection.outbox + data
+        try:
+            sent = connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close(connection)
+            return False
+        if sent < len(data):
+            if not connection.outbox:
+                self.watch(connection, selectors.EVENT_WRITE)
+            connection.outbox = data[sent:]
+            self.expect(connection)
+            return False
+        if connection.outbox:
+            connection.outbox = b""
+            self.watch(connection, selectors.EVENT_READ)
+            self.settle(connection)
+        return True
+
     def park(self, connection: Connection) -> None:
         """Leave the connection alone while its request waits."""
         connection.parked = True
@@ -210,11 +249,18 @@ class Connections:
         self.open.discard(connection)
         self._deadlines.pop(connection, None)
 
+    def close_idle(self) -> None:
+        """Close the connections that nothing is in flight on."""
+        for connection in [c for c in self.open if c.idle]:
+            self.close(connection)
+
     def close_all(self) -> None:
         """Close every connection and the selector."""
         for connection in list(self.open):
             self.close(connection)
         self.selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
 
 
 def _peer_uid(sock: socket.socket) -> int:

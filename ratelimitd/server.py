@@ -14,7 +14,6 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,11 +84,6 @@ class Pump:
         self._more: list[Connection] = []
         self.latency = Histogram()
         self._draining = False
-        # Other tasks end the pump's wait by a byte here.
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -123,22 +117,17 @@ class Pump:
         for key, events in ready:
             connection = key.data
             if type(connection) is not Connection:
-                self._other(connection)
+                self.connections.accept(connection)
             elif connection.closed or connection.more or connection.parked:
                 continue
             elif events & selectors.EVENT_WRITE:
-                self._send(connection, b"")
+                if self.connections.send(connection, b"") and connection.reader.partial:
+                    self._continue(connection)  # nothing was decided for one that took no replies
             else:
                 self._receive(connection, batch, now)
         self._finish(batch)
         if batch:
             self.latency.observe(time.perf_counter() - began, len(batch))
-
-    def _other(self, listener: socket.socket | None) -> None:
-        if listener is None:
-            self._wake_read.recv(4096)
-        else:
-            self.connections.accept(listener)
 
     def _receive(self, connection: Connection, batch: Batch, now: int) -> None:
         try:
@@ -199,8 +188,9 @@ class Pump:
         records = [verdict.record for _, verdict in batch if verdict.record]
         if records:
             self._journal.write(records)
+        send = self.connections.send
         for connection, verdict in batch:
-            self._send(connection, verdict.reply)
+            send(connection, verdict.reply)
         log = self._log
         log.cork()
         for _, verdict in batch:
@@ -210,32 +200,6 @@ class Pump:
         if self.policy.urgent:
             self.policy.urgent = False
             self._hurry()
-
-    def _send(self, connection: Connection, data: bytes) -> None:
-        if connection.closed:
-            return
-        if connection.outbox:
-            data = connection.outbox + data
-        try:
-            sent = connection.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.connections.close(connection)
-            return
-        if sent < len(data):
-            if not connection.outbox:
-                self.connections.watch(connection, selectors.EVENT_WRITE)
-            connection.outbox = data[sent:]
-            self.connections.expect(connection)
-        elif connection.outbox:
-            connection.outbox = b""
-            self.connections.watch(connection, selectors.EVENT_READ)
-            self.connections.settle(connection)
-            if connection.reader.partial and not (connection.more or connection.parked):
-                self._continue(connection)  # nothing was decided for one that took no replies
-        if self._draining and connection.idle:
-            self.connections.close(connection)
 
     # -- accounts that are looked up -------------------------------------------------------------------------------
 
@@ -273,11 +237,7 @@ class Pump:
         answered = time.perf_counter()
         for waiting in parked:
             self.latency.observe(answered - waiting.since)
-        self._wake()
-
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):  # it is awake, and has not come round to reading these
-            self._wake_write.send(b"\0")
+        self.connections.wake()
 
     async def tick(self) -> None:
         """Close connections that are overdue; go on accepting after a pause."""
@@ -287,7 +247,7 @@ class Pump:
             self.connections.throttle.tick()
             self.connections.listen()
             if self._draining:
-                self._wake()
+                self.connections.wake()
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -302,22 +262,17 @@ class Pump:
             if connection.idle or (connection.reader.partial and not connection.parked and not connection.more):
                 self._receive(connection, batch, int(self._clock()))
         self._finish(batch)
-        for connection in list(self.connections.open):
-            if connection.idle:
-                self.connections.close(connection)
-        self._wake()
+        self.connections.wake()
 
     def abort(self) -> None:
         """Close every connection, answered or not; `run` returns."""
         self._draining = True
         for connection in list(self.connections.open):
             self.connections.close(connection)
-        self._wake()
+        self.connections.wake()
 
     def close(self) -> None:
         """Release everything; after `run`."""
         self.connections.end_listening()
         self.connections.close_all()
         self.connections.throttle.close()
-        self._wake_read.close()
-        self._wake_write.close()
