@@ -18,6 +18,7 @@ from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names,
 CHUNK = 250
 BUSY_TIMEOUT_S = 5.0
 """How long a flush waits for another process that writes (an administrator's sqlite3)."""
+CHANGES_PAGE = 5000
 CHANGES_OVERLAP_S = 10
 """A transaction may commit this long after the time it wrote as `updated`."""
 
@@ -233,8 +234,18 @@ class SQLiteStore:
         (now,) = self._reader.execute(f"SELECT datetime('now', '-{CHANGES_OVERLAP_S} seconds')").fetchone()
         if not cursor:
             return Changes([], now)
-        select = self._sql(f'SELECT {_ROW} FROM "ratelimit" WHERE "updated" >= ?')
-        return Changes(list(map(_row, self._reader.execute(select, (cursor,)))), now)
+        since, _, place = cursor.partition("|")
+        last, _, begun = place.partition("|")  # within pages: the last row's id, and the time to go on from after them
+        select = self._sql(
+            f'SELECT {_ROW}, "updated", "id" FROM "ratelimit" WHERE ("updated", "id") > (?, ?)'
+            f' ORDER BY "updated", "id" LIMIT {CHANGES_PAGE}'
+        )
+        found = self._reader.execute(select, (since, int(last or 0))).fetchall()
+        rows = [_row(values[:-2]) for values in found]
+        begun = begun or now
+        if len(found) < CHANGES_PAGE:
+            return Changes(rows, begun)
+        return Changes(rows, f"{found[-1][-2]}|{found[-1][-1]}|{begun}", more=True)
 
 
 def _row(values: tuple[str, str, int, int | None, int, int, int, int | None]) -> Row:

@@ -7,7 +7,7 @@ import trio
 
 from ratelimitd.keys import normalise
 from ratelimitd.rows import Account, Delta, Grant, Row
-from ratelimitd.stores import MAX_USED, Names, Store
+from ratelimitd.stores import MAX_USED, Changes, Names, Store
 from tests.stores.backends import Backend, delta, flush, row
 
 
@@ -309,6 +309,28 @@ async def test_every_change_by_hand_is_found(backend: Backend, store: Store, cha
     cursor = (await store.changes("")).cursor
     backend.sql(f"UPDATE ratelimit SET {change}")
     assert [r.key for r in (await store.changes(cursor)).rows] == ["alice"]
+
+
+async def test_many_changes_are_given_in_pages_and_each_at_least_once(backend: Backend, store: Store) -> None:
+    cursor = (await store.changes("")).cursor
+    many = 12_000
+    for start in range(0, many, 1000):
+        values = ", ".join(f"('user{number}', 'default', 1)" for number in range(start, start + 1000))
+        backend.sql(f"INSERT INTO ratelimit (sender, limit_name, used) VALUES {values}")
+    pages = await pages_of_changes(store, cursor)
+    assert {row.key for page in pages for row in page.rows} == {f"user{number}" for number in range(many)}
+    assert len(pages) >= 3
+    assert all(len(page.rows) <= 5000 for page in pages)
+    backend.sql("UPDATE ratelimit SET quota = 7 WHERE sender = 'user1'")
+    pages = await pages_of_changes(store, pages[-1].cursor)
+    assert 7 in {row.quota for page in pages for row in page.rows if row.key == "user1"}
+
+
+async def pages_of_changes(store: Store, cursor: str) -> list[Changes]:
+    pages = [await store.changes(cursor)]
+    while pages[-1].more:
+        pages.append(await store.changes(pages[-1].cursor))
+    return pages
 
 
 async def test_changes_of_another_node_are_found(backend: Backend, store: Store) -> None:
