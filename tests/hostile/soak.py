@@ -63,6 +63,7 @@ class Soak:
         mariadb.sql("CREATE DATABASE soak")
         mariadb.add_user("soak", PASSWORD)
         text = config(
+            server={"max_transactions": 1000},  # full at once: what grows after that is a leak
             store={
                 "backend": "mysql",
                 "unix_socket": str(mariadb.socket),
