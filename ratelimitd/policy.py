@@ -68,6 +68,7 @@ class Policy:
         failure_reply: bytes = DUNNO,
         strict_below: float = 0.0,
     ) -> None:
+        self.tables: list[Table] = []
         self.adopt(tables)
         self.pending = pending
         self.charges = charges
@@ -80,6 +81,8 @@ class Policy:
 
     def adopt(self, tables: Sequence[Table]) -> None:
         """Decide by these limits from now on; also to be called where one of them was changed."""
+        for removed in set(self.tables).difference(tables):
+            removed.counters = {}  # they and the table hold each other, and the garbage collector does not see it
         self.tables = list(tables)
         # Mostly every limit counts recipients and is enforced; then there is less to look at.
         self._all_alike = all(table.limit.enforce and not table.limit.by_message for table in tables)

@@ -5,7 +5,7 @@ import weakref
 
 from ratelimitd.charges import Charges
 from ratelimitd.counters import Counter, Table
-from tests.core.build import NOON, limit, row
+from tests.core.build import NOON, limit, policy, row
 
 
 class Watched(Table):
@@ -44,3 +44,13 @@ def test_a_counter_that_is_kept_nowhere_leaves_nothing_behind() -> None:
         assert end() is None
     finally:
         gc.enable()
+
+
+def test_a_limit_that_is_removed_leaves_no_accounts_behind() -> None:
+    rules = policy(limit(50), limit(9, name="removed"))
+    kept, removed = rules.tables
+    for table in (kept, removed):
+        table.assume("alice", NOON)
+    rules.adopt([kept])
+    assert list(kept.counters) == ["alice"]
+    assert removed.counters == {}
