@@ -93,10 +93,7 @@ def _plain(value: object) -> object:
 
 
 class Log:
-    """The daemon's log: `decision` for verdicts; `debug` to `error` for events with fields, over structlog.
-
-    While `corked`, lines are held back, so that those of a batch go out in one write.
-    """
+    """The daemon's log: `decisions` for verdicts; `debug` to `error` for events with fields, over structlog."""
 
     def __init__(self, sinks: Sequence[Sink], fmt: Format = "postfix-policyd", level: str = "info") -> None:
         self.sinks = list(sinks)
@@ -104,8 +101,6 @@ class Log:
         self._dropped_before = 0  # by sinks that are gone
         self._replaced = trio.Event()
         self.with_limit = False
-        self._corked = False
-        self._held: list[Entry] = []
         self.configure(fmt, level)
 
     def configure(self, fmt: Format, level: str) -> None:
@@ -119,18 +114,25 @@ class Log:
         ).bind()
         self.debug, self.info = events.debug, events.info
         self.warning, self.error = events.warning, events.error
+        self._decisions = events.critical  # passes every filter: the lines have levels of their own
 
-    def decision(self, verdict: Verdict) -> None:
-        """One line about a verdict that has a status."""
-        (self.warning if LEVELS[verdict.status] == "warning" else self.info)(verdict.status, verdict=verdict)
+    def decisions(self, verdicts: Sequence[Verdict]) -> None:
+        """A line for each of a batch's verdicts, which have a status; all in one write."""
+        self._decisions("decisions", verdicts=verdicts)
 
-    def _render(self, _: object, method: str, event: MutableMapping[str, Any]) -> tuple[tuple[Entry], dict[str, Any]]:
-        """The structlog processor: a verdict in the format of decisions, anything else as an event and its fields."""
-        verdict = event.get("verdict")
-        if verdict is None:
-            return (self._event(method, event),), {}
+    def _render(
+        self, _: object, method: str, event: MutableMapping[str, Any]
+    ) -> tuple[tuple[list[Entry]], dict[str, Any]]:
+        """The structlog processor: verdicts in the format of decisions, anything else as an event and its fields."""
+        verdicts = event.get("verdicts")
+        if verdicts is None:
+            return ([self._event(method, event)],), {}
+        levels = self._levels
+        return ([self._line(v) for v in verdicts if LEVELS[v.status] in levels],), {}
+
+    def _line(self, verdict: Verdict) -> Entry:
         text = json.dumps(json_fields(verdict)) if self._json else policyd_line(verdict, self.with_limit)
-        return ((LEVELS[verdict.status], text),), {}
+        return LEVELS[verdict.status], text
 
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
         if self._json:
@@ -139,24 +141,10 @@ class Log:
         fields = ", ".join([f"{name}={value}" for name, value in event.items()])
         return level, escape(cut(f"{text}: {fields}" if fields else text, MAX_LINE))
 
-    def take(self, entry: Entry) -> None:
-        """Write a rendered line, or hold it while corked."""
-        if entry[0] in self._levels:
-            self._held.append(entry)
-            if not self._corked:
-                self.uncork()
-
-    def cork(self) -> None:
-        """Hold lines back until `uncork`."""
-        self._corked = True
-
-    def uncork(self) -> None:
-        """Write what was held back."""
-        self._corked = False
-        if self._held:
-            held, self._held = self._held, []
-            for sink in self.sinks:
-                sink.write(held)
+    def take(self, entries: list[Entry]) -> None:
+        """Write rendered lines."""
+        for sink in self.sinks:
+            sink.write(entries)
 
     @property
     def dropped(self) -> int:
@@ -195,7 +183,6 @@ class Log:
 
     def close(self) -> None:
         """Deliver what can be delivered without waiting."""
-        self.uncork()
         for sink in (*self.sinks, *self._gone):
             sink.close()
 

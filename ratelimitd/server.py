@@ -191,12 +191,9 @@ class Pump:
         send = self.connections.send
         for connection, verdict in batch:
             send(connection, verdict.reply)
-        log = self._log
-        log.cork()
-        for _, verdict in batch:
-            if verdict.status:
-                log.decision(verdict)
-        log.uncork()
+        told = [verdict for _, verdict in batch if verdict.status]
+        if told:
+            self._log.decisions(told)
         if self.policy.urgent:
             self.policy.urgent = False
             self._hurry()

@@ -155,12 +155,9 @@ class Core:
             self.journal.write([verdict.record for verdict in batch if verdict.record])
 
     def write_log(self) -> None:
-        """Log.decision, one write for a batch."""
+        """Log.decisions, one write for a batch."""
         for batch in batches(self._verdicts):
-            self.log.cork()
-            for verdict in batch:
-                self.log.decision(verdict)
-            self.log.uncork()
+            self.log.decisions([verdict for verdict in batch if verdict.status])
 
 
 class Wire:

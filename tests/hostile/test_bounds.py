@@ -109,7 +109,7 @@ def test_a_log_line_is_bounded_and_ends_with_our_own_fields(fmt: str) -> None:
     table.accept(key, None, 0, 0)
     verdict = asked.decide(what, [(table, key)], 0)
     assert verdict is not None
-    log.decision(verdict)
+    log.decisions([verdict])
     [line] = lines.texts
     assert len(line) < 6 * 7 * (MAX_FIELD + 100)
     assert line.isprintable()
