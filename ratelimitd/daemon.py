@@ -13,9 +13,10 @@ from pathlib import Path
 
 import trio
 
-from ratelimitd import __version__, dump, pidfile, systemd
+from ratelimitd import dump, pidfile, systemd
 from ratelimitd.accounts import Accounts
 from ratelimitd.administration import Administration
+from ratelimitd.announce import announce
 from ratelimitd.charges import Charges
 from ratelimitd.config import Configuration
 from ratelimitd.control import Control
@@ -160,7 +161,7 @@ class Daemon:
             self.watch_quotas,
         )
         administration = Administration(self.accounts, self.status, self.log, self.write_dump, self.reload)
-        self._announce([describe(listener) for listener in listeners])
+        announce(self.config, self.store.name, [describe(listener) for listener in listeners], self.log)
         systemd.ready(self._status())
         try:
             async with trio.open_nursery() as nursery:
@@ -254,33 +255,6 @@ class Daemon:
             raise
         self.log.info("the cache is dumped", file=path)
         return path
-
-    def _announce(self, addresses: list[str]) -> None:
-        limits = [
-            f"{limit.name}: {limit.quota or 'unlimited'} {limit.period.name} per {limit.key_name}"
-            for limit in self.config.limits
-        ]
-        self.log.info(
-            f"ratelimitd {__version__} is ready",
-            listen=" ".join(addresses),
-            store=self.store.name,
-            limits="; ".join(limits),
-        )
-        if sys.stderr.isatty():
-            first = addresses[0] if addresses[0].startswith("unix:") else f"inet:{addresses[0]}"
-            print(
-                f"ratelimitd {__version__} is ready",
-                *[f"  listening on  {address}" for address in addresses],
-                f"  store         {self.store.name}",
-                *[f"  limit         {limit}" for limit in limits],
-                "  Postfix       in main.cf, then `postfix reload`:",
-                "    smtpd_sender_restrictions = check_policy_service",
-                f"        {{ {first}, timeout=10s, default_action=DUNNO }}",
-                "  to stop       Ctrl-C",
-                sep="\n",
-                file=sys.stderr,
-                flush=True,
-            )
 
 
 def run(config: Configuration) -> None:
