@@ -132,7 +132,14 @@ class Daemon:
                 )
             warn(self.config, self.log)
             await self.notifier.begin()
-            self.sockets.open(self.config)
+            # Before the others: whoever sees that mail is decided on can ask about it.
+            control_mode = int(settings.control.mode, 8)
+            control_listener = open_control(self.config.control_socket, control_mode)
+            try:
+                self.sockets.open(self.config)
+            except StartError:
+                close_all([control_listener])
+                raise
         except StartError:
             self.journal.close()
             await self.store.close()
@@ -147,8 +154,6 @@ class Daemon:
             default_domain=settings.keys.default_domain,
             hurry=self.sync.hurry,
         )
-        control_mode = int(settings.control.mode, 8)
-        control_listener = open_control(self.config.control_socket, control_mode)
         self.status = DaemonStatus(self.config.file, self.policy, self.pump, self.sync, self.journal, self.log)
         self.reloader = Reloader(
             self.config,
