@@ -134,10 +134,12 @@ def test_requests_that_wait_for_their_account_are_no_more_than_the_connections(s
 def test_a_trickler_in_every_place_keeps_out_nobody_for_longer_than_the_time_out(start: Start) -> None:
     daemon = start(server={"max_connections": 20, "request_timeout_s": 0.5})
     with ExitStack() as stack:
-        for _ in range(20):
-            stack.enter_context(daemon.client()).send(b"request=")
+        tricklers = [stack.enter_context(daemon.client()) for _ in range(20)]
+        for trickler in tricklers:
+            trickler.send(b"request=")
         with daemon.client() as client:
             assert client.ask() == "DUNNO"
+        assert all(trickler.at_end() for trickler in tricklers)
     assert daemon.stop() == 0
     assert sum("closed a connection: peer=" in line for line in daemon.log()) == 10
     assert "closed a connection: more_of_these=10" in daemon.log()

