@@ -197,6 +197,8 @@ class Pump:
         if self.policy.urgent:
             self.policy.urgent = False
             self._hurry()
+        if self._draining:
+            self.connections.close_idle()
 
     # -- accounts that are looked up -------------------------------------------------------------------------------
 

@@ -107,6 +107,16 @@ def test_requests_in_flight_are_answered_before_the_end(start: Start) -> None:
     assert daemon.used() == {"alice@example.com": 21}
 
 
+def test_idle_connections_do_not_keep_the_daemon_up(start: Start) -> None:
+    """Postfix keeps its connections; the stop waits for what is in flight alone, not for its deadline."""
+    daemon = start(server={"shutdown_timeout_s": 3600})
+    with daemon.client() as asked, daemon.client() as silent:
+        assert asked.ask() == "DUNNO"
+        assert daemon.stop() == 0
+        assert asked.at_end()
+        assert silent.at_end()
+
+
 def test_a_request_that_is_never_ended_does_not_keep_the_daemon_up(start: Start) -> None:
     daemon = start(server={"shutdown_timeout_s": 0.5})
     with daemon.client() as client:
