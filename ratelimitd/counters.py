@@ -215,20 +215,23 @@ class Pending:
         """Forget the closed segments up to a number: the store has them."""
         self.closed = [segment for segment in self.closed if segment.number > number]
 
+    @property
+    def recipients(self) -> int:
+        """Recipients in all segments."""
+        return sum(segment.recipients for segment in (*self.closed, self.open))
+
     def __len__(self) -> int:
         return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
 
 
 def joined(segments: Sequence[Segment]) -> Segment:
     """One segment for several of one run. Of an account's windows the last is left: a store would drop the others."""
+    deltas = _totals(segments)
     last: dict[tuple[Table, str], Counter] = {}
-    deltas: dict[Counter, int] = {}
-    for segment in segments:
-        for counter, recipients in segment.deltas.items():
-            deltas[counter] = deltas.get(counter, 0) + recipients
-            other = last.setdefault((counter.table, counter.key), counter)
-            if other.expiry < counter.expiry:
-                last[counter.table, counter.key] = counter
+    for counter in deltas:
+        other = last.setdefault((counter.table, counter.key), counter)
+        if other.expiry < counter.expiry:
+            last[counter.table, counter.key] = counter
     kept = {c: n for c, n in deltas.items() if c.expiry == last[c.table, c.key].expiry}
     whole = Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
     whole.unwritten = True
@@ -237,13 +240,17 @@ def joined(segments: Sequence[Segment]) -> Segment:
 
 def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
     """One delta per account and window, of the segments that come after a number. Not sorted."""
-    total: dict[Counter, int] = {}
-    for segment in segments:
-        if segment.number > after:
-            for counter, recipients in segment.deltas.items():
-                total[counter] = total.get(counter, 0) + recipients
-    for counter, recipients in total.items():
+    for counter, recipients in _totals(s for s in segments if s.number > after).items():
         limit = counter.table.limit
         configured = limit.configured_quota(counter.key)
         quota = counter.quota if counter.granted else configured
         yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured)
+
+
+def _totals(segments: Iterable[Segment]) -> dict[Counter, int]:
+    """Recipients per account and window."""
+    total: dict[Counter, int] = {}
+    for segment in segments:
+        for counter, recipients in segment.deltas.items():
+            total[counter] = total.get(counter, 0) + recipients
+    return total

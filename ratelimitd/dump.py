@@ -32,6 +32,10 @@ def _line(counter: Counter, pending: Pending) -> str:
 def totals(policy: Policy, **numbers: int) -> str:
     """The last line: how many accounts, how much that is not stored, and the numbers given."""
     accounts = sum(len(table.counters) for table in policy.tables)
-    recipients = sum(segment.recipients for segment in (*policy.pending.closed, policy.pending.open))
-    counts = {"Accounts": accounts, "Not stored": recipients, "Transactions": len(policy.charges), **numbers}
+    counts = {
+        "Accounts": accounts,
+        "Not stored": policy.pending.recipients,
+        "Transactions": len(policy.charges),
+        **numbers,
+    }
     return ", ".join(f"{name}: {count}" for name, count in counts.items()) + "\n"

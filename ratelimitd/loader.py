@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import trio
 
-from ratelimitd.counters import Knowledge, Table
+from ratelimitd.counters import Counter, Knowledge, Table
 from ratelimitd.link import AWAY, StoreLink
 from ratelimitd.policy import Policy
 from ratelimitd.rows import Account, Row
@@ -62,8 +62,7 @@ class Loader:
             await self.look_up(unread)
 
     def _is_unread(self, account: Account) -> bool:
-        table = self._table(account.limit)
-        counter = table.counters.get(account.key) if table is not None else None
+        counter = self._counter(*account)
         return counter is not None and not counter.knowledge
 
     async def _read(self, accounts: list[Account]) -> tuple[list[Row], dict[str, int]]:
@@ -93,9 +92,12 @@ class Loader:
     def _table(self, name: str) -> Table | None:
         return next((table for table in self._policy.tables if table.limit.name == name), None)
 
+    def _counter(self, limit: str, key: str) -> Counter | None:
+        table = self._table(limit)
+        return table.counters.get(key) if table is not None else None
+
     def _pending_of(self, account: Account, stored: Mapping[str, int] | None = None) -> int:
-        table = self._table(account.limit)
-        counter = table.counters.get(account.key) if table is not None else None
+        counter = self._counter(*account)
         return self._pending.of(counter, stored) if counter is not None else 0
 
     def accept(self, rows: Iterable[Row]) -> None:
@@ -104,18 +106,16 @@ class Loader:
         for row in rows:
             table = self._table(row.limit)
             if table is not None:
-                counter = table.counters.get(row.key)
-                table.accept(row.key, row, self._pending.of(counter) if counter is not None else 0, now)
+                table.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
 
     async def take_over(self, rows: list[Row]) -> None:
         """Take over the rows of accounts that are in memory."""
         for chunk in slices(rows):
             now = int(self._clock())
             for row in chunk:
-                table = self._table(row.limit)
-                counter = table.counters.get(row.key) if table is not None else None
-                if table is not None and counter is not None:
-                    counter = table.accept(row.key, row, self._pending.of(counter), now)
+                counter = self._counter(row.limit, row.key)
+                if counter is not None:
+                    counter = counter.table.accept(row.key, row, self._pending.of(counter), now)
                     if counter.used >= counter.notice_at and counter.expiry > now:
                         self._policy.look(counter, False)
             await trio.lowlevel.checkpoint()

@@ -42,12 +42,11 @@ async def _answer(config: Configuration, command: Command) -> Answer:
                 return await accounts.reset(command)
             case Status():
                 pending, link = daemon.policy.pending, daemon.sync.link
-                left = sum(segment.recipients for segment in (*pending.closed, pending.open))
                 return {
                     "running": False,
                     "config": str(config.file),
                     "store": {"name": link.store.name, "up": link.up},
-                    "not_stored": {"accounts": len(pending), "recipients": left},
+                    "not_stored": {"accounts": len(pending), "recipients": pending.recipients},
                 }
             case _:
                 raise Refused(f"{type(command).__name__.lower()}: only a running ratelimitd can do that", NO_DAEMON)

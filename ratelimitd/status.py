@@ -102,8 +102,7 @@ class DaemonStatus:
 
     def _not_stored(self) -> Answer:
         pending = self._policy.pending
-        recipients = sum(segment.recipients for segment in (*pending.closed, pending.open))
-        return {"accounts": len(pending), "recipients": recipients}
+        return {"accounts": len(pending), "recipients": pending.recipients}
 
     def _journal_size(self) -> Answer:
         journal = self._journal
