@@ -156,7 +156,7 @@ class Accounts:
     def _names(self, text: str) -> list[Name]:
         if not text.isprintable() or not text.strip():
             raise Refused(f"{text!r}: not a key")
-        request = Request(
+        request = Request.of(
             f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}", self.default_domain
         )
         own = {normalise(text, self.lowercase), normalise(request.login, self.lowercase)}

@@ -82,8 +82,9 @@ class Charges:
 
     def begin(self, instance: str) -> Transaction:
         """A new transaction, which is kept."""
-        transaction = Transaction()
-        self.remember(instance, transaction)
+        if len(self._young) >= self._half:
+            self._make_room()
+        transaction = self._young[instance] = Transaction()
         return transaction
 
     def remember(self, instance: str, transaction: Transaction) -> None:

@@ -4,7 +4,8 @@ An idle connection is never closed: Postfix does that itself, and a service that
 """
 
 import errno
-import selectors
+import math
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -38,13 +39,14 @@ class Bounds:
 class Connection:
     """One client: what it has sent of a request, what it has not taken of a reply."""
 
-    __slots__ = ("closed", "more", "outbox", "parked", "peer", "reader", "sock")
+    __slots__ = ("closed", "deadline", "more", "outbox", "parked", "peer", "reader", "sock")
 
     def __init__(self, sock: socket.socket, peer: str, reader: RequestReader) -> None:
         self.sock = sock
         self.peer = peer
         self.reader = reader
-        self.outbox = b""
+        self.outbox = b""  # while there is something in it, nothing is read
+        self.deadline = math.inf  # in trio's time: what has begun, a request or the sending of a reply, must end
         self.parked = False  # its request waits for an account; it is not watched meanwhile
         self.more = False  # whole requests are left from the last pass: nothing is read before they are done
         self.closed = False
@@ -52,42 +54,46 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing is in flight: no part of a request, no reply that is owed or not taken."""
-        return not (self.parked or self.more or self.outbox or self.reader.partial)
+        return not (self.parked or self.more or self.outbox or self.reader.buffer)
 
 
 class Connections:
-    """The listeners and every connection, watched by one selector; `selector` events carry the Connection."""
+    """The listeners and every connection, watched by one epoll; `watched` is who is to be served when readable.
+
+    A file descriptor that is ready and not in `watched` is a listener's, or of somebody who has gone since: `accept`.
+    """
 
     def __init__(self, listeners: Sequence[socket.socket], log: Log, bounds: Bounds, default_domain: str = "") -> None:
         self.bounds = bounds
         self.default_domain = default_domain
-        self.selector = selectors.DefaultSelector()
+        self.poll = select.epoll()
+        self.watched: dict[int, Connection] = {}
         self.open: set[Connection] = set()
         self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
         self.listeners = list(listeners)
         self.throttle = Throttle(log)
-        self._deadlines: dict[Connection, float] = {}
         self._accepting = False
         self._ended = False
-        # Another task ends the wait for the selector by a byte here.
+        # Another task ends the wait for somebody to be ready by a byte here.
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
-        self.selector.register(self._wake_read, selectors.EVENT_READ, self._wake_read)
+        self.poll.register(self._wake_read, select.EPOLLIN)
 
     def wake(self) -> None:
-        """Make the selector ready."""
+        """Make `poll` ready."""
         with suppress(BlockingIOError):  # it is, and nobody has come round to reading these
             self._wake_write.send(b"\0")
 
     # -- coming ----------------------------------------------------------------------------------------------------
 
-    def accept(self, listener: socket.socket) -> None:
+    def accept(self, fd: int) -> None:
         """Take those who wait at a listener."""
-        if listener is self._wake_read:
-            listener.recv(4096)
+        if fd == self._wake_read.fileno():
+            self._wake_read.recv(4096)
             return
-        if listener.fileno() < 0:  # closed by a reload since it was ready
+        listener = next((listener for listener in self.listeners if listener.fileno() == fd), None)
+        if listener is None:  # closed by a reload since it was ready
             return
         for _ in range(ACCEPTS_PER_PASS):
             if len(self.open) >= self.bounds.max_connections:
@@ -121,7 +127,7 @@ class Connections:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.default_domain))
-        self.selector.register(sock, selectors.EVENT_READ, connection)
+        self._register(connection)
         self.open.add(connection)
 
     def _refuse(self, sock: socket.socket, peer: str, reason: str) -> None:
@@ -144,14 +150,14 @@ class Connections:
         if self._accepting:
             self._accepting = False
             for listener in self.listeners:
-                self.selector.unregister(listener)
+                self.poll.unregister(listener)
 
     def listen(self) -> None:
         """Accept, or go on accepting after a pause."""
         if not self._accepting and not self._ended and len(self.open) < self.bounds.max_connections:
             self._accepting = True
             for listener in self.listeners:
-                self.selector.register(listener, selectors.EVENT_READ, listener)
+                self.poll.register(listener, select.EPOLLIN)
 
     def listen_on(self, listeners: Sequence[socket.socket]) -> None:
         """Accept at these from now on; the caller closes those that are no more among them."""
@@ -176,17 +182,25 @@ class Connections:
 
     # -- staying ---------------------------------------------------------------------------------------------------
 
-    def watch(self, connection: Connection, events: int) -> None:
-        """Be told when the connection is readable or writable."""
+    def _register(self, connection: Connection) -> None:
+        self.poll.register(connection.sock, _wanted(connection))
+        self.watched[connection.sock.fileno()] = connection
+
+    def _unregister(self, connection: Connection) -> None:
+        self.poll.unregister(connection.sock)
+        del self.watched[connection.sock.fileno()]
+
+    def _watch(self, connection: Connection) -> None:
         if not connection.parked:
-            self.selector.modify(connection.sock, events, connection)
+            self.poll.modify(connection.sock, _wanted(connection))
 
     def send(self, connection: Connection, data: bytes) -> bool:
         """Send behind what the client has not taken yet; whether it has taken all of it."""
         if connection.closed:
             return False
-        if connection.outbox:
-            data = connection.outbox + data
+        waiting = connection.outbox
+        if waiting:
+            data = waiting + data
         try:
             sent = connection.sock.send(data)
         except BlockingIOError:
@@ -195,43 +209,41 @@ class Connections:
             self.close(connection)
             return False
         if sent < len(data):
-            if not connection.outbox:
-                self.watch(connection, selectors.EVENT_WRITE)
             connection.outbox = data[sent:]
             self.expect(connection)
+            if not waiting:
+                self._watch(connection)
             return False
-        if connection.outbox:
+        if waiting:
             connection.outbox = b""
-            self.watch(connection, selectors.EVENT_READ)
             self.settle(connection)
+            self._watch(connection)
         return True
 
     def park(self, connection: Connection) -> None:
         """Leave the connection alone while its request waits."""
         connection.parked = True
-        self._deadlines.pop(connection, None)
-        self.selector.unregister(connection.sock)
+        connection.deadline = math.inf
+        self._unregister(connection)
 
     def unpark(self, connection: Connection) -> None:
         """Watch the connection again."""
         connection.parked = False
-        events = selectors.EVENT_WRITE if connection.outbox else selectors.EVENT_READ
-        self.selector.register(connection.sock, events, connection)
+        self._register(connection)
 
     def expect(self, connection: Connection) -> None:
         """Something has begun, a request or the sending of a reply, and must end within request_timeout_s."""
-        if connection not in self._deadlines:
-            self._deadlines[connection] = trio.current_time() + self.bounds.request_timeout_s
+        if connection.deadline == math.inf:
+            connection.deadline = trio.current_time() + self.bounds.request_timeout_s
 
     def settle(self, connection: Connection) -> None:
         """What had begun is done."""
-        if self._deadlines:
-            self._deadlines.pop(connection, None)
+        connection.deadline = math.inf
 
     def close_overdue(self) -> None:
         """Close the connections that trickle a request or take no reply."""
         now = trio.current_time()
-        for connection in [c for c, deadline in self._deadlines.items() if deadline <= now]:
+        for connection in [c for c in self.open if c.deadline <= now]:
             self.timeouts += 1
             self.throttle.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
             self.close(connection)
@@ -244,10 +256,9 @@ class Connections:
             return
         connection.closed = True
         if not connection.parked:
-            self.selector.unregister(connection.sock)
+            self._unregister(connection)
         connection.sock.close()
         self.open.discard(connection)
-        self._deadlines.pop(connection, None)
 
     def close_idle(self) -> None:
         """Close the connections that nothing is in flight on."""
@@ -255,12 +266,16 @@ class Connections:
             self.close(connection)
 
     def close_all(self) -> None:
-        """Close every connection and the selector."""
+        """Close every connection, and what watches them."""
         for connection in list(self.open):
             self.close(connection)
-        self.selector.close()
+        self.poll.close()
         self._wake_read.close()
         self._wake_write.close()
+
+
+def _wanted(connection: Connection) -> int:
+    return select.EPOLLOUT if connection.outbox else select.EPOLLIN
 
 
 def _peer_uid(sock: socket.socket) -> int:

@@ -88,6 +88,10 @@ class Table:
             return None
         return counter if counter.expiry > now else self._renew(counter, now)
 
+    def stand_in(self, key: str) -> Counter:
+        """In place of an account's counter that is not known yet; kept nowhere."""
+        return Counter(self, key, 0, 0)
+
     def assume(self, key: str, now: int) -> Counter:
         """The account's counter while the store cannot be asked."""
         counter = self.counters.get(key)

@@ -40,7 +40,7 @@ class Loader:
             await pump.parked_some.wait()
             parked = pump.take_parked()
             now = int(self._clock())
-            missing = {Account(t.limit.name, key) for p in parked for t, key in self._policy.missing(p.keys, now)}
+            missing = {Account(t.limit.name, key) for p in parked for t, key in p.waiting.missing(now)}
             if missing and self._link.up:
                 await self.look_up(sorted(missing))
             pump.resume(parked)

@@ -44,27 +44,27 @@ def escape(text: str) -> str:
 
 def policyd_line(verdict: Verdict, with_limit: bool) -> str:
     """The Perl daemon's line; `verdict.counter` is set."""
-    request, counter = verdict.request, verdict.counter
+    asked, counter = verdict.request, verdict.counter
     assert counter is not None
-    _, _, address, name, _, _, queue_id, _, method, username = request.essentials
-    if len(username) + len(name) + len(method) + len(address) + len(queue_id) > MAX_LINE:
-        queue_id, name, address, method, username = map(cut, (queue_id, name, address, method, username))
-    if "," in username or "," in name or "," in method or "," in address or "," in queue_id:
-        # Only a comma could begin a field that is not ours.
-        comma = ",", "\\x2c"
-        queue_id, name, address = queue_id.replace(*comma), name.replace(*comma), address.replace(*comma)
-        method, username = method.replace(*comma), username.replace(*comma)
-    line = (
-        f"{queue_id}: client={name}[{address}], sasl_method={method}, sasl_username={username}, "
-        f"recipient_count={verdict.recipients}, curr_count={verdict.used}/{counter.quota}, status={verdict.status}"
+    fields = (asked.queue_id, asked.client_name, asked.client_address, asked.sasl_method, asked.sasl_username)
+    told = "".join(fields)
+    if "," in told or len(told) > MAX_LINE or not told.isprintable():
+        fields = _harmless(*map(cut, fields) if len(told) > MAX_LINE else fields)
+    queue_id, name, address, method, username = fields
+    limit = f", limit={counter.table.limit.name}" if with_limit else ""
+    return (
+        f"{queue_id}: client={name}[{address}], sasl_method={method}, sasl_username={username}, recipient_count="
+        f"{verdict.recipients}, curr_count={verdict.used}/{counter.quota}, status={verdict.status}{limit}"
     )
-    if with_limit:
-        line += f", limit={counter.table.limit.name}"
-    return line if line.isprintable() else escape(line)
 
 
-def json_fields(verdict: Verdict) -> dict[str, object]:
-    """The same as policyd_line, with the key and its limit."""
+def _harmless(*fields: str) -> tuple[str, ...]:
+    """The fields of a line without what could end it, or begin a field that is not ours: only a comma could."""
+    return tuple([escape(field.replace(",", "\\x2c")) for field in fields])
+
+
+def json_line(verdict: Verdict, with_limit: bool = True) -> str:
+    """The same as a JSON object, with the key, and always with its limit."""
     request, counter = verdict.request, verdict.counter
     assert counter is not None
     names = (
@@ -76,7 +76,7 @@ def json_fields(verdict: Verdict) -> dict[str, object]:
         "sasl_username",
         "sender",
     )
-    return {
+    fields = {
         "status": verdict.status,
         **{name: cut(request[name]) for name in names},
         "recipient_count": verdict.recipients,
@@ -86,6 +86,7 @@ def json_fields(verdict: Verdict) -> dict[str, object]:
         "quota": counter.quota,
         "reset": counter.expiry,
     }
+    return json.dumps(fields)
 
 
 def _plain(value: object) -> object:
@@ -107,6 +108,7 @@ class Log:
         """Set the format and the lowest level that is logged; at any time."""
         self._levels = frozenset(name for name, value in PRIORITIES.items() if value <= PRIORITIES[level])
         self._json = fmt == "json"
+        self._line = json_line if self._json else policyd_line
         events = structlog.wrap_logger(
             _Output(self),
             processors=[self._render],
@@ -127,12 +129,8 @@ class Log:
         verdicts = event.get("verdicts")
         if verdicts is None:
             return ([self._event(method, event)],), {}
-        levels = self._levels
-        return ([self._line(v) for v in verdicts if LEVELS[v.status] in levels],), {}
-
-    def _line(self, verdict: Verdict) -> Entry:
-        text = json.dumps(json_fields(verdict)) if self._json else policyd_line(verdict, self.with_limit)
-        return LEVELS[verdict.status], text
+        line, levels, with_limit = self._line, self._levels, self.with_limit
+        return ([(level, line(v, with_limit)) for v in verdicts if (level := LEVELS[v.status]) in levels],), {}
 
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
         if self._json:

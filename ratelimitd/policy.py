@@ -5,7 +5,8 @@ is to be logged after it, are in the verdict.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ratelimitd.action import DUNNO
 from ratelimitd.charges import Charges, Transaction
@@ -27,13 +28,8 @@ OVER_QUOTA = "OVER_QUOTA"
 WOULD_BLOCK = "WOULD_BLOCK"
 """Over the quota of a limit that is not enforced."""
 
-Keys = list[tuple[Table, str]]
-"""The limits that apply to a request, in the order of the configuration, and its normalised key under each; "" is
-the key of a plugin that failed."""
 
-
-@dataclass(slots=True)
-class Verdict:
+class Verdict(Struct, eq=False, gc=False):
     """The answer to a request; where it asked for nothing new, `status` is "" and there is nothing to log.
 
     `counter` is the limit that decided: the one that refused, else the first that applied; `used` its count after
@@ -51,8 +47,24 @@ class Verdict:
     record: str = ""
 
 
+class Waiting(Struct, eq=False, gc=False):
+    """A request that cannot be decided before accounts have been looked up in the store.
+
+    `keys`: the limits that apply, in the order of the configuration, and the key under each: a plugin is called once
+    for a request. `admitted` is the reply unless a limit refuses.
+    """
+
+    request: Request
+    keys: list[tuple[Table, str]]
+    admitted: bytes
+
+    def missing(self, now: int) -> list[tuple[Table, str]]:
+        """Those of the keys whose account is to be looked up."""
+        return [(table, key) for table, key in self.keys if table.find(key, now) is None]
+
+
 class Policy:
-    """All limits, the counts and the memo; `keys`, then `missing`, then `decide`.
+    """All limits, the counts and the memo. `decide`; and `decide_waiting` where that had to wait.
 
     `urgent` is set by a charge that leaves less than the share `strict_below` of a quota: what other nodes charged for
     the account is to be known at once. Whoever obeys it clears it.
@@ -84,66 +96,62 @@ class Policy:
         for removed in set(self.tables).difference(tables):
             removed.counters = {}  # they and the table hold each other, and the garbage collector does not see it
         self.tables = list(tables)
-        # Mostly every limit counts recipients and is enforced; then there is less to look at.
-        self._all_alike = all(table.limit.enforce and not table.limit.by_message for table in tables)
 
-    def keys(self, request: Request) -> Keys:
-        """Which limits apply, and the key under each; empty: DUNNO, nothing to count."""
-        asked = request.essentials
-        if asked.request != POLICY_REQUEST or asked.protocol_state not in COUNTED:
+    def decide(self, request: Request, now: int) -> Verdict | Waiting:
+        """The verdict, unless an account has to be looked up first."""
+        if request.request != POLICY_REQUEST or request.protocol_state not in COUNTED:
             self.tally.other_states += 1
-            return []
-        keys: Keys = []
+            return Verdict(DUNNO, request)
+        counters: list[Counter] = []
+        failed, all_known = False, True
         for table in self.tables:
             try:
                 key = table.limit.key_of(request)
             except KeyFailed as error:
                 table.limit.health.failed(str(error))
-                key = ""
-            if key is not None:
-                keys.append((table, key))
-        if not keys:
-            self.tally.skip(logged_in=request.login != "")
-        return keys
-
-    def missing(self, keys: Keys, now: int) -> Keys:
-        """Those of the keys whose account is to be looked up in the store first."""
-        return [(table, key) for table, key in keys if key and table.find(key, now) is None]
-
-    def decide(self, request: Request, keys: Keys, now: int) -> Verdict | None:
-        """The verdict, or None where an account has to be looked up first."""
-        counters: list[Counter] = []
-        admitted = DUNNO
-        for table, key in keys:
-            if key:
-                counter = table.counters.get(key)
-                if counter is None or counter.expiry <= now or not counter.knowledge:
-                    counter = table.find(key, now)
-                    if counter is None:
-                        return None
-                counters.append(counter)
-            else:
-                admitted = self.failure_reply
+                failed = True
+                continue
+            if key is None:
+                continue
+            counter = table.counters.get(key)
+            if counter is None or counter.expiry <= now or not counter.knowledge:
+                counter = table.find(key, now)
+                if counter is None:
+                    all_known = False
+                    counter = table.stand_in(key)
+            counters.append(counter)
+        admitted = self.failure_reply if failed else DUNNO
+        if not all_known:
+            return Waiting(request, [(counter.table, counter.key) for counter in counters], admitted)
         if not counters:
+            if not failed:
+                self.tally.skip(logged_in=request.login != "")
             return Verdict(admitted, request)
-        asked = request.essentials
-        instance, recipient = asked.instance, asked.recipient
+        return self._answer(request, counters, admitted)
+
+    def decide_waiting(self, waiting: Waiting, now: int) -> Verdict:
+        """The verdict at last; accounts that are still not known are assumed."""
+        counters = [table.find(key, now) or table.assume(key, now) for table, key in waiting.keys]
+        return self._answer(waiting.request, counters, waiting.admitted)
+
+    def _answer(self, request: Request, counters: list[Counter], admitted: bytes) -> Verdict:
+        """The verdict where these limits apply: what the memo knows, else a charge."""
+        instance, recipient = request.instance, request.recipient
         if len(instance) > MAX_BYTES or len(recipient) > MAX_BYTES:
             instance, recipient = _bounded(instance), _bounded(recipient)
         transaction = self.charges.find(instance) if instance else None
-        at_recipient = asked.protocol_state == AT_RECIPIENT
-        if at_recipient:
+        if request.protocol_state == AT_RECIPIENT:
+            at = recipient
             before = None if transaction is None else transaction.recipients.get(recipient)
-            due, answered = int(before is None), bool(before)
+            due, answered = 1 if before is None else 0, before
         else:
-            count = _recipient_count(asked.recipient_count)
+            at = None
+            count = _recipient_count(request.recipient_count)
             due = count if transaction is None else transaction.due_for_message(count)
             answered = transaction is None or transaction.message_admitted
         if answered and not due:  # what was admitted stays admitted
             return Verdict(admitted, request)
-        return self._charge(
-            request, counters, instance, recipient if at_recipient else None, due, admitted, transaction
-        )
+        return self._charge(request, counters, instance, at, due, admitted, transaction)
 
     def _charge(
         self,
@@ -156,7 +164,7 @@ class Policy:
         transaction: Transaction | None,
     ) -> Verdict:
         """Charge every limit and see whether one is exceeded; due 0 asks again about what was refused before."""
-        messages = int(due > 0 and (transaction is None or not transaction.charged))
+        messages = 1 if due and (transaction is None or not transaction.charged) else 0
         over = self._exceeded(counters, due, messages, transaction)
         refused = over is not None and over.table.limit.enforce
         if not due:
@@ -168,85 +176,78 @@ class Policy:
         charged = 0 if refused and not self.count_rejected else due
         record = ""
         if charged:
-            self._count(counters, charged, messages)
-            record = self._remember(instance, recipient, charged, refused, transaction)
-            record += _accounts(counters) if self._all_alike else _mixed_accounts(counters, charged, messages)
+            accounts = self._count(counters, charged, messages)
+            if instance:
+                self._remember(instance, recipient, charged, refused, transaction)
+            kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
+            record = f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}"
         decisions = deciding.table.decisions
         decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
         return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
 
-    def _count(self, counters: list[Counter], charged: int, messages: int) -> None:
-        """Charge every limit, and look at what is reached by it."""
-        alike, charge, strict_below = self._all_alike, self.pending.charge, self.strict_below
+    def _count(self, counters: list[Counter], charged: int, messages: int) -> str:
+        """Charge every limit, and look at what is reached by it; the accounts as the end of the journal's record.
+
+        What is charged another number than that record says has a record of its own behind it.
+        """
+        pending, strict_below = self.pending, self.strict_below
+        accounts = others = ""
         for counter in counters:
-            amount = charged if alike or not counter.table.limit.by_message else messages
-            if not amount:
+            table = counter.table
+            account = table.window(counter.expiry) + counter.key
+            amount = messages if table.limit.by_message else charged
+            if amount == charged:
+                accounts += account
+            elif amount:
+                others += f"T\0\0{amount}{account}\n"
+            else:
                 continue
-            charge(counter, amount)
+            pending.charge(counter, amount)
             counter.is_new = False
             if counter.used >= counter.notice_at:
                 self.look(counter, False)
-            left = counter.quota - counter.used
-            # What was used up before this charge is refused here whatever other nodes charged.
-            if left < counter.quota * strict_below + 1 and left > -amount and strict_below:
-                self.urgent = True
+            if strict_below:
+                left = counter.quota - counter.used
+                # What was used up before this charge is refused here whatever other nodes charged.
+                if -amount < left < counter.quota * strict_below + 1:
+                    self.urgent = True
+        return f"{accounts}\n{others}"
 
     def _exceeded(
         self, counters: list[Counter], due: int, messages: int, transaction: Transaction | None
     ) -> Counter | None:
         """The first enforced limit that these charges exceed, else the first that is not enforced."""
-        if self._all_alike:
-            for counter in counters:
-                if counter.quota and counter.used + due > counter.quota:
-                    return counter
-            return None
-        in_admitted = transaction is not None and transaction.admitted
         not_enforced: Counter | None = None
         for counter in counters:
-            limit = counter.table.limit
-            if limit.by_message and in_admitted:  # the message was admitted: so are its other recipients
+            if not counter.quota or counter.used + due <= counter.quota:
                 continue
-            if counter.quota and counter.used + (messages if limit.by_message else due) > counter.quota:
-                if limit.enforce:
-                    return counter
-                not_enforced = not_enforced or counter
+            limit = counter.table.limit
+            if limit.by_message:
+                if transaction is not None and transaction.admitted:  # the message was: so are its other recipients
+                    continue
+                if counter.used + messages <= counter.quota:
+                    continue
+            if limit.enforce:
+                return counter
+            not_enforced = not_enforced or counter
         return not_enforced
 
     def _remember(
-        self,
-        instance: str,
-        recipient: str | None,
-        charged: int,
-        refused: bool,
-        transaction: Transaction | None,
-    ) -> str:
-        """Put a charge into the memo; the journal's record of it, but for the accounts."""
-        if instance:
-            if transaction is None:
-                transaction = self.charges.begin(instance)
-            if recipient is None:
-                transaction.charge_message(charged, not refused)
-            else:
-                self.charges.charge_recipient(transaction, recipient, not refused)
-        kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
-        return f"{kind}{instance}\0{recipient or ''}\0{charged}"
+        self, instance: str, recipient: str | None, charged: int, refused: bool, transaction: Transaction | None
+    ) -> None:
+        """Put a charge into the memo."""
+        if transaction is None:
+            transaction = self.charges.begin(instance)
+        if recipient is None:
+            transaction.charge_message(charged, not refused)
+        else:
+            self.charges.charge_recipient(transaction, recipient, not refused)
 
     def _refusal(self, counter: Counter) -> bytes:
         if counter.notice_at < NEVER:
             self.look(counter, True)
         return counter.table.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
-
-
-def _accounts(counters: list[Counter]) -> str:
-    return "".join([counter.table.window(counter.expiry) + counter.key for counter in counters]) + "\n"
-
-
-def _mixed_accounts(counters: list[Counter], charged: int, messages: int) -> str:
-    """The accounts of a record, and a record of its own for each that was charged another number than it says."""
-    same = [c for c in counters if not c.table.limit.by_message or messages == charged]
-    other = [c for c in counters if c.table.limit.by_message and messages not in (0, charged)]
-    return _accounts(same) + "".join([f"T\0\0{messages}{c.table.window(c.expiry)}{c.key}\n" for c in other])
 
 
 def _look_away(counter: Counter, refused: bool) -> None:

@@ -7,16 +7,24 @@ first counts, as in Postfix's own attr_scan.
 """
 
 import re
-from typing import NamedTuple
+from typing import Self
+
+from msgspec import Struct
 
 from ratelimitd.errors import RequestTooLong
 
 POLICY_REQUEST = "smtpd_access_policy"
 
 
-class Essentials(NamedTuple):
-    """The attributes that every decision and its log line need."""
+class Request(Struct, frozen=True, eq=False, gc=False):
+    """One request: `request["sasl_username"]` is the attribute's value, "" where Postfix sent none.
 
+    Values never contain LF or NUL. Bytes that are not UTF-8 appear as `\\xNN`. What every decision and its log line
+    need has a field; all other attributes are looked for when somebody asks.
+    """
+
+    text: str  # the lines, each ended by LF
+    default_domain: str
     request: str
     protocol_state: str
     client_address: str
@@ -28,47 +36,14 @@ class Essentials(NamedTuple):
     sasl_method: str
     sasl_username: str
 
-
-_essentials = tuple.__new__
-_INDEX = {name: index for index, name in enumerate(Essentials._fields)}
-
-# Postfix sends its attributes in one order (smtpd_check.c, check_policy_service): one match finds all essentials of a
-# whole request. Whatever comes in another order is read attribute by attribute, with the same result.
-_ORDER = re.compile(
-    "request=(.*)\nprotocol_state=(.*)\nprotocol_name=.*\nclient_address=(.*)\nclient_name=(.*)\n"
-    "(?:client_port=.*\n)?reverse_client_name=.*\n(?:server_address=.*\n)?(?:server_port=.*\n)?helo_name=.*\n"
-    "sender=.*\nrecipient=(.*)\nrecipient_count=(.*)\nqueue_id=(.*)\ninstance=(.*)\nsize=.*\netrn_domain=.*\n"
-    "(?:stress=.*\n)?sasl_method=(.*)\nsasl_username=(.*)\n(?:.+\n)*\n"
-)
-
-
-class Request:
-    """One request: `request["sasl_username"]` is the attribute's value, "" where Postfix sent none.
-
-    Values never contain LF or NUL. Bytes that are not UTF-8 appear as `\\xNN`.
-    """
-
-    __slots__ = ("_text", "default_domain", "essentials")
-
-    def __init__(self, text: str, default_domain: str = "", essentials: Essentials | None = None) -> None:
-        """Of the lines of a request, separated by LF; `essentials` where they are known already."""
-        self._text = text if text.endswith("\n") else text + "\n"
-        self.default_domain = default_domain
-        self.essentials = Essentials(*map(self._find, Essentials._fields)) if essentials is None else essentials
+    @classmethod
+    def of(cls, text: str, default_domain: str = "") -> Self:
+        """The request of these lines, in whatever order; without the empty one."""
+        text = text if text.endswith("\n") else text + "\n"
+        return cls(text, default_domain, *[_find(text, name) for name in _ESSENTIALS])
 
     def __getitem__(self, name: str) -> str:
-        index = _INDEX.get(name)
-        return self._find(name) if index is None else self.essentials[index]
-
-    def _find(self, name: str) -> str:
-        text, begin = self._text, name + "="
-        if text.startswith(begin):
-            start = len(begin)
-        else:
-            start = text.find("\n" + begin) + len(begin) + 1
-            if start == len(begin):
-                return ""
-        return text[start : text.index("\n", start)]
+        return getattr(self, name) if name in _ESSENTIALS else _find(self.text, name)
 
     @property
     def login(self) -> str:
@@ -76,7 +51,7 @@ class Request:
 
         Cyrus SASL delivers both `alice` and `alice@example.com` for one account.
         """
-        login = self.essentials.sasl_username.strip(" \t")
+        login = self.sasl_username.strip(" \t")
         if self.default_domain and login and "@" not in login:
             return login + "@" + self.default_domain
         return login
@@ -85,7 +60,7 @@ class Request:
     def attributes(self) -> dict[str, str]:
         """Every attribute by name, the first of each."""
         found: dict[str, str] = {}
-        for line in self._text.split("\n"):
+        for line in self.text.split("\n"):
             name, separator, value = line.partition("=")
             if separator:
                 found.setdefault(name, value)
@@ -93,6 +68,39 @@ class Request:
 
     def __repr__(self) -> str:
         return f"Request({self.attributes!r})"
+
+
+_ESSENTIALS = Request.__struct_fields__[2:]
+
+
+def _find(text: str, name: str) -> str:
+    begin = name + "="
+    if text.startswith(begin):
+        start = len(begin)
+    else:
+        start = text.find("\n" + begin) + len(begin) + 1
+        if start == len(begin):
+            return ""
+    return text[start : text.index("\n", start)]
+
+
+def _in_order(*names: str) -> re.Pattern[str]:
+    """The lines of these attributes, of which `name?` may be missing; a group for each that is essential."""
+    lines = []
+    for name in names:
+        plain = name.rstrip("?")
+        value = "([^\n]*+)" if plain in _ESSENTIALS else "[^\n]*+"
+        lines.append(f"(?:{plain}={value}\n)?+" if name.endswith("?") else f"{plain}={value}\n")
+    return re.compile("".join(lines))
+
+
+# Postfix sends its attributes in one order (smtpd_check.c, check_policy_service): one match finds all essentials of a
+# whole request. Whatever comes in another order is read attribute by attribute, with the same result.
+_POSTFIX_ORDER = _in_order(
+    *("request", "protocol_state", "protocol_name", "client_address", "client_name", "client_port?"),
+    *("reverse_client_name", "server_address?", "server_port?", "helo_name", "sender", "recipient", "recipient_count"),
+    *("queue_id", "instance", "size", "etrn_domain", "stress?", "sasl_method", "sasl_username"),
+)
 
 
 class RequestReader:
@@ -103,27 +111,27 @@ class RequestReader:
     seen, and an endless one must not fill the memory.
     """
 
-    __slots__ = ("_buffer", "_searched", "_start", "default_domain", "max_bytes")
+    __slots__ = ("_searched", "_start", "buffer", "default_domain", "max_bytes")
 
     def __init__(self, max_bytes: int = 65536, default_domain: str = "") -> None:
         self.max_bytes = max_bytes
         self.default_domain = default_domain
-        self._buffer = b""
+        self.buffer = b""  # empty where all that has arrived was given out
         self._start = 0  # where the next request begins
         self._searched = 0  # no end of it lies before here
 
     def receive(self, data: bytes) -> None:
         """Append what arrived."""
-        if not self._buffer:
-            self._buffer = data
+        if not self.buffer:
+            self.buffer = data
             return
-        self._buffer = self._buffer[self._start :] + data
+        self.buffer = self.buffer[self._start :] + data
         self._searched -= self._start
         self._start = 0
 
     def next(self) -> Request | None:
         """The next whole request, or None: more bytes are needed. Raises RequestTooLong."""
-        buffer, start = self._buffer, self._start
+        buffer, start = self.buffer, self._start
         if start == len(buffer):
             return None
         if start == 0 and self._searched == 0 and len(buffer) <= self.max_bytes and buffer.endswith(b"\n\n"):
@@ -132,7 +140,7 @@ class RequestReader:
                 return request
         if buffer.startswith(b"\n", start):  # an empty request is one without attributes
             self._take(start + 1)
-            return Request("", self.default_domain)
+            return Request.of("", self.default_domain)
         end = buffer.find(b"\n\n", self._searched)
         length = (end if end >= 0 else len(buffer) - buffer.endswith(b"\n")) - start  # that LF may be half of its end
         if length > self.max_bytes:
@@ -143,24 +151,20 @@ class RequestReader:
         self._take(end + 2)
         text = buffer[start : end + 1].decode("utf-8", "backslashreplace")
         # Postfix never sends a NUL; the journal separates fields by it.
-        return Request(text.replace("\0", "\\0"), self.default_domain)
+        return Request.of(text.replace("\0", "\\0"), self.default_domain)
 
     def _take(self, end: int) -> None:
         """The buffer is given out up to here; an idle connection keeps nothing of what it has sent."""
-        if end == len(self._buffer):
-            self._buffer, end = b"", 0
+        if end == len(self.buffer):
+            self.buffer, end = b"", 0
         self._start = self._searched = end
 
     def _usual(self, buffer: bytes) -> Request | None:
         """What Postfix sends: one whole request, its attributes in Postfix's order; None for anything else."""
         text = buffer.decode("utf-8", "backslashreplace")
-        found = _ORDER.fullmatch(text)
-        if found is None or "\0" in text:
+        found = _POSTFIX_ORDER.match(text)
+        # The empty line that comes next is the last.
+        if found is None or text.find("\n\n", found.end() - 1) != len(text) - 2 or "\0" in text:
             return None
-        self._buffer = b""
-        return Request(text, self.default_domain, _essentials(Essentials, found.groups()))
-
-    @property
-    def partial(self) -> bool:
-        """Whether bytes are there that have not been given out as a request."""
-        return self._start < len(self._buffer)
+        self.buffer = b""
+        return Request(text, self.default_domain, *found.groups())

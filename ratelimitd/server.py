@@ -1,7 +1,7 @@
 """The pump: one task that drives every connection, a batch per wake-up.
 
 Postfix keeps a connection per smtpd process and sends one request at a time on it, so under load many connections
-become readable together. They are watched by a selector of our own, whose one file descriptor trio watches; for all
+become readable together. They are watched by an epoll of our own, whose one file descriptor trio watches; for all
 that are ready, in one pass and without an await:
 
     recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies -> log lines
@@ -10,7 +10,6 @@ A request whose account is not in memory is parked: its connection is left alone
 An error on one connection ends that connection, and nothing else.
 """
 
-import selectors
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from ratelimitd.connections import Bounds, Connection, Connections
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.histogram import Histogram
 from ratelimitd.logs import Log
-from ratelimitd.policy import Keys, Policy, Verdict
+from ratelimitd.policy import Policy, Verdict, Waiting
 from ratelimitd.request import Request
 
 RECV_BYTES = 16384
@@ -48,11 +47,10 @@ class JournalWriter(Protocol):
 
 @dataclass(slots=True)
 class Parked:
-    """A request that waits for its accounts to be looked up, with its keys: a plugin is called once per request."""
+    """A request that waits for its accounts to be looked up."""
 
     connection: Connection
-    request: Request
-    keys: Keys
+    waiting: Waiting
     since: float
 
 
@@ -80,7 +78,6 @@ class Pump:
         self._log = log
         self._hurry = hurry
         self._clock = clock
-        self._selector = self.connections.selector
         self._more: list[Connection] = []
         self.latency = Histogram()
         self._draining = False
@@ -90,21 +87,18 @@ class Pump:
     async def run(self) -> None:
         """Serve until `shut_down` was called and what was in flight is answered."""
         self.connections.listen()
-        selector, descriptor = self._selector, self._selector.fileno()
+        poll = self.connections.poll
         while not (self._draining and not self.connections.open):
             if self._more:
                 await trio.lowlevel.checkpoint()
             else:
-                await trio.lowlevel.wait_readable(descriptor)
+                await trio.lowlevel.wait_readable(poll.fileno())
             served = 0
-            while served < TURN and ((ready := selector.select(0)) or self._more):
-                for start in range(0, max(1, len(ready)), BATCH):
-                    if start:
-                        await trio.lowlevel.checkpoint()
-                    self._pass(ready[start : start + BATCH])
+            while served < TURN and ((ready := poll.poll(0, BATCH)) or self._more):
+                self._pass(ready)
                 served += max(1, len(ready))
 
-    def _pass(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
+    def _pass(self, ready: Sequence[tuple[int, int]]) -> None:
         began = time.perf_counter()
         batch: Batch = []
         now = int(self._clock())
@@ -114,17 +108,16 @@ class Pump:
                 connection.more = False
                 if not (connection.closed or connection.outbox):
                     self._requests(connection, batch, now)
-        for key, events in ready:
-            connection = key.data
-            if type(connection) is not Connection:
-                self.connections.accept(connection)
-            elif connection.closed or connection.more or connection.parked:
-                continue
-            elif events & selectors.EVENT_WRITE:
-                if self.connections.send(connection, b"") and connection.reader.partial:
-                    self._continue(connection)  # nothing was decided for one that took no replies
-            else:
-                self._receive(connection, batch, now)
+        watched = self.connections.watched
+        for fd, _ in ready:
+            found = watched.get(fd)
+            if found is None:
+                self.connections.accept(fd)
+            elif found.outbox:
+                if self.connections.send(found, b"") and found.reader.buffer:
+                    self._continue(found)  # nothing was decided for one that took no replies
+            elif not found.more:
+                self._receive(found, batch, now)
         self._finish(batch)
         if batch:
             self.latency.observe(time.perf_counter() - began, len(batch))
@@ -144,7 +137,7 @@ class Pump:
 
     def _requests(self, connection: Connection, batch: Batch, now: int) -> None:
         """Decide the whole requests that have arrived, up to the first that cannot be decided yet."""
-        reader, policy = connection.reader, self.policy
+        reader, decide = connection.reader, self.policy.decide
         for _ in range(REQUESTS_PER_PASS):
             try:
                 request = reader.next()
@@ -154,22 +147,20 @@ class Pump:
                 self.connections.close(connection)
                 return
             if request is None:
-                if reader.partial:
-                    self.connections.expect(connection)
-                else:
-                    self.connections.settle(connection)
+                self.connections.expect(connection)
                 return
             self.requests += 1
-            keys: Keys = []
             try:
-                keys = policy.keys(request)
-                verdict = policy.decide(request, keys, now)
+                verdict = decide(request, now)
             except Exception as error:
                 verdict = self._failed(request, error)
-            if verdict is None:
-                self._park(Parked(connection, request, keys, time.perf_counter()))
+            if isinstance(verdict, Waiting):
+                self._park(Parked(connection, verdict, time.perf_counter()))
                 return
             batch.append((connection, verdict))
+            if not reader.buffer:
+                self.connections.settle(connection)
+                return
         self._continue(connection)
 
     def _failed(self, request: Request, error: Exception) -> Verdict:
@@ -217,25 +208,22 @@ class Pump:
         """Decide parked requests: every account is known now, or is assumed."""
         now = int(self._clock())
         batch: Batch = []
-        for waiting in parked:
-            connection = waiting.connection
+        for each in parked:
+            connection = each.connection
             if connection.closed:
                 continue
             try:
-                for table, key in self.policy.missing(waiting.keys, now):
-                    table.assume(key, now)
-                verdict = self.policy.decide(waiting.request, waiting.keys, now)
-                assert verdict is not None
+                verdict = self.policy.decide_waiting(each.waiting, now)
             except Exception as error:
-                verdict = self._failed(waiting.request, error)
+                verdict = self._failed(each.waiting.request, error)
             batch.append((connection, verdict))
             self.connections.unpark(connection)
-            if connection.reader.partial:
+            if connection.reader.buffer:
                 self._continue(connection)
         self._finish(batch)
         answered = time.perf_counter()
-        for waiting in parked:
-            self.latency.observe(answered - waiting.since)
+        for each in parked:
+            self.latency.observe(answered - each.since)
         self.connections.wake()
 
     async def tick(self) -> None:
@@ -258,7 +246,7 @@ class Pump:
         self.connections.end_listening()
         batch: Batch = []
         for connection in list(self.connections.open):
-            if connection.idle or (connection.reader.partial and not connection.parked and not connection.more):
+            if connection.idle or (connection.reader.buffer and not connection.parked and not connection.more):
                 self._receive(connection, batch, int(self._clock()))
         self._finish(batch)
         self.connections.wake()

@@ -186,8 +186,10 @@ class FileSink:
         if now != self._stamp_at:
             self._stamp_at, self._stamp = now, time.ctime(now) + " "
         stamp = self._stamp
-        lines = [f"{stamp}{text}\n" for _, text in entries]
-        data = "".join(lines).encode()
+        lines = [text for _, text in entries]
+        if not lines:
+            return
+        data = (stamp + f"\n{stamp}".join(lines) + "\n").encode()
         try:
             if os.write(self._fd, data) < len(data):
                 self.dropped += 1

@@ -67,7 +67,7 @@ def request(*, default_domain: str = "", **attributes: str | int) -> Request:
         if "\n" in str(value) or "\0" in str(value):
             raise ValueError(f"{name}: Postfix sends no LF and no NUL")
     values = {**ATTRIBUTES, **attributes}
-    return Request("\n".join(f"{name}={value}" for name, value in values.items()), default_domain)
+    return Request.of("\n".join(f"{name}={value}" for name, value in values.items()), default_domain)
 
 
 REQUESTS: tuple[Request, ...] = (
@@ -88,7 +88,7 @@ REQUESTS: tuple[Request, ...] = (
     request(client_address="2001:db8::1", server_address="2001:db8::25"),
     request(client_address="::ffff:192.0.2.1"),
     request(client_address="unknown", client_port="0"),
-    Request(""),
+    Request.of(""),
 )
 """Requests that every plugin must have an answer to: ordinary ones, and what a client may make of them."""
 

@@ -21,7 +21,7 @@ from ratelimitd.connections import Bounds
 from ratelimitd.counters import Pending, Table
 from ratelimitd.journal import Journal
 from ratelimitd.logs import Log
-from ratelimitd.policy import Keys, Policy, Verdict
+from ratelimitd.policy import Policy, Verdict
 from ratelimitd.request import Request, RequestReader
 from ratelimitd.server import Pump
 from ratelimitd.sinks import FileSink
@@ -92,18 +92,14 @@ def batches(items: list[T]) -> Iterator[list[T]]:
         yield items[start : start + BATCH]
 
 
-def least_us(work: Callable[[], float | None]) -> float:
-    """CPU time per request; `work` does all of them, and may say itself how long it took."""
-    found = []
-    for _ in range(REPEATS):
-        began = time.thread_time()
-        took = work()
-        found.append(time.thread_time() - began if took is None else took)
-    return min(found) / COUNT * 1e6
+def least_us(work: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """CPU time per request; `work` does all of them, and says how long each part took."""
+    found = [dict(work()) for _ in range(REPEATS)]
+    return {name: min(each[name] for each in found) / COUNT * 1e6 for name in found[0]}
 
 
 class Core:
-    """The stages between the bytes and the log line; each leaves its results to the next."""
+    """The stages between the bytes and the log line."""
 
     def __init__(self, folder: Path) -> None:
         file = folder / "ratelimitd.toml"
@@ -115,49 +111,49 @@ class Core:
         self.policy = Policy([Table(limit) for limit in config.read(file).limits], Pending(), Charges())
         self._now = int(time.time())
         self._wire = wire()
-        self._requests: list[Request] = []
-        self._keys: list[Keys] = []
-        self._verdicts: list[Verdict] = []
-        self.parse()
-        self.keys()
-        self.know()
+        self._batches = list(batches(self._wire))
+        for batch in self._batches:
+            for request in self.parse(batch):
+                for table in self.policy.tables:
+                    key = table.limit.key_of(request)
+                    assert key is not None
+                    table.assume(key, self._now)
 
-    def parse(self) -> None:
+    def stages(self) -> dict[str, float]:
+        """Seconds of CPU time that each stage takes, a batch after the other as in the pump: what is hot stays hot."""
+        self.policy.charges = Charges()
+        spent = dict.fromkeys(("parse", "keys and decision", "journal (a write for 50)", "log (a write for 50)"), 0.0)
+        for batch in self._batches:
+            times = [time.thread_time()]
+            requests = self.parse(batch)
+            times.append(time.thread_time())
+            verdicts = self.decide(requests)
+            times.append(time.thread_time())
+            self.journal.write([verdict.record for verdict in verdicts if verdict.record])
+            times.append(time.thread_time())
+            self.log.decisions([verdict for verdict in verdicts if verdict.status])
+            times.append(time.thread_time())
+            for name, began, ended in zip(spent, times, times[1:], strict=False):
+                spent[name] += ended - began
+        return spent
+
+    def parse(self, batch: list[bytes]) -> list[Request]:
         """RequestReader."""
         reader = RequestReader()
-        self._requests = requests = []
-        for data in self._wire:
+        requests = []
+        for data in batch:
             reader.receive(data)
             request = reader.next()
-            assert request is not None
+            assert request is not None and not reader.buffer
             requests.append(request)
-            reader.next()
+        return requests
 
-    def keys(self) -> None:
-        """Policy.keys."""
-        self._keys = [self.policy.keys(request) for request in self._requests]
-
-    def know(self) -> None:
-        """Have every account in memory."""
-        for table, key in {pair for keys in self._keys for pair in keys}:
-            table.assume(key, self._now)
-
-    def decide(self) -> None:
+    def decide(self, requests: list[Request]) -> list[Verdict]:
         """Policy.decide, with a memo that knows none of the transactions."""
-        self.policy.charges = Charges()
-        decided = [self.policy.decide(r, k, self._now) for r, k in zip(self._requests, self._keys, strict=True)]
-        self._verdicts = [verdict for verdict in decided if verdict is not None]
-        assert len(self._verdicts) == COUNT
-
-    def write_journal(self) -> None:
-        """Journal.write, one for a batch."""
-        for batch in batches(self._verdicts):
-            self.journal.write([verdict.record for verdict in batch if verdict.record])
-
-    def write_log(self) -> None:
-        """Log.decisions, one write for a batch."""
-        for batch in batches(self._verdicts):
-            self.log.decisions([verdict for verdict in batch if verdict.status])
+        decided = [self.policy.decide(request, self._now) for request in requests]
+        verdicts = [verdict for verdict in decided if isinstance(verdict, Verdict)]
+        assert len(verdicts) == len(requests)
+        return verdicts
 
 
 class Wire:
@@ -195,7 +191,7 @@ def calls(stack: ExitStack) -> dict[str, float]:
     for server in servers:
         server.setblocking(False)
         selector.register(server, selectors.EVENT_READ, server)
-    parts = {"wait (epoll, for 50)": 0.0, "receive (recv)": 0.0, "reply (send)": 0.0}
+    parts = ("wait (epoll, for 50)", "receive (recv)", "reply (send)")
 
     def serve() -> None:
         times = [time.thread_time()]
@@ -210,12 +206,13 @@ def calls(stack: ExitStack) -> dict[str, float]:
         for i, name in enumerate(parts):
             spent[name] += times[i + 1] - times[i]
 
-    least: dict[str, float] = {}
-    for _ in range(REPEATS):
-        spent = dict.fromkeys(parts, 0.0)
+    def work() -> dict[str, float]:
+        spent.update(dict.fromkeys(parts, 0.0))
         connected.timed(serve)
-        least = {name: min(spent[name], least.get(name, spent[name])) for name in parts}
-    return {name: value / COUNT * 1e6 for name, value in least.items()}
+        return spent
+
+    spent: dict[str, float] = {}
+    return least_us(work)
 
 
 def whole(core: Core, stack: ExitStack) -> float:
@@ -224,18 +221,18 @@ def whole(core: Core, stack: ExitStack) -> float:
     pump = Pump([connected.listener], core.policy, core.journal, core.log, Bounds((ip_network("127.0.0.0/8"),)))
     stack.callback(pump.close)
     pump.connections.listen()
-    selector = pump.connections.selector
+    ready = pump.connections.poll.poll
     while len(pump.connections.open) < BATCH:
-        pump._pass(selector.select(1))
+        pump._pass(ready(1))
 
     def serve() -> None:
-        pump._pass(selector.select(0))
+        pump._pass(ready(0))
 
-    def work() -> float:
+    def work() -> dict[str, float]:
         core.policy.charges = Charges()
-        return connected.timed(serve)
+        return {"in all": connected.timed(serve)}
 
-    return least_us(work)
+    return least_us(work)["in all"]
 
 
 @contextmanager
@@ -255,15 +252,10 @@ def measure() -> dict[str, float]:
         core = Core(Path(folder))
         stack.callback(core.log.close)
         stack.callback(core.journal.close)
-        found = calls(stack)
-        wait, receive, reply = found.items()
-        stages = dict((wait, receive))
-        stages["parse"] = least_us(core.parse)
-        stages["keys"] = least_us(core.keys)
-        stages["decide"] = least_us(core.decide)
-        stages["journal (a write for 50)"] = least_us(core.write_journal)
-        stages |= dict((reply,))
-        stages["log (a write for 50)"] = least_us(core.write_log)
+        stages = calls(stack)
+        reply = stages.popitem()
+        of_core = list(least_us(core.stages).items())
+        stages |= dict((*of_core[:-1], reply, of_core[-1]))
         total = whole(core, stack)
     stages["the pump itself"] = total - sum(stages.values())
     stages["in all"] = total

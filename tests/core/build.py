@@ -67,7 +67,7 @@ def request(state: str = "RCPT", login: str = "alice@example.com", **attributes:
         "sasl_username": login,
     }
     values |= attributes
-    return Request("\n".join(f"{name}={value}" for name, value in values.items()))
+    return Request.of("\n".join(f"{name}={value}" for name, value in values.items()))
 
 
 def row(key: str, *, quota: int = 1000, configured: int | None = 1000, persist: bool = False, used: int = 0,
@@ -77,12 +77,12 @@ def row(key: str, *, quota: int = 1000, configured: int | None = 1000, persist: 
 
 def ask(asked: Policy, what: Request, now: int = NOON, rows: Mapping[str, Row] | None = None) -> Verdict:
     """The verdict, with accounts that are not in memory looked up in `rows`."""
-    keys = asked.keys(what)
-    for table, key in asked.missing(keys, now):
+    verdict = asked.decide(what, now)
+    if isinstance(verdict, Verdict):
+        return verdict
+    for table, key in verdict.missing(now):
         table.accept(key, (rows or {}).get(key), 0, now)
-    verdict = asked.decide(what, keys, now)
-    assert verdict is not None
-    return verdict
+    return asked.decide_waiting(verdict, now)
 
 
 def rcpt(asked: Policy, recipient: str, instance: str = "1.a", now: int = NOON, **attributes: object) -> Verdict:

@@ -73,7 +73,7 @@ def test_a_key_of_exactly_the_column_is_kept_whole() -> None:
 
 
 def ask(function: KeyFunction, login: str, default_domain: str = "") -> str | None:
-    return function(Request(f"sasl_username={login}\nsender=other@sender.example", default_domain))
+    return function(Request.of(f"sasl_username={login}\nsender=other@sender.example", default_domain))
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def failure(name: str, options: Mapping[str, Any] | None = None) -> ConfigError:
 
 def test_the_built_in_keys_are_found_as_everyone_s_are() -> None:
     assert {"email", "domain"} <= set(installed())
-    assert load("email", {}, "limit[0].key")(Request("sasl_username=alice")) == "alice"
+    assert load("email", {}, "limit[0].key")(Request.of("sasl_username=alice")) == "alice"
 
 
 def test_without_our_entry_points_there_is_no_email(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_without_our_entry_points_there_is_no_email(monkeypatch: pytest.MonkeyPa
 def test_a_plugin_that_is_installed_is_loaded_with_its_options(install: Install) -> None:
     install("stranger-key", address="stranger_key:factory")
     function = load("address", {"prefix": "ip:"}, "limit[0].key")
-    assert function(Request("client_address=192.0.2.1")) == "ip:192.0.2.1"
+    assert function(Request.of("client_address=192.0.2.1")) == "ip:192.0.2.1"
 
 
 def test_an_unknown_plugin_is_answered_with_those_that_there_are(install: Install) -> None:
@@ -192,7 +192,7 @@ def raising(error: Exception) -> KeyFunction:
 )
 def test_nonsense_of_a_plugin_is_a_failure_that_says_which(function: KeyFunction, why: str) -> None:
     with pytest.raises(KeyFailed) as failed:
-        normalised("bad", function, True)(Request(""))
+        normalised("bad", function, True)(Request.of(""))
     text = str(failed.value)
     assert text.startswith(why)
     assert len(text) < 400
@@ -200,12 +200,12 @@ def test_nonsense_of_a_plugin_is_a_failure_that_says_which(function: KeyFunction
 
 
 def test_no_key_means_that_the_limit_does_not_apply() -> None:
-    assert normalised("none", lambda request: None, True)(Request("")) is None
+    assert normalised("none", lambda request: None, True)(Request.of("")) is None
 
 
 def test_a_plugin_s_key_is_normalised() -> None:
-    assert normalised("loud", lambda request: " ALICE ", True)(Request("")) == "alice"
-    assert normalised("loud", lambda request: " ALICE ", False)(Request("")) == "ALICE"
-    longest = normalised("long", lambda request: "x" * MAX_KEY_CHARACTERS, True)(Request(""))
+    assert normalised("loud", lambda request: " ALICE ", True)(Request.of("")) == "alice"
+    assert normalised("loud", lambda request: " ALICE ", False)(Request.of("")) == "ALICE"
+    longest = normalised("long", lambda request: "x" * MAX_KEY_CHARACTERS, True)(Request.of(""))
     assert longest is not None
     assert len(longest) == 255

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.action import DUNNO
-from ratelimitd.policy import INSERT, MAX_RECIPIENTS, OVER_QUOTA, UPDATE, Policy, Verdict
+from ratelimitd.policy import INSERT, MAX_RECIPIENTS, OVER_QUOTA, UPDATE, Policy, Verdict, Waiting
 from ratelimitd.request import Request
 from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, request, row, used
 
@@ -44,7 +44,7 @@ NOTHING = ("DUNNO", 0, "", 0)
         request("DATA", recipient_count="٣"),
         request("DATA", recipient_count=" 3"),
         request("DATA", recipient_count="0" * 5000),
-        Request(""),
+        Request.of(""),
     ],
 )
 def test_what_is_not_counted_is_answered_dunno(what: Request) -> None:
@@ -268,16 +268,26 @@ def test_a_new_window_begins_at_zero_and_a_clock_put_back_does_not() -> None:
 def test_an_account_that_is_not_in_memory_is_asked_for_first() -> None:
     asked = policy(*TWO)
     what = request()
-    keys = asked.keys(what)
-    assert asked.missing(keys, NOON) == [(asked.tables[0], ALICE), (asked.tables[1], "example.com")]
-    assert asked.decide(what, keys, NOON) is None
+    waiting = asked.decide(what, NOON)
+    assert isinstance(waiting, Waiting)
+    assert waiting.missing(NOON) == [(asked.tables[0], ALICE), (asked.tables[1], "example.com")]
     asked.tables[0].assume(ALICE, NOON)
-    assert asked.missing(keys, NOON) == [(asked.tables[1], "example.com")]
-    assert asked.decide(what, keys, NOON) is None
+    assert waiting.missing(NOON) == [(asked.tables[1], "example.com")]
+    assert isinstance(asked.decide(what, NOON), Waiting)
     assert used(asked, name="mine") == 0
     asked.tables[1].assume("example.com", NOON)
-    assert asked.missing(keys, NOON) == []
-    assert asked.decide(what, keys, NOON) is not None
+    assert waiting.missing(NOON) == []
+    assert isinstance(asked.decide(what, NOON), Verdict)
+
+
+def test_a_request_that_has_waited_is_decided_by_what_was_found_and_by_assumptions() -> None:
+    asked = policy(*TWO)
+    waiting = asked.decide(request(), NOON)
+    assert isinstance(waiting, Waiting)
+    asked.tables[0].accept(ALICE, row(ALICE, used=7, name="mine"), 0, NOON)
+    verdict = asked.decide_waiting(waiting, NOON)
+    assert (verdict.status, verdict.used) == (UPDATE, 8)
+    assert used(asked, "example.com", name="ours") == 1
 
 
 def test_the_record_names_kind_transaction_recipients_and_every_count() -> None:

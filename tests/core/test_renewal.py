@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ratelimitd.counters import Table
+from ratelimitd.policy import Verdict
 from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, limit, policy, rcpt, request, row
 
 ALICE = "alice@example.com"
@@ -12,8 +13,8 @@ def test_a_window_that_has_ended_is_begun_anew_by_the_decision_itself() -> None:
     asked = policy(limit(1))
     assert not rcpt(asked, "a@example.org").refused
     what = request("RCPT", recipient="b@example.org", instance="2.a")
-    tomorrow = asked.decide(what, asked.keys(what), NOON + DAY_S)
-    assert tomorrow is not None
+    tomorrow = asked.decide(what, NOON + DAY_S)
+    assert isinstance(tomorrow, Verdict)
     assert (tomorrow.refused, tomorrow.used) == (False, 1)
 
 

@@ -20,7 +20,7 @@ from ratelimitd.keys import domain, email
 from ratelimitd.limits import Limit
 from ratelimitd.logs import Log
 from ratelimitd.period import Period, PeriodName
-from ratelimitd.policy import Policy, Verdict
+from ratelimitd.policy import Policy, Verdict, Waiting
 from ratelimitd.recovery import recover
 from ratelimitd.request import Request
 from ratelimitd.rows import Account, Delta, Row
@@ -129,19 +129,17 @@ class Node:
     async def ask(self, login: str, recipients: int = 0, *, instance: str = "", recipient: str = "r@x") -> Verdict:
         """One request, walked as the pump walks it: at RCPT, or at DATA where recipients are given."""
         state = "DATA" if recipients else "RCPT"
-        request = Request(
+        request = Request.of(
             f"request=smtpd_access_policy\nprotocol_state={state}\nsasl_username={login}\nrecipient={recipient}\n"
             f"recipient_count={recipients}\ninstance={instance}"
         )
         now = int(self.clock())
-        keys = self.policy.keys(request)
-        missing = self.policy.missing(keys, now)
-        if missing and self.sync.link.up:
-            await self.sync.loader.look_up(sorted({Account(table.limit.name, key) for table, key in missing}))
-        for table, key in self.policy.missing(keys, now):
-            table.assume(key, now)
-        verdict = self.policy.decide(request, keys, now)
-        assert verdict is not None
+        verdict = self.policy.decide(request, now)
+        if isinstance(verdict, Waiting):
+            if self.sync.link.up:
+                missing = verdict.missing(now)
+                await self.sync.loader.look_up(sorted({Account(table.limit.name, key) for table, key in missing}))
+            verdict = self.policy.decide_waiting(verdict, now)
         if verdict.record:
             self.journal.write([verdict.record])
         return verdict

@@ -1,11 +1,12 @@
 """What the request reader, the decision, the journal's record and the log line must be, whatever a client sends."""
 
+import json
 import re
 
 from ratelimitd.counters import Counter
 from ratelimitd.errors import RequestTooLong
-from ratelimitd.logs import json_fields, policyd_line
-from ratelimitd.policy import Policy
+from ratelimitd.logs import json_line, policyd_line
+from ratelimitd.policy import Policy, Waiting
 from ratelimitd.request import Request, RequestReader
 from tests.core.build import NOON, limit, policy
 
@@ -28,7 +29,7 @@ def check(data: bytes) -> None:
     assert (given, too_long) == (expected, ends_badly)
     asked = policy(limit(MIN_QUOTA, name="email"), limit(2 * MIN_QUOTA, name="domain", key="domain"))
     for text in given:
-        _decide(asked, Request(text, "example.com"))
+        _decide(asked, Request.of(text, "example.com"))
     used = {counter: counter.used for table in asked.tables for counter in table.counters.values() if counter.used}
     assert used == asked.pending.open.deltas
 
@@ -58,7 +59,7 @@ def _read(stream: bytes, size: int) -> tuple[list[str], bool]:
         reader.receive(stream[start : start + size])
         try:
             while (request := reader.next()) is not None:
-                text = request._text.removesuffix("\n") if request._text.endswith("\n\n") else request._text
+                text = request.text.removesuffix("\n") if request.text.endswith("\n\n") else request.text
                 _check_attributes(request, text)
                 texts.append(text)
         except RequestTooLong:
@@ -79,21 +80,26 @@ def _check_attributes(request: Request, text: str) -> None:
 
 
 def _decide(asked: Policy, request: Request) -> None:
-    keys = asked.keys(request)
-    for table, key in asked.missing(keys, NOON):
-        assert len(key.encode()) <= 255
-        table.accept(key, None, 0, NOON)
-    verdict = asked.decide(request, keys, NOON)
-    assert verdict is not None
+    verdict = asked.decide(request, NOON)
+    if isinstance(verdict, Waiting):
+        for table, key in verdict.missing(NOON):
+            assert len(key.encode()) <= 255
+            table.accept(key, None, 0, NOON)
+        verdict = asked.decide_waiting(verdict, NOON)
     assert _REPLY.fullmatch(verdict.reply)
     assert bool(verdict.record) == bool(verdict.charged)
     if verdict.record:
-        _check_record(verdict.record, verdict.charged, [table.counters[key] for table, key in keys])
+        _check_record(verdict.record, verdict.charged, _counters(asked, request))
     if verdict.status:
         line = policyd_line(verdict, True)
         assert line.isprintable()
         assert _LINE.fullmatch(line), line
-        assert all(isinstance(value, str | int) for value in json_fields(verdict).values())
+        assert all(isinstance(value, str | int) for value in json.loads(json_line(verdict)).values())
+
+
+def _counters(asked: Policy, request: Request) -> list[Counter]:
+    keys = [(table, table.limit.key_of(request)) for table in asked.tables]
+    return [table.counters[key] for table, key in keys if key is not None]
 
 
 def _check_record(record: str, charged: int, counters: list[Counter]) -> None:

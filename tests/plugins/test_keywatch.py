@@ -15,7 +15,7 @@ from ratelimitd.limits import KeyHealth, Limit
 from ratelimitd.logs import Log
 from ratelimitd.period import Period
 from ratelimitd.plugins import normalised
-from ratelimitd.policy import Policy
+from ratelimitd.policy import Policy, Waiting
 from ratelimitd.sinks import Entry
 from ratelimitd.testing import request
 
@@ -76,7 +76,7 @@ async def test_failures_are_told_within_a_second_and_then_once_a_minute(autojump
         nursery.start_soon(watch.run)
         for _ in range(150):
             for _ in range(10):
-                policy.keys(request())
+                policy.decide(request(), 0)
             await trio.sleep(1)
         nursery.cancel_scope.cancel()
     what = "a key plugin fails, and its limit answers with server.failure_action: limit=tenants, key=tenants"
@@ -89,7 +89,7 @@ async def test_failures_are_told_within_a_second_and_then_once_a_minute(autojump
 
 async def test_each_limit_is_told_of_on_its_own() -> None:
     policy, watch, lines = watched(limit("a", raising("one")), limit("b", raising("two")), limit("c", lambda _: "key"))
-    policy.keys(request())
+    policy.decide(request(), 0)
     watch.look()
     assert [("limit=a" in text, "limit=b" in text) for text in lines.texts] == [(True, False), (False, True)]
     assert set(watch.totals) == {"a", "b"}
@@ -103,7 +103,9 @@ async def test_a_slow_call_is_warned_about_and_its_key_is_good() -> None:
         return "key"
 
     policy, watch, lines = watched(limit("sleepy", sleepy, clock))
-    assert [key for _, key in policy.keys(request())] == ["key"]
+    waiting = policy.decide(request(), 0)
+    assert isinstance(waiting, Waiting)
+    assert [key for _, key in waiting.keys] == ["key"]
     watch.look()
     assert lines.texts == [
         "a key plugin is slow, and all mail waits for it: limit=sleepy, key=sleepy, calls=1, slowest=23 ms"
@@ -119,7 +121,7 @@ async def test_a_call_that_is_slow_and_then_fails_is_both() -> None:
         raise SystemExit("no more")
 
     policy, watch, lines = watched(limit("broken", broken, clock))
-    policy.keys(request())
+    policy.decide(request(), 0)
     watch.look()
     assert len(lines.texts) == 2
     assert lines.texts[0].endswith("failures=1, reason=key plugin broken raised SystemExit: no more")
@@ -133,7 +135,7 @@ async def test_a_call_of_ten_milliseconds_is_not_slow() -> None:
         return "key"
 
     policy, watch, lines = watched(limit("quick", quick, clock))
-    policy.keys(request())
+    policy.decide(request(), 0)
     watch.look()
     assert lines.texts == []
 
@@ -143,6 +145,6 @@ async def test_what_failed_in_the_last_second_is_told_at_the_end() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         await wait_all_tasks_blocked()
-        policy.keys(request())
+        policy.decide(request(), 0)
         nursery.cancel_scope.cancel()
     assert len(lines.texts) == 1

@@ -22,6 +22,7 @@ from tests.stores.proxy import Proxy
 
 pytestmark = pytest.mark.real
 PATIENT_S = 20.0
+NOBODY = "NULL"
 
 
 def at(server: MariaDB, database: str) -> Access:
@@ -45,10 +46,22 @@ async def other(mariadb: MariaDB, database: str) -> AsyncIterator[Session]:
     await made.quit()
 
 
-async def waits_for_a_lock(mariadb: MariaDB) -> None:
-    """Until some transaction waits for another."""
-    query = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"
-    await trio.to_thread.run_sync(wait_until, lambda: mariadb.sql(query) != [("0",)], "a lock wait")
+async def waits_for_a_lock(mariadb: MariaDB, but: str = NOBODY) -> str:
+    """Until some transaction, other than `but`, waits for another; its id."""
+    found = [but]
+
+    def waits() -> bool:
+        found[0] = waiting(mariadb)
+        return found[0] not in (but, NOBODY)
+
+    # InnoDB shows the same again to whoever asks twice within 0.1 s (storage/innobase/trx/trx0i_s.cc).
+    await trio.to_thread.run_sync(partial(wait_until, waits, "a lock wait", poll=0.15))
+    return found[0]
+
+
+def waiting(mariadb: MariaDB) -> str:
+    """The latest transaction that waits for another."""
+    return mariadb.sql("SELECT MAX(trx_id) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'")[0][0]
 
 
 # -- other transactions -----------------------------------------------------------------------------------------------
@@ -76,13 +89,14 @@ async def test_a_lock_wait_is_tried_again(
     await flush(store, [delta("alice")])
     await store.close()
     monkeypatch.setattr(session_module, "LOCK_WAIT_S", 1)
+    monkeypatch.setattr(session_module, "ATTEMPTS", 100)
+    wait_until(lambda: waiting(mariadb) == NOBODY, "the end of other tests' transactions", poll=0.15)
     await other.run("START TRANSACTION")
     await other.run("SELECT * FROM ratelimit FOR UPDATE")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(flush, store, [delta("alice")])
-        for _ in range(2):
-            await waits_for_a_lock(mariadb)
-            await trio.sleep(0.6)
+        first = await waits_for_a_lock(mariadb)
+        await waits_for_a_lock(mariadb, but=first)
         await other.run("COMMIT")
     assert (await row(store, "alice")).used == 2
 
