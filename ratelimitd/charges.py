@@ -5,7 +5,7 @@ requests for one mail transaction"). Postfix asks once per recipient and restric
 failure; recipient_count is 0 at RCPT and the accepted recipients at DATA and END-OF-MESSAGE.
 """
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 MAX_REMEMBERED = 1000
 """Recipients of one transaction whose answers are kept, the latest: Postfix's own smtpd_recipient_limit is 1,000, and
@@ -15,14 +15,28 @@ it asks all questions about one recipient together."""
 class Transaction(Struct, eq=False, gc=False):
     """One instance: the recipients charged at RCPT and the answers they got, and how many were charged in all.
 
-    `admitted`: any of it was, so those limits that count messages admit the rest of it too.
+    `admitted`: any of it was, so those limits that count messages admit the rest of it too. The latest recipient has
+    fields of its own: most transactions have one, and a dict takes as much memory as all the rest.
     The garbage collector does not walk these (gc=False): there are many, and they hold nothing but texts.
     """
 
     charged: int = 0
     admitted: bool = False
     message_admitted: bool = True
-    recipients: dict[str, bool] = field(default_factory=dict)
+    recipient: str | None = None  # the latest that was charged
+    recipient_admitted: bool = False
+    earlier: dict[str, bool] | None = None
+
+    @property
+    def remembered(self) -> int:
+        """Recipients whose answers are kept."""
+        return (self.recipient is not None) + (len(self.earlier) if self.earlier else 0)
+
+    def answer(self, recipient: str) -> bool | None:
+        """Whether a recipient was admitted; None where it was not charged."""
+        if recipient == self.recipient:
+            return self.recipient_admitted
+        return self.earlier.get(recipient) if self.earlier else None
 
     def due_for_message(self, recipient_count: int) -> int:
         """Recipients to charge at DATA and END-OF-MESSAGE: those beyond what was charged."""
@@ -32,9 +46,13 @@ class Transaction(Struct, eq=False, gc=False):
         """Remember a charge made at RCPT and its answer."""
         self.charged += 1
         self.admitted |= admitted
-        if len(self.recipients) >= MAX_REMEMBERED:
-            del self.recipients[next(iter(self.recipients))]
-        self.recipients[recipient] = admitted
+        if self.recipient is not None:
+            if self.earlier is None:
+                self.earlier = {}
+            elif len(self.earlier) >= MAX_REMEMBERED - 1:
+                del self.earlier[next(iter(self.earlier))]
+            self.earlier[self.recipient] = self.recipient_admitted
+        self.recipient, self.recipient_admitted = recipient, admitted
 
     def charge_message(self, recipients: int, admitted: bool) -> None:
         """Remember a charge made at DATA or END-OF-MESSAGE and its answer."""
@@ -47,8 +65,10 @@ class Transaction(Struct, eq=False, gc=False):
         self.admitted |= admitted
         if recipient is None:
             self.message_admitted = admitted
-        else:
-            self.recipients[recipient] = admitted
+        elif recipient == self.recipient:
+            self.recipient_admitted = admitted
+        elif self.earlier is not None:
+            self.earlier[recipient] = admitted
 
 
 class Charges:
@@ -65,6 +85,8 @@ class Charges:
         self._recipients = 0  # of the young generation, at most
         self._young: dict[str, Transaction] = {}
         self._old: dict[str, Transaction] = {}
+        # Forgotten, and freed one by one: all at once would take milliseconds. It shrinks as the young one grows.
+        self._dead: dict[str, Transaction] = {}
 
     def resize(self, max_transactions: int, max_recipients: int) -> None:
         """Set the bounds; what is too much is forgotten in time."""
@@ -74,30 +96,30 @@ class Charges:
     def find(self, instance: str) -> Transaction | None:
         """The transaction of an instance, if it was charged."""
         found = self._young.get(instance)
-        if found is None:
+        if found is None and self._old:
             found = self._old.pop(instance, None)
             if found is not None:
-                self.remember(instance, found)
+                self._remember(instance, found)
         return found
 
     def begin(self, instance: str) -> Transaction:
         """A new transaction, which is kept."""
-        if len(self._young) >= self._half:
-            self._make_room()
-        transaction = self._young[instance] = Transaction()
+        transaction = Transaction()
+        self._remember(instance, transaction)
         return transaction
 
-    def remember(self, instance: str, transaction: Transaction) -> None:
-        """Keep a transaction's charges."""
+    def _remember(self, instance: str, transaction: Transaction) -> None:
         if len(self._young) >= self._half:
             self._make_room()
+        self._free_one()
         self._young[instance] = transaction
-        self._recipients += len(transaction.recipients)
+        self._recipients += transaction.remembered
 
     def charge_recipient(self, transaction: Transaction, recipient: str, admitted: bool) -> None:
         """Remember a charge made at RCPT and its answer."""
         if self._recipients >= self._half_recipients:
             self._make_room()
+        self._free_one()
         self._recipients += 1
         transaction.charge_recipient(recipient, admitted)
 
@@ -105,8 +127,13 @@ class Charges:
         self.forgotten += len(self._old)
         self.age()
 
+    def _free_one(self) -> None:
+        if self._dead:
+            self._dead.popitem()
+
     def age(self) -> None:
         """Forget what was not asked for since the last call: the bound in time."""
+        self._dead = self._old
         self._old = self._young
         self._young = {}
         self._recipients = 0

@@ -46,6 +46,7 @@ def policyd_line(verdict: Verdict, with_limit: bool) -> str:
     """The Perl daemon's line; `verdict.counter` is set."""
     asked, counter = verdict.request, verdict.counter
     assert counter is not None
+    fields: tuple[str, ...]
     fields = (asked.queue_id, asked.client_name, asked.client_address, asked.sasl_method, asked.sasl_username)
     told = "".join(fields)
     if "," in told or len(told) > MAX_LINE or not told.isprintable():

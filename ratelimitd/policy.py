@@ -5,6 +5,7 @@ is to be logged after it, are in the verdict.
 """
 
 from collections.abc import Callable, Sequence
+from typing import final
 
 from msgspec import Struct
 
@@ -47,6 +48,7 @@ class Verdict(Struct, eq=False, gc=False):
     record: str = ""
 
 
+@final
 class Waiting(Struct, eq=False, gc=False):
     """A request that cannot be decided before accounts have been looked up in the store.
 
@@ -142,7 +144,7 @@ class Policy:
         transaction = self.charges.find(instance) if instance else None
         if request.protocol_state == AT_RECIPIENT:
             at = recipient
-            before = None if transaction is None else transaction.recipients.get(recipient)
+            before = None if transaction is None else transaction.answer(recipient)
             due, answered = 1 if before is None else 0, before
         else:
             at = None
@@ -191,7 +193,7 @@ class Policy:
 
         What is charged another number than that record says has a record of its own behind it.
         """
-        pending, strict_below = self.pending, self.strict_below
+        charge, strict_below = self.pending.charge, self.strict_below
         accounts = others = ""
         for counter in counters:
             table = counter.table
@@ -203,7 +205,7 @@ class Policy:
                 others += f"T\0\0{amount}{account}\n"
             else:
                 continue
-            pending.charge(counter, amount)
+            charge(counter, amount)
             counter.is_new = False
             if counter.used >= counter.notice_at:
                 self.look(counter, False)

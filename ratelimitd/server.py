@@ -26,7 +26,7 @@ from ratelimitd.policy import Policy, Verdict, Waiting
 from ratelimitd.request import Request
 
 RECV_BYTES = 16384
-BATCH = 128
+BATCH = 32
 """Connections per pass: a few milliseconds at most."""
 TURN = 128
 """Connections served before the other tasks have their turn; coming back through trio costs as much as two requests."""
@@ -154,7 +154,7 @@ class Pump:
                 verdict = decide(request, now)
             except Exception as error:
                 verdict = self._failed(request, error)
-            if isinstance(verdict, Waiting):
+            if type(verdict) is Waiting:
                 self._park(Parked(connection, verdict, time.perf_counter()))
                 return
             batch.append((connection, verdict))

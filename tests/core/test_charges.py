@@ -16,7 +16,8 @@ def test_a_message_owes_what_its_recipients_have_not_been_charged() -> None:
     transaction.charge_message(1, True)
     assert transaction.due_for_message(3) == 0
     assert transaction.due_for_message(1) == 0
-    assert transaction.recipients == {"a": True, "b": False}
+    assert [transaction.answer(recipient) for recipient in "abc"] == [True, False, None]
+    assert transaction.remembered == 2
 
 
 def test_an_unknown_instance_has_no_transaction() -> None:
@@ -68,7 +69,6 @@ def test_a_transaction_keeps_the_answers_of_its_latest_recipients(admitted: bool
     transaction = Transaction()
     for i in range(MAX_REMEMBERED + 10):
         transaction.charge_recipient(str(i), admitted)
-    assert len(transaction.recipients) == MAX_REMEMBERED
-    assert transaction.recipients[str(MAX_REMEMBERED + 9)] is admitted
-    assert "9" not in transaction.recipients
+    assert transaction.remembered == MAX_REMEMBERED
+    assert [transaction.answer(str(i)) for i in (9, 10, MAX_REMEMBERED + 9)] == [None, admitted, admitted]
     assert transaction.due_for_message(MAX_REMEMBERED + 12) == 2

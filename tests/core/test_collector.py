@@ -21,9 +21,10 @@ def test_the_collector_walks_no_accounts() -> None:
 
 def test_the_collector_walks_no_transactions() -> None:
     transaction = Charges().begin("1.a")
-    transaction.charge_recipient("bob@example.org", True)
+    for recipient in ("bob@example.org", "carol@example.org"):
+        transaction.charge_recipient(recipient, True)
     assert not gc.is_tracked(transaction)
-    assert not gc.is_tracked(transaction.recipients)
+    assert not gc.is_tracked(transaction.earlier)
 
 
 def test_counters_are_told_apart_by_identity() -> None:

@@ -284,7 +284,7 @@ def test_a_request_that_has_waited_is_decided_by_what_was_found_and_by_assumptio
     asked = policy(*TWO)
     waiting = asked.decide(request(), NOON)
     assert isinstance(waiting, Waiting)
-    asked.tables[0].accept(ALICE, row(ALICE, used=7, name="mine"), 0, NOON)
+    asked.tables[0].accept(ALICE, row(ALICE, quota=10, configured=None, used=7, name="mine"), 0, NOON)
     verdict = asked.decide_waiting(waiting, NOON)
     assert (verdict.status, verdict.used) == (UPDATE, 8)
     assert used(asked, "example.com", name="ours") == 1

@@ -22,8 +22,8 @@ from tests.hostile.lines import Lines
 
 
 def remembered(charges: Charges) -> int:
-    generations = (charges._young, charges._old)
-    return sum(len(transaction.recipients) for young in generations for transaction in young.values())
+    generations = (charges._young, charges._old, charges._dead)
+    return sum(transaction.remembered for young in generations for transaction in young.values())
 
 
 @pytest.mark.parametrize("per_transaction", [1, 7, 100])
