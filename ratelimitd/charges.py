@@ -99,37 +99,33 @@ class Charges:
         if found is None and self._old:
             found = self._old.pop(instance, None)
             if found is not None:
-                self._remember(instance, found)
+                self._recipients += self._keep(instance, found).remembered
         return found
 
     def begin(self, instance: str) -> Transaction:
         """A new transaction, which is kept."""
-        transaction = Transaction()
-        self._remember(instance, transaction)
-        return transaction
+        return self._keep(instance, Transaction())
 
-    def _remember(self, instance: str, transaction: Transaction) -> None:
+    def _keep(self, instance: str, transaction: Transaction) -> Transaction:
         if len(self._young) >= self._half:
             self._make_room()
-        self._free_one()
+        if self._dead:
+            self._dead.popitem()
         self._young[instance] = transaction
-        self._recipients += transaction.remembered
+        return transaction
 
     def charge_recipient(self, transaction: Transaction, recipient: str, admitted: bool) -> None:
         """Remember a charge made at RCPT and its answer."""
         if self._recipients >= self._half_recipients:
             self._make_room()
-        self._free_one()
+        if self._dead and transaction.charged:  # else `begin` has just freed one
+            self._dead.popitem()
         self._recipients += 1
         transaction.charge_recipient(recipient, admitted)
 
     def _make_room(self) -> None:
         self.forgotten += len(self._old)
         self.age()
-
-    def _free_one(self) -> None:
-        if self._dead:
-            self._dead.popitem()
 
     def age(self) -> None:
         """Forget what was not asked for since the last call: the bound in time."""

@@ -52,17 +52,16 @@ class Table:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.counters: dict[str, Counter] = {}
-        self._window = ""
-        self._window_end = -1
+        self.window = ""  # window_of(window_end): mostly that of all charges
+        self.window_end = -1
         self.decisions: dict[str, int] = {}  # by status
         self.notice_from = NEVER  # 0 where somebody is to be told of the accounts' use
 
-    def window(self, expiry: int) -> str:
-        """What the journal writes before a key: the limit and the window. It is mostly the same as the last time."""
-        if expiry != self._window_end:
-            self._window_end = expiry
-            self._window = f"\0{self.limit.name}\0{expiry}\0"
-        return self._window
+    def window_of(self, expiry: int) -> str:
+        """What the journal writes before a key: the limit and the window."""
+        self.window_end = expiry
+        self.window = f"\0{self.limit.name}\0{expiry}\0"
+        return self.window
 
     def tell(self, wanted: bool) -> None:
         """Whether somebody is to be told when accounts reach a share of their quota."""

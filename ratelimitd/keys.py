@@ -6,7 +6,7 @@ pyproject.toml exactly as a third party's would be, and nothing here or elsewher
 
 import hashlib
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ratelimitd.request import Request
@@ -16,7 +16,7 @@ class KeyFunction(Protocol):
     """Gives the key that a request is counted under, or None: the limit does not apply to it.
 
     Called once for each request and limit that uses it, at RCPT, DATA and END-OF-MESSAGE; what it gives is kept for
-    that request alone. `request["client_address"]` is an attribute's value, "" where Postfix sent none;
+    that request alone, unless it is declared `of_login`. `request["client_address"]` is an attribute's value, "" where Postfix sent none;
     `request.login` is the SASL login without outer blanks, with `keys.default_domain` added to a bare one.
 
     The key is a `str`, not blank, without LF and NUL; it is normalised afterwards (see `normalise`), so there is no
@@ -60,6 +60,15 @@ class OptionError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.option}: found {shown(self.found)}; allowed: {self.allowed}"
+
+
+def of_login(function: Callable[[Request], str | None]) -> KeyFunction:
+    """Declare that the key depends on `request.login` and nothing else; may be used as a decorator.
+
+    Such a function is called once for a login, and the keys of the latest logins are kept.
+    """
+    function.of_login = True  # type: ignore[attr-defined]
+    return function
 
 
 def only(options: Mapping[str, Any], *names: str) -> None:
@@ -117,7 +126,7 @@ def shorten(key: str) -> str:
 def email(options: Mapping[str, Any]) -> KeyFunction:
     """Key plugin `email`: the SASL login, whole. No options. Unauthenticated mail is not counted."""
     only(options)
-    return lambda request: request.login or None
+    return of_login(lambda request: request.login or None)
 
 
 def domain(options: Mapping[str, Any]) -> KeyFunction:
@@ -127,6 +136,7 @@ def domain(options: Mapping[str, Any]) -> KeyFunction:
     """
     only(options)
 
+    @of_login
     def domain_of(request: Request) -> str | None:
         _, at, name = request.login.rpartition("@")
         return name if at and name else None

@@ -197,16 +197,17 @@ class Policy:
         accounts = others = ""
         for counter in counters:
             table = counter.table
-            account = table.window(counter.expiry) + counter.key
             amount = messages if table.limit.by_message else charged
-            if amount == charged:
-                accounts += account
-            elif amount:
-                others += f"T\0\0{amount}{account}\n"
-            else:
+            if not amount:
                 continue
             charge(counter, amount)
-            counter.is_new = False
+            window = table.window if counter.expiry == table.window_end else table.window_of(counter.expiry)
+            if amount == charged:
+                accounts = f"{accounts}{window}{counter.key}"
+            else:
+                others += f"T\0\0{amount}{window}{counter.key}\n"
+            if counter.is_new:
+                counter.is_new = False
             if counter.used >= counter.notice_at:
                 self.look(counter, False)
             if strict_below:

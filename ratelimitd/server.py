@@ -10,6 +10,7 @@ A request whose account is not in memory is parked: its connection is left alone
 An error on one connection ends that connection, and nothing else.
 """
 
+import math
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -159,7 +160,7 @@ class Pump:
                 return
             batch.append((connection, verdict))
             if not reader.buffer:
-                self.connections.settle(connection)
+                connection.deadline = math.inf
                 return
         self._continue(connection)
 

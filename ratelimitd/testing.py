@@ -136,6 +136,9 @@ def _check_request(function: KeyFunction, again: KeyFunction, asked: Request) ->
     assert not heard, f"the key function does I/O ({', '.join(heard)}), for {asked}"
     assert health.slow < _TIMES, f"the key function takes more than {SLOW_S * 1000:.0f} ms, for {asked}"
     assert len(keys) == 1, f"one request has several keys ({', '.join(sorted(map(str, keys)))}): {asked}"
+    if getattr(function, "of_login", False):
+        others = function(Request.of(f"sasl_username={asked['sasl_username']}", asked.default_domain))
+        assert others == function(asked), f"a key function that is declared of_login uses more than the login: {asked}"
     return keys.pop()
 
 

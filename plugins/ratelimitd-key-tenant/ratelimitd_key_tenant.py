@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ratelimitd.keys import KeyFunction, OptionError, only
+from ratelimitd.keys import KeyFunction, OptionError, of_login, only
 from ratelimitd.request import Request
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -25,6 +25,7 @@ def tenant(options: Mapping[str, Any]) -> KeyFunction:
         raise OptionError("others", others, "a text")
     default = others.strip() or None
 
+    @of_login
     def key(request: Request) -> str | None:
         login = request.login.translate(_LOWER)
         if not login:
