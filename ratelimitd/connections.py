@@ -21,6 +21,7 @@ from ratelimitd.request import RequestReader
 from ratelimitd.throttle import Throttle
 
 ACCEPTS_PER_PASS = 64
+NEVER = math.inf
 _UCRED = struct.Struct("3i")
 _NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -46,7 +47,7 @@ class Connection:
         self.peer = peer
         self.reader = reader
         self.outbox = b""  # while there is something in it, nothing is read
-        self.deadline = math.inf  # in trio's time: what has begun, a request or the sending of a reply, must end
+        self.deadline = NEVER  # in trio's time: what has begun, a request or the sending of a reply, must end
         self.parked = False  # its request waits for an account; it is not watched meanwhile
         self.more = False  # whole requests are left from the last pass: nothing is read before they are done
         self.closed = False
@@ -223,7 +224,7 @@ class Connections:
     def park(self, connection: Connection) -> None:
         """Leave the connection alone while its request waits."""
         connection.parked = True
-        connection.deadline = math.inf
+        connection.deadline = NEVER
         self._unregister(connection)
 
     def unpark(self, connection: Connection) -> None:
@@ -233,12 +234,12 @@ class Connections:
 
     def expect(self, connection: Connection) -> None:
         """Something has begun, a request or the sending of a reply, and must end within request_timeout_s."""
-        if connection.deadline == math.inf:
+        if connection.deadline == NEVER:
             connection.deadline = trio.current_time() + self.bounds.request_timeout_s
 
     def settle(self, connection: Connection) -> None:
         """What had begun is done."""
-        connection.deadline = math.inf
+        connection.deadline = NEVER
 
     def close_overdue(self) -> None:
         """Close the connections that trickle a request or take no reply."""
