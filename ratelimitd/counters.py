@@ -197,12 +197,6 @@ class Pending:
         """Begin the first segment of a run; those that were closed before are earlier runs'."""
         self.open = Segment(number, node)
 
-    def charge(self, counter: Counter, recipients: int) -> None:
-        """Count recipients for an account."""
-        counter.used += recipients
-        deltas = self.open.deltas
-        deltas[counter] = deltas.get(counter, 0) + recipients
-
     def of(self, counter: Counter, stored: Mapping[str, int] | None = None) -> int:
         """The counter's recipients that are not stored yet; `stored` says up to which segment of each run they are."""
         known = stored or {}

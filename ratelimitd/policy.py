@@ -193,14 +193,15 @@ class Policy:
 
         What is charged another number than that record says has a record of its own behind it.
         """
-        charge, strict_below = self.pending.charge, self.strict_below
+        deltas, strict_below = self.pending.open.deltas, self.strict_below
         accounts = others = ""
         for counter in counters:
             table = counter.table
             amount = messages if table.limit.by_message else charged
             if not amount:
                 continue
-            charge(counter, amount)
+            counter.used += amount
+            deltas[counter] = deltas.get(counter, 0) + amount
             window = table.window if counter.expiry == table.window_end else table.window_of(counter.expiry)
             if amount == charged:
                 accounts = f"{accounts}{window}{counter.key}"

@@ -5,7 +5,7 @@ from datetime import UTC
 
 from ratelimitd.action import Template
 from ratelimitd.charges import Charges
-from ratelimitd.counters import Pending, Table
+from ratelimitd.counters import Counter, Pending, Table
 from ratelimitd.keys import domain, email
 from ratelimitd.limits import Limit
 from ratelimitd.period import Period, PeriodName
@@ -73,6 +73,13 @@ def request(state: str = "RCPT", login: str = "alice@example.com", **attributes:
 def row(key: str, *, quota: int = 1000, configured: int | None = 1000, persist: bool = False, used: int = 0,
         expiry: int = MIDNIGHT, updated: int = NOON, name: str = "default") -> Row:  # fmt: skip
     return Row(name, key, quota, configured, persist, used, expiry, updated)
+
+
+def charge(pending: Pending, counter: Counter, recipients: int) -> None:
+    """What Policy does to an account."""
+    counter.used += recipients
+    deltas = pending.open.deltas
+    deltas[counter] = deltas.get(counter, 0) + recipients
 
 
 def ask(asked: Policy, what: Request, now: int = NOON, rows: Mapping[str, Row] | None = None) -> Verdict:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.counters import Counter, Knowledge, Pending, Segment, Table, merge
 from ratelimitd.rows import Delta, Row
-from tests.core.build import DAY_S, MIDNIGHT, NOON, limit, row
+from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 
 TOMORROW = MIDNIGHT + DAY_S // 2
 
@@ -101,7 +101,7 @@ def test_a_change_in_the_store_is_taken_over() -> None:
 def test_what_is_not_stored_yet_is_added_to_what_others_stored() -> None:
     counters, pending = table(), Pending()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
-    pending.charge(counter, 3)
+    charge(pending, counter, 3)
     again = counters.accept("alice", row("alice", used=20), pending.of(counter), NOON)
     assert again is counter
     assert counter.used == 23
@@ -116,14 +116,14 @@ def test_a_row_deleted_by_hand_begins_anew() -> None:
 def test_a_row_deleted_by_hand_leaves_what_is_not_stored_yet() -> None:
     counters, pending = table(), Pending()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
-    pending.charge(counter, 2)
+    charge(pending, counter, 2)
     assert state(counters.accept("alice", None, pending.of(counter), NOON)) == (2, 50, MIDNIGHT, False)
 
 
 def test_a_later_window_of_another_node_is_taken_over_without_the_old_one_s_charges() -> None:
     counters, pending = table(), Pending()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
-    pending.charge(counter, 3)
+    charge(pending, counter, 3)
     later = counters.accept("alice", row("alice", used=1, expiry=MIDNIGHT + DAY_S), pending.of(counter), NOON)
     assert state(later) == (1, 50, MIDNIGHT + DAY_S, False)
     assert pending.of(counter) == 3
@@ -133,7 +133,7 @@ def test_a_later_window_of_another_node_is_taken_over_without_the_old_one_s_char
 def test_an_older_window_of_the_store_leaves_ours_where_charges_wait() -> None:
     counters, pending = table(), Pending()
     counter = counters.accept("alice", None, 0, NOON)
-    pending.charge(counter, 3)
+    charge(pending, counter, 3)
     assert counters.accept("alice", row("alice", used=9, expiry=MIDNIGHT - DAY_S), 3, NOON) is counter
     assert state(counter) == (3, 50, MIDNIGHT, False)
 
@@ -152,7 +152,7 @@ def test_a_grant_made_after_the_window_s_end_holds_though_the_account_is_in_memo
 def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
     counters, pending = table(), Pending()
     ended = counters.accept("alice", row("alice", used=7), 0, NOON)
-    pending.charge(ended, 3)
+    charge(pending, ended, 3)
     counters.accept("alice", row("alice", used=7), pending.of(ended), MIDNIGHT)
     found = counters.find("alice", MIDNIGHT)
     assert found is not None
@@ -164,7 +164,7 @@ def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
 def test_charges_of_an_ended_window_make_the_account_no_new_one() -> None:
     counters, pending = table(), Pending()
     ended = counters.accept("alice", None, 0, NOON)
-    pending.charge(ended, 3)
+    charge(pending, ended, 3)
     assert not counters.accept("alice", None, pending.of(ended), MIDNIGHT).is_new
 
 
@@ -199,7 +199,7 @@ def test_only_accounts_that_are_over_and_stored_are_forgotten() -> None:
     for key in ("over", "unstored"):
         counters.accept(key, row(key), 0, NOON)
     counters.accept("lasting", row("lasting", expiry=TOMORROW + 1), 0, NOON)
-    pending.charge(counters.counters["unstored"], 1)
+    charge(pending, counters.counters["unstored"], 1)
     counters.drop_ended(["over", "unstored", "lasting", "unknown"], TOMORROW, pending)
     assert set(counters.counters) == {"unstored", "lasting"}
     pending.close(2)
@@ -213,11 +213,11 @@ def test_only_accounts_that_are_over_and_stored_are_forgotten() -> None:
 def test_pending_counts_what_is_not_stored_by_segment() -> None:
     counters, pending = table(), Pending(5)
     alice, bob = (counters.accept(key, None, 0, NOON) for key in ("alice", "bob"))
-    pending.charge(alice, 2)
-    pending.charge(alice, 1)
+    charge(pending, alice, 2)
+    charge(pending, alice, 1)
     pending.close(6)
-    pending.charge(alice, 4)
-    pending.charge(bob, 1)
+    charge(pending, alice, 4)
+    charge(pending, bob, 1)
     assert (pending.of(alice), pending.of(bob), len(pending)) == (7, 1, 3)
     assert [segment.number for segment in pending.closed] == [5]
     assert pending.closed[0].recipients == 3
@@ -233,12 +233,12 @@ def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:
     alice = counters.accept("alice", row("alice", quota=90), 0, NOON)
     boss = counters.accept("boss", row("boss", quota=90, persist=True), 0, NOON)
     for number in (2, 3, 4):
-        pending.charge(alice, 1)
-        pending.charge(boss, 10)
+        charge(pending, alice, 1)
+        charge(pending, boss, 10)
         pending.close(number)
     renewed = counters.find("alice", TOMORROW)
     assert renewed is not None
-    pending.charge(renewed, 5)
+    charge(pending, renewed, 5)
     pending.close(5)
     assert sorted(merge(pending.closed, 1)) == [
         Delta("default", "alice", MIDNIGHT, 2, 90, 50),
@@ -253,7 +253,7 @@ def test_merging_loses_and_doubles_nothing(charges: list[tuple[str, int, bool]],
     counters, pending = table(), Pending()
     expected: dict[str, int] = {}
     for key, recipients, close in charges:
-        pending.charge(counters.assume(key, NOON), recipients)
+        charge(pending, counters.assume(key, NOON), recipients)
         if pending.open.number > after:
             expected[key] = expected.get(key, 0) + recipients
         if close:

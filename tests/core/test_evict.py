@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.counters import Pending, Table
-from tests.core.build import NOON, limit
+from tests.core.build import NOON, charge, limit
 
 
 def table_of(count: int) -> Table:
@@ -18,7 +18,7 @@ def table_of(count: int) -> Table:
 def test_what_is_not_stored_is_never_forgotten(count: int, at_most: int, charged: set[int]) -> None:
     table, pending = table_of(count), Pending()
     for number in charged & set(range(count)):
-        pending.charge(table.counters[f"user{number}@example.com"], 1)
+        charge(pending, table.counters[f"user{number}@example.com"], 1)
     evicted = table.evict(at_most, pending)
     assert evicted == min(at_most, count - len(charged & set(range(count))))
     assert len(table.counters) == count - evicted
@@ -33,7 +33,7 @@ def test_the_accounts_known_longest_go_first() -> None:
 
 def test_a_closed_segment_that_is_not_stored_yet_holds_its_accounts() -> None:
     table, pending = table_of(1), Pending()
-    pending.charge(table.counters["user0@example.com"], 1)
+    charge(pending, table.counters["user0@example.com"], 1)
     pending.close(2)
     assert table.evict(1, pending) == 0
     pending.stored(1)
