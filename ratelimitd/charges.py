@@ -99,29 +99,35 @@ class Charges:
         if found is None and self._old:
             found = self._old.pop(instance, None)
             if found is not None:
-                self._recipients += self._keep(instance, found).remembered
+                self._recipients += found.remembered
+                self._keep(instance, found)
         return found
 
-    def begin(self, instance: str) -> Transaction:
-        """A new transaction, which is kept."""
-        return self._keep(instance, Transaction())
+    def charge_recipient(self, instance: str, transaction: Transaction | None, recipient: str, admitted: bool) -> None:
+        """Remember a charge made at RCPT and its answer; the transaction is what `find` has given."""
+        if self._recipients >= self._half_recipients:
+            self._make_room()
+        self._recipients += 1
+        if transaction is None:
+            self._keep(instance, Transaction(1, admitted, True, recipient, admitted))
+        else:
+            if self._dead:
+                self._dead.popitem()
+            transaction.charge_recipient(recipient, admitted)
 
-    def _keep(self, instance: str, transaction: Transaction) -> Transaction:
+    def charge_message(self, instance: str, transaction: Transaction | None, recipients: int, admitted: bool) -> None:
+        """Remember a charge made at DATA or END-OF-MESSAGE and its answer; the transaction is what `find` has given."""
+        if transaction is None:
+            self._keep(instance, Transaction(recipients, admitted, admitted))
+        else:
+            transaction.charge_message(recipients, admitted)
+
+    def _keep(self, instance: str, transaction: Transaction) -> None:
         if len(self._young) >= self._half:
             self._make_room()
         if self._dead:
             self._dead.popitem()
         self._young[instance] = transaction
-        return transaction
-
-    def charge_recipient(self, transaction: Transaction, recipient: str, admitted: bool) -> None:
-        """Remember a charge made at RCPT and its answer."""
-        if self._recipients >= self._half_recipients:
-            self._make_room()
-        if self._dead and transaction.charged:  # else `begin` has just freed one
-            self._dead.popitem()
-        self._recipients += 1
-        transaction.charge_recipient(recipient, admitted)
 
     def _make_room(self) -> None:
         self.forgotten += len(self._old)

@@ -16,8 +16,9 @@ class KeyFunction(Protocol):
     """Gives the key that a request is counted under, or None: the limit does not apply to it.
 
     Called once for each request and limit that uses it, at RCPT, DATA and END-OF-MESSAGE; what it gives is kept for
-    that request alone, unless it is declared `of_login`. `request["client_address"]` is an attribute's value, "" where Postfix sent none;
-    `request.login` is the SASL login without outer blanks, with `keys.default_domain` added to a bare one.
+    that request alone, unless it is declared `of_login`. `request["client_address"]` is an attribute's value, "" where
+    Postfix sent none; `request.login` is the SASL login without outer blanks, with `keys.default_domain` added to a
+    bare one.
 
     The key is a `str`, not blank, without LF and NUL; it is normalised afterwards (see `normalise`), so there is no
     need to lower or strip it. Two requests with the same attributes have the same key.

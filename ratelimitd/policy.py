@@ -179,8 +179,10 @@ class Policy:
         record = ""
         if charged:
             accounts = self._count(counters, charged, messages)
-            if instance:
-                self._remember(instance, recipient, charged, refused, transaction)
+            if instance and recipient is None:
+                self.charges.charge_message(instance, transaction, charged, not refused)
+            elif instance:
+                self.charges.charge_recipient(instance, transaction, recipient or "", not refused)
             kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
             record = f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}"
         decisions = deciding.table.decisions
@@ -236,17 +238,6 @@ class Policy:
                 return counter
             not_enforced = not_enforced or counter
         return not_enforced
-
-    def _remember(
-        self, instance: str, recipient: str | None, charged: int, refused: bool, transaction: Transaction | None
-    ) -> None:
-        """Put a charge into the memo."""
-        if transaction is None:
-            transaction = self.charges.begin(instance)
-        if recipient is None:
-            transaction.charge_message(charged, not refused)
-        else:
-            self.charges.charge_recipient(transaction, recipient, not refused)
 
     def _refusal(self, counter: Counter) -> bytes:
         if counter.notice_at < NEVER:

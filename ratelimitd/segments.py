@@ -60,11 +60,11 @@ class Recovered:
             kind, instance = head[0], head[1:]
             if kind == "T" or not instance:
                 continue
-            transaction = charges.find(instance) or charges.begin(instance)
+            transaction = charges.find(instance)
             if kind in "Rr":
-                charges.charge_recipient(transaction, recipient, kind == "R")
+                charges.charge_recipient(instance, transaction, recipient, kind == "R")
             else:
-                transaction.charge_message(int(recipients), kind == "D")
+                charges.charge_message(instance, transaction, int(recipients), kind == "D")
 
 
 def charge(end: str) -> tuple[int, list[Window]]:

@@ -144,7 +144,8 @@ class Core:
         for data in batch:
             reader.receive(data)
             request = reader.next()
-            assert request is not None and not reader.buffer
+            assert request is not None
+            assert not reader.buffer
             requests.append(request)
         return requests
 

@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from ratelimitd.charges import Charges
+from ratelimitd.charges import Transaction
 from ratelimitd.counters import Counter, Table
 from tests.core.build import NOON, limit, policy, row
 
@@ -20,7 +20,7 @@ def test_the_collector_walks_no_accounts() -> None:
 
 
 def test_the_collector_walks_no_transactions() -> None:
-    transaction = Charges().begin("1.a")
+    transaction = Transaction()
     for recipient in ("bob@example.org", "carol@example.org"):
         transaction.charge_recipient(recipient, True)
     assert not gc.is_tracked(transaction)

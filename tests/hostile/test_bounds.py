@@ -30,28 +30,26 @@ def remembered(charges: Charges) -> int:
 def test_recipients_are_remembered_up_to_a_bound_over_all_transactions(per_transaction: int) -> None:
     charges = Charges(1_000_000, max_recipients=1000)
     for number in range(5000 // per_transaction):
-        transaction = charges.begin(f"{number}.a")
+        instance = f"{number}.a"
         for recipient in range(per_transaction):
-            charges.charge_recipient(transaction, f"{recipient}@example.org", True)
+            charges.charge_recipient(instance, charges.find(instance), f"{recipient}@example.org", True)
             assert remembered(charges) <= 1000
-        assert charges.find(f"{number}.a") is transaction
+        assert charges.find(instance)
     assert charges.forgotten
 
 
 def test_a_transaction_outlives_half_the_bound_of_newer_recipients() -> None:
     charges = Charges(1_000_000, max_recipients=1000)
-    first = charges.begin("first")
-    charges.charge_recipient(first, "a@example.org", True)
-    newer = charges.begin("newer")
+    charges.charge_recipient("first", None, "a@example.org", True)
     for recipient in range(500):
-        charges.charge_recipient(newer, f"{recipient}@example.org", True)
-    assert charges.find("first") is first
+        charges.charge_recipient("newer", charges.find("newer"), f"{recipient}@example.org", True)
+    assert charges.find("first")
     assert not charges.forgotten
 
 
 def test_transactions_that_age_are_not_counted_as_forgotten_by_a_bound() -> None:
     charges = Charges(100)
-    charges.begin("1.a")
+    charges.charge_message("1.a", None, 1, True)
     charges.age()
     charges.age()
     assert (len(charges), charges.forgotten) == (0, 0)

@@ -55,16 +55,17 @@ def accounts() -> object:
 def transactions() -> object:
     charges = Charges(10 * MANY)
     for number in range(MANY):
-        charges.charge_recipient(charges.begin(f"1a2b.65a1b2c3.{number:x}.0"), f"{number}@recipient.example", True)
+        charges.charge_recipient(f"1a2b.65a1b2c3.{number:x}.0", None, f"{number}@recipient.example", True)
     return charges
 
 
 def recipients() -> object:
     charges = Charges(max_recipients=10 * MANY)
     for number in range(MANY // 500):
-        transaction = charges.begin(f"{number}.a")
         for recipient in range(500):
-            charges.charge_recipient(transaction, f"someone{number}.{recipient}@recipient.example", True)
+            charges.charge_recipient(
+                f"{number}.a", charges.find(f"{number}.a"), f"someone{number}.{recipient}@recipient.example", True
+            )
     return charges
 
 
