@@ -109,9 +109,9 @@ _POSTFIX_ORDER = _in_order(
 class RequestReader:
     """Turns the bytes of one connection into requests, at whatever places they are cut.
 
-    Call `receive` with what arrived, then `next` until it gives None. `max_bytes` bounds a request: Postfix's
-    own limit for one attribute is its line_length_limit of 2,048 times a few, logins of 8,900 bytes were
-    seen, and an endless one must not fill the memory.
+    Call `receive` with what arrived, then `next` as long as `buffer` holds something and it does not give None.
+    `max_bytes` bounds a request: Postfix's own limit for one attribute is its line_length_limit of 2,048 times a few,
+    logins of 8,900 bytes were seen, and an endless one must not fill the memory.
     """
 
     __slots__ = ("_searched", "_start", "buffer", "default_domain", "max_bytes")
@@ -123,24 +123,33 @@ class RequestReader:
         self._start = 0  # where the next request begins
         self._searched = 0  # no end of it lies before here
 
-    def receive(self, data: bytes) -> None:
-        """Append what arrived."""
+    def receive(self, data: bytes) -> Request | None:
+        """Take what arrived; the next whole request, or None: more bytes are needed. Raises RequestTooLong."""
         if not self.buffer:
+            if len(data) <= self.max_bytes:
+                request = self._usual(data)
+                if request is not None:
+                    return request
             self.buffer = data
-            return
-        self.buffer = self.buffer[self._start :] + data
-        self._searched -= self._start
-        self._start = 0
+        else:
+            self.buffer = self.buffer[self._start :] + data
+            self._searched -= self._start
+            self._start = 0
+        return self.next()
+
+    def _usual(self, data: bytes) -> Request | None:
+        """What Postfix sends: one whole request, its attributes in Postfix's order; None for anything else."""
+        text = data.decode("utf-8", "backslashreplace")
+        found = _POSTFIX_ORDER.fullmatch(text)
+        if found is None or "\0" in text:
+            return None
+        return Request(text, self.default_domain, *found.groups())
 
     def next(self) -> Request | None:
         """The next whole request, or None: more bytes are needed. Raises RequestTooLong."""
         buffer, start = self.buffer, self._start
         if not buffer:
             return None
-        if self._searched == 0 and len(buffer) <= self.max_bytes:
-            request = self._usual(buffer)
-            if request is not None:
-                return request
         if buffer.startswith(b"\n", start):  # an empty request is one without attributes
             self._take(start + 1)
             return Request.of("", self.default_domain)
@@ -161,12 +170,3 @@ class RequestReader:
         if end == len(self.buffer):
             self.buffer, end = b"", 0
         self._start = self._searched = end
-
-    def _usual(self, buffer: bytes) -> Request | None:
-        """What Postfix sends: one whole request, its attributes in Postfix's order; None for anything else."""
-        text = buffer.decode("utf-8", "backslashreplace")
-        found = _POSTFIX_ORDER.fullmatch(text)
-        if found is None or "\0" in text:
-            return None
-        self.buffer = b""
-        return Request(text, self.default_domain, *found.groups())

@@ -105,7 +105,7 @@ class Pump:
             for connection in waiting:
                 connection.more = False
                 if not (connection.closed or connection.outbox):
-                    self._request(connection, batch, now)
+                    self._request(connection, b"", batch, now)
         watched = self.connections.watched
         for fd, _ in ready:
             found = watched.get(fd)
@@ -128,16 +128,15 @@ class Pump:
         except OSError:
             data = b""
         if data:
-            connection.reader.receive(data)
-            self._request(connection, batch, now)
+            self._request(connection, data, batch, now)
         else:
             self.connections.close(connection)
 
-    def _request(self, connection: Connection, batch: Batch, now: int) -> None:
+    def _request(self, connection: Connection, data: bytes, batch: Batch, now: int) -> None:
         """Decide the next request that has arrived whole; one per pass, so that who floods gets its share only."""
         reader = connection.reader
         try:
-            request = reader.next()
+            request = reader.receive(data) if data else reader.next()
         except RequestTooLong as error:
             self.too_long += 1
             self.connections.throttle.warning("closed a connection", peer=connection.peer, reason=error)

@@ -142,8 +142,7 @@ class Core:
         reader = RequestReader()
         requests = []
         for data in batch:
-            reader.receive(data)
-            request = reader.next()
+            request = reader.receive(data)
             assert request is not None
             assert not reader.buffer
             requests.append(request)

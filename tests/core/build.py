@@ -1,6 +1,6 @@
 """Limits, requests and a policy as the tests of the core need them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 
 from ratelimitd.action import Template
@@ -11,7 +11,7 @@ from ratelimitd.limits import Limit
 from ratelimitd.period import Period, PeriodName
 from ratelimitd.plugins import normalised
 from ratelimitd.policy import Policy, Verdict
-from ratelimitd.request import Request
+from ratelimitd.request import Request, RequestReader
 from ratelimitd.rows import Row
 
 DAY_S = 86400
@@ -73,6 +73,14 @@ def request(state: str = "RCPT", login: str = "alice@example.com", **attributes:
 def row(key: str, *, quota: int = 1000, configured: int | None = 1000, persist: bool = False, used: int = 0,
         expiry: int = MIDNIGHT, updated: int = NOON, name: str = "default") -> Row:  # fmt: skip
     return Row(name, key, quota, configured, persist, used, expiry, updated)
+
+
+def arrived(reader: RequestReader, data: bytes) -> Iterator[Request]:
+    """The requests that this completes."""
+    request = reader.receive(data)
+    while request is not None:
+        yield request
+        request = reader.next()
 
 
 def charge(pending: Pending, counter: Counter, recipients: int) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.request import Request, RequestReader
+from tests.core.build import arrived
 
 TOO_LONG = "too long"
 
@@ -18,10 +19,8 @@ def read(parts: Iterable[bytes], max_bytes: int = 65536) -> tuple[list[str], boo
     reader = RequestReader(max_bytes)
     found: list[str] = []
     for part in parts:
-        reader.receive(part)
         try:
-            while (request := reader.next()) is not None:
-                found.append(repr(request))
+            found += map(repr, arrived(reader, part))
         except RequestTooLong:
             return [*found, TOO_LONG], True
     return found, bool(reader.buffer)
@@ -29,8 +28,7 @@ def read(parts: Iterable[bytes], max_bytes: int = 65536) -> tuple[list[str], boo
 
 def one(data: bytes, default_domain: str = "") -> Request:
     reader = RequestReader(default_domain=default_domain)
-    reader.receive(data)
-    request = reader.next()
+    request = reader.receive(data)
     assert request is not None
     assert reader.next() is None
     assert not reader.buffer
@@ -91,11 +89,9 @@ def test_no_byte_is_lost_or_invented(stream: bytes, places: list[int]) -> None:
 
 def test_two_requests_in_one_write_are_two() -> None:
     reader = RequestReader()
-    reader.receive(b"a=1\n\na=2\n\na=3")
-    assert [request["a"] for request in iter(reader.next, None)] == ["1", "2"]
+    assert [request["a"] for request in arrived(reader, b"a=1\n\na=2\n\na=3")] == ["1", "2"]
     assert reader.buffer
-    reader.receive(b"\n\n")
-    request = reader.next()
+    request = reader.receive(b"\n\n")
     assert request is not None
     assert request["a"] == "3"
     assert not reader.buffer
@@ -180,11 +176,9 @@ def test_a_request_of_one_byte_more_is_too_long_at_any_cut() -> None:
 def test_an_endless_line_is_too_long_as_soon_as_it_is_over_the_cap() -> None:
     reader = RequestReader(max_bytes=4096)
     for _ in range(4):
-        reader.receive(b"x" * 1024)
-        assert reader.next() is None
-    reader.receive(b"x")
+        assert reader.receive(b"x" * 1024) is None
     with pytest.raises(RequestTooLong, match="4096"):
-        reader.next()
+        reader.receive(b"x")
 
 
 def test_whole_requests_before_one_that_is_too_long_are_given_out() -> None:

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.request import Request, RequestReader
+from tests.core.build import arrived
 
 POSTFIX_ORDER = [
     "request",
@@ -42,12 +43,7 @@ lines = st.lists(st.sampled_from(POSTFIX_ORDER) | values, max_size=4)
 
 
 def read(data: bytes) -> list[Request]:
-    reader = RequestReader()
-    reader.receive(data)
-    found = []
-    while (request := reader.next()) is not None:
-        found.append(request)
-    return found
+    return list(arrived(RequestReader(), data))
 
 
 def by_hand(text: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from ratelimitd.errors import RequestTooLong
 from ratelimitd.logs import json_line, policyd_line
 from ratelimitd.policy import Policy, Waiting
 from ratelimitd.request import Request, RequestReader
-from tests.core.build import NOON, limit, policy
+from tests.core.build import NOON, arrived, limit, policy
 
 MAX_BYTES = 600
 MIN_QUOTA = 3
@@ -56,9 +56,8 @@ def _read(stream: bytes, size: int) -> tuple[list[str], bool]:
     texts: list[str] = []
     reader = RequestReader(MAX_BYTES)
     for start in range(0, len(stream), size):
-        reader.receive(stream[start : start + size])
         try:
-            while (request := reader.next()) is not None:
+            for request in arrived(reader, stream[start : start + size]):
                 text = request.text.removesuffix("\n") if request.text.endswith("\n\n") else request.text
                 _check_attributes(request, text)
                 texts.append(text)
