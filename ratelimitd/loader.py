@@ -5,7 +5,7 @@ Nothing here is in the way of a reply but the one lookup of an account that is n
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import trio
@@ -34,14 +34,18 @@ class Loader:
         self.timeout_s = timeout_s
         self._clock = clock
 
-    async def load(self, pump: Pump) -> None:
-        """Look up the accounts of parked requests, all that wait in one query, and resume them."""
+    async def load(self, pump: Pump, make_room: Callable[[], Awaitable[None]]) -> None:
+        """Look up the accounts of parked requests, all that wait in one query, and resume them.
+
+        `make_room` returns when memory has room for more accounts.
+        """
         while True:
             await pump.parked_some.wait()
             parked = pump.take_parked()
             now = int(self._clock())
             missing = {Account(t.limit.name, key) for p in parked for t, key in p.waiting.missing(now)}
             if missing and self._link.up:
+                await make_room()
                 await self.look_up(sorted(missing))
             pump.resume(parked)
 

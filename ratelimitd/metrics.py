@@ -120,6 +120,7 @@ class Figures(Collector):
         yield _gauge("transactions", "Transactions whose charges are remembered.", len(policy.charges))
         yield _counter("transactions_forgotten", "Transactions that a bound made forgotten.", policy.charges.forgotten)
         yield _counter("accounts_evicted", "Accounts put out of memory beyond max_accounts.", self._daemon.sync.evicted)
+        yield _counter("lookups_held", "Lookups that waited for room in memory.", self._daemon.sync.held)
         yield _gauge("pending_deltas", "Counts that are not stored yet.", len(policy.pending))
         yield _gauge("pending_segments", "Journal segments that wait for the store.", len(policy.pending.closed))
 

@@ -20,6 +20,11 @@ from ratelimitd.stores import Store
 OPEN_TIMEOUT_S = 5.0
 HURRY_GAP_S = 0.1
 """From one flush's end to the next in a hurry."""
+SLACK = 10_000
+SLACK_SHARE = 16
+"""Accounts beyond max_accounts that nobody minds: those of an interval, at least SLACK, else this part of them."""
+HELD_S = 2.0
+"""How long a lookup waits at most until a flush has made room; Postfix waits for an answer for 100 s."""
 SWEEP_INTERVAL_S = 60.0
 MEMO_AGE_S = 1800.0
 """A transaction that nobody asked about for twice this long is forgotten."""
@@ -52,7 +57,8 @@ class Sync:
         self._max_accounts = max_accounts
         self._flush_interval_s = flush_interval_s
         self._refresh_s = refresh_s
-        self.evicted = 0
+        self.evicted = self.held = 0
+        self._evicted = trio.Event()  # since the last time, as many as could be
         self._clock = clock
         self._hurried = trio.Event()
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
@@ -85,19 +91,35 @@ class Sync:
 
     async def load(self, pump: Pump) -> None:
         """Serve the lookups of parked requests; runs as long as the daemon."""
-        await self.loader.load(pump)
+        await self.loader.load(pump, self.make_room)
+
+    async def make_room(self) -> None:
+        """Wait, for HELD_S at most, while memory is full of accounts that are not stored yet.
+
+        However fast new accounts come in, no more of them are let in meanwhile than there are connections.
+        """
+        if self.link.up and self._excess > max(SLACK, self._max_accounts // SLACK_SHARE):
+            self.held += 1
+            self.hurry()
+            with trio.move_on_after(HELD_S):
+                await self._evicted.wait()
+
+    @property
+    def _excess(self) -> int:
+        return sum(len(table.counters) for table in self._policy.tables) - self._max_accounts
 
     async def _evict(self) -> None:
         """Keep to `max_accounts`; what came in since the last flush exceeds it, and an outage of the store may."""
         if not self.link.up:
             return
-        tables = self._policy.tables
-        excess = sum(len(table.counters) for table in tables) - self._max_accounts
-        for table in sorted(tables, key=lambda table: -len(table.counters)):
+        excess = self._excess
+        for table in sorted(self._policy.tables, key=lambda table: -len(table.counters)):
             while excess > 0 and (evicted := table.evict(min(excess, SLICE), self._policy.pending)):
                 excess -= evicted
                 self.evicted += evicted
                 await trio.lowlevel.checkpoint()
+        self._evicted.set()
+        self._evicted = trio.Event()
 
     async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""

@@ -125,6 +125,8 @@ def status(answer: Answer) -> str:
             ("connections", f"{answer['connections']:,}, {answer['parked']:,} waiting for the store"),
             ("refused", f"{answer['refused_peers']:,} peers, {answer['too_long']:,} requests too long"),
             ("timed out", f"{answer['timeouts']:,} connections"),
-            ("log", f"{answer['log_lines_dropped']:,} lines dropped"),
+            ("memory", f"{answer['evicted']:,} accounts put out, {answer['lookups_held']:,} lookups held back"),
+            ("  forgotten", _plural(answer["transactions_forgotten"], "transaction")),
+            ("log", f"{answer['log_lines_dropped']:,} lines dropped, {answer['log_lines_left_out']:,} left out"),
         ]
     )
