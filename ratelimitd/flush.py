@@ -2,7 +2,8 @@
 
 The journal is rotated; one transaction stores the deltas of the closed segments and the number of the last of them;
 then the segments are forgotten and deleted. A segment that the store has recorded is never stored again, so a flush
-whose outcome is unknown is simply done again.
+whose outcome is unknown is simply done again. What a run that was killed has left is deleted ASKED_AGAIN_S later: Postfix
+asks again about what was charged and not answered, and this run may be killed as well before it does.
 
 While the store is away segments accumulate: at most MAX_CLOSED, then they become one of totals. So memory and disk
 hold one delta per account and segment, and of the latest MAX_CLOSED + 1 segments every charge (some 150 bytes each).
@@ -26,6 +27,7 @@ from ratelimitd.rows import Delta
 from ratelimitd.state import StateDir
 
 FLUSH_TIMEOUT_S = 30.0
+ASKED_AGAIN_S = 60.0
 MAX_CLOSED = 16
 """Segments that may wait for the store before they are merged into one."""
 
@@ -46,12 +48,14 @@ class Flush:
         self._state = state
         self._log = log
         self._first = 0  # of this run's segments
+        self._asked_again_until = -math.inf  # about the segments before
         self._doubtful = 0  # segments up to this number may be stored, though nobody said so
         self._journal_failed = False
 
     def begin(self, number: int) -> None:
         """Begin this run's first segment."""
         self._first = number
+        self._asked_again_until = trio.current_time() + ASKED_AGAIN_S
         self._doubtful = number - 1
         self._pending.begin(number, self._journal.node)
         self._journal.begin(number)
@@ -152,8 +156,9 @@ class Flush:
         self.count += 1
         self._set_aside(stored.rejected)
         await self._loader.take_over(stored.rows)
+        first = self._first if trio.current_time() < self._asked_again_until else 0
         try:
-            await trio.to_thread.run_sync(self._journal.delete, last)
+            await trio.to_thread.run_sync(self._journal.delete, first, last)
         except OSError as error:  # it is recorded as stored: it will be deleted later
             self._log.warning("a stored segment cannot be deleted", folder=self._journal.folder, reason=error)
 

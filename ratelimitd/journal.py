@@ -149,9 +149,9 @@ class Journal:
             self._sync_folder()
         self._delete(first, number)
 
-    def delete(self, upto: int) -> None:
-        """Delete the segments up to a number: they are stored. For a thread; raises OSError."""
-        self._delete(0, upto + 1)
+    def delete(self, first: int, last: int) -> None:
+        """Delete the segments first..last: they are stored. For a thread; raises OSError."""
+        self._delete(first, last + 1)
 
     def _delete(self, first: int, before: int) -> None:
         for number in self.numbers():
@@ -205,7 +205,7 @@ class Journal:
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
 
     def forget(self, upto: int, but: Container[int]) -> None:
-        """Delete what an earlier run left that is stored, replaced or empty; what cannot be deleted counts no more."""
+        """Delete what an earlier run left that is replaced or empty; what cannot be deleted counts no more."""
         for number in self.numbers():
             if number <= upto and number not in but:
                 with contextlib.suppress(OSError):

@@ -24,7 +24,8 @@ async def recover(
 ) -> None:
     """Replay what the store does not have, and begin this run's first segment. Raises StartError.
 
-    Without the store everything that is there is replayed; the first flush finds out what was stored already.
+    Without the store everything that is there is replayed; the first flush finds out what was stored already. What the
+    store has is remembered all the same: Postfix may ask again about the last of it.
     """
     try:
         segments = journal.recover(progress)
@@ -33,10 +34,11 @@ async def recover(
         raise StartError(f"journal: {error}") from error
     recorded = await sync.begin(last, {segment.node for segment in segments})
     left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
-    journal.forget(last, {segment.number for segment in left})
+    journal.forget(last, {segment.number for segment in segments})
     gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
     try:
-        records = restore(left, policy.tables, policy.pending, policy.charges, max_transactions)
+        records = restore(left, policy.tables, policy.pending)
+        remember(segments, policy.charges, max_transactions)
     finally:
         gc.enable()
     if records:
@@ -62,16 +64,10 @@ def show_progress(done: int, of: int) -> None:
     print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
 
 
-def restore(
-    segments: Sequence[Recovered],
-    tables: Sequence[Table],
-    pending: Pending,
-    charges: Charges,
-    max_transactions: int,
-) -> int:
-    """Put the segments back as closed ones, oldest first, and their latest transactions into the memo.
+def restore(segments: Sequence[Recovered], tables: Sequence[Table], pending: Pending) -> int:
+    """Put the segments back as closed ones, oldest first; the number of records.
 
-    Gives the number of records. Their accounts are looked up in the store before they are decided on.
+    Their accounts are looked up in the store before they are decided on.
     """
     counters = _Counters(tables)
     known: dict[str, tuple[int, list[Counter]]] = {}
@@ -84,12 +80,15 @@ def restore(
         for counter, recipients in deltas.items():
             counter.used += recipients
         pending.closed.append(Segment(segment.number, segment.node, deltas, segment.first))
-    records = sum(len(segment.records) for segment in segments)
-    skip = records - max_transactions
+    return sum(len(segment.records) for segment in segments)
+
+
+def remember(segments: Sequence[Recovered], charges: Charges, max_transactions: int) -> None:
+    """Put the latest transactions of the segments into the memo."""
+    skip = sum(len(segment.records) for segment in segments) - max_transactions
     for segment in segments:
         segment.remember(charges, skip)
         skip -= len(segment.records)
-    return records
 
 
 class _Counters:

@@ -83,6 +83,36 @@ async def test_a_crash_after_a_flush_that_failed_at_any_step_is_made_up_for(
     await node.stop()
 
 
+@pytest.mark.parametrize("killed", [1, 2, 3])
+async def test_a_request_is_charged_once_however_often_the_daemon_is_killed_before_it_is_answered(
+    make: Callable[..., Node], killed: int
+) -> None:
+    node = await _started(make)
+    assert (await node.ask("alice", instance="1.a")).charged == 1
+    for _ in range(killed):
+        await node.crash()
+        node = await _started(make)
+        await node.ask("bob", 1)
+        assert await node.flush()
+    assert (await node.ask("alice", instance="1.a")).charged == 0
+    assert await node.flush()
+    assert await _used(node) == 1
+    await node.stop()
+
+
+async def test_what_killed_runs_have_left_is_deleted_when_nobody_asks_about_it_any_more(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 1)
+    await node.crash()
+    monkeypatch.setattr(flush, "ASKED_AGAIN_S", 0)
+    node = await _started(make)
+    assert await node.flush()
+    assert node.journal.numbers() == [node.journal.number]
+    await node.stop()
+
+
 async def test_a_segment_that_cannot_be_deleted_is_not_stored_again(
     make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +123,7 @@ async def test_a_segment_that_cannot_be_deleted_is_not_stored_again(
         assert await node.flush()
     assert node.said("a stored segment cannot be deleted")
     await node.crash()
+    monkeypatch.setattr(flush, "ASKED_AGAIN_S", 0)
     node = await _started(make)
     assert (await node.ask("alice", 1)).used == 3
     assert await node.flush()

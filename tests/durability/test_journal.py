@@ -105,7 +105,7 @@ def test_the_file_of_a_damaged_segment_is_kept_aside(journal: Journal) -> None:
     assert not recovered.torn, "a frame of full length is no torn one"
     kept = journal.keep_aside(recovered)
     assert journal.keep_aside(recovered) == kept
-    journal.delete(1)
+    journal.delete(1, 1)
     assert not path.exists()
     assert kept.read_bytes() == data
 
