@@ -2,8 +2,8 @@
 
 The journal is rotated; one transaction stores the deltas of the closed segments and the number of the last of them;
 then the segments are forgotten and deleted. A segment that the store has recorded is never stored again, so a flush
-whose outcome is unknown is simply done again. What a run that was killed has left is deleted ASKED_AGAIN_S later: Postfix
-asks again about what was charged and not answered, and this run may be killed as well before it does.
+whose outcome is unknown is simply done again. What a killed run has left is deleted ASKED_AGAIN_S later: Postfix asks
+again about what was charged and not answered, and this run may be killed as well before it does.
 
 While the store is away segments accumulate: at most MAX_CLOSED, then they become one of totals. So memory and disk
 hold one delta per account and segment, and of the latest MAX_CLOSED + 1 segments every charge (some 150 bytes each).

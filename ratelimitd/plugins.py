@@ -17,10 +17,9 @@ OURS = ("sender", "subnet", "tenant")
 """The key plugins that are distributed beside this package, in plugins/."""
 MAX_KEY_CHARACTERS = 65536
 """A longer answer is no key: hashing a megabyte per request would be the client's to ask for."""
-
 KEPT_LOGINS = 8192
 MAX_KEPT_CHARACTERS = 255
-"""Of longer logins the key is not kept: what is kept of all takes some 3 MB at most, and mostly a tenth of that."""
+"""Of longer logins the key is not kept; so what is kept for a limit takes 6 MB at most, and mostly a third of that."""
 
 SLOW_S = 0.010
 """A longer call is warned about: every client waits for it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ratelimitd.keys import KeyFunction, OptionError, domain, email, only
+from ratelimitd.keys import KeyFunction, OptionError, domain, email, of_login, only
 from ratelimitd.request import Request
 from ratelimitd.testing import ATTRIBUTES, check_key, request
 
@@ -89,6 +89,17 @@ counter = itertools.count()
 def test_a_function_that_breaks_the_contract_is_found(function: Function, why: str) -> None:
     with pytest.raises(AssertionError, match=why):
         check_key(factory(function))
+
+
+def test_a_function_that_says_of_login_and_uses_more_is_found() -> None:
+    with pytest.raises(AssertionError, match="declared of_login, but uses more than the login"):
+        check_key(factory(of_login(lambda r: r.login + r["client_address"] or None)))
+
+
+@pytest.mark.parametrize(("function", "why"), [(sleep, "takes more"), (lambda r: f"key{next(counter)}", "several")])
+def test_what_a_function_that_says_of_login_does_wrong_is_found(function: Function, why: str) -> None:
+    with pytest.raises(AssertionError, match=why):
+        check_key(factory(of_login(lambda r: function(r))))
 
 
 def test_a_factory_that_takes_any_option_is_found() -> None:
