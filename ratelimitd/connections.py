@@ -1,4 +1,4 @@
-"""Who is connected: accepting, who may, how many, and for how long a request may trickle.
+"""Who is connected: accepting, how many, and for how long a request may trickle.
 
 An idle connection is never closed: Postfix does that itself, and a service that does costs it a second per request.
 """
@@ -7,22 +7,21 @@ import errno
 import math
 import select
 import socket
-import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 import trio
 
 from ratelimitd.listeners import close_all
 from ratelimitd.logs import Log
+from ratelimitd.peers import recognise
 from ratelimitd.request import RequestReader
 from ratelimitd.throttle import Throttle
 
 ACCEPTS_PER_PASS = 64
 NEVER = math.inf
-_UCRED = struct.Struct("3i")
 _NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -116,30 +115,17 @@ class Connections:
 
     def _admit(self, sock: socket.socket, address: tuple[str, int] | str) -> None:
         sock.setblocking(False)
-        peer = "unix"
-        if sock.family == socket.AF_UNIX:
-            if self.bounds.unix_uids and (uid := _peer_uid(sock)) not in self.bounds.unix_uids:
-                self._refuse(sock, f"uid {uid}", "not in server.unix_users")
-                return
-        else:
-            peer = f"{address[0]}:{address[1]}"
-            if not self._allowed(address[0]):
-                self._refuse(sock, peer, "not in server.allow")
-                return
+        peer, refusal = recognise(sock, address, self.bounds.allow, self.bounds.unix_uids)
+        if refusal:
+            self.refused_peers += 1
+            self.throttle.warning("refused a connection", peer=peer, reason=refusal)
+            sock.close()
+            return
+        if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.default_domain))
         self._register(connection)
         self.open.add(connection)
-
-    def _refuse(self, sock: socket.socket, peer: str, reason: str) -> None:
-        self.refused_peers += 1
-        self.throttle.warning("refused a connection", peer=peer, reason=reason)
-        sock.close()
-
-    def _allowed(self, host: str) -> bool:
-        peer = ip_address(host.partition("%")[0])
-        mapped = getattr(peer, "ipv4_mapped", None)
-        return any((mapped or peer) in network for network in self.bounds.allow)
 
     def _pause(self, reason: str) -> None:
         if self._accepting:
@@ -277,9 +263,3 @@ class Connections:
 
 def _wanted(connection: Connection) -> int:
     return select.EPOLLOUT if connection.outbox else select.EPOLLIN
-
-
-def _peer_uid(sock: socket.socket) -> int:
-    """The uid of a unix socket's other end (SO_PEERCRED, unix(7): struct ucred of pid, uid and gid)."""
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(uid)

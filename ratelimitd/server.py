@@ -93,19 +93,18 @@ class Pump:
                 await trio.lowlevel.wait_readable(poll.fileno())
             served = 0
             while served < TURN and ((ready := poll.poll(0, BATCH)) or self._more):
-                self._pass(ready)
-                served += max(1, len(ready))
+                served += self._pass(ready)
 
-    def _pass(self, ready: Sequence[tuple[int, int]]) -> None:
+    def _pass(self, ready: Sequence[tuple[int, int]]) -> int:
+        """Serve those who are ready, and some of those whose next request has arrived already; how many they were."""
         began = time.perf_counter()
         batch: Batch = []
         now = int(self._clock())
-        if self._more:
-            waiting, self._more = self._more, []
-            for connection in waiting:
-                connection.more = False
-                if not (connection.closed or connection.outbox):
-                    self._request(connection, b"", batch, now)
+        more, self._more = self._more[:BATCH], self._more[BATCH:]
+        for connection in more:
+            connection.more = False
+            if not (connection.closed or connection.outbox):
+                self._request(connection, b"", batch, now)
         watched = self.connections.watched
         for fd, _ in ready:
             found = watched.get(fd)
@@ -119,6 +118,7 @@ class Pump:
         self._finish(batch)
         if batch:
             self.latency.observe(time.perf_counter() - began, len(batch))
+        return len(ready) + len(more)
 
     def _receive(self, connection: Connection, batch: Batch, now: int) -> None:
         try:

@@ -10,7 +10,16 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def rss(pid: int) -> int:
     """Its memory, in bytes."""
-    found = re.search(r"^VmRSS:\s+([0-9]+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return _memory(pid, "VmRSS")
+
+
+def peak_rss(pid: int) -> int:
+    """The most memory that it ever had, in bytes."""
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, field: str) -> int:
+    found = re.search(rf"^{field}:\s+([0-9]+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
 
