@@ -204,6 +204,7 @@ def _limit(
         enforce=limit.enforce,
         by_message=limit.count == "messages",
         health=health,
+        of_login=getattr(function, "of_login", False),
     )
 
 

@@ -15,12 +15,15 @@ from ratelimitd.rows import Delta, Row
 
 NEVER = 1 << 62
 """No count gets there."""
+KEPT_LOGINS = 8192
+MAX_KEPT_CHARACTERS = 255
+"""Of longer logins no counter is kept by login; what is kept of all for a limit takes 4 MB at most."""
 
 
 class Knowledge(IntEnum):
     """What a counter's `used` is based on."""
 
-    UNREAD = 0  # charges from the journal alone: the stored count is to be looked up first
+    UNREAD = 0  # charges from the journal alone, or it is its account's no more: the table is to be asked
     ASSUMED = 1  # the store could not be asked: the configured quota and a use of 0
     STORED = 2  # the stored count, and what was charged since
 
@@ -52,6 +55,7 @@ class Table:
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.counters: dict[str, Counter] = {}
+        self.by_login: dict[str, Counter] = {}  # of the latest logins, where the key depends on the login alone
         self.window = ""  # window_of(window_end): mostly that of all charges
         self.window_end = -1
         self.decisions: dict[str, int] = {}  # by status
@@ -86,6 +90,13 @@ class Table:
         if counter is None or not counter.knowledge:
             return None
         return counter if counter.expiry > now else self._renew(counter, now)
+
+    def keep(self, login: str, counter: Counter) -> None:
+        """Have the counter of a login at hand; it serves as long as its window lasts and its knowledge is something."""
+        if self.limit.of_login and len(login) <= MAX_KEPT_CHARACTERS:
+            if len(self.by_login) >= KEPT_LOGINS:
+                self.by_login.clear()
+            self.by_login[login] = counter
 
     def stand_in(self, key: str) -> Counter:
         """In place of an account's counter that is not known yet; kept nowhere."""
@@ -137,7 +148,7 @@ class Table:
         for key in keys:
             counter = self.counters.get(key)
             if counter is not None and counter.expiry <= now and not pending.of(counter):
-                del self.counters[key]
+                self._remove(key)
 
     def evict(self, at_most: int, pending: "Pending") -> int:
         """Forget up to so many accounts that are stored, those known longest first; how many were forgotten.
@@ -147,18 +158,25 @@ class Table:
         stored = (key for key, c in self.counters.items() if not pending.of(c))
         evicted = list(islice(stored, at_most))
         for key in evicted:
-            del self.counters[key]
+            self._remove(key)
         return len(evicted)
 
+    def _remove(self, key: str) -> None:
+        self.counters.pop(key).knowledge = Knowledge.UNREAD
+
     def _begin(self, key: str, now: int) -> Counter:
+        replaced = self.counters.get(key)
+        if replaced is not None:
+            replaced.knowledge = Knowledge.UNREAD
         counter = Counter(self, key, self.limit.period.end(now), self.limit.configured_quota(key))
         self.counters[key] = counter
         return counter
 
     def _renew(self, ended: Counter, now: int) -> Counter:
+        knowledge = ended.knowledge
         counter = self._begin(ended.key, now)
         counter.is_new = ended.is_new
-        counter.knowledge = ended.knowledge
+        counter.knowledge = knowledge
         if ended.persist:
             counter.persist = True
             counter.quota = ended.quota

@@ -66,10 +66,14 @@ class OptionError(ValueError):
 def of_login(function: Callable[[Request], str | None]) -> KeyFunction:
     """Declare that the key depends on `request.login` and nothing else; may be used as a decorator.
 
-    Such a function is called once for a login, and the keys of the latest logins are kept.
+    Such a function is not called again for a login that has sent of late: its account is known.
     """
-    function.of_login = True  # type: ignore[attr-defined]
-    return function
+
+    def of_the_login(request: Request) -> str | None:
+        return function(request)
+
+    of_the_login.of_login = True  # type: ignore[attr-defined]  # a method, say, has no room for it
+    return of_the_login
 
 
 def only(options: Mapping[str, Any], *names: str) -> None:

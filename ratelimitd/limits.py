@@ -58,6 +58,7 @@ class Limit:
     health: KeyHealth = field(default_factory=KeyHealth, compare=False)
     enforce: bool = True  # else what exceeds it is logged, and admitted
     by_message: bool = False  # it counts SMTP transactions, not recipients
+    of_login: bool = False  # the key depends on the login alone
 
     def configured_quota(self, key: str) -> int:
         """Recipients per period for a key: its own exception, else its domain's (`@a.domain`), else `quota`."""

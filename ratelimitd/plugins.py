@@ -17,9 +17,6 @@ OURS = ("sender", "subnet", "tenant")
 """The key plugins that are distributed beside this package, in plugins/."""
 MAX_KEY_CHARACTERS = 65536
 """A longer answer is no key: hashing a megabyte per request would be the client's to ask for."""
-KEPT_LOGINS = 8192
-MAX_KEPT_CHARACTERS = 255
-"""Of longer logins the key is not kept; so what is kept for a limit takes 6 MB at most, and mostly a third of that."""
 
 SLOW_S = 0.010
 """A longer call is warned about: every client waits for it."""
@@ -141,25 +138,7 @@ def normalised(
             raise KeyFailed(f"key plugin {name} gave an empty key")
         return key
 
-    return _once_for_a_login(key_of) if getattr(function, "of_login", False) else key_of
-
-
-def _once_for_a_login(key_of: Callable[[Request], str | None]) -> Callable[[Request], str | None]:
-    """The same, of which the keys are kept: mostly the same few accounts send."""
-    keys: dict[str, str] = {}
-
-    def kept_key_of(request: Request) -> str | None:
-        login = request.sasl_username
-        key = keys.get(login)
-        if key is None:
-            key = key_of(request)
-            if key is not None and len(login) <= MAX_KEPT_CHARACTERS:
-                if len(keys) >= KEPT_LOGINS:
-                    keys.clear()
-                keys[login] = key
-        return key
-
-    return kept_key_of
+    return key_of
 
 
 def _describe(key: object) -> str:

@@ -95,8 +95,10 @@ class Policy:
 
     def adopt(self, tables: Sequence[Table]) -> None:
         """Decide by these limits from now on; also to be called where one of them was changed."""
-        for removed in set(self.tables).difference(tables):
-            removed.counters = {}  # they and the table hold each other, and the garbage collector does not see it
+        for table in {*self.tables, *tables}:
+            table.by_login = {}
+            if table not in tables:  # they and the table hold each other, and the garbage collector does not see it
+                table.counters = {}
         self.tables = list(tables)
 
     def decide(self, request: Request, now: int) -> Verdict | Waiting:
@@ -106,21 +108,24 @@ class Policy:
             return Verdict(DUNNO, request)
         counters: list[Counter] = []
         failed, all_known = False, True
+        login = request.sasl_username
         for table in self.tables:
-            try:
-                key = table.limit.key_of(request)
-            except KeyFailed as error:
-                table.limit.health.failed(str(error))
-                failed = True
-                continue
-            if key is None:
-                continue
-            counter = table.counters.get(key)
+            counter = table.by_login.get(login)
             if counter is None or counter.expiry <= now or not counter.knowledge:
+                try:
+                    key = table.limit.key_of(request)
+                except KeyFailed as error:
+                    table.limit.health.failed(str(error))
+                    failed = True
+                    continue
+                if key is None:
+                    continue
                 counter = table.find(key, now)
                 if counter is None:
                     all_known = False
                     counter = table.stand_in(key)
+                else:
+                    table.keep(login, counter)
             counters.append(counter)
         admitted = self.failure_reply if failed else DUNNO
         if not all_known:

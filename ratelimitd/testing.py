@@ -127,7 +127,7 @@ def _check_unknown(factory: KeyFactory, options: Mapping[str, Any]) -> None:
 
 def _check_request(function: KeyFunction, again: KeyFunction, asked: Request) -> str | None:
     health = KeyHealth()
-    key_of = normalised("under test", _asked_every_time(function), True, health, time.perf_counter)
+    key_of = normalised("under test", function, True, health, time.perf_counter)
     with _listening() as heard:
         try:
             keys = {key_of(asked) for _ in range(_TIMES)} | {normalised("under test", again, True)(asked)}
@@ -140,10 +140,6 @@ def _check_request(function: KeyFunction, again: KeyFunction, asked: Request) ->
         alone = Request.of(f"sasl_username={asked['sasl_username']}", asked.default_domain)
         assert {key_of(alone)} == keys, f"the key function is declared of_login, but uses more than the login: {asked}"
     return keys.pop()
-
-
-def _asked_every_time(function: KeyFunction) -> KeyFunction:
-    return lambda request: function(request)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def limit(
         quotas or {},
         enforce=enforce,
         by_message=by_message,
+        of_login=getattr(function, "of_login", False),
     )
 
 

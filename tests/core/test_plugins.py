@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ratelimitd.errors import ConfigError
-from ratelimitd.keys import KeyFunction, of_login
-from ratelimitd.plugins import KEPT_LOGINS, MAX_KEY_CHARACTERS, KeyFailed, installed, load, normalised
+from ratelimitd.keys import KeyFunction
+from ratelimitd.plugins import MAX_KEY_CHARACTERS, KeyFailed, installed, load, normalised
 from ratelimitd.request import Request
 
 MODULE = """
@@ -210,41 +209,3 @@ def test_a_plugin_s_key_is_normalised() -> None:
     longest = normalised("long", lambda request: "x" * MAX_KEY_CHARACTERS, True)(Request.of(""))
     assert longest is not None
     assert len(longest) == 255
-
-
-def asked_for(logins: list[str]) -> list[str]:
-    """The logins that a function of the login is called for when these send."""
-    called: list[str] = []
-
-    def function(request: Request) -> str | None:
-        called.append(request.login)
-        if request.login == "broken":
-            raise LookupError
-        return request.login[:10] or None
-
-    key_of = normalised("logins", of_login(function), True)
-    for login in logins:
-        with suppress(KeyFailed):
-            assert key_of(Request.of(f"sasl_username={login}")) == (login[:10].lower() or None)
-    return called
-
-
-def test_a_function_of_the_login_is_called_once_for_a_login() -> None:
-    assert asked_for(["alice", "BOB", "alice", "BOB", "alice"]) == ["alice", "BOB"]
-
-
-@pytest.mark.parametrize("login", ["", "broken", "x" * 256])
-def test_no_key_a_failure_and_an_endless_login_are_not_kept(login: str) -> None:
-    assert asked_for([login, login]) == [login, login]
-
-
-def test_the_keys_of_endlessly_many_logins_are_not_kept() -> None:
-    logins = [f"user{number}" for number in range(KEPT_LOGINS + 1)]
-    assert asked_for([*logins, logins[-1], logins[0]]) == [*logins, logins[0]]
-
-
-def test_any_other_function_is_called_for_every_request() -> None:
-    called: list[str] = []
-    key_of = normalised("any", lambda request: called.append("") or "key", True)  # type: ignore[func-returns-value]
-    assert [key_of(Request.of("sasl_username=alice")) for _ in range(3)] == ["key"] * 3
-    assert len(called) == 3

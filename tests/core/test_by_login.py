@@ -1,0 +1,135 @@
+"""Counters that are at hand by login: the key function is not asked again, and nothing else is different."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratelimitd.counters import KEPT_LOGINS, Table
+from ratelimitd.keys import KeyFunction, of_login
+from ratelimitd.policy import Policy
+from ratelimitd.request import Request
+from tests.core.build import DAY_S, NOON, ask, limit, policy, request, row, used
+
+ALICE = "alice@example.com"
+
+
+class Asked:
+    """A policy of one limit whose key function notes the logins that it is called for."""
+
+    def __init__(self, *, declared: bool = True, quota: int = 1000) -> None:
+        self.logins: list[str] = []
+        function: KeyFunction = of_login(self._key) if declared else self._key
+        self.policy: Policy = policy(limit(quota, key=function))
+        self._number = 0
+
+    def _key(self, asked: Request) -> str | None:
+        self.logins.append(asked.login)
+        if asked.login == "broken":
+            raise LookupError
+        return asked.login[:20] or None
+
+    def charge(self, login: str, now: int = NOON) -> tuple[bool, int]:
+        self._number += 1
+        verdict = ask(self.policy, request(login=login, instance=f"{self._number}.a"), now)
+        return verdict.refused, verdict.used
+
+
+def test_a_function_of_the_login_is_not_asked_again_about_one_that_is_known() -> None:
+    asked = Asked()
+    assert [asked.charge(login)[1] for login in ("alice", "BOB", "alice", "BOB", "alice")] == [1, 1, 2, 2, 3]
+    assert asked.logins == ["alice", "BOB"] * 2  # the second time it was found in memory
+
+
+def test_any_other_function_is_asked_about_every_request() -> None:
+    asked = Asked(declared=False)
+    assert [asked.charge("alice")[1] for _ in range(5)] == [1, 2, 3, 4, 5]
+    assert asked.logins == ["alice"] * 5
+
+
+@pytest.mark.parametrize("login", ["", "broken", "x" * 256])
+def test_what_has_no_key_fails_or_is_endless_is_asked_about_every_time(login: str) -> None:
+    asked = Asked()
+    for _ in range(5):
+        asked.charge(login)
+    assert asked.logins == [login] * 5
+
+
+def test_the_counters_of_endlessly_many_logins_are_not_at_hand() -> None:
+    asked = Asked()
+    for _ in range(2):
+        for number in range(KEPT_LOGINS + 10):
+            asked.charge(f"user{number}")
+    [table] = asked.policy.tables
+    assert 0 < len(table.by_login) <= KEPT_LOGINS
+    assert len(table.counters) == KEPT_LOGINS + 10
+
+
+def test_an_account_that_was_evicted_is_looked_up_again() -> None:
+    asked = Asked()
+    for _ in range(3):
+        asked.charge("alice")
+    [table] = asked.policy.tables
+    asked.policy.pending.open.deltas.clear()  # as stored
+    assert table.evict(10, asked.policy.pending) == 1
+    assert ask(asked.policy, request(login="alice", instance="b"), rows={"alice": row("alice", used=7)}).used == 8
+    assert table.counters["alice"].used == 8
+    assert asked.charge("alice") == (False, 9)
+
+
+def test_a_window_that_another_node_has_begun_is_what_is_charged() -> None:
+    asked = Asked()
+    for _ in range(3):
+        asked.charge("alice")
+    [table] = asked.policy.tables
+    later = table.counters["alice"].expiry + DAY_S
+    table.accept("alice", row("alice", used=5, expiry=later), 0, NOON)
+    assert asked.charge("alice") == (False, 6)
+
+
+def test_after_a_reload_the_new_function_is_asked() -> None:
+    asked = Asked()
+    for _ in range(3):
+        asked.charge("alice")
+    [table] = asked.policy.tables
+    table.limit = replace(table.limit, key_of=lambda _: "everybody", of_login=False)
+    asked.policy.adopt([table])
+    assert asked.charge("alice") == (False, 1)
+    assert used(asked.policy, "everybody") == 1
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["charge", "evict", "drop", "store"]), st.sampled_from(["a", "b", "c"]), st.integers(0, 3)
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_whatever_happens_counts_are_the_same_as_without(happened: list[tuple[str, str, int]]) -> None:
+    both = [Asked(quota=5), Asked(declared=False, quota=5)]
+    for what, login, day in happened:
+        found = [_step(asked, what, login, NOON + day * DAY_S) for asked in both]
+        assert found[0] == found[1]
+    counts = [{key: (c.used, c.expiry) for key, c in _table(asked).counters.items()} for asked in both]
+    assert counts[0] == counts[1]
+
+
+def _table(asked: Asked) -> Table:
+    return asked.policy.tables[0]
+
+
+def _step(asked: Asked, what: str, login: str, now: int) -> object:
+    pending = asked.policy.pending
+    match what:
+        case "charge":
+            return asked.charge(login, now)
+        case "evict":
+            return _table(asked).evict(1, pending)
+        case "drop":
+            _table(asked).drop_ended(["a", "b", "c"], now, pending)
+        case "store":
+            pending.open.deltas.clear()
+    return None
