@@ -262,10 +262,13 @@ def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
         yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured)
 
 
-def _totals(segments: Iterable[Segment]) -> dict[Counter, int]:
+def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:
     """Recipients per account and window."""
-    total: dict[Counter, int] = {}
-    for segment in segments:
+    first, *others = [*segments] or [Segment(0)]
+    if not others:
+        return first.deltas
+    total = dict(first.deltas)
+    for segment in others:
         for counter, recipients in segment.deltas.items():
             total[counter] = total.get(counter, 0) + recipients
     return total

@@ -30,6 +30,8 @@ BATCH = 32
 """Connections per pass: half a millisecond; nobody is answered before the last of them is decided."""
 TURN = 128
 """Connections served before the other tasks have their turn; coming back through trio costs as much as two requests."""
+MANY_ACCOUNTS = 50_000
+"""So many accounts with counts that are not stored are stored at once: what a flush needs of memory grows with them."""
 TICK_S = 0.5
 
 Batch = list[tuple[Connection, Verdict]]
@@ -180,7 +182,7 @@ class Pump:
         told = [verdict for _, verdict in batch if verdict.status]
         if told:
             self._log.decisions(told)
-        if self.policy.urgent:
+        if self.policy.urgent or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
             self.policy.urgent = False
             self._hurry()
         if self._draining:

@@ -140,7 +140,7 @@ class Sync:
                 self._policy.charges.age()
 
     def hurry(self) -> None:
-        """Flush soon: little is left of a quota, and other nodes charge it too."""
+        """Flush soon: little is left of a quota that other nodes charge too, or there is much to store."""
         if self.link.up:
             self._hurried.set()
 

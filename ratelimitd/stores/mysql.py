@@ -7,6 +7,7 @@ on the server has ended before the recorded segment is read; deltas are added, n
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
+from sys import intern
 from typing import TypeVar
 
 import trio
@@ -239,7 +240,7 @@ async def _sorted(deltas: Iterable[Delta]) -> list[Delta]:
 
 def _row(values: tuple[str, str, int, int | None, int, int, int, int]) -> Row:
     limit, key, quota, configured, persist, used, expiry, updated = values
-    return Row(limit, key, quota, configured, persist == 1, used, expiry, int(updated))
+    return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, int(updated))
 
 
 def _number(rows: Rows) -> int:

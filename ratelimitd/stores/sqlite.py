@@ -7,6 +7,7 @@ interpreter's lock; what a thread does between statements is little.
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from sys import intern
 from typing import TypeVar
 
 import trio
@@ -161,7 +162,7 @@ class SQLiteStore:
                 ),
                 (node, segment),
             )
-            rows = self._lookup(connection, [Account(delta.limit, delta.key) for delta in deltas])
+            rows = self._lookup(connection, (Account(delta.limit, delta.key) for delta in deltas))
             committing = True
             connection.execute("COMMIT")
         except BaseException as error:
@@ -250,7 +251,7 @@ class SQLiteStore:
 
 def _row(values: tuple[str, str, int, int | None, int, int, int, int | None]) -> Row:
     limit, key, quota, configured, persist, used, expiry, updated = values
-    return Row(limit, key, quota, configured, persist == 1, used, expiry, updated or 0)
+    return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, updated or 0)
 
 
 def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -8,11 +8,13 @@ from threading import Event, Thread
 
 import pytest
 
+from ratelimitd.server import MANY_ACCOUNTS
 from tests.bench import load
 from tests.daemon.client import PolicyClient
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd
 from tests.hostile.figures import MIB, peak_rss, rss
+from tests.instances.waiting import wait_until
 
 ACCOUNT_BYTES = 500
 """Twice what the README says of an account in memory: dictionaries grow by doubling."""
@@ -72,6 +74,18 @@ def flood(start: Start, program: Path, logins: int, cap: int, interval_s: float)
 
 def test_60000_logins_against_a_cap_of_10000_accounts(start: Start, load_program: Path) -> None:
     flood(start, load_program, 60_000, 10_000, 0.2)
+
+
+def test_where_many_accounts_wait_to_be_stored_the_flush_does_not_wait_for_its_interval(
+    start: Start, load_program: Path
+) -> None:
+    daemon = start(store={"flush_interval_s": 3600}, limit=[{"quota": QUOTA}], log={"level": "critical"})
+    logins = str(MANY_ACCOUNTS + 1000)
+    load.run(load_program, f"127.0.0.1:{daemon.port}", "-c", "400", "-k", logins, "-n", logins, "-S")
+    with closing(sqlite3.connect(daemon.database)) as connection:
+        count = connection.execute
+        wait_until(lambda: count("SELECT COUNT(*) FROM ratelimit").fetchone()[0] >= MANY_ACCOUNTS, "the flush")
+    assert daemon.stop() == 0
 
 
 @pytest.mark.long
