@@ -128,7 +128,9 @@ class Table:
         counter.is_new = is_new
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
         configured = self.limit.configured_quota(key)
-        quota = configured if row is None else row.quota_at(now, configured)
+        # Where the counter's window is later than the row's, for the clock was put back, the row's has ended.
+        ended = row is not None and window < counter.expiry
+        quota = configured if row is None else row.quota_at(max(now, window) if ended else now, configured)
         if quota != counter.quota:
             counter.quota = quota
             counter.notice_at = self.notice_from

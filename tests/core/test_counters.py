@@ -66,6 +66,14 @@ def test_a_persistent_quota_outlives_its_window() -> None:
         assert state(renewed) == (0, 90, MIDNIGHT + day * DAY_S, False)
 
 
+def test_a_grant_of_an_earlier_window_is_not_the_later_one_s_where_the_clock_was_put_back() -> None:
+    counters, pending = Table(limit(50)), Pending()
+    charge(pending, counters.assume("alice", NOON + DAY_S), 3)
+    earlier = row("alice", quota=22, configured=50, used=4)
+    assert counters.accept("alice", earlier, 3, NOON).quota == 50
+    assert counters.accept("alice", earlier._replace(expiry=MIDNIGHT + DAY_S), 3, NOON).quota == 22
+
+
 def test_an_account_that_was_never_charged_is_still_new_in_the_next_window() -> None:
     counters = table()
     counters.accept("alice", None, 0, NOON)
