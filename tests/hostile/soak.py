@@ -177,7 +177,7 @@ def main(seconds: float) -> None:
     print("recipients accepted", dict(figures.accepted), "stored", figures.stored)
     print("SMTP failures", len(figures.failures), figures.failures[:5], "errors", figures.errors[:5])
     print("done", dict(figures.done))
-    for number, run in enumerate(figures.runs):
+    for number, run in enumerate(filter(None, figures.runs)):  # the last may have ended before it was looked at
         sizes = [size / 1024 for _, size in run]
         print(f"run {number}: RSS {sizes[0]:.0f} KiB first, {max(sizes):.0f} most, {sizes[-1]:.0f} last")
     slopes = figures.slopes(seconds / 20)
