@@ -99,21 +99,21 @@ class Charges:
         if found is None and self._old:
             found = self._old.pop(instance, None)
             if found is not None:
-                self._recipients += found.remembered
                 self._keep(instance, found)
+                self._recipients += found.remembered
         return found
 
     def charge_recipient(self, instance: str, transaction: Transaction | None, recipient: str, admitted: bool) -> None:
         """Remember a charge made at RCPT and its answer; the transaction is what `find` has given."""
         if self._recipients >= self._half_recipients:
             self._make_room()
-        self._recipients += 1
         if transaction is None:
             self._keep(instance, Transaction(1, admitted, True, recipient, admitted))
         else:
             if self._dead:
                 self._dead.popitem()
             transaction.charge_recipient(recipient, admitted)
+        self._recipients += 1
 
     def charge_message(self, instance: str, transaction: Transaction | None, recipients: int, admitted: bool) -> None:
         """Remember a charge made at DATA or END-OF-MESSAGE and its answer; the transaction is what `find` has given."""

@@ -61,6 +61,19 @@ def test_what_was_not_asked_for_over_two_ages_is_forgotten() -> None:
     assert len(charges) == 0
 
 
+def test_a_transaction_that_is_asked_for_counts_its_recipients_in_the_bound_it_moves_to() -> None:
+    charges = Charges(max_transactions=4, max_recipients=20)  # two transactions and ten recipients a generation
+    for number in range(9):
+        charges.charge_recipient("moved", charges.find("moved"), str(number), True)
+    charges.age()
+    for instance in ("other", "another"):
+        begin(charges, instance)
+    for number in range(9, 11):  # it finds the young generation full
+        charges.charge_recipient("moved", charges.find("moved"), str(number), True)
+    assert charges.find("other") is None
+    assert charges.forgotten == 2
+
+
 @given(st.integers(2, 20), st.lists(st.tuples(st.sampled_from(["begin", "find"]), st.integers(0, 30))))
 def test_the_memo_never_holds_more_than_its_bound(bound: int, steps: list[tuple[str, int]]) -> None:
     charges = Charges(bound)
