@@ -15,17 +15,17 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ratelimitd import __version__
-from ratelimitd.counters import Counter
-from ratelimitd.journal import Journal
-from ratelimitd.keywatch import KeyWatch
-from ratelimitd.limits import KeyHealth
-from ratelimitd.loader import slices
-from ratelimitd.logs import Log, escape
-from ratelimitd.notify import Notifier
-from ratelimitd.policy import Policy
-from ratelimitd.scrape import Page, as_json
-from ratelimitd.server import Pump
-from ratelimitd.sync import Sync
+from ratelimitd.core.counters import Counter
+from ratelimitd.core.limits import KeyHealth
+from ratelimitd.core.policy import Policy
+from ratelimitd.log.keywatch import KeyWatch
+from ratelimitd.log.log import Log, escape
+from ratelimitd.net.http import Page, as_json
+from ratelimitd.notify.notifier import Notifier
+from ratelimitd.server.pump import Pump
+from ratelimitd.state.journal import Journal
+from ratelimitd.sync.loader import slices
+from ratelimitd.sync.schedule import Sync
 
 PREFIX = "ratelimitd_"
 F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)

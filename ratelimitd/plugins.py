@@ -7,9 +7,9 @@ from copy import deepcopy
 from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
 from typing import Any
 
+from ratelimitd.core.limits import KeyHealth
 from ratelimitd.errors import SECRETS, ConfigError, RatelimitdError
 from ratelimitd.keys import UNKNOWN, KeyFunction, OptionError, normalise, shown
-from ratelimitd.limits import KeyHealth
 from ratelimitd.request import Request
 
 GROUP = "ratelimitd.keys"

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from ratelimitd.core.windows import PeriodName, WeekStart
 from ratelimitd.errors import SECRETS
-from ratelimitd.period import PeriodName, WeekStart
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]

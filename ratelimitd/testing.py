@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ratelimitd.core.limits import KeyHealth
 from ratelimitd.keys import KeyFactory, KeyFunction
-from ratelimitd.limits import KeyHealth
 from ratelimitd.plugins import SLOW_S, KeyFailed, normalised
 from ratelimitd.request import POLICY_REQUEST, Request
 

@@ -16,7 +16,9 @@ from unittest.mock import patch
 
 import msgspec
 
-from ratelimitd import __version__, cli, ctl, settings
+from ratelimitd import __version__, settings
+from ratelimitd.ctl import main as ctl
+from ratelimitd.daemon import main as cli
 
 HERE = Path(__file__).parent
 REFERENCE = HERE.parents[1] / "conf" / "ratelimitd.toml"

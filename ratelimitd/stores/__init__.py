@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ratelimitd.core.rows import Account, Delta, Grant, Row
 from ratelimitd.errors import StoreError
-from ratelimitd.rows import Account, Delta, Grant, Row
 
 MAX_USED = 4_294_967_295
 """The width of the column `used` (INT UNSIGNED): counts stop there."""

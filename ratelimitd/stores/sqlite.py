@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import trio
 
+from ratelimitd.core.rows import Account, Delta, Grant, Row
 from ratelimitd.errors import NotStored, StoreError
-from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, schema
 
 CHUNK = 250

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import trio
 
-from ratelimitd import cli
-from ratelimitd.daemon import Daemon
-from ratelimitd.journal import Journal
+from ratelimitd.daemon import main as cli
+from ratelimitd.daemon.daemon import Daemon
+from ratelimitd.state.journal import Journal
 
 TICK_S = 0.001
 

@@ -15,16 +15,16 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeVar
 
-from ratelimitd import config
-from ratelimitd.charges import Charges
-from ratelimitd.connections import Bounds
-from ratelimitd.counters import Pending, Table
-from ratelimitd.journal import Journal
-from ratelimitd.logs import Log
-from ratelimitd.policy import Policy, Verdict
+from ratelimitd.config import read as config
+from ratelimitd.core.counters import Pending, Table
+from ratelimitd.core.memo import Charges
+from ratelimitd.core.policy import Policy, Verdict
+from ratelimitd.log.log import Log
+from ratelimitd.log.sinks import FileSink
 from ratelimitd.request import Request, RequestReader
-from ratelimitd.server import Pump
-from ratelimitd.sinks import FileSink
+from ratelimitd.server.connections import Bounds
+from ratelimitd.server.pump import Pump
+from ratelimitd.state.journal import Journal
 
 COUNT = 20_000
 BATCH = 50

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from ratelimitd.core.rows import Account, Delta, Grant, Row
 from ratelimitd.errors import StoreError
-from ratelimitd.journal import Journal
-from ratelimitd.logs import Log
-from ratelimitd.rows import Account, Delta, Grant, Row
-from ratelimitd.state import StateDir
+from ratelimitd.log.log import Log
+from ratelimitd.state.directory import StateDir
+from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Flushed
-from ratelimitd.sync import HURRY_GAP_S, Sync
+from ratelimitd.sync.schedule import HURRY_GAP_S, Sync
 from tests.core.build import limit, policy, rcpt
 
 PATIENT_S = 30.0

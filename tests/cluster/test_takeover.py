@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd import ctl
+from ratelimitd.ctl import main as ctl
 from tests.cluster.conftest import MakeNode
 from tests.cluster.nodes import Node, ask
 from tests.instances.mariadb import MariaDB

@@ -11,7 +11,9 @@ import msgspec
 import pytest
 import tomli
 
-from ratelimitd import cli, config, ctl
+from ratelimitd.config import read as config
+from ratelimitd.ctl import main as ctl
+from ratelimitd.daemon import main as cli
 from ratelimitd.settings import Settings
 from tests.conftest import require
 from tests.instances.components import program

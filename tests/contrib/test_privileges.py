@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ratelimitd import privileges
+from ratelimitd.daemon import privileges
+from ratelimitd.daemon.privileges import Identity
 from ratelimitd.errors import StartError
-from ratelimitd.privileges import Identity
 from tests.conftest import missing
 from tests.daemon.client import PolicyClient
 from tests.daemon.process import Ratelimitd, config

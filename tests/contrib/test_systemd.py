@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ratelimitd import systemd
+from ratelimitd.net import systemd
 from tests.conftest import require
 from tests.contrib.manager import Manager, activation
 from tests.daemon.client import PolicyClient

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ratelimitd import ctl
+from ratelimitd.ctl import main as ctl
 from tests.control.load import Load
 from tests.daemon.conftest import Start, make, start
 from tests.daemon.process import Ratelimitd

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.usage import parser
+from ratelimitd.ctl.usage import parser
 
 SCRIPT = Path(__file__).parents[2] / "contrib" / "completion" / "ratelimitctl.bash"
 BASH = shutil.which("bash")

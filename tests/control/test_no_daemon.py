@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from ratelimitd.client import ask
-from ratelimitd.commands import Refused, Reset, Status
+from ratelimitd.control.commands import Refused, Reset, Status
+from ratelimitd.ctl.client import ask
 from tests.control.conftest import Ctl, Start
 from tests.daemon.process import Ratelimitd
 
@@ -132,7 +132,7 @@ def test_root_leaves_no_file_that_the_daemons_user_cannot_write(start: Start) ->
     # Python itself need not be readable by that user: what it would import late is imported first.
     program = (
         "import sys, encodings.ascii, encodings.idna, importlib.readers, importlib.resources.readers\n"
-        "from ratelimitd.ctl import main; sys.exit(main())"
+        "from ratelimitd.ctl.main import main; sys.exit(main())"
     )
     arguments = ["-c", str(daemon.file), "set", ALICE, "--quota", "9"]
     ran = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)

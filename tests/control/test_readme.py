@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.usage import parser
+from ratelimitd.ctl.usage import parser
 from tests.control.conftest import Ctl, Start
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ratelimitd.reload import LIVE
+from ratelimitd.daemon.reload import LIVE
 from ratelimitd.settings import Settings
 from tests.control.conftest import Ctl, Start
 from tests.control.load import Load

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 
-from ratelimitd.action import Template
-from ratelimitd.charges import Charges
-from ratelimitd.counters import Counter, Pending, Table
+from ratelimitd.core.action import Template
+from ratelimitd.core.counters import Counter, Pending, Table
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.memo import Charges
+from ratelimitd.core.policy import Policy, Verdict
+from ratelimitd.core.rows import Row
+from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.keys import domain, email
-from ratelimitd.limits import Limit
-from ratelimitd.period import Period, PeriodName
 from ratelimitd.plugins import normalised
-from ratelimitd.policy import Policy, Verdict
 from ratelimitd.request import Request, RequestReader
-from ratelimitd.rows import Row
 
 DAY_S = 86400
 NOON = 20_000 * DAY_S + DAY_S // 2

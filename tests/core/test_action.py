@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ratelimitd.action import ALLOWED, DUNNO, MAX_BYTES, PLACEHOLDERS, ActionError, Template, reply
+from ratelimitd.core.action import ALLOWED, DUNNO, MAX_BYTES, PLACEHOLDERS, ActionError, Template, reply
 
 ONE_ACTION = re.compile(
     rb"action=(?:dunno|[45][0-9][0-9] [!-~][ -~]*"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.counters import KEPT_LOGINS, Table
+from ratelimitd.core.counters import KEPT_LOGINS, Table
+from ratelimitd.core.policy import Policy
 from ratelimitd.keys import KeyFunction, of_login
-from ratelimitd.policy import Policy
 from ratelimitd.request import Request
 from tests.core.build import DAY_S, NOON, ask, limit, policy, request, row, used
 

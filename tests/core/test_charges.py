@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.charges import MAX_REMEMBERED, Charges, Transaction
+from ratelimitd.core.memo import MAX_REMEMBERED, Charges, Transaction
 
 
 def begin(charges: Charges, instance: str) -> None:

@@ -3,8 +3,8 @@
 import gc
 import weakref
 
-from ratelimitd.charges import Transaction
-from ratelimitd.counters import Counter, Table
+from ratelimitd.core.counters import Counter, Table
+from ratelimitd.core.memo import Transaction
 from tests.core.build import NOON, limit, policy, row
 
 

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ratelimitd import config
-from ratelimitd.cli import main
-from ratelimitd.config import Configuration
+from ratelimitd.config import read as config
+from ratelimitd.config.read import Configuration
+from ratelimitd.config.show import in_force
+from ratelimitd.daemon.main import main
 from ratelimitd.errors import ConfigError
-from ratelimitd.inforce import in_force
 
 LIMIT = "[[limit]]\nquota = 1000\n"
 

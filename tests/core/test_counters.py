@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.counters import Counter, Knowledge, Pending, Segment, Table, merge
-from ratelimitd.rows import Delta, Row
+from ratelimitd.core.counters import Counter, Knowledge, Pending, Segment, Table, merge
+from ratelimitd.core.rows import Delta, Row
 from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 
 TOMORROW = MIDNIGHT + DAY_S // 2

@@ -5,10 +5,10 @@ import collections
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.charges import Charges
-from ratelimitd.limits import Limit
-from ratelimitd.policy import Policy
-from ratelimitd.segments import Recovered, Window, charge
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.memo import Charges
+from ratelimitd.core.policy import Policy
+from ratelimitd.state.records import Recovered, Window, charge
 from tests.core.build import data, limit, policy, rcpt, used
 
 ALICE = "alice@example.com"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.counters import Pending, Table
+from ratelimitd.core.counters import Pending, Table
 from tests.core.build import NOON, charge, limit
 
 

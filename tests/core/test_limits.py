@@ -4,9 +4,9 @@ from datetime import UTC
 
 import pytest
 
-from ratelimitd.action import Template
-from ratelimitd.limits import Limit
-from ratelimitd.period import Period
+from ratelimitd.core.action import Template
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.windows import Period
 
 QUOTAS = {"boss@example.com": 5000, "@example.com": 200, "robot": 0, "@robots.example": 0}
 

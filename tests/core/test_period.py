@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimitd.period import PERIODS, Period, PeriodName, WeekStart
+from ratelimitd.core.windows import PERIODS, Period, PeriodName, WeekStart
 
 ZONES = [
     "UTC",

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.action import DUNNO
-from ratelimitd.policy import INSERT, MAX_RECIPIENTS, OVER_QUOTA, UPDATE, Policy, Verdict, Waiting
+from ratelimitd.core.action import DUNNO
+from ratelimitd.core.policy import INSERT, MAX_RECIPIENTS, OVER_QUOTA, UPDATE, Policy, Verdict, Waiting
 from ratelimitd.request import Request
 from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, request, row, used
 

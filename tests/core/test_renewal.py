@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ratelimitd.counters import Table
-from ratelimitd.policy import Verdict
+from ratelimitd.core.counters import Table
+from ratelimitd.core.policy import Verdict
 from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, limit, policy, rcpt, request, row
 
 ALICE = "alice@example.com"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratelimitd.policy import Policy
+from ratelimitd.core.policy import Policy
 from tests.core.build import data, limit, policy, rcpt
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ratelimitd.journal import Journal
-from ratelimitd.logs import Log
-from ratelimitd.state import StateDir
+from ratelimitd.log.log import Log
+from ratelimitd.state.directory import StateDir
+from ratelimitd.state.journal import Journal
 from ratelimitd.stores.sqlite import SQLiteStore
-from ratelimitd.sync import Sync
+from ratelimitd.sync.schedule import Sync
 from tests.core.build import MIDNIGHT, NOON, limit, policy, row
 
 

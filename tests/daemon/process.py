@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import tomli
 
-from ratelimitd.listeners import Address, parse_address
+from ratelimitd.net.listeners import Address, parse_address
 from tests.daemon.client import PolicyClient
 from tests.instances.ports import free_port
 from tests.instances.processes import Process

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.cli import main
+from ratelimitd.daemon.main import main
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd, config, listen_elsewhere
 from tests.instances.ports import free_port

@@ -8,7 +8,7 @@ import pytest
 import tomli
 from msgspec.structs import fields
 
-from ratelimitd import config
+from ratelimitd.config import read as config
 from ratelimitd.settings import LimitSettings, NotifySettings, Settings
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -10,25 +10,25 @@ from zoneinfo import ZoneInfo
 
 import trio
 
-from ratelimitd.action import Template
-from ratelimitd.charges import Charges
-from ratelimitd.counters import Pending, Table
+from ratelimitd.core.action import Template
+from ratelimitd.core.counters import Pending, Table
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.memo import Charges
+from ratelimitd.core.policy import Policy, Verdict, Waiting
+from ratelimitd.core.rows import Account, Delta, Row
+from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.errors import StoreError
-from ratelimitd.journal import Journal
-from ratelimitd.journal import Sync as JournalSync
 from ratelimitd.keys import domain, email
-from ratelimitd.limits import Limit
-from ratelimitd.logs import Log
-from ratelimitd.period import Period, PeriodName
-from ratelimitd.policy import Policy, Verdict, Waiting
-from ratelimitd.recovery import recover
+from ratelimitd.log.log import Log
+from ratelimitd.log.sinks import Entry
 from ratelimitd.request import Request
-from ratelimitd.rows import Account, Delta, Row
-from ratelimitd.sinks import Entry
-from ratelimitd.state import StateDir
+from ratelimitd.state.directory import StateDir
+from ratelimitd.state.journal import Journal
+from ratelimitd.state.journal import Sync as JournalSync
 from ratelimitd.stores import Changes, Flushed
 from ratelimitd.stores.sqlite import SQLiteStore
-from ratelimitd.sync import Sync
+from ratelimitd.sync.recovery import recover
+from ratelimitd.sync.schedule import Sync
 
 _runs = itertools.count(1)
 ZONE = ZoneInfo("Europe/Zurich")

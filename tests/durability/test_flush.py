@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd import flush
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.rows import Account, Row
 from ratelimitd.errors import StartError
-from ratelimitd.limits import Limit
-from ratelimitd.rows import Account, Row
+from ratelimitd.sync import flush
 from tests.durability.node import Node, make_limit
 
 NOW = 1_900_000_000

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd import segments
-from ratelimitd.counters import Counter, Table
+from ratelimitd.core.counters import Counter, Table
 from ratelimitd.errors import JournalError
-from ratelimitd.journal import Journal
-from ratelimitd.journal import Sync as JournalSync
-from ratelimitd.segments import Recovered, charge
+from ratelimitd.state import records as segments
+from ratelimitd.state.journal import Journal
+from ratelimitd.state.journal import Sync as JournalSync
+from ratelimitd.state.records import Recovered, charge
 from tests.durability.node import make_limit
 
 NODE = "5e6f"

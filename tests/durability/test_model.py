@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from ratelimitd import counters, flush, recovery
-from ratelimitd.counters import Counter, Knowledge, Pending, Segment
-from ratelimitd.flush import Flush
-from ratelimitd.journal import Journal
-from ratelimitd.rows import Delta
-from ratelimitd.segments import Recovered
+from ratelimitd.core import counters
+from ratelimitd.core.counters import Counter, Knowledge, Pending, Segment
+from ratelimitd.core.rows import Delta
+from ratelimitd.state.journal import Journal
+from ratelimitd.state.records import Recovered
 from ratelimitd.stores import sqlite
+from ratelimitd.sync import flush, recovery
+from ratelimitd.sync.flush import Flush
 from tests.durability.model import Account, Model
 from tests.durability.node import Node, make_limit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.journal import Journal
+from ratelimitd.state.journal import Journal
 from tests.durability.daemon import Clients, Daemon
 from tests.instances.waiting import wait_until
 

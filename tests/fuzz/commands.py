@@ -1,6 +1,6 @@
 """What a line on the control socket must give: a command that means itself, or a refusal."""
 
-from ratelimitd.commands import Command, Refused, decode, encode
+from ratelimitd.control.commands import Command, Refused, decode, encode
 
 
 def check(data: bytes) -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from ratelimitd.config import read
+from ratelimitd.config.read import read
+from ratelimitd.config.show import in_force
 from ratelimitd.errors import ConfigError, StartError
-from ratelimitd.inforce import in_force
 from tests.fuzz.scratch import FOLDER
 
 _FILE = FOLDER / "ratelimitd.toml"

@@ -1,8 +1,8 @@
 """What reading a segment of the journal must give, whatever is on the disk: every whole frame, and nothing else."""
 
-from ratelimitd.charges import Charges
+from ratelimitd.core.memo import Charges
 from ratelimitd.errors import JournalError
-from ratelimitd.segments import charge, frame, header, read
+from ratelimitd.state.records import charge, frame, header, read
 from tests.fuzz.configurations import one_line
 from tests.fuzz.scratch import FOLDER
 

@@ -3,10 +3,10 @@
 import json
 import re
 
-from ratelimitd.counters import Counter
+from ratelimitd.core.counters import Counter
+from ratelimitd.core.policy import Policy, Waiting
 from ratelimitd.errors import RequestTooLong
-from ratelimitd.logs import json_line, policyd_line
-from ratelimitd.policy import Policy, Waiting
+from ratelimitd.log.log import json_line, policyd_line
 from ratelimitd.request import Request, RequestReader
 from tests.core.build import NOON, arrived, limit, policy
 

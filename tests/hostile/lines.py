@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import trio
 
-from ratelimitd.sinks import Entry
+from ratelimitd.log.sinks import Entry
 
 
 class Lines:

@@ -5,7 +5,7 @@ import socket
 import struct
 from pathlib import Path
 
-from ratelimitd.listeners import Address
+from ratelimitd.net.listeners import Address
 from tests.daemon.client import request
 from tests.fuzz.targets import corpus
 

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from ratelimitd.server import MANY_ACCOUNTS
+from ratelimitd.server.pump import MANY_ACCOUNTS
 from tests.bench import load
 from tests.daemon.client import PolicyClient
 from tests.daemon.conftest import Start

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.charges import Charges
-from ratelimitd.config import read
+from ratelimitd.config.read import read
+from ratelimitd.core.memo import Charges
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.keys import MAX_BYTES
-from ratelimitd.logs import MAX_FIELD, MAX_LINE, Log
+from ratelimitd.log.log import MAX_FIELD, MAX_LINE, Log
+from ratelimitd.log.sinks import SyslogSink
 from ratelimitd.request import RequestReader
-from ratelimitd.sinks import SyslogSink
-from ratelimitd.stores.access import access
+from ratelimitd.stores.mysql.access import access
 from tests.core.build import arrived, ask, limit, policy, rcpt, request
 from tests.hostile.lines import Lines
 
@@ -148,7 +148,7 @@ def test_no_password_is_in_the_text_of_a_configuration(folder: Path) -> None:
 )
 def test_connections_are_as_many_as_descriptors_allow(soft: int, hard: int, wanted: int, found: str) -> None:
     code = (
-        "import resource, sys\nfrom ratelimitd.descriptors import connections_for\n"
+        "import resource, sys\nfrom ratelimitd.daemon.descriptors import connections_for\n"
         "from ratelimitd.errors import StartError\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
         f"try: print(connections_for({wanted}))\nexcept StartError as error: print(error)\n"

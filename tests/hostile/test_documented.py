@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import ratelimitd.metrics
-from ratelimitd.charges import Charges
-from ratelimitd.counters import Table
+from ratelimitd.core.counters import Table
+from ratelimitd.core.memo import Charges
 from ratelimitd.settings import LogSettings, NotifySettings, Server
 from tests.core.build import limit
 

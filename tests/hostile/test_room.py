@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from ratelimitd import sync as sync_module
 from ratelimitd.errors import StoreError
+from ratelimitd.sync import schedule as sync_module
 from tests.cluster.test_hurry import Made
 from tests.core.build import rcpt
 

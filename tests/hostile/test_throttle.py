@@ -3,8 +3,8 @@
 import trio
 from trio.testing import MockClock
 
-from ratelimitd.logs import Log
-from ratelimitd.throttle import LINES, MINUTE_S, Throttle
+from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import LINES, MINUTE_S, Throttle
 from tests.hostile.lines import Lines
 
 

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from ratelimitd import config as configuration
+from ratelimitd.config import read as configuration
 from ratelimitd.errors import ConfigError
 from tests.daemon.process import Ratelimitd, config
 from tests.instances.ports import free_port

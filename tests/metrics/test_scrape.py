@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from ratelimitd import scrape
-from ratelimitd.scrape import Page, serve
+from ratelimitd.net import http as scrape
+from ratelimitd.net.http import Page, serve
 
 faults: list[Exception] = []
 

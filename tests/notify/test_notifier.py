@@ -11,14 +11,14 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
-from ratelimitd import notify
 from ratelimitd.errors import StartError
-from ratelimitd.ledger import NAME
-from ratelimitd.logs import Log
-from ratelimitd.notify import Notifier
+from ratelimitd.log.log import Log
+from ratelimitd.notify import notifier as notify
+from ratelimitd.notify.ledger import NAME
+from ratelimitd.notify.notifier import Notifier
+from ratelimitd.notify.targets import DeliveryFailed, Notify, checked
 from ratelimitd.settings import NotifySettings
-from ratelimitd.state import StateDir
-from ratelimitd.targets import DeliveryFailed, Notify, checked
+from ratelimitd.state.directory import StateDir
 from tests.core.build import NOON, data, limit, policy
 
 Answer = Callable[[int], Awaitable[None]]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from ratelimitd import targets
 from ratelimitd.errors import ConfigError
+from ratelimitd.notify import targets
+from ratelimitd.notify.targets import DeliveryFailed, Target, checked, make
 from ratelimitd.settings import NotifySettings
-from ratelimitd.targets import DeliveryFailed, Target, checked, make
 from tests.instances.guard import session_pids
 from tests.instances.waiting import wait_until
 from tests.notify.receiver import Receiver

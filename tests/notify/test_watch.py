@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.counters import NEVER, Table
-from ratelimitd.notices import Watch, identify
-from ratelimitd.policy import Policy
+from ratelimitd.core.counters import NEVER, Table
+from ratelimitd.core.policy import Policy
+from ratelimitd.notify.notices import Watch, identify
 from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row
 
 

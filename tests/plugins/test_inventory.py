@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ratelimitd import __version__
-from ratelimitd.ctl import main
+from ratelimitd.ctl.main import main
 from tests.plugins.distributions import install
 
 SOURCE = """\

@@ -6,17 +6,17 @@ from datetime import UTC
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ratelimitd.action import Template
-from ratelimitd.charges import Charges
-from ratelimitd.counters import Pending, Table
+from ratelimitd.core.action import Template
+from ratelimitd.core.counters import Pending, Table
+from ratelimitd.core.limits import KeyHealth, Limit
+from ratelimitd.core.memo import Charges
+from ratelimitd.core.policy import Policy, Waiting
+from ratelimitd.core.windows import Period
 from ratelimitd.keys import KeyFunction
-from ratelimitd.keywatch import KeyWatch
-from ratelimitd.limits import KeyHealth, Limit
-from ratelimitd.logs import Log
-from ratelimitd.period import Period
+from ratelimitd.log.keywatch import KeyWatch
+from ratelimitd.log.log import Log
+from ratelimitd.log.sinks import Entry
 from ratelimitd.plugins import normalised
-from ratelimitd.policy import Policy, Waiting
-from ratelimitd.sinks import Entry
 from ratelimitd.testing import request
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ratelimitd import config
+from ratelimitd.config import read as config
 from ratelimitd.errors import ConfigError
 from ratelimitd.plugins import installed, load
 from tests.plugins.distributions import install

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratelimitd.rows import Account, Delta, Row
+from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.stores import Flushed, Names, Store
-from ratelimitd.stores.access import Access
-from ratelimitd.stores.mysql import MySQLStore
+from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 
 Sql = Callable[[str], list[tuple[str, ...]]]

@@ -5,8 +5,8 @@ import time
 import pytest
 import trio
 
+from ratelimitd.core.rows import Account, Delta, Grant, Row
 from ratelimitd.keys import normalise
-from ratelimitd.rows import Account, Delta, Grant, Row
 from ratelimitd.stores import MAX_USED, Changes, Names, Store
 from tests.stores.backends import Backend, delta, flush, row
 

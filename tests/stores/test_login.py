@@ -9,8 +9,8 @@ import pytest
 
 from ratelimitd.errors import StartError, StoreUnfit
 from ratelimitd.settings import StoreSettings
-from ratelimitd.stores.access import Access, access, address
-from ratelimitd.stores.session import connect
+from ratelimitd.stores.mysql.access import Access, access, address
+from ratelimitd.stores.mysql.session import connect
 from tests.instances.certificates import make_certificates
 from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9

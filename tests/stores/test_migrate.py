@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from ratelimitd import config, ctl
+from ratelimitd.config import read as config
+from ratelimitd.ctl import main as ctl
+from ratelimitd.ctl.migrate import Account, merge, migrate
 from ratelimitd.errors import StartError, StoreError
-from ratelimitd.migrate import Account, merge, migrate
 from ratelimitd.stores import Store
 from tests.stores.backends import Sql, delta, flush, row, server_backend
 

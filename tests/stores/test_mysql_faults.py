@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from ratelimitd.errors import StoreError, StoreUnfit
-from ratelimitd.stores import session as session_module
-from ratelimitd.stores.access import Access
-from ratelimitd.stores.mysql import MySQLStore
-from ratelimitd.stores.session import Rows, Session, connect
+from ratelimitd.stores.mysql import session as session_module
+from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.session import Rows, Session, connect
+from ratelimitd.stores.mysql.store import MySQLStore
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import trio
 
+from ratelimitd.core.rows import Account
 from ratelimitd.errors import StoreUnfit
-from ratelimitd.rows import Account
 from ratelimitd.stores import mysql
-from ratelimitd.stores.access import Access
-from ratelimitd.stores.mysql import MySQLStore
-from ratelimitd.stores.session import STATEMENT_S, connect
+from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.session import STATEMENT_S, connect
+from ratelimitd.stores.mysql.store import MySQLStore
 from tests.instances.mariadb import MariaDB
 from tests.stores.backends import Backend, Sql, delta, flush, row, server_backend
 

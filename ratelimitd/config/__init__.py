@@ -1,0 +1,1 @@
+"""ratelimitd.toml: the file becomes objects, and every error names its place."""

@@ -1,0 +1,1 @@
+"""The control socket: commands and their answers, in types, and what a running daemon tells of itself."""

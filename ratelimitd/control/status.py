@@ -1,0 +1,147 @@
+"""How a running daemon is, and what it has seen, as `ratelimitctl status` and `doctor` show it."""
+
+import os
+import time
+from collections import deque
+from pathlib import Path
+
+import trio
+
+from ratelimitd import __version__
+from ratelimitd.control.commands import Answer
+from ratelimitd.core.policy import Policy
+from ratelimitd.log.log import Log
+from ratelimitd.net.listeners import describe
+from ratelimitd.server.pump import Pump
+from ratelimitd.state.journal import Journal
+from ratelimitd.sync.schedule import Sync
+
+SAMPLE_S = 1.0
+SAMPLES = 11
+"""So the rate is that of the last ten seconds."""
+SLICE = 5000
+MAX_PAIRS = 20
+
+
+class DaemonStatus:
+    """Looks at the parts of a daemon; `sample` runs as long as it does."""
+
+    def __init__(self, file: Path, policy: Policy, pump: Pump, sync: Sync, journal: Journal, log: Log) -> None:
+        self.file = file
+        self._policy = policy
+        self._pump = pump
+        self._sync = sync
+        self._journal = journal
+        self._log = log
+        self._started = trio.current_time()
+        self._started_at = time.time()
+        self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
+
+    async def sample(self) -> None:
+        """Note the number of requests every second."""
+        while True:
+            self._samples.append((trio.current_time(), self._pump.requests))
+            await trio.sleep(SAMPLE_S)
+
+    def rate(self) -> float:
+        """Requests per second, of late."""
+        now = trio.current_time()
+        since, requests = self._samples[0] if self._samples else (self._started, 0)
+        return (self._pump.requests - requests) / (now - since) if now > since else 0.0
+
+    def answer(self) -> Answer:
+        """Everything in numbers."""
+        policy, pump, connections = self._policy, self._pump, self._pump.connections
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": int(self._started_at),
+            "uptime_s": round(trio.current_time() - self._started, 1),
+            "config": str(self.file),
+            "listen": [describe(listener) for listener in connections.listeners],
+            "limits": [table.limit.name for table in policy.tables],
+            "store": self._store(),
+            "journal": self._journal_size(),
+            "accounts": {table.limit.name: len(table.counters) for table in policy.tables},
+            "not_stored": self._not_stored(),
+            "requests": pump.requests,
+            "per_second": round(self.rate(), 1),
+            "decisions": self._decisions(),
+            "connections": len(connections.open),
+            "parked": len(pump.parked),
+            "transactions": len(policy.charges),
+            "evicted": self._sync.evicted,
+            "lookups_held": self._sync.held,
+            "transactions_forgotten": policy.charges.forgotten,
+            "without_login": policy.tally.without_login,
+            "log_lines_dropped": self._log.dropped,
+            "log_lines_left_out": connections.throttle.left_out,
+            "timeouts": connections.timeouts,
+            "too_long": pump.too_long,
+            "refused_peers": connections.refused_peers,
+            "accept_pauses": connections.pauses,
+            "errors": pump.errors,
+        }
+
+    def _decisions(self) -> dict[str, int]:
+        """By status, over all limits."""
+        found: dict[str, int] = {}
+        for table in self._policy.tables:
+            for status, number in table.decisions.items():
+                found[status] = found.get(status, 0) + number
+        return found
+
+    def _store(self) -> Answer:
+        link, flusher = self._sync.link, self._sync.flusher
+        ago = trio.current_time() - flusher.done_at
+        return {
+            "name": link.store.name,
+            "up": link.up,
+            "failures": link.failures,
+            "flushes": flusher.count,
+            "last_flush_s_ago": round(ago, 1) if ago < float("inf") else None,
+            "last_flush_ms": round(flusher.seconds * 1000, 1),
+            "rejected": flusher.rejected,
+        }
+
+    def _not_stored(self) -> Answer:
+        pending = self._policy.pending
+        return {"accounts": len(pending), "recipients": pending.recipients}
+
+    def _journal_size(self) -> Answer:
+        journal = self._journal
+        sizes = []
+        try:
+            with os.scandir(journal.folder) as entries:
+                sizes = [entry.stat().st_size for entry in entries if entry.name.endswith(".segment")]
+        except OSError:  # in `error` too, once it is written
+            pass
+        error = journal.error.strerror if journal.error is not None else None
+        return {"segments": len(sizes), "bytes": sum(sizes), "unwritten": journal.failures, "error": error}
+
+    async def evidence(self) -> Answer:
+        """What points to a wrong configuration of Postfix; see doctor.py."""
+        tally = self._policy.tally
+        return {
+            "pid": os.getpid(),
+            "listen": [describe(listener) for listener in self._pump.connections.listeners],
+            "requests": self._pump.requests,
+            "decisions": sum(self._decisions().values()),
+            "other_states": tally.other_states,
+            "without_login": tally.without_login,
+            "without_key": tally.without_key,
+            "bare_and_qualified": await self._bare_and_qualified(),
+        }
+
+    async def _bare_and_qualified(self) -> list[list[str]]:
+        """Pairs of keys such as `alice` and `alice@example.com` under one limit, at most MAX_PAIRS of them."""
+        pairs: list[list[str]] = []
+        for table in self._policy.tables:
+            keys = list(table.counters)
+            for start in range(0, len(keys), SLICE):
+                for key in keys[start : start + SLICE]:
+                    bare, at, _ = key.partition("@")
+                    if at and bare in table.counters and len(pairs) < MAX_PAIRS:
+                        pairs.append([bare, key])
+                await trio.lowlevel.checkpoint()
+        return pairs

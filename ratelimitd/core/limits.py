@@ -1,0 +1,79 @@
+"""A limit as configured: whom it counts, over which period, how many recipients, what to answer beyond."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ratelimitd.core.action import Template
+from ratelimitd.core.windows import Period
+from ratelimitd.request import Request
+
+UNLIMITED = 0
+"""A quota of 0 counts and never refuses, as the Perl daemon has it."""
+
+
+@dataclass(slots=True)
+class KeyHealth:
+    """What a limit's key plugin did wrong since somebody last took note; the same few bytes however often it does."""
+
+    failures: int = 0
+    failure: str = ""  # the last one's
+    slow: int = 0
+    slowest_s: float = 0.0
+
+    def failed(self, why: str) -> None:
+        """Count a request that the plugin gave no answer for."""
+        self.failures += 1
+        self.failure = why
+
+    def was_slow(self, took_s: float) -> None:
+        """Count a call that took longer than it may."""
+        self.slow += 1
+        self.slowest_s = max(self.slowest_s, took_s)
+
+    def take(self) -> "KeyHealth":
+        """What was counted so far; the counts begin anew."""
+        taken = KeyHealth(self.failures, self.failure, self.slow, self.slowest_s)
+        self.failures, self.failure, self.slow, self.slowest_s = 0, "", 0, 0.0
+        return taken
+
+    def add(self, other: "KeyHealth") -> None:
+        """Count what another counted, later."""
+        self.failures += other.failures
+        self.failure = other.failure or self.failure
+        self.slow += other.slow
+        self.slowest_s = max(self.slowest_s, other.slowest_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One `[[limit]]`. `key_of` gives the normalised key of a request, or None: the limit does not apply."""
+
+    name: str
+    key_name: str
+    key_of: Callable[[Request], str | None]
+    period: Period
+    quota: int
+    action: Template
+    quotas: Mapping[str, int] = field(default_factory=dict)
+    health: KeyHealth = field(default_factory=KeyHealth, compare=False)
+    enforce: bool = True  # else what exceeds it is logged, and admitted
+    by_message: bool = False  # it counts SMTP transactions, not recipients
+    of_login: bool = False  # the key depends on the login alone
+
+    def configured_quota(self, key: str) -> int:
+        """Recipients per period for a key: its own exception, else its domain's (`@a.domain`), else `quota`."""
+        quotas = self.quotas
+        if not quotas:
+            return self.quota
+        own = quotas.get(key)
+        return own if own is not None else quotas.get("@" + key.rpartition("@")[2], self.quota)
+
+    def refusal(self, key: str, used: int, quota: int, expiry: int) -> bytes:
+        """The reply to a request that goes beyond the quota."""
+        return self.action.render(
+            used=used,
+            quota=quota,
+            key=key,
+            period=self.period.name,
+            reset=self.period.describe(expiry),
+        )

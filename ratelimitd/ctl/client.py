@@ -1,0 +1,54 @@
+"""Asks a running daemon over its control socket."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from ratelimitd.control.commands import NO_DAEMON, WRONG, Answer, Command, Refused, decode_answer, encode
+
+TIMEOUT_S = 90.0
+"""Longer than the longest that a daemon waits for its store."""
+_NOBODY = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
+
+
+class NoDaemon(Refused):
+    """No daemon answers at the control socket."""
+
+    def __init__(self, path: Path, reason: str = "") -> None:
+        super().__init__(f"no ratelimitd answers at {path}{reason and ': '}{reason}", NO_DAEMON)
+
+
+def ask(path: Path, command: Command) -> Answer:
+    """The one answer to a command. Raises Refused; NoDaemon."""
+    for answer in answers(path, command):
+        return answer
+    raise NoDaemon(path, "it hung up")
+
+
+def answers(path: Path, command: Command) -> Iterator[Answer]:
+    """The answers to a command, as they come. Raises Refused; NoDaemon."""
+    with _connect(path) as connection:
+        try:
+            connection.sendall(encode(command))
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    yield decode_answer(line)
+        except OSError as error:
+            raise NoDaemon(path, error.strerror or str(error)) from error
+
+
+def _connect(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(TIMEOUT_S)
+    try:
+        connection.connect(str(path))
+    except _NOBODY as error:
+        connection.close()
+        raise NoDaemon(path) from error
+    except PermissionError as error:
+        connection.close()
+        raise Refused(f"{path}: permission denied; ask as root or as the daemon's own user", WRONG) from error
+    except OSError as error:
+        connection.close()
+        raise NoDaemon(path, error.strerror or str(error)) from error
+    return connection

@@ -1,0 +1,87 @@
+"""Postfix's configuration, as `postconf` tells it: main.cf, and master.cf with its overrides, parameters expanded."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ratelimitd.control.commands import WRONG, Refused
+
+TIMEOUT_S = 30
+_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+_WITH_DEFAULTS = (
+    *("smtpd_delay_reject", "smtpd_sasl_auth_enable", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
+    *("smtpd_policy_service_try_limit", "smtpd_policy_service_default_action"),
+    *("queue_directory", "mail_owner", "compatibility_level"),
+)
+
+
+@dataclass(frozen=True)
+class Smtpd:
+    """An smtpd service of master.cf, and every parameter that counts for it."""
+
+    name: str
+    chroot: bool
+    parameters: Mapping[str, str]
+
+    def is_on(self, parameter: str) -> bool:
+        """Whether a yes-or-no parameter is yes."""
+        return self.parameters.get(parameter, "no") == "yes"
+
+
+@dataclass(frozen=True)
+class Postfix:
+    """One instance. `ports` are the TCP services of master.cf as they are written there."""
+
+    queue_directory: Path
+    owner: str
+    smtpds: list[Smtpd]
+    ports: list[str] = field(default_factory=list)
+
+
+def read(folder: Path | None) -> Postfix:
+    """The instance whose main.cf is in a folder, or the default one. Raises Refused."""
+    main = _parameters(_postconf(folder, "-x", *_WITH_DEFAULTS)) | _parameters(_postconf(folder, "-nx"))
+    overrides: dict[str, dict[str, str]] = {}
+    for name, value in _parameters(_postconf(folder, "-Px")).items():
+        service, _, parameter = name.rpartition("/")
+        overrides.setdefault(service, {})[parameter] = value
+    smtpds, ports = [], []
+    for line in _postconf(folder, "-M").splitlines():
+        fields = line.split(None, 8)
+        if len(fields) < 8:
+            continue
+        name, kind, chroot, command = fields[0], fields[1], fields[4], fields[7]
+        if kind == "inet":
+            ports.append(name)
+        if command == "smtpd" and kind in ("inet", "pass"):
+            is_chroot = chroot == "y" or (chroot == "-" and main["compatibility_level"].startswith("0"))
+            smtpds.append(Smtpd(name, is_chroot, main | overrides.get(f"{name}/{kind}", {})))
+    return Postfix(Path(main["queue_directory"]), main["mail_owner"], smtpds, ports)
+
+
+def _parameters(text: str) -> dict[str, str]:
+    found = {}
+    for line in text.splitlines():
+        name, separator, value = line.partition("=")
+        if separator:
+            found[name.strip()] = value.strip()
+    return found
+
+
+def _postconf(folder: Path | None, *arguments: str) -> str:
+    program = shutil.which("postconf", path=_PATH)
+    if program is None:
+        raise Refused("doctor: there is no postconf, so no Postfix to look at", WRONG)
+    command = [program, *(["-c", str(folder)] if folder else []), *arguments]
+    try:
+        ran = subprocess.run(  # noqa: S603 postconf, found in the system's folders
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Refused(f"doctor: {' '.join(command)}: {error}", WRONG) from error
+    if ran.returncode != 0:
+        raise Refused(f"doctor: {' '.join(command)}: {' '.join(ran.stderr.split())}", WRONG)
+    return ran.stdout

@@ -1,0 +1,218 @@
+"""`ratelimitctl migrate`: the Perl daemon's table becomes ours, in place and live; safe to run again."""
+
+import re
+import time
+from collections.abc import Iterable
+from math import inf
+from typing import NamedTuple
+
+import trio
+
+from ratelimitd.config.read import Configuration
+from ratelimitd.core.limits import UNLIMITED, Limit
+from ratelimitd.errors import StartError, StoreError
+from ratelimitd.keys import normalise
+from ratelimitd.stores import MAX_USED, schema
+from ratelimitd.stores.mysql.access import access
+from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, statements, tables
+from ratelimitd.stores.mysql.session import Session, connect
+
+CONNECT_TIMEOUT_S = 10.0
+PAGE = 5000
+
+_TYPES = {
+    "id": r"(big)?int\b.*",
+    "sender": r"(var)?(char|binary)\b.*",
+    "persist": r"(tiny|small|medium|big)?int\b.*",
+    "quota": r"(big)?int\b.*",
+    "used": r"(big)?int\b.*",
+    "updated": r"timestamp\b.*",
+    "expiry": r"(big)?int\b.*",
+}
+"""The Perl daemon's columns, and what they may be."""
+
+
+def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
+    """Migrate the table of `[store]`; what was done, or with `dry_run` would be, a line each.
+
+    Raises StoreError, StartError; a table that is neither the Perl daemon's nor ours is left as it is.
+    """
+    if config.settings.store.backend != "mysql":
+        raise StartError(f'{config.file}: store.backend: found "{config.settings.store.backend}"; allowed: "mysql"')
+    return trio.run(_migrate, config, dry_run)
+
+
+async def _migrate(config: Configuration, dry_run: bool) -> list[str]:
+    known = access(config.settings.store, config.file.parent)
+    session = await connect(known, known.addresses[0], CONNECT_TIMEOUT_S, patience_s=inf)
+    try:
+        return await Migration(config, session, dry_run).run()
+    except StoreError as error:
+        raise StoreError(f"migrate: {known.name}: {error}") from error
+    finally:
+        await session.quit()
+
+
+class Account(NamedTuple):
+    """A row, as far as merging it with another needs it."""
+
+    id: int
+    limit: str
+    sender: str
+    persist: int
+    quota: int
+    configured: int | None
+    used: int
+    expiry: int
+
+    def __str__(self) -> str:
+        quota = "unlimited" if self.quota == UNLIMITED else f"quota {self.quota}"
+        return f'"{self.sender}" (used {self.used}, {quota}{", persist" if self.persist else ""})'
+
+
+class Migration:
+    """One run over one table."""
+
+    def __init__(self, config: Configuration, session: Session, dry_run: bool) -> None:
+        self._keys = config.settings.keys
+        self._limits = {limit.name: limit for limit in config.limits}
+        self._first = config.limits[0]
+        self._names = config.names
+        self._session = session
+        self._dry_run = dry_run
+        self._report: list[str] = []
+
+    async def run(self) -> list[str]:
+        """Migrate; the report."""
+        table = self._names.table
+        there = await tables(self._session)
+        if table not in there:
+            return [f"there is no table {table}: the daemon creates it when it starts"]
+        found = await layout(self._session, self._names)
+        fault = next(found.faults(), None)
+        if fault is None:
+            self._report.append(f"the table {table} is migrated already")
+        else:
+            self._recognise(found, fault)
+            await self._alter(found)
+        await self._normalise(migrated=fault is None or not self._dry_run)
+        if not self._dry_run:
+            await create(self._session, self._names, {name: there[name] for name in there if not _is_view(name, table)})
+        return self._report
+
+    def _sql(self, statement: str) -> str:
+        return self._names.apply(statement, "`")
+
+    def _recognise(self, found: Layout, fault: str) -> None:
+        """Raises StoreError unless it is the Perl daemon's table."""
+        table = self._names.table
+        if any(name in found.columns for name in ADDED):
+            raise StoreError(f"the table {table} was begun to be migrated by other means and cannot be used: {fault}")
+        for name, wanted in _TYPES.items():
+            kind = found.columns[name].type if name in found.columns else "nothing"
+            if not re.fullmatch(wanted, kind):
+                raise StoreError(f"the table {table} is not the Perl daemon's: its column {name} is {kind}")
+        for name, column in found.columns.items():
+            if name not in _TYPES and column.required:
+                raise StoreError(f"the table {table} is not the Perl daemon's: it has a column {name} without default")
+        if ("sender",) not in found.unique.values():
+            raise StoreError(f"the table {table} is not the Perl daemon's: its senders are not unique")
+
+    async def _alter(self, found: Layout) -> None:
+        unlimited = self._sql("SELECT `sender` FROM `ratelimit` WHERE `quota` = 0 AND `persist` = 0 ORDER BY `sender`")
+        for (sender,) in await self._session.run(unlimited):
+            self._report.append(f'"{_text(sender)}": quota 0 was unlimited and stays so: persist = 1')
+        drops = ", ".join(
+            f"DROP INDEX `{index.replace('`', '``')}`"
+            for index, columns in found.unique.items()
+            if columns == ("sender",)
+        )
+        script = self._sql(schema("mysql-migrate-ratelimit-policyd")).replace("'default'", f"'{self._first.name}'")
+        for statement in statements(re.sub(r"DROP INDEX `\w+`", drops.replace("\\", r"\\"), script)):
+            self._report.append(f"{'would run' if self._dry_run else 'ran'}: {' '.join(statement.split())}")
+            if not self._dry_run:
+                await self._session.run(statement)
+
+    # -- senders -------------------------------------------------------------------------------------------------
+
+    async def _normalise(self, migrated: bool) -> None:
+        """Bring every sender to its normalised form; rows that become one are merged."""
+        limit_name = "`limit_name`" if migrated else f"'{self._first.name}'"
+        groups: dict[tuple[str, str], list[str]] = {}
+        seen = rows = 0
+        select = self._sql(
+            f"SELECT `id`, {limit_name}, `sender` FROM `ratelimit` WHERE `id` > %s ORDER BY `id` LIMIT %s"
+        )
+        while page := await self._session.run(select, (seen, PAGE)):
+            seen = page[-1][0]
+            rows += len(page)
+            for _, limit, sender in page:
+                normal = self._normal(limit, _text(sender))
+                if normal and normal != _text(sender):
+                    groups.setdefault((limit, normal), []).append(_text(sender))
+        self._report.append(f"{rows} rows, {sum(map(len, groups.values()))} with a sender that is not normalised")
+        configured = "`configured`" if migrated else "NULL"
+        fields = f"`id`, {limit_name}, `sender`, `persist`, `quota`, {configured}, `used`, `expiry`"
+        for (limit, normal), senders in sorted(groups.items()):
+            await self._merge(fields, limit_name, limit, normal, [normal, *senders])
+
+    def _normal(self, limit_name: str, sender: str) -> str:
+        limit: Limit | None = self._limits.get(limit_name)
+        if limit is None:
+            return sender
+        sender = sender.strip(" \t")
+        if limit.key_name == "email" and self._keys.default_domain and sender and "@" not in sender:
+            sender += "@" + self._keys.default_domain
+        return normalise(sender, self._keys.lowercase)
+
+    async def _merge(self, fields: str, limit_name: str, limit: str, normal: str, senders: list[str]) -> None:
+        run = self._session.run
+        marks = ", ".join(["%s"] * len(senders))
+        select = f"SELECT {fields} FROM `ratelimit` WHERE {limit_name} = %s AND `sender` IN ({marks})"
+        if not self._dry_run:
+            await run("START TRANSACTION")
+        lock = "" if self._dry_run else " FOR UPDATE"
+        found = await run(self._sql(f"{select} ORDER BY `id`{lock}"), (limit, *senders))
+        rows = [Account(row[0], row[1], _text(row[2]), *row[3:]) for row in found]
+        rows = [row for row in rows if self._normal(limit, row.sender) == normal]
+        merged = merge(rows, normal, int(time.time()))
+        self._report.append(f"{' and '.join(map(str, rows))} -> {merged}")
+        if self._dry_run:
+            return
+        for row in rows:
+            if row.id != merged.id:
+                await run(self._sql("DELETE FROM `ratelimit` WHERE `id` = %s"), (row.id,))
+        update = (
+            "UPDATE `ratelimit` SET `sender` = %s, `persist` = %s, `quota` = %s, `configured` = %s, `used` = %s, "
+            "`expiry` = %s, `updated` = `updated` WHERE `id` = %s"
+        )
+        await run(self._sql(update), (normal, *merged[3:], merged.id))
+        await self._session.commit()
+
+
+def merge(rows: Iterable[Account], normal: str, now: int) -> Account:
+    """One row of several: uses of what is not over added, the larger quota, persist if any had it.
+
+    It keeps the id of the row that had the normalised sender, else the lowest.
+    """
+    rows = sorted(rows)
+    kept = next((row for row in rows if row.sender == normal), rows[0])
+    expiry = max(row.expiry for row in rows)
+    counted = [row for row in rows if row.expiry > now or row.expiry == expiry]
+    largest = max(rows, key=lambda row: inf if row.quota == UNLIMITED else row.quota)
+    return kept._replace(
+        sender=normal,
+        persist=max(row.persist for row in rows),
+        quota=largest.quota,
+        configured=largest.configured,
+        used=min(sum(row.used for row in counted), MAX_USED),
+        expiry=expiry,
+    )
+
+
+def _is_view(name: str, table: str) -> bool:
+    return name == f"view_{table}"
+
+
+def _text(sender: str | bytes) -> str:
+    return sender.decode("utf-8", "replace") if isinstance(sender, bytes) else sender

@@ -1,0 +1,96 @@
+"""`ratelimitctl top`: who sends most in this period, on a terminal, refreshed in place until q or Ctrl-C."""
+
+import os
+import select
+import shutil
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ratelimitd.control.commands import Answer
+from ratelimitd.ctl import tables
+
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
+_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+
+Earlier = dict[tuple[str, str], int]
+
+
+def frame(ranking: Answer, before: Answer | None = None) -> str:
+    """One ranking as text; with the one before it, recipients per minute since then."""
+    earlier: Earlier = {}
+    elapsed = 0.0
+    if before is not None:
+        elapsed = ranking["time"] - before["time"]
+        earlier = {(view["limit"], view["key"]): view["used"] for view in _views(before)}
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ranking["time"]))
+    text = f"recipients in the present period, most first  {at}\n"
+    for limit in ranking["limits"]:
+        text += f"\n{limit['limit']}, {limit['period']}\n"
+        rows = [_row(view, earlier, elapsed) for view in limit["accounts"]]
+        header = ("KEY", "USED", "QUOTA", "%", "PER MIN", "RESETS AT")
+        text += tables.table(header, rows, right=(1, 2, 3, 4)) if rows else "nobody has sent\n"
+    return text
+
+
+def _views(ranking: Answer) -> Iterator[Answer]:
+    for limit in ranking["limits"]:
+        yield from limit["accounts"]
+
+
+def _row(view: Answer, earlier: Earlier, elapsed_s: float) -> tuple[object, ...]:
+    was = earlier.get((view["limit"], view["key"]))
+    quota = view["quota"]
+    share = "" if quota is None else view["used"] * 100 // quota
+    rate = "" if was is None or elapsed_s <= 0 else max(0, round((view["used"] - was) * 60 / elapsed_s))
+    return (view["key"], view["used"], "unlimited" if quota is None else quota, share, rate, view["reset_at"])
+
+
+def watch(ask: Callable[[], Answer], interval_s: float) -> None:
+    """Show rankings in place until a q is typed. Raises what `ask` raises."""
+    before: Answer | None = None
+    with _screen():
+        while True:
+            ranking = ask()
+            _draw(frame(ranking, before))
+            before = ranking
+            if _q_typed_within(interval_s):
+                return
+
+
+def _draw(text: str) -> None:
+    columns, rows = shutil.get_terminal_size()
+    lines = [line[: columns - 1] for line in text.splitlines()[: rows - 1]]
+    sys.stdout.write(_HOME + "".join(line + _CLEAR_LINE + "\r\n" for line in lines) + _CLEAR_REST)
+    sys.stdout.flush()
+
+
+@contextmanager
+def _screen() -> Iterator[None]:
+    typed = sys.stdin.isatty()
+    before = termios.tcgetattr(sys.stdin) if typed else []
+    sys.stdout.write(_ENTER)
+    try:
+        if typed:
+            tty.setcbreak(sys.stdin)
+        yield
+    finally:
+        sys.stdout.write(_LEAVE)
+        sys.stdout.flush()
+        if typed:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _q_typed_within(seconds: float) -> bool:
+    if not sys.stdin.isatty():
+        time.sleep(seconds)
+        return False
+    until = time.monotonic() + seconds
+    while select.select([sys.stdin], [], [], max(0.0, until - time.monotonic()))[0]:
+        typed = os.read(sys.stdin.fileno(), 64)
+        if not typed or typed.lower().startswith(b"q"):
+            return True
+    return False

@@ -1,0 +1,80 @@
+"""The command line of `ratelimitctl`: its verbs and their options."""
+
+import argparse
+from pathlib import Path
+
+from ratelimitd import __version__
+from ratelimitd.control.commands import MAX_QUOTA
+
+EXIT_STATUSES = "exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no daemon runs"
+
+
+def parser(default_config: Path) -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="ratelimitctl", description="Asks and steers a ratelimitd.", epilog=EXIT_STATUSES
+    )
+    made.add_argument("-c", "--config", type=Path, default=default_config, metavar="FILE", help="default: %(default)s")
+    made.add_argument("--json", action="store_true", help="answer in JSON")
+    made.add_argument("--version", action="version", version=f"ratelimitctl {__version__}")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, description: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
+        return sub
+
+    verb("status", "how the daemon is")
+    verb("show", "an account's quota, use and reset time under every limit").add_argument("key", metavar="KEY")
+    ranking = verb("top", "who sends most in this period; refreshed until q is typed")
+    ranking.add_argument("--limit", metavar="NAME", help="under this [[limit]] alone")
+    ranking.add_argument("--count", type=_count, default=20, metavar="N", help="accounts to show; default: %(default)s")
+    ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="S", help="seconds; default: %(default)s")
+    ranking.add_argument("--once", action="store_true", help="show it once, and end")
+    setting = verb("set", "give an account a quota: until its period ends, or for good")
+    setting.add_argument("key", metavar="KEY")
+    setting.add_argument(
+        "--quota", type=_quota, required=True, metavar="N", help='recipients per period, or "unlimited"'
+    )
+    setting.add_argument("--persist", action="store_true", help="for good, not only until the period ends")
+    setting.add_argument("--limit", metavar="NAME", help="the [[limit]] that is meant, where there are several")
+    reset = verb("reset", "set what an account has used to 0")
+    reset.add_argument("key", metavar="KEY")
+    reset.add_argument("--limit", metavar="NAME", help="under this [[limit]] alone")
+    verb("dump", "have the daemon write its memory to state_dir/cache.dump")
+    verb("reload", "have the daemon obey its configuration as it is now; whole, or not at all")
+    verb("check", "see whether configuration, key plugins and database are right")
+    doctor = verb("doctor", "look at the daemon and at Postfix, and say what is wrong and how it is mended")
+    doctor.add_argument("--postfix-config", type=Path, metavar="DIR", help="another Postfix's; default: postconf's own")
+    verb("plugins", "which key plugins are installed, whose they are, which limits use them")
+    migrate = verb("migrate", "make the Perl daemon's MySQL table ours, in place; safe to run again")
+    migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    return made
+
+
+def _quota(text: str) -> int:
+    if text == "unlimited":
+        return 0
+    if _is_number(text) and int(text) <= MAX_QUOTA:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'"{text}": a number of recipients from 0 to {MAX_QUOTA}, or "unlimited"')
+
+
+def _count(text: str) -> int:
+    if _is_number(text) and 1 <= int(text) <= 1000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'"{text}": a number from 1 to 1000')
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if 0.1 <= seconds <= 3600:
+        return seconds
+    raise argparse.ArgumentTypeError(f'"{text}": seconds from 0.1 to 3600')

@@ -1,0 +1,1 @@
+"""`ratelimitd`: the daemon put together from its parts, its start, reload and end."""

@@ -1,0 +1,44 @@
+"""`ratelimitd`: the daemon's command line."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ratelimitd import __version__
+from ratelimitd.config import read as config
+from ratelimitd.config.show import in_force
+from ratelimitd.daemon import daemon
+from ratelimitd.errors import RatelimitdError
+from ratelimitd.log.log import escape
+
+DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
+EXIT_WRONG = 2
+"""The exit status where configuration or circumstances are wrong: starting again will not help."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ratelimitd",
+        description="Postfix policy service that limits the recipients of each account.",
+    )
+    parser.add_argument(
+        "-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument("--check", action="store_true", help="say what is wrong, or print what is in force, and exit")
+    parser.add_argument("--version", action="version", version=f"ratelimitd {__version__}")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the daemon; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        read = config.read(options.config)
+        if options.check:
+            print(in_force(read), end="")
+        else:
+            daemon.run(read)
+    except RatelimitdError as error:
+        print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
+        return EXIT_WRONG
+    return 0

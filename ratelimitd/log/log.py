@@ -1,0 +1,193 @@
+"""The log: structlog with renderers of our own.
+
+A decision becomes the line of the Perl daemon, to the byte:
+
+    QUEUEID: client=NAME[ADDR], sasl_method=M, sasl_username=U, recipient_count=N, curr_count=USED/QUOTA, status=S
+
+(with `, limit=NAME` behind it where several limits are set), or one JSON object. Everything else the daemon says is
+an event and its fields. Nothing that a client sent can end a line, start a field or colour a terminal.
+"""
+
+import json
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Literal
+
+import structlog
+import trio
+
+from ratelimitd.core.policy import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
+from ratelimitd.log.sinks import PRIORITIES, Entry, Sink
+
+Format = Literal["postfix-policyd", "json"]
+
+LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: "warning"}
+_STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
+
+
+MAX_FIELD = 512
+"""Characters of one field of a line, where the whole is long."""
+MAX_LINE = 4096
+"""Characters of a line; RFC 5424 asks a syslogd to take 2,048 bytes, and no honest login or name is as long."""
+
+
+def cut(text: str, length: int = MAX_FIELD) -> str:
+    """The beginning of a text that is too long, and how long it was."""
+    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+
+
+def escape(text: str) -> str:
+    """The text with whatever is not printable (controls, line ends, bidi marks) as a Python escape."""
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+
+
+def policyd_line(verdict: Verdict, with_limit: bool) -> str:
+    """The Perl daemon's line; `verdict.counter` is set."""
+    asked, counter = verdict.request, verdict.counter
+    assert counter is not None
+    fields: tuple[str, ...]
+    fields = (asked.queue_id, asked.client_name, asked.client_address, asked.sasl_method, asked.sasl_username)
+    told = "".join(fields)
+    if "," in told or len(told) > MAX_LINE or not told.isprintable():
+        fields = _harmless(*map(cut, fields) if len(told) > MAX_LINE else fields)
+    queue_id, name, address, method, username = fields
+    limit = f", limit={counter.table.limit.name}" if with_limit else ""
+    return (
+        f"{queue_id}: client={name}[{address}], sasl_method={method}, sasl_username={username}, recipient_count="
+        f"{verdict.recipients}, curr_count={verdict.used}/{counter.quota}, status={verdict.status}{limit}"
+    )
+
+
+def _harmless(*fields: str) -> tuple[str, ...]:
+    """The fields of a line without what could end it, or begin a field that is not ours: only a comma could."""
+    return tuple([escape(field.replace(",", "\\x2c")) for field in fields])
+
+
+def json_line(verdict: Verdict, with_limit: bool = True) -> str:
+    """The same as a JSON object, with the key, and always with its limit."""
+    request, counter = verdict.request, verdict.counter
+    assert counter is not None
+    names = (
+        "queue_id",
+        "instance",
+        "client_name",
+        "client_address",
+        "sasl_method",
+        "sasl_username",
+        "sender",
+    )
+    fields = {
+        "status": verdict.status,
+        **{name: cut(request[name]) for name in names},
+        "recipient_count": verdict.recipients,
+        "limit": counter.table.limit.name,
+        "key": counter.key,
+        "used": verdict.used,
+        "quota": counter.quota,
+        "reset": counter.expiry,
+    }
+    return json.dumps(fields)
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (int, float)) else cut(str(value), MAX_LINE)
+
+
+class Log:
+    """The daemon's log: `decisions` for verdicts; `debug` to `error` for events with fields, over structlog."""
+
+    def __init__(self, sinks: Sequence[Sink], fmt: Format = "postfix-policyd", level: str = "info") -> None:
+        self.sinks = list(sinks)
+        self._gone: list[Sink] = []  # replaced, and not closed yet
+        self._dropped_before = 0  # by sinks that are gone
+        self._replaced = trio.Event()
+        self.with_limit = False
+        self.configure(fmt, level)
+
+    def configure(self, fmt: Format, level: str) -> None:
+        """Set the format and the lowest level that is logged; at any time."""
+        self._levels = frozenset(name for name, value in PRIORITIES.items() if value <= PRIORITIES[level])
+        self._json = fmt == "json"
+        self._line = json_line if self._json else policyd_line
+        events = structlog.wrap_logger(
+            _Output(self),
+            processors=[self._render],
+            wrapper_class=structlog.make_filtering_bound_logger(_STRUCTLOG_LEVELS[level]),
+        ).bind()
+        self.debug, self.info = events.debug, events.info
+        self.warning, self.error = events.warning, events.error
+        self._decisions = events.critical  # passes every filter: the lines have levels of their own
+
+    def decisions(self, verdicts: Sequence[Verdict]) -> None:
+        """A line for each of a batch's verdicts, which have a status; all in one write."""
+        self._decisions("decisions", verdicts=verdicts)
+
+    def _render(
+        self, _: object, method: str, event: MutableMapping[str, Any]
+    ) -> tuple[tuple[list[Entry]], dict[str, Any]]:
+        """The structlog processor: verdicts in the format of decisions, anything else as an event and its fields."""
+        verdicts = event.get("verdicts")
+        if verdicts is None:
+            return ([self._event(method, event)],), {}
+        line, levels, with_limit = self._line, self._levels, self.with_limit
+        return ([(level, line(v, with_limit)) for v in verdicts if (level := LEVELS[v.status]) in levels],), {}
+
+    def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
+        if self._json:
+            return level, json.dumps({"level": level} | {name: _plain(value) for name, value in event.items()})
+        text = event.pop("event")
+        fields = ", ".join([f"{name}={value}" for name, value in event.items()])
+        return level, escape(cut(f"{text}: {fields}" if fields else text, MAX_LINE))
+
+    def take(self, entries: list[Entry]) -> None:
+        """Write rendered lines."""
+        for sink in self.sinks:
+            sink.write(entries)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that no reader took."""
+        return self._dropped_before + sum(sink.dropped for sink in (*self.sinks, *self._gone))
+
+    def reopen(self) -> list[str]:
+        """Begin the sinks anew: the file was rotated. What could not be, and why; the old one is kept then."""
+        failures: list[str] = []
+        for sink in self.sinks:
+            try:
+                sink.reopen()
+            except OSError as error:
+                failures.append(str(error))
+        return failures
+
+    async def drain(self) -> None:
+        """Deliver the sinks' backlogs; runs as long as the daemon."""
+        while True:
+            self._replaced = trio.Event()
+            async with trio.open_nursery() as nursery:
+                for sink in self.sinks:
+                    nursery.start_soon(sink.drain)
+                await self._replaced.wait()
+                nursery.cancel_scope.cancel()
+            for sink in self._gone:
+                sink.close()
+                self._dropped_before += sink.dropped
+            self._gone = []
+
+    def replace(self, sinks: Sequence[Sink]) -> None:
+        """Write to other sinks from now on."""
+        self._gone += self.sinks
+        self.sinks = list(sinks)
+        self._replaced.set()
+
+    def close(self) -> None:
+        """Deliver what can be delivered without waiting."""
+        for sink in (*self.sinks, *self._gone):
+            sink.close()
+
+
+class _Output:
+    """What structlog writes to: every level ends in `Log.take`."""
+
+    def __init__(self, log: Log) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = log.take

@@ -1,0 +1,1 @@
+"""Sockets: who may connect where, a small HTTP server, the service manager's protocol."""

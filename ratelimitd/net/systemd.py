@@ -1,0 +1,85 @@
+"""What a service manager is told and gives: readiness, reload, watchdog, sockets that it opened.
+
+The protocol of sd_notify(3) and sd_listen_fds(3), which other managers speak too. Without a manager nothing happens.
+"""
+
+import os
+import socket
+import time
+
+import trio
+
+from ratelimitd.errors import StartError
+from ratelimitd.net.listeners import Inherited
+
+FIRST_FD = 3
+
+
+def notify(*lines: str) -> bool:
+    """Tell the manager; whether it was told. Never waits, never raises."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.sendto("\n".join(lines).encode(), address)
+    except OSError:
+        return False
+    return True
+
+
+def ready(status: str) -> None:
+    """The daemon serves, after its start or a reload."""
+    notify("READY=1", f"STATUS={status}")
+
+
+def reloading() -> None:
+    """The daemon reads its configuration anew; `ready` follows."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def stopping() -> None:
+    """The daemon has begun to stop."""
+    notify("STOPPING=1")
+
+
+def watchdog_s() -> float:
+    """Seconds within which the manager wants a sign of life; 0: it wants none."""
+    text, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not text.isdigit() or (pid and pid != str(os.getpid())):
+        return 0.0
+    return int(text) / 1e6
+
+
+async def keep_watchdog() -> None:
+    """Give a sign of life twice per interval, from the loop that decides; runs as long as the daemon."""
+    interval_s = watchdog_s()
+    while interval_s:
+        notify("WATCHDOG=1")
+        await trio.sleep(interval_s / 2)
+
+
+def take_sockets() -> list[socket.socket]:
+    """The listening sockets that the manager opened for us; programs we start do not get them. Raises StartError."""
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    return [_take(fd) for fd in range(FIRST_FD, FIRST_FD + int(count))]
+
+
+def _take(fd: int) -> socket.socket:
+    try:
+        listener = Inherited(fileno=fd)
+        listener.set_inheritable(False)
+        listener.setblocking(False)
+        listens = listener.type == socket.SOCK_STREAM and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise StartError(f"socket activation: descriptor {fd}: {error.strerror}") from error
+    if not listens:
+        listener.detach()
+        raise StartError(f"socket activation: descriptor {fd} is no listening stream socket (ListenStream=)")
+    return listener

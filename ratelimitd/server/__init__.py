@@ -1,0 +1,1 @@
+"""Postfix's side: connections, and the one task that decides all their requests."""

@@ -1,0 +1,265 @@
+"""Who is connected: accepting, how many, and for how long a request may trickle.
+
+An idle connection is never closed: Postfix does that itself, and a service that does costs it a second per request.
+"""
+
+import errno
+import math
+import select
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+import trio
+
+from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import Throttle
+from ratelimitd.net.admission import recognise
+from ratelimitd.net.listeners import close_all
+from ratelimitd.request import RequestReader
+
+ACCEPTS_PER_PASS = 64
+NEVER = math.inf
+_NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one client, and all together, may take."""
+
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    max_connections: int = 4096
+    max_request_bytes: int = 65536
+    request_timeout_s: float = 30.0
+    unix_uids: frozenset[int] = frozenset()  # who may use unix sockets; none named: whom their mode admits
+
+
+class Connection:
+    """One client: what it has sent of a request, what it has not taken of a reply."""
+
+    __slots__ = ("closed", "deadline", "more", "outbox", "parked", "peer", "reader", "sock")
+
+    def __init__(self, sock: socket.socket, peer: str, reader: RequestReader) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.reader = reader
+        self.outbox = b""  # while there is something in it, nothing is read
+        self.deadline = NEVER  # in trio's time: what has begun, a request or the sending of a reply, must end
+        self.parked = False  # its request waits for an account; it is not watched meanwhile
+        self.more = False  # whole requests are left from the last pass: nothing is read before they are done
+        self.closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight: no part of a request, no reply that is owed or not taken."""
+        return not (self.parked or self.more or self.outbox or self.reader.buffer)
+
+
+class Connections:
+    """The listeners and every connection, watched by one epoll; `watched` is who is to be served when readable.
+
+    A file descriptor that is ready and not in `watched` is a listener's, or of somebody who has gone since: `accept`.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket], log: Log, bounds: Bounds, default_domain: str = "") -> None:
+        self.bounds = bounds
+        self.default_domain = default_domain
+        self.poll = select.epoll()
+        self.watched: dict[int, Connection] = {}
+        self.open: set[Connection] = set()
+        self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
+        self.listeners = list(listeners)
+        self.throttle = Throttle(log)
+        self._accepting = False
+        self._ended = False
+        # Another task ends the wait for somebody to be ready by a byte here.
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self.poll.register(self._wake_read, select.EPOLLIN)
+
+    def wake(self) -> None:
+        """Make `poll` ready."""
+        with suppress(BlockingIOError):  # it is, and nobody has come round to reading these
+            self._wake_write.send(b"\0")
+
+    # -- coming ----------------------------------------------------------------------------------------------------
+
+    def accept(self, fd: int) -> None:
+        """Take those who wait at a listener."""
+        if fd == self._wake_read.fileno():
+            self._wake_read.recv(4096)
+            return
+        listener = next((listener for listener in self.listeners if listener.fileno() == fd), None)
+        if listener is None:  # closed by a reload since it was ready
+            return
+        for _ in range(ACCEPTS_PER_PASS):
+            if len(self.open) >= self.bounds.max_connections:
+                self._pause(f"server.max_connections = {self.bounds.max_connections} is reached")
+                return
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Whatever it is, waiting helps and spinning does not; want of descriptors is the usual reason.
+                self._pause("no more file descriptors" if error.errno in _NO_MORE_DESCRIPTORS else str(error))
+                return
+            try:
+                self._admit(sock, address)
+            except OSError:  # it is gone already, or the kernel watches no more sockets for us
+                self.failed_accepts += 1
+                sock.close()
+
+    def _admit(self, sock: socket.socket, address: tuple[str, int] | str) -> None:
+        sock.setblocking(False)
+        peer, refusal = recognise(sock, address, self.bounds.allow, self.bounds.unix_uids)
+        if refusal:
+            self.refused_peers += 1
+            self.throttle.warning("refused a connection", peer=peer, reason=refusal)
+            sock.close()
+            return
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.default_domain))
+        self._register(connection)
+        self.open.add(connection)
+
+    def _pause(self, reason: str) -> None:
+        if self._accepting:
+            self.pauses += 1
+            self._unlisten()
+            self.throttle.error("accepting no connections for now", reason=reason, connections=len(self.open))
+
+    def _unlisten(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self.listeners:
+                self.poll.unregister(listener)
+
+    def listen(self) -> None:
+        """Accept, or go on accepting after a pause."""
+        if not self._accepting and not self._ended and len(self.open) < self.bounds.max_connections:
+            self._accepting = True
+            for listener in self.listeners:
+                self.poll.register(listener, select.EPOLLIN)
+
+    def listen_on(self, listeners: Sequence[socket.socket]) -> None:
+        """Accept at these from now on; the caller closes those that are no more among them."""
+        accepting = self._accepting
+        self._unlisten()
+        self.listeners = list(listeners)
+        if accepting:
+            self.listen()
+
+    def configure(self, bounds: Bounds, default_domain: str) -> None:
+        """Set what clients may take, those that are connected too; they stay, whoever they are."""
+        self.bounds, self.default_domain = bounds, default_domain
+        for connection in self.open:
+            reader = connection.reader
+            reader.max_bytes, reader.default_domain = bounds.max_request_bytes, default_domain
+
+    def end_listening(self) -> None:
+        """Accept no more; the listeners are closed."""
+        self._unlisten()
+        self._ended = True
+        close_all(self.listeners)
+
+    # -- staying ---------------------------------------------------------------------------------------------------
+
+    def _register(self, connection: Connection) -> None:
+        self.poll.register(connection.sock, _wanted(connection))
+        self.watched[connection.sock.fileno()] = connection
+
+    def _unregister(self, connection: Connection) -> None:
+        self.poll.unregister(connection.sock)
+        del self.watched[connection.sock.fileno()]
+
+    def _watch(self, connection: Connection) -> None:
+        if not connection.parked:
+            self.poll.modify(connection.sock, _wanted(connection))
+
+    def send(self, connection: Connection, data: bytes) -> bool:
+        """Send behind what the client has not taken yet; whether it has taken all of it."""
+        if connection.closed:
+            return False
+        waiting = connection.outbox
+        if waiting:
+            data = waiting + data
+        try:
+            sent = connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close(connection)
+            return False
+        if sent < len(data):
+            connection.outbox = data[sent:]
+            self.expect(connection)
+            if not waiting:
+                self._watch(connection)
+            return False
+        if waiting:
+            connection.outbox = b""
+            self.settle(connection)
+            self._watch(connection)
+        return True
+
+    def park(self, connection: Connection) -> None:
+        """Leave the connection alone while its request waits."""
+        connection.parked = True
+        connection.deadline = NEVER
+        self._unregister(connection)
+
+    def unpark(self, connection: Connection) -> None:
+        """Watch the connection again."""
+        connection.parked = False
+        self._register(connection)
+
+    def expect(self, connection: Connection) -> None:
+        """Something has begun, a request or the sending of a reply, and must end within request_timeout_s."""
+        if connection.deadline == NEVER:
+            connection.deadline = trio.current_time() + self.bounds.request_timeout_s
+
+    def settle(self, connection: Connection) -> None:
+        """What had begun is done."""
+        connection.deadline = NEVER
+
+    def close_overdue(self) -> None:
+        """Close the connections that trickle a request or take no reply."""
+        now = trio.current_time()
+        for connection in [c for c in self.open if c.deadline <= now]:
+            self.timeouts += 1
+            self.throttle.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
+            self.close(connection)
+
+    # -- going -----------------------------------------------------------------------------------------------------
+
+    def close(self, connection: Connection) -> None:
+        """Close a connection; doing it twice is no worse."""
+        if connection.closed:
+            return
+        connection.closed = True
+        if not connection.parked:
+            self._unregister(connection)
+        connection.sock.close()
+        self.open.discard(connection)
+
+    def close_idle(self) -> None:
+        """Close the connections that nothing is in flight on."""
+        for connection in [c for c in self.open if c.idle]:
+            self.close(connection)
+
+    def close_all(self) -> None:
+        """Close every connection, and what watches them."""
+        for connection in list(self.open):
+            self.close(connection)
+        self.poll.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+
+def _wanted(connection: Connection) -> int:
+    return select.EPOLLOUT if connection.outbox else select.EPOLLIN

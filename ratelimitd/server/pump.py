@@ -1,0 +1,262 @@
+"""The pump: one task that drives every connection, a batch per wake-up.
+
+Postfix keeps a connection per smtpd process and sends one request at a time on it, so under load many connections
+become readable together. They are watched by an epoll of our own, whose one file descriptor trio watches; for all
+that are ready, in one pass and without an await:
+
+    recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies -> log lines
+
+A request whose account is not in memory is parked: its connection is left alone until the loader calls `resume`.
+An error on one connection ends that connection, and nothing else.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from ratelimitd.core.policy import Policy, Verdict, Waiting
+from ratelimitd.errors import RequestTooLong
+from ratelimitd.log.log import Log
+from ratelimitd.request import Request
+from ratelimitd.server.connections import NEVER, Bounds, Connection, Connections
+from ratelimitd.server.histogram import Histogram
+
+RECV_BYTES = 16384
+BATCH = 32
+"""Connections per pass: half a millisecond; nobody is answered before the last of them is decided."""
+TURN = 128
+"""Connections served before the other tasks have their turn; coming back through trio costs as much as two requests."""
+MANY_ACCOUNTS = 50_000
+"""So many accounts with counts that are not stored are stored at once: what a flush needs of memory grows with them."""
+TICK_S = 0.5
+
+Batch = list[tuple[Connection, Verdict]]
+
+
+class JournalWriter(Protocol):
+    """Where charges go before their replies are sent."""
+
+    def write(self, records: list[str]) -> None:
+        """Keep the records of a batch; never raises."""
+        ...
+
+
+@dataclass(slots=True)
+class Parked:
+    """A request that waits for its accounts to be looked up."""
+
+    connection: Connection
+    waiting: Waiting
+    since: float
+
+
+class Pump:
+    """Serves all connections of all listeners."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        policy: Policy,
+        journal: JournalWriter,
+        log: Log,
+        bounds: Bounds,
+        *,
+        default_domain: str = "",
+        hurry: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self.connections = Connections(listeners, log, bounds, default_domain)
+        self.requests = self.too_long = self.errors = 0
+        self.parked: list[Parked] = []
+        self.parked_some = trio.Event()
+        self._journal = journal
+        self._log = log
+        self._hurry = hurry
+        self._clock = clock
+        self._more: list[Connection] = []
+        self.latency = Histogram()
+        self._draining = False
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until `shut_down` was called and what was in flight is answered."""
+        self.connections.listen()
+        poll = self.connections.poll
+        while not (self._draining and not self.connections.open):
+            if self._more:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(poll.fileno())
+            served = 0
+            while served < TURN and ((ready := poll.poll(0, BATCH)) or self._more):
+                served += self._pass(ready)
+
+    def _pass(self, ready: Sequence[tuple[int, int]]) -> int:
+        """Serve those who are ready, and some of those whose next request has arrived already; how many they were."""
+        began = time.perf_counter()
+        batch: Batch = []
+        now = int(self._clock())
+        more, self._more = self._more[:BATCH], self._more[BATCH:]
+        for connection in more:
+            connection.more = False
+            if not (connection.closed or connection.outbox):
+                self._request(connection, b"", batch, now)
+        watched = self.connections.watched
+        for fd, _ in ready:
+            found = watched.get(fd)
+            if found is None:
+                self.connections.accept(fd)
+            elif found.outbox:
+                if self.connections.send(found, b"") and found.reader.buffer:
+                    self._continue(found)  # nothing was decided for one that took no replies
+            elif not found.more:
+                self._receive(found, batch, now)
+        self._finish(batch)
+        if batch:
+            self.latency.observe(time.perf_counter() - began, len(batch))
+        return len(ready) + len(more)
+
+    def _receive(self, connection: Connection, batch: Batch, now: int) -> None:
+        try:
+            data = connection.sock.recv(RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._request(connection, data, batch, now)
+        else:
+            self.connections.close(connection)
+
+    def _request(self, connection: Connection, data: bytes, batch: Batch, now: int) -> None:
+        """Decide the next request that has arrived whole; one per pass, so that who floods gets its share only."""
+        reader = connection.reader
+        try:
+            request = reader.receive(data) if data else reader.next()
+        except RequestTooLong as error:
+            self.too_long += 1
+            self.connections.throttle.warning("closed a connection", peer=connection.peer, reason=error)
+            self.connections.close(connection)
+            return
+        if request is None:
+            self.connections.expect(connection)
+            return
+        self.requests += 1
+        connection.deadline = NEVER
+        try:
+            verdict = self.policy.decide(request, now)
+        except Exception as error:
+            verdict = self._failed(request, error)
+        if type(verdict) is Waiting:
+            self._park(Parked(connection, verdict, time.perf_counter()))
+            return
+        batch.append((connection, verdict))
+        if reader.buffer:
+            self._continue(connection)
+
+    def _failed(self, request: Request, error: Exception) -> Verdict:
+        """The answer where deciding failed: a fault of ours must not stop the mail of others."""
+        self.errors += 1
+        self.connections.throttle.error("a request could not be decided", reason=repr(error), request=repr(request))
+        return Verdict(self.policy.failure_reply, request)
+
+    def _continue(self, connection: Connection) -> None:
+        """Take up the connection's next request in the next pass."""
+        connection.more = True
+        self._more.append(connection)
+
+    def _finish(self, batch: Batch) -> None:
+        """Journal, replies, log: in this order."""
+        records = [verdict.record for _, verdict in batch if verdict.record]
+        if records:
+            self._journal.write(records)
+        send = self.connections.send
+        for connection, verdict in batch:
+            send(connection, verdict.reply)
+        told = [verdict for _, verdict in batch if verdict.status]
+        if told:
+            self._log.decisions(told)
+        if self.policy.urgent or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
+            self.policy.urgent = False
+            self._hurry()
+        if self._draining:
+            self.connections.close_idle()
+
+    # -- accounts that are looked up -------------------------------------------------------------------------------
+
+    def _park(self, parked: Parked) -> None:
+        self.connections.park(parked.connection)
+        self.parked.append(parked)
+        self.parked_some.set()
+
+    def take_parked(self) -> list[Parked]:
+        """The requests that wait for their accounts; whoever takes them calls `resume`."""
+        taken, self.parked = self.parked, []
+        self.parked_some = trio.Event()
+        return taken
+
+    def resume(self, parked: Sequence[Parked]) -> None:
+        """Decide parked requests: every account is known now, or is assumed."""
+        now = int(self._clock())
+        batch: Batch = []
+        for each in parked:
+            connection = each.connection
+            if connection.closed:
+                continue
+            try:
+                verdict = self.policy.decide_waiting(each.waiting, now)
+            except Exception as error:
+                verdict = self._failed(each.waiting.request, error)
+            batch.append((connection, verdict))
+            self.connections.unpark(connection)
+            if connection.reader.buffer:
+                self._continue(connection)
+        self._finish(batch)
+        answered = time.perf_counter()
+        for each in parked:
+            self.latency.observe(answered - each.since)
+        self.connections.wake()
+
+    async def tick(self) -> None:
+        """Close connections that are overdue; go on accepting after a pause."""
+        while True:
+            await trio.sleep(TICK_S)
+            self.connections.close_overdue()
+            self.connections.throttle.tick()
+            self.connections.listen()
+            if self._draining:
+                self.connections.wake()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def shut_down(self) -> None:
+        """Accept no more, answer what has arrived, close; `run` returns when all are closed. Twice is no worse."""
+        if self._draining:
+            return
+        self._draining = True
+        self.connections.end_listening()
+        batch: Batch = []
+        for connection in list(self.connections.open):
+            if connection.idle or (connection.reader.buffer and not connection.parked and not connection.more):
+                self._receive(connection, batch, int(self._clock()))
+        self._finish(batch)
+        self.connections.wake()
+
+    def abort(self) -> None:
+        """Close every connection, answered or not; `run` returns."""
+        self._draining = True
+        for connection in list(self.connections.open):
+            self.connections.close(connection)
+        self.connections.wake()
+
+    def close(self) -> None:
+        """Release everything; after `run`."""
+        self.connections.end_listening()
+        self.connections.close_all()
+        self.connections.throttle.close()

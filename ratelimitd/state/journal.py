@@ -1,0 +1,229 @@
+"""The journal: every charge is in an append-only file before its reply is sent.
+
+The files are segments (segments.py) in `state_dir/journal`; one is written to, the others are closed and wait for the
+store. A write that fails (disk full, I/O error) is counted; charges stay in memory, and `rotate` tries again.
+
+What `journal_sync` survives:
+
+    never   the death of the process, by whatever signal: what is written is the kernel's
+    flush   also a power cut, but for what was charged since the last flush
+    always  also a power cut at any time: each batch is on the disk before its replies are sent
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Container, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from ratelimitd.core.counters import Counter
+from ratelimitd.state import records as segments
+from ratelimitd.state.records import Recovered
+
+Sync = Literal["flush", "always", "never"]
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+_FILE_MODE = 0o640
+_TOTALS_PER_FRAME = 1000
+
+
+class Journal:
+    """The segments of one run of the daemon. `write`, `rotate` and `settle` never raise.
+
+    `node` is the run's own id: segment numbers are told apart by it in the store, so copied or restored state
+    directories never take each other's for theirs. `failures` counts the records that could not be written; `error`
+    is why, None while all is well.
+    """
+
+    def __init__(self, folder: Path, node: str, sync: Sync = "flush") -> None:
+        self.folder = folder
+        self.node = node
+        self.sync = sync
+        self.failures = 0
+        self.error: OSError | None = None
+        self.number = 0
+        self._fd = -1
+        self._size = 0
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether charges go to a file now."""
+        return self._fd >= 0
+
+    @property
+    def size(self) -> int:
+        """Bytes in the open segment."""
+        return self._size
+
+    def write(self, records: list[str]) -> None:
+        """Append a batch: one frame, one write, before any of its replies is sent."""
+        if self._fd < 0:
+            self.failures += len(records)
+            return
+        frame = segments.frame(records)
+        try:
+            _write(self._fd, frame)
+            if self.sync == "always":
+                os.fdatasync(self._fd)
+        except OSError as error:
+            self._fail(error, len(records))
+            return
+        self._size += len(frame)
+
+    def _fail(self, error: OSError, records: int) -> None:
+        self.failures += records
+        self.error = error
+        fd, self._fd = self._fd, -1
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, self._size)  # no frame may follow a torn one
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+    def rotate(self) -> int:
+        """Begin the next segment; the closed one's descriptor for `settle`, -1 where it is incomplete."""
+        fd = self._fd
+        self.begin(self.number + 1)
+        return fd
+
+    def begin(self, number: int) -> None:
+        """Write to a new segment from now on."""
+        self.number = number
+        self._fd = -1
+        self._size = 0
+        header = segments.header(self.node, number)
+        try:
+            fd = os.open(self._path(number), _NEW_FILE, _FILE_MODE)
+            try:
+                _write(fd, header)
+                if self.sync == "always":
+                    self._sync_folder()
+            except OSError:
+                os.close(fd)
+                self._path(number).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            self.error = error
+            return
+        self._fd, self._size, self.error = fd, len(header), None
+
+    def settle(self, fd: int) -> bool:
+        """Close a rotated segment, as configured only once it is on the disk; whether that went well. For a thread."""
+        try:
+            try:
+                if self.sync != "never":
+                    os.fdatasync(fd)
+                    self._sync_folder()
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self.error = error
+            return False
+        return True
+
+    def rewrite(self, first: int, number: int, deltas: Iterable[tuple[Counter, int]]) -> None:
+        """Replace the segments first..number by one of totals. For a thread; raises OSError.
+
+        Killed at any step: the new file says in its header which ones it replaces, and until it has its name it
+        does not count.
+        """
+        fresh = self.folder / f".{number}.new"
+        try:
+            with fresh.open("wb") as file:
+                file.write(segments.header(self.node, first))
+                records = (segments.total(n, c.table.limit.name, c.expiry, c.key) for c, n in deltas)
+                while batch := list(islice(records, _TOTALS_PER_FRAME)):
+                    file.write(segments.frame(batch))
+                file.flush()
+                if self.sync != "never":
+                    os.fsync(file.fileno())
+            fresh.replace(self._path(number))
+        except OSError:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
+        if self.sync != "never":
+            self._sync_folder()
+        self._delete(first, number)
+
+    def delete(self, first: int, last: int) -> None:
+        """Delete the segments first..last: they are stored. For a thread; raises OSError."""
+        self._delete(first, last + 1)
+
+    def _delete(self, first: int, before: int) -> None:
+        for number in self.numbers():
+            if first <= number < before:
+                self._path(number).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the open segment, and remove it where it holds nothing."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        self.settle(fd)
+        if self._size == len(segments.header(self.node, self.number)):
+            with contextlib.suppress(OSError):
+                self._path(self.number).unlink()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number}.segment"
+
+    def _sync_folder(self) -> None:
+        """Have names on the disk that were made or changed."""
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def numbers(self) -> list[int]:
+        """The numbers of the segments that are there, ascending."""
+        found = [segments.FILE.fullmatch(name) for name in os.listdir(self.folder)]
+        return sorted(int(match[1]) for match in found if match)
+
+    def recover(self, progress: Callable[[int, int], None] | None = None) -> list[Recovered]:
+        """Every segment that holds something, oldest first. `progress` is told the bytes read, and of how many.
+
+        Raises JournalError for a segment that is not ours to understand, before anything is changed; OSError.
+        """
+        numbers = self.numbers()
+        sizes = [self._path(number).stat().st_size for number in numbers]
+        found: list[Recovered] = []
+        for i, number in enumerate(numbers, 1):
+            segment = segments.read(self._path(number))
+            if segment.records or segment.damaged:
+                found.append(segment)
+            if progress is not None:
+                progress(sum(sizes[:i]), sum(sizes))
+        for left in self.folder.glob(".*.new"):  # by a `rewrite` that was killed
+            left.unlink()
+        return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
+
+    def forget(self, upto: int, but: Container[int]) -> None:
+        """Delete what an earlier run left that is replaced or empty; what cannot be deleted counts no more."""
+        for number in self.numbers():
+            if number <= upto and number not in but:
+                with contextlib.suppress(OSError):
+                    self._path(number).unlink()
+
+    def keep_aside(self, segment: Recovered) -> Path:
+        """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""
+        aside = self.folder / f"{segment.node[:8]}-{segment.number}.damaged"
+        with contextlib.suppress(FileExistsError):
+            os.link(self._path(segment.number), aside)
+        return aside
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write it all. Raises OSError: after a short write the second says why."""
+    written = os.write(fd, data)
+    while written < len(data):
+        more = os.write(fd, data[written:])
+        if not more:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += more

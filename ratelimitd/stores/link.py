@@ -1,0 +1,48 @@
+"""The daemon's link to its store: whether it is up, one log line when it goes and one when it is back."""
+
+import trio
+
+from ratelimitd.errors import StoreError
+from ratelimitd.log.log import Log
+from ratelimitd.stores import Store
+
+AWAY = (StoreError, trio.TooSlowError)
+"""What a store that is away raises."""
+
+
+class StoreLink:
+    """A store and its health: `up` is what the last operation said, `failures` counts those that failed."""
+
+    def __init__(self, store: Store, log: Log) -> None:
+        self.store = store
+        self.up = False
+        self.failures = 0
+        self.cursor = ""  # of the changes taken over last
+        self._log = log
+        self._told = False
+        self._opened = False
+
+    async def open(self) -> None:
+        """Open the store where it is not open yet. Raises StoreError."""
+        if not self._opened:
+            await self.store.open()
+            self._opened = True
+            self.cursor = (await self.store.changes("")).cursor
+
+    def succeeded(self) -> bool:
+        """Note that the store answered; whether it had been away."""
+        was_away = not self.up
+        self.up = True
+        if self._told:
+            self._told = False
+            self._log.warning("the store is back", store=self.store.name)
+        return was_away
+
+    def failed(self, error: BaseException) -> None:
+        """Note that the store did not do what it was asked."""
+        self.failures += 1
+        self.up = False
+        if not self._told:
+            self._told = True
+            reason = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error)
+            self._log.error("the store is away; counting in memory and journal until it is back", reason=reason)

@@ -1,0 +1,1 @@
+"""The store in MySQL and MariaDB, a Galera cluster too."""

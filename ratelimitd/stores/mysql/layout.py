@@ -1,0 +1,124 @@
+"""Whether a MySQL or MariaDB database has our tables, as they must be; and their creation where there are none."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ratelimitd.errors import StoreError, StoreUnfit
+from ratelimitd.stores import COLUMNS, Names, schema
+from ratelimitd.stores.mysql.session import Session
+
+MIGRATE = "run `ratelimitctl migrate`"
+ADDED = ("limit_name", "configured")
+"""The columns that the Perl daemon's table lacks."""
+
+_COMMENT = re.compile(r"--[^\n]*")
+_CREATES = re.compile(r"CREATE\b.*?\b(?P<kind>TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
+_COLUMNS = (
+    "SELECT COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, EXTRA, IS_NULLABLE, COLUMN_DEFAULT "
+    "FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s"
+)
+_INDEXES = (
+    "SELECT INDEX_NAME, NON_UNIQUE, COLUMN_NAME FROM information_schema.STATISTICS "
+    "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s ORDER BY INDEX_NAME, SEQ_IN_INDEX"
+)
+_TABLES = "SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()"
+
+
+class Column(NamedTuple):
+    """A column as the database describes it."""
+
+    type: str
+    collation: str
+    extra: str
+    required: bool
+
+
+class Layout(NamedTuple):
+    """A table as it is: its columns by our names for them, its indexes' columns, its engine ("": there is none)."""
+
+    columns: dict[str, Column]
+    unique: dict[str, tuple[str, ...]]
+    indexed: frozenset[str]
+    engine: str
+
+    def faults(self) -> Iterator[str]:
+        """What keeps the daemon from working with it."""
+        for name in COLUMNS:
+            if name not in self.columns:
+                yield f"it lacks the column {name}"
+        if self.engine.lower() != "innodb":
+            yield f"its engine is {self.engine}, not InnoDB"
+        if ("sender", "limit_name") not in self.unique.values():
+            yield "it has no unique index on (sender, limit_name)"
+        if ("sender",) in self.unique.values():
+            yield "its unique index on sender leaves no room for a second limit"
+        columns = self.columns
+        if "id" in columns and not columns["id"].type.startswith("bigint"):
+            yield "its id is too narrow"
+        if "sender" in columns and not exact(columns["sender"].collation):
+            yield f"its senders compare by {columns['sender'].collation}"
+        if "updated" in columns and "on update" not in columns["updated"].extra.lower():
+            yield "its column updated does not follow changes"
+        if "updated" not in self.indexed:
+            yield "it has no index on updated"
+
+
+def exact(collation: str) -> bool:
+    """Whether a collation tells all normalised keys apart: those never end in a blank, so PAD SPACE does no harm."""
+    return collation.startswith("utf8mb4_") and collation.endswith("_bin")
+
+
+async def layout(session: Session, names: Names) -> Layout:
+    """The table as it is."""
+    ours = {theirs: name for name, theirs in names.columns}
+    columns: dict[str, Column] = {}
+    for name, kind, collation, extra, nullable, default in await session.run(_COLUMNS, (names.table,)):
+        required = nullable == "NO" and default is None and "auto_increment" not in extra.lower()
+        columns[ours.get(str(name), str(name))] = Column(kind.lower(), collation or "", extra, required)
+    unique: dict[str, tuple[str, ...]] = {}
+    indexed: dict[str, str] = {}
+    for index, several, name in await session.run(_INDEXES, (names.table,)):
+        column = ours.get(str(name), str(name))
+        indexed.setdefault(index, column)
+        if not int(several):
+            unique[index] = (*unique.get(index, ()), column)
+    return Layout(columns, unique, frozenset(indexed.values()), (await tables(session)).get(names.table, ""))
+
+
+async def tables(session: Session) -> dict[str, str]:
+    """The tables and views that the account may use, with their engines."""
+    return {name: engine or "VIEW" for name, engine in await session.run(_TABLES)}
+
+
+async def check(session: Session, names: Names) -> None:
+    """Create what is not there. Raises StoreUnfit where what is there will not do, or may not be created."""
+    there = await tables(session)
+    if names.table in there:
+        found = await layout(session, names)
+        if not any(name in found.columns for name in ADDED):
+            raise StoreUnfit(f"the table {names.table} is not migrated: {MIGRATE}")
+        for fault in found.faults():
+            raise StoreUnfit(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
+    await create(session, names, there)
+
+
+async def create(session: Session, names: Names, there: dict[str, str]) -> None:
+    """Create those of our tables and the view that are not there. Raises StoreUnfit."""
+    for statement in statements(names.apply(schema("mysql"), "`")):
+        created = _CREATES.match(statement)
+        if created is None or created["name"] in there:
+            continue
+        try:
+            await session.run(statement)
+        except StoreError as error:
+            if created["kind"] == "TABLE":
+                raise StoreUnfit(f"{created['name']} cannot be created: {error}; sql/mysql.sql has it") from error
+            # The view is for people; an account that may not create it can do without.
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script of ours: no semicolon in a text, comments from -- to the line's end."""
+    for statement in _COMMENT.sub("", script).split(";"):
+        if statement.strip():
+            yield statement.strip()

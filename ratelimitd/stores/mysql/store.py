@@ -1,0 +1,252 @@
+"""The store that many nodes share: MySQL and MariaDB, a Galera cluster too.
+
+A flush is one transaction. It first locks this node's row in ratelimit_node, so one that an earlier attempt left behind
+on the server has ended before the recorded segment is read; deltas are added, never set, so that nodes commute.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from sys import intern
+from typing import TypeVar
+
+import trio
+from trio_mysql.constants import ER
+
+from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.errors import NotStored, StoreError, StoreUnfit
+from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit
+from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.layout import check
+from ratelimitd.stores.mysql.session import DatabaseError, Rows, Servers, Session
+
+CHUNK = 250
+"""Rows per statement: a few milliseconds of the loop's time at most."""
+CHANGES_OVERLAP_S = 30
+"""A transaction may commit this long after the time it wrote as `updated`, and servers' clocks differ."""
+CHANGES_PAGE = 5000
+
+BAD_RECORD = (
+    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
+    *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
+    *(1300, 1644, 1690, 3819, 3854, 4025),
+)
+"""The fault is one record's: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
+
+_ROW = "`limit_name`, `sender`, `quota`, `configured`, `persist`, `used`, `expiry`, UNIX_TIMESTAMP(`updated`)"
+# Assigned from left to right: quota needs the old configured, expiry and updated, used the old expiry.
+# A delta that is stored after its window ends a grant made in it: else `updated` would make it one for the next.
+_UPSERT = """
+INSERT INTO `ratelimit` (`limit_name`, `sender`, `expiry`, `used`, `quota`, `configured`, `updated`)
+VALUES {rows}
+ON DUPLICATE KEY UPDATE
+    `quota` = CASE WHEN `persist` = 1 THEN `quota`
+                   WHEN `quota` = `configured` THEN VALUES(`configured`)
+                   WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() AND UNIX_TIMESTAMP(`updated`) < VALUES(`expiry`)
+                   THEN VALUES(`configured`)
+                   WHEN `expiry` > 0 AND `expiry` < VALUES(`expiry`) THEN VALUES(`quota`)
+                   ELSE `quota` END,
+    `configured` = VALUES(`configured`),
+    `used` = CASE WHEN `expiry` < VALUES(`expiry`) THEN VALUES(`used`)
+                  WHEN `expiry` = VALUES(`expiry`) THEN LEAST(`used` + VALUES(`used`), {max_used})
+                  ELSE `used` END,
+    `expiry` = GREATEST(`expiry`, VALUES(`expiry`)),
+    `updated` = CURRENT_TIMESTAMP
+"""
+_GRANT = """
+INSERT INTO `ratelimit` (`limit_name`, `sender`, `quota`, `configured`, `persist`, `expiry`, `used`, `updated`)
+VALUES (%s, %s, %s, %s, %s, %s, 0, CURRENT_TIMESTAMP)
+ON DUPLICATE KEY UPDATE
+    `used` = CASE WHEN `expiry` > %s THEN `used` ELSE 0 END,
+    `expiry` = CASE WHEN `expiry` > %s THEN `expiry` ELSE VALUES(`expiry`) END,
+    `quota` = VALUES(`quota`), `configured` = VALUES(`configured`), `persist` = VALUES(`persist`),
+    `updated` = CURRENT_TIMESTAMP
+"""
+_RESET = """
+UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
+"""
+_VALUES = "(%s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
+
+T = TypeVar("T")
+
+
+class MySQLStore:
+    """A Store in a MySQL or MariaDB database. Raises StoreError."""
+
+    def __init__(self, access: Access, names: Names | None = None, timeout_s: float = 1.0) -> None:
+        self.name = access.name
+        self._names = names or Names()
+        self._servers = Servers(access, timeout_s)
+
+    def _sql(self, statement: str) -> str:
+        return self._names.apply(statement, "`")
+
+    async def open(self) -> None:
+        """Look at the tables, create them in a fresh database. Raises StoreUnfit for ones that will not do."""
+        await self._servers.attempt(self._open)
+
+    async def _open(self, session: Session) -> None:
+        await check(session, self._names)
+        ended = "SELECT `node` FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
+        with suppress(StoreUnfit):  # an account that may not delete keeps a small row per run
+            # One by one: a DELETE that looks through the table would wait for every node that is flushing.
+            for (node,) in await session.run(self._sql(ended), (RUNS_KEPT_DAYS,)):
+                await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._servers.close()
+
+    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+        """The stored rows of these accounts."""
+        return await self._servers.attempt(lambda session: self._lookup(session, accounts))
+
+    async def _lookup(self, session: Session, accounts: Iterable[Account]) -> list[Row]:
+        rows: list[Row] = []
+        for limit, keys in keys_by_limit(accounts).items():
+            for chunk in _chunks(keys):
+                marks = ", ".join(["%s"] * len(chunk))
+                select = f"SELECT {_ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
+                rows += map(_row, await session.run(self._sql(select), (limit, *chunk)))
+        return rows
+
+    async def recorded(self, node: str) -> int:
+        """The last segment of a node that is stored."""
+        select = self._sql("SELECT `segment` FROM `ratelimit_node` WHERE `node` = %s")
+        return _number(await self._servers.attempt(lambda session: session.run(select, (node,))))
+
+    async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
+        """Store deltas and the segment in one transaction."""
+        committing = trio.Event()
+        try:
+            return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge, committing))
+        except StoreUnfit:
+            raise
+        except StoreError as error:
+            if committing.is_set():
+                raise
+            raise NotStored(str(error)) from error
+
+    async def _flush(
+        self,
+        session: Session,
+        node: str,
+        segment: int,
+        merge: Callable[[int], Iterable[Delta]],
+        committing: trio.Event,
+    ) -> Flushed:
+        deltas = await _sorted(merge(await self._begin(session, node)))
+        rejected: list[tuple[Delta, str]] = []
+        for chunk in _chunks(deltas):
+            rejected += await self._store(session, chunk)
+        record = "UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP"
+        await session.run(self._sql(f"{record} WHERE `node` = %s"), (segment, node))
+        refused = {delta for delta, _ in rejected}
+        rows: list[Row] = []
+        for chunk in _chunks(deltas):  # all of 10,000 at once would stop the loop for 8 ms
+            rows += await self._lookup(session, [Account(d.limit, d.key) for d in chunk if d not in refused])
+        committing.set()
+        await session.commit()
+        return Flushed(rows, rejected)
+
+    async def _begin(self, session: Session, node: str) -> int:
+        """Begin the transaction with a lock on the node's row; the segment recorded in it."""
+        select = self._sql("SELECT `segment` FROM `ratelimit_node` WHERE `node` = %s FOR UPDATE")
+        insert = self._sql("INSERT IGNORE INTO `ratelimit_node` (`node`, `segment`) VALUES (%s, 0)")
+        await session.run("START TRANSACTION")
+        found = await session.run(select, (node,))
+        if not found:  # a lock on what is not there locks nothing out
+            await session.run("ROLLBACK")
+            await session.run(insert, (node,))
+            await session.run("START TRANSACTION")
+            found = await session.run(select, (node,))
+        return _number(found)
+
+    async def _store(self, session: Session, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
+        """Store a chunk; a statement that fails changes nothing, so the bad record is found by halving."""
+        values = ", ".join([_VALUES] * len(chunk))
+        upsert = self._sql(_UPSERT).format(rows=values, max_used=MAX_USED)
+        try:
+            await session.run(
+                upsert,
+                [v for d in chunk for v in (d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured)],
+            )
+            return []
+        except (DatabaseError, UnicodeEncodeError) as error:
+            if isinstance(error, DatabaseError) and error.code not in BAD_RECORD:
+                raise
+            if len(chunk) == 1:
+                return [(chunk[0], str(error))]
+        half = len(chunk) // 2
+        return await self._store(session, chunk[:half]) + await self._store(session, chunk[half:])
+
+    async def grant(self, grant: Grant, now: int) -> list[Row]:
+        """Give an account a quota."""
+        values = [(*grant, now, now)]
+        return await self._servers.attempt(
+            lambda session: self._change(session, self._sql(_GRANT), values, [Account(grant.limit, grant.key)])
+        )
+
+    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+        """Set what these accounts have used to 0."""
+        values = [(account.key, account.limit) for account in accounts]
+        return await self._servers.attempt(lambda session: self._change(session, self._sql(_RESET), values, accounts))
+
+    async def _change(
+        self, session: Session, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]
+    ) -> list[Row]:
+        await session.run("START TRANSACTION")
+        for some in values:
+            await session.run(statement, some)
+        rows = await self._lookup(session, accounts)
+        await session.commit()
+        return rows
+
+    async def changes(self, cursor: str) -> Changes:
+        """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
+        return await self._servers.attempt(lambda session: self._changes(session, cursor))
+
+    async def _changes(self, session: Session, cursor: str) -> Changes:
+        now = _number(await session.run("SELECT UNIX_TIMESTAMP()")) - CHANGES_OVERLAP_S
+        if not cursor:
+            return Changes([], str(now))
+        since, _, seen = cursor.partition(" ")
+        select = f"SELECT {_ROW}, `id` FROM `ratelimit` WHERE `updated` "
+        same = select + "= FROM_UNIXTIME(%s) AND `id` > %s ORDER BY `id` LIMIT %s"
+        later = select + "> FROM_UNIXTIME(%s) ORDER BY `updated`, `id` LIMIT %s"
+        found = list(await session.run(self._sql(same), (int(since), int(seen or 0), CHANGES_PAGE)))
+        if len(found) < CHANGES_PAGE:
+            found += await session.run(self._sql(later), (int(since), CHANGES_PAGE - len(found)))
+        rows: list[Row] = []
+        for chunk in _chunks(found):
+            rows += [_row(values[:-1]) for values in chunk]
+            await trio.lowlevel.checkpoint()
+        if len(found) < CHANGES_PAGE:
+            return Changes(rows, str(now))
+        return Changes(rows, f"{rows[-1].updated} {found[-1][-1]}", more=True)
+
+
+async def _sorted(deltas: Iterable[Delta]) -> list[Delta]:
+    """The deltas by key, so that nodes take their locks in one order; made a slice at a time."""
+    made: list[Delta] = []
+    for delta in deltas:
+        made.append(delta)
+        if len(made) % CHUNK == 0:
+            await trio.lowlevel.checkpoint()
+    made.sort(key=attrgetter("key"))
+    await trio.lowlevel.checkpoint()
+    return made
+
+
+def _row(values: tuple[str, str, int, int | None, int, int, int, int]) -> Row:
+    limit, key, quota, configured, persist, used, expiry, updated = values
+    return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, int(updated))
+
+
+def _number(rows: Rows) -> int:
+    return int(rows[0][0]) if rows else 0
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]

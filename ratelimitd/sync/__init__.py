@@ -1,0 +1,1 @@
+"""Memory and store in step: the flush, lookups, what others changed, recovery after a crash."""

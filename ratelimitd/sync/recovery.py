@@ -1,0 +1,117 @@
+"""What a daemon that was killed had answered but not stored: from the journal's segments back into memory."""
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ratelimitd.core.counters import Counter, Knowledge, Pending, Segment, Table
+from ratelimitd.core.limits import UNLIMITED
+from ratelimitd.core.memo import Charges
+from ratelimitd.core.policy import Policy
+from ratelimitd.errors import JournalError, StartError
+from ratelimitd.log.log import Log
+from ratelimitd.state.journal import Journal
+from ratelimitd.state.records import Recovered, Window, charge
+from ratelimitd.sync.schedule import Sync
+
+Progress = Callable[[int, int], None]
+"""Told the bytes that are read, and of how many."""
+
+
+async def recover(
+    journal: Journal, sync: Sync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
+) -> None:
+    """Replay what the store does not have, and begin this run's first segment. Raises StartError.
+
+    Without the store everything that is there is replayed; the first flush finds out what was stored already. What the
+    store has is remembered all the same: Postfix may ask again about the last of it.
+    """
+    try:
+        segments = journal.recover(progress)
+        last = max(journal.numbers(), default=0)
+    except (JournalError, OSError) as error:
+        raise StartError(f"journal: {error}") from error
+    recorded = await sync.begin(last, {segment.node for segment in segments})
+    left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
+    journal.forget(last, {segment.number for segment in segments})
+    gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
+    try:
+        records = restore(left, policy.tables, policy.pending)
+        remember(segments, policy.charges, max_transactions)
+    finally:
+        gc.enable()
+    if records:
+        log.warning("counts of an earlier run are replayed from the journal", records=records)
+    for segment in left:
+        if segment.torn:
+            log.warning("a segment's torn end is cut", number=segment.number, size=segment.torn)
+        if segment.damaged:
+            _keep_aside(journal, segment, log)
+
+
+def _keep_aside(journal: Journal, segment: Recovered, log: Log) -> None:
+    try:
+        kept = journal.keep_aside(segment)
+    except OSError as error:
+        raise StartError(f"journal: a damaged segment cannot be kept aside: {error}") from error
+    log.error("a segment is damaged; what can be read of it counts", size=segment.damaged, kept_as=kept)
+
+
+def show_progress(done: int, of: int) -> None:
+    """A line on the terminal that is written over."""
+    end = "\n" if done == of else ""
+    print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
+
+
+def restore(segments: Sequence[Recovered], tables: Sequence[Table], pending: Pending) -> int:
+    """Put the segments back as closed ones, oldest first; the number of records.
+
+    Their accounts are looked up in the store before they are decided on.
+    """
+    counters = _Counters(tables)
+    known: dict[str, tuple[int, list[Counter]]] = {}
+    for segment in segments:
+        deltas: dict[Counter, int] = {}
+        for end, times in segment.charged().items():
+            recipients, windows = known.get(end) or known.setdefault(end, counters.charge(end))
+            for counter in windows:
+                deltas[counter] = deltas.get(counter, 0) + recipients * times
+        for counter, recipients in deltas.items():
+            counter.used += recipients
+        pending.closed.append(Segment(segment.number, segment.node, deltas, segment.first))
+    return sum(len(segment.records) for segment in segments)
+
+
+def remember(segments: Sequence[Recovered], charges: Charges, max_transactions: int) -> None:
+    """Put the latest transactions of the segments into the memo."""
+    skip = sum(len(segment.records) for segment in segments) - max_transactions
+    for segment in segments:
+        segment.remember(charges, skip)
+        skip -= len(segment.records)
+
+
+class _Counters:
+    """A counter for each window in the journal; the latest of an account goes into its table."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self._tables = {table.limit.name: table for table in tables}
+        self._any_limit = tables[0].limit
+        self._by_window: dict[Window, Counter] = {}
+
+    def charge(self, end: str) -> tuple[int, list[Counter]]:
+        """The recipients of one charge and its counters, from the end of its record."""
+        recipients, windows = charge(end)
+        return recipients, [self._by_window.get(window) or self._make(window) for window in windows]
+
+    def _make(self, window: Window) -> Counter:
+        limit, expiry, key = window
+        if limit not in self._tables:  # configured no more: its counts are stored, and never asked for
+            self._tables[limit] = Table(replace(self._any_limit, name=limit, quota=UNLIMITED, quotas={}))
+        table = self._tables[limit]
+        counter = self._by_window[window] = Counter(table, key, expiry, table.limit.configured_quota(key))
+        counter.knowledge = Knowledge.UNREAD
+        current = table.counters.get(key)
+        if current is None or current.expiry < expiry:
+            table.counters[key] = counter
+        return counter

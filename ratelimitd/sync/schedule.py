@@ -1,0 +1,213 @@
+"""Keeps memory and store in step: the start, the periodic task, the end."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+
+from ratelimitd.core.policy import Policy
+from ratelimitd.core.rows import Account, Row
+from ratelimitd.errors import StartError, StoreError, StoreUnfit
+from ratelimitd.log.log import Log
+from ratelimitd.server.pump import Pump
+from ratelimitd.state.directory import StateDir
+from ratelimitd.state.journal import Journal
+from ratelimitd.stores import Store
+from ratelimitd.stores.link import AWAY, StoreLink
+from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
+from ratelimitd.sync.loader import SLICE, Loader, slices
+
+OPEN_TIMEOUT_S = 5.0
+HURRY_GAP_S = 0.1
+"""From one flush's end to the next in a hurry."""
+SLACK = 10_000
+SLACK_SHARE = 16
+"""Accounts beyond max_accounts that nobody minds: those of an interval, at least SLACK, else this part of them."""
+HELD_S = 2.0
+"""How long a lookup waits at most until a flush has made room; Postfix waits for an answer for 100 s."""
+SWEEP_INTERVAL_S = 60.0
+MEMO_AGE_S = 1800.0
+"""A transaction that nobody asked about for twice this long is forgotten."""
+
+
+class Sync:
+    """The store's side of the daemon: `link` is its health, `loader` reads from it, `flusher` writes to it."""
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        journal: Journal,
+        state: StateDir,
+        log: Log,
+        *,
+        timeout_s: float = 1.0,
+        max_accounts: int = 1_000_000,
+        flush_interval_s: float = 5.0,
+        refresh_s: float = 30.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.link = StoreLink(store, log)
+        self.loader = Loader(self.link, policy, timeout_s, clock)
+        self.flusher = Flush(self.link, self.loader, policy.pending, journal, state, log)
+        self._policy = policy
+        self._journal = journal
+        self._log = log
+        self._timeout_s = timeout_s
+        self._max_accounts = max_accounts
+        self._flush_interval_s = flush_interval_s
+        self._refresh_s = refresh_s
+        self.evicted = self.held = 0
+        self._evicted = trio.Event()  # since the last time, as many as could be
+        self._clock = clock
+        self._hurried = trio.Event()
+        self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
+
+    def configure(self, timeout_s: float, max_accounts: int, flush_interval_s: float, refresh_s: float) -> None:
+        """Set what `keep` and lookups go by, at any time."""
+        self.loader.timeout_s = self._timeout_s = timeout_s
+        self._max_accounts = max_accounts
+        self._flush_interval_s, self._refresh_s = flush_interval_s, refresh_s
+        self._hurried.set()
+
+    async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
+        """Open the store if it can be had, begin this run's first segment; the last stored one of each earlier run.
+
+        Raises StartError for a store that will not do however often it is asked.
+        """
+        recorded: dict[str, int] = {}
+        try:
+            with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
+                await self.link.open()
+                for run in runs:
+                    recorded[run] = await self.link.store.recorded(run)
+            self.link.succeeded()
+        except StoreUnfit as error:
+            raise StartError(f"store: {error}") from error
+        except AWAY as error:
+            self.link.failed(error)
+        self.flusher.begin(last_segment + 1)
+        return recorded
+
+    async def load(self, pump: Pump) -> None:
+        """Serve the lookups of parked requests; runs as long as the daemon."""
+        await self.loader.load(pump, self.make_room)
+
+    async def make_room(self) -> None:
+        """Wait, for HELD_S at most, while memory is full of accounts that are not stored yet.
+
+        However fast new accounts come in, no more of them are let in meanwhile than there are connections.
+        """
+        if self.link.up and self._excess > max(SLACK, self._max_accounts // SLACK_SHARE):
+            self.held += 1
+            self.hurry()
+            with trio.move_on_after(HELD_S):
+                await self._evicted.wait()
+
+    @property
+    def _excess(self) -> int:
+        return sum(len(table.counters) for table in self._policy.tables) - self._max_accounts
+
+    async def _evict(self) -> None:
+        """Keep to `max_accounts`; what came in since the last flush exceeds it, and an outage of the store may."""
+        if not self.link.up:
+            return
+        excess = self._excess
+        for table in sorted(self._policy.tables, key=lambda table: -len(table.counters)):
+            while excess > 0 and (evicted := table.evict(min(excess, SLICE), self._policy.pending)):
+                excess -= evicted
+                self.evicted += evicted
+                await trio.lowlevel.checkpoint()
+        self._evicted.set()
+        self._evicted = trio.Event()
+
+    async def keep(self) -> None:
+        """The periodic task: flush, take over changes, forget what ended."""
+        refreshed = swept = aged = trio.current_time()
+        while True:
+            await self._until_due()
+            await self.flush()
+            await self._evict()
+            now = trio.current_time()
+            if now - refreshed >= self._refresh_s - self._flush_interval_s:
+                refreshed = now
+                await self.refresh()
+            if now - swept >= SWEEP_INTERVAL_S:
+                swept = now
+                await self.sweep()
+            if now - aged >= MEMO_AGE_S:
+                aged = now
+                self._policy.charges.age()
+
+    def hurry(self) -> None:
+        """Flush soon: little is left of a quota that other nodes charge too, or there is much to store."""
+        if self.link.up:
+            self._hurried.set()
+
+    async def _until_due(self) -> None:
+        """Until the interval is over; where there is hurry, no longer than it takes that a flood is not all flushes."""
+        began = trio.current_time()
+        with trio.move_on_after(self._flush_interval_s):
+            await self._hurried.wait()
+        await trio.sleep_until(began + min(HURRY_GAP_S, self._flush_interval_s))
+        self._hurried = trio.Event()
+
+    async def flush(self) -> bool:
+        """Store what is not stored yet; whether nothing is left of it. Never raises."""
+        async with self._lock:
+            return await self.flusher.flush()
+
+    async def edit(self, change: Callable[[Store], Awaitable[list[Row]]]) -> list[Row]:
+        """Change rows in the store and take them over; what was charged before is stored first, and later charges
+        are kept. Raises StoreError, with nothing taken over."""
+        async with self._lock:
+            if not await self.flusher.flush():
+                raise StoreError("the store is away")
+            try:
+                with trio.fail_after(FLUSH_TIMEOUT_S):
+                    rows = await change(self.link.store)
+            except AWAY as error:
+                self.link.failed(error)
+                raise StoreError(str(error) or "the store does not answer") from error
+            self.loader.accept(rows)
+            return rows
+
+    async def look_up(self, accounts: list[Account]) -> list[Row]:
+        """The stored rows of these accounts; memory is completed only where the journal alone has filled it.
+
+        Raises StoreError.
+        """
+        if not accounts:
+            return []
+        await self.loader.look_up_unread(accounts)
+        try:
+            with trio.fail_after(self._timeout_s):
+                return await self.link.store.lookup(accounts)
+        except AWAY as error:
+            raise StoreError(f"the store is away: {error}".removesuffix(": ")) from error
+
+    async def refresh(self) -> None:
+        """Take over what others changed in the store: an administrator's quota, another node's count."""
+        if self.link.up:
+            async with self._lock:
+                await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
+
+    async def sweep(self) -> None:
+        """Forget accounts whose window is over and stored; none while the store could not give them back."""
+        if not self.link.up:
+            return
+        for table in self._policy.tables:
+            for keys in slices(list(table.counters)):
+                table.drop_ended(keys, int(self._clock()), self._policy.pending)
+                await trio.lowlevel.checkpoint()
+
+    async def finish(self, timeout_s: float) -> None:
+        """The last flush, within a time, and the end of journal and store."""
+        pending = self._policy.pending
+        with trio.move_on_after(timeout_s, shield=True):
+            await self.flush()
+        if len(pending):
+            self._log.warning("stopping with counts that are in the journal only", accounts=len(pending))
+        self._journal.close()
+        with trio.move_on_after(timeout_s, shield=True):
+            await self.link.store.close()
