@@ -1,14 +1,30 @@
 """The errors an administrator sees. Each is one line that says what is wrong and where."""
 
+from collections.abc import Mapping
+
+from ratelimitd.text import escape
+
 SECRETS = ("password", "secret", "token")
 """Settings that are never shown, ours or a plugin's."""
 
 
-def one_line(text: str) -> str:
-    """A text with everything unprintable in it escaped: line ends, ESC, bidi marks."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+UNKNOWN = object()
+"""What is found where an option has no business."""
+
+
+def shown(value: object) -> str:
+    """A TOML value in words, for an error: its text, or of which kind it is."""
+    if value is UNKNOWN:
+        return "an unknown option"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, Mapping):
+        return "a table"
+    return "a list" if isinstance(value, list) else str(value)
 
 
 class RatelimitdError(Exception):
@@ -25,7 +41,7 @@ class ConfigError(RatelimitdError):
         self.allowed = allowed
 
     def __str__(self) -> str:
-        return one_line(f"{self.path}: found {self.found}; allowed: {self.allowed}")
+        return escape(f"{self.path}: found {self.found}; allowed: {self.allowed}")
 
 
 class StartError(RatelimitdError):

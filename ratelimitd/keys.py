@@ -4,12 +4,13 @@ A key plugin is a factory of options to a function of the request; the built-in 
 pyproject.toml exactly as a third party's would be, and nothing here or elsewhere treats them otherwise.
 """
 
-import hashlib
 import string
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from ratelimitd.errors import UNKNOWN, shown
 from ratelimitd.request import Request
+from ratelimitd.text import MAX_BYTES, shorten
 
 
 class KeyFunction(Protocol):
@@ -83,26 +84,6 @@ def only(options: Mapping[str, Any], *names: str) -> None:
             raise OptionError(name, UNKNOWN, ", ".join(names) or "none: this plugin has no options")
 
 
-def shown(value: object) -> str:
-    """A TOML value in words, for an error: its text, or of which kind it is."""
-    if value is UNKNOWN:
-        return "an unknown option"
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{value}"'
-    return "a table" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else str(value)
-
-
-UNKNOWN = object()
-"""What is found where an option has no business."""
-
-MAX_BYTES = 255
-"""The width of the database's column: one longer key would lose the whole batch it is in."""
-
-_HASH_DIGITS = 32
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
@@ -119,13 +100,6 @@ def normalise(key: str, lowercase: bool = True) -> str:
     if lowercase:
         key = key.translate(_LOWER)
     return key if len(key.encode()) <= MAX_BYTES else shorten(key)
-
-
-def shorten(key: str) -> str:
-    """A prefix of a text and a hash of the whole, MAX_BYTES long."""
-    whole = key.encode()
-    digest = hashlib.sha256(whole).hexdigest()[:_HASH_DIGITS]
-    return whole[: MAX_BYTES - 1 - _HASH_DIGITS].decode(errors="ignore") + "~" + digest
 
 
 def email(options: Mapping[str, Any]) -> KeyFunction:

@@ -3,12 +3,10 @@
 Needs the extra `metrics`. Names and labels are an interface: the dashboard and the alert rules in contrib/ use them.
 """
 
-import heapq
 import time
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-import trio
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -19,13 +17,14 @@ from ratelimitd.core.counters import Counter
 from ratelimitd.core.limits import KeyHealth
 from ratelimitd.core.policy import Policy
 from ratelimitd.log.keywatch import KeyWatch
-from ratelimitd.log.log import Log, escape
+from ratelimitd.log.log import Log
 from ratelimitd.net.http import Page, as_json
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
-from ratelimitd.sync.loader import slices
-from ratelimitd.sync.schedule import Sync
+from ratelimitd.sync.schedule import StoreSync
+from ratelimitd.sync.walk import most_used
+from ratelimitd.text import escape
 
 PREFIX = "ratelimitd_"
 F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
@@ -36,7 +35,7 @@ class Sources(Protocol):
 
     policy: Policy
     pump: Pump
-    sync: Sync
+    sync: StoreSync
     journal: Journal
     log: Log
     notifier: Notifier
@@ -56,7 +55,8 @@ class Figures(Collector):
 
     async def metrics(self, accept: str = "") -> Page:
         """The page /metrics, in the format that the client accepts."""
-        self._top = await top(self._daemon.policy, self._top_accounts)
+        now, meters = int(time.time()), self._daemon.policy.meters if self._top_accounts else ()
+        self._top = [counter for meter in meters for counter in await most_used(meter, self._top_accounts, now)]
         encode, content_type = choose_encoder(accept)
         return Page(encode(self._registry), content_type)
 
@@ -90,9 +90,9 @@ class Figures(Collector):
         decisions = _family(
             CounterMetricFamily, "decisions", "Decisions, by the limit that decided.", "limit", "status"
         )
-        for table in self._daemon.policy.tables:
-            for status, count in table.decisions.items():
-                decisions.add_metric([table.limit.name, status], count)
+        for meter in self._daemon.policy.meters:
+            for status, count in meter.decisions.items():
+                decisions.add_metric([meter.limit.name, status], count)
         yield decisions
         latency = pump.latency
         yield HistogramMetricFamily(
@@ -114,11 +114,11 @@ class Figures(Collector):
     def _accounts(self) -> Iterator[Metric]:
         policy = self._daemon.policy
         accounts = _family(GaugeMetricFamily, "accounts", "Accounts in memory.", "limit")
-        for table in policy.tables:
-            accounts.add_metric([table.limit.name], len(table.counters))
+        for meter in policy.meters:
+            accounts.add_metric([meter.limit.name], len(meter.counters))
         yield accounts
-        yield _gauge("transactions", "Transactions whose charges are remembered.", len(policy.charges))
-        yield _counter("transactions_forgotten", "Transactions that a bound made forgotten.", policy.charges.forgotten)
+        yield _gauge("transactions", "Transactions whose charges are remembered.", len(policy.memo))
+        yield _counter("transactions_forgotten", "Transactions that a bound made forgotten.", policy.memo.forgotten)
         yield _counter("accounts_evicted", "Accounts put out of memory beyond max_accounts.", self._daemon.sync.evicted)
         yield _counter("lookups_held", "Lookups that waited for room in memory.", self._daemon.sync.held)
         yield _gauge("pending_deltas", "Counts that are not stored yet.", len(policy.pending))
@@ -138,7 +138,7 @@ class Figures(Collector):
         yield _gauge("journal_up", "Whether the journal can be written.", float(journal.error is None))
         yield _counter("journal_failures", "Charges that are not in the journal.", journal.failures)
         yield _counter("log_lines_dropped", "Log lines that no reader took.", self._daemon.log.dropped)
-        left_out = self._daemon.pump.connections.throttle.left_out
+        left_out = self._daemon.pump.connections.quiet.left_out
         yield _counter("log_lines_left_out", "Warnings about clients, of which there were too many.", left_out)
 
     def _notices(self) -> Iterator[Metric]:
@@ -155,10 +155,10 @@ class Figures(Collector):
         slow = _family(CounterMetricFamily, "key_slow_calls", "Calls of a limit's key plugin over 10 ms.", "limit")
         watch = self._daemon.keywatch
         watch.look()
-        for table in self._daemon.policy.tables:
-            health = watch.totals.get(table.limit.name, KeyHealth())
-            failures.add_metric([table.limit.name], health.failures)
-            slow.add_metric([table.limit.name], health.slow)
+        for meter in self._daemon.policy.meters:
+            health = watch.totals.get(meter.limit.name, KeyHealth())
+            failures.add_metric([meter.limit.name], health.failures)
+            slow.add_metric([meter.limit.name], health.slow)
         yield failures
         yield slow
 
@@ -166,25 +166,11 @@ class Figures(Collector):
         used = _family(GaugeMetricFamily, "account_used", "Recipients of the accounts that use most.", "limit", "key")
         quota = _family(GaugeMetricFamily, "account_quota", "Their quotas; 0 is unlimited.", "limit", "key")
         for counter in self._top:
-            labels = [counter.table.limit.name, escape(counter.key)]
+            labels = [counter.meter.limit.name, escape(counter.key)]
             used.add_metric(labels, counter.used)
             quota.add_metric(labels, counter.quota)
         yield used
         yield quota
-
-
-async def top(policy: Policy, count: int) -> list[Counter]:
-    """The accounts that use most in the present windows, of each limit; other tasks have their turn in between."""
-    found: list[Counter] = []
-    now = time.time()
-    for table in policy.tables if count else ():
-        best: list[Counter] = []
-        for counters in slices(list(table.counters.values())):
-            running = [counter for counter in counters if counter.expiry > now]
-            best = heapq.nlargest(count, [*best, *running], key=lambda counter: counter.used)
-            await trio.lowlevel.checkpoint()
-        found += best
-    return found
 
 
 def _family(kind: type[F], name: str, text: str, *labels: str) -> F:

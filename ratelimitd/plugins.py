@@ -7,9 +7,9 @@ from copy import deepcopy
 from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
 from typing import Any
 
-from ratelimitd.core.limits import KeyHealth
-from ratelimitd.errors import SECRETS, ConfigError, RatelimitdError
-from ratelimitd.keys import UNKNOWN, KeyFunction, OptionError, normalise, shown
+from ratelimitd.core.limits import KeyFailed, KeyHealth
+from ratelimitd.errors import SECRETS, UNKNOWN, ConfigError, shown
+from ratelimitd.keys import KeyFunction, OptionError, normalise
 from ratelimitd.request import Request
 
 GROUP = "ratelimitd.keys"
@@ -23,10 +23,6 @@ SLOW_S = 0.010
 
 _ANYTHING = (Exception, SystemExit)
 """What a plugin may raise without harm to anyone else."""
-
-
-class KeyFailed(RatelimitdError):
-    """A plugin raised, or gave something that is no key, for one request."""
 
 
 def installed() -> dict[str, list[EntryPoint]]:

@@ -21,7 +21,7 @@ Percent = Annotated[int, Meta(ge=1, le=1000)]
 DEFAULT_ACTION = "450 4.7.1 {period} message quota exceeded, {used}/{quota}, resets at {reset}"
 
 
-class Table(Struct, forbid_unknown_fields=True):
+class Section(Struct, forbid_unknown_fields=True):
     """A table of the file; an unknown key in it is an error."""
 
     def __repr__(self) -> str:
@@ -29,7 +29,7 @@ class Table(Struct, forbid_unknown_fields=True):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
-class Server(Table):
+class Server(Section):
     """`[server]`: where Postfix connects to, and what one client may take."""
 
     listen: Annotated[list[str], Meta(min_length=1)] = field(default_factory=lambda: ["127.0.0.1:10032"])
@@ -47,7 +47,7 @@ class Server(Table):
     shutdown_timeout_s: Seconds = 10.0
 
 
-class StoreSettings(Table):
+class StoreSettings(Section):
     """`[store]`: the database."""
 
     backend: Literal["sqlite", "mysql"] = "sqlite"
@@ -70,7 +70,7 @@ class StoreSettings(Table):
     columns: dict[str, str] = {}
 
 
-class LimitSettings(Table, kw_only=True):
+class LimitSettings(Section, kw_only=True):
     """`[[limit]]`: how many recipients, per what, in which time."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
@@ -83,7 +83,7 @@ class LimitSettings(Table, kw_only=True):
     count: Count = "recipients"
 
 
-class LogSettings(Table):
+class LogSettings(Section):
     """`[log]`: where the lines go, and which."""
 
     syslog: str = "/dev/log"
@@ -96,7 +96,7 @@ class LogSettings(Table):
     level: Level = "info"
 
 
-class NotifySettings(Table, kw_only=True):
+class NotifySettings(Section, kw_only=True):
     """`[[notify]]`: who is told when an account has reached a share of its quota."""
 
     at: Annotated[list[Percent], Meta(min_length=1, max_length=10)] = field(default_factory=lambda: [80, 100])
@@ -111,28 +111,28 @@ class NotifySettings(Table, kw_only=True):
     max_waiting: Annotated[int, Meta(ge=1, le=100_000)] = 1000
 
 
-class Metrics(Table):
+class Metrics(Section):
     """`[metrics]`: Prometheus."""
 
     listen: str = ""
     top_accounts: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
-class Control(Table):
+class Control(Section):
     """`[control]`: the socket of ratelimitctl."""
 
     socket: Text = "control.sock"
     mode: Mode = "0600"
 
 
-class Keys(Table):
+class Keys(Section):
     """`[keys]`: how keys are normalised. Its tables, `[keys.NAME]`, are the options of key plugins."""
 
     lowercase: bool = True
     default_domain: str = ""
 
 
-class Settings(Table, kw_only=True):
+class Settings(Section, kw_only=True):
     """The whole file."""
 
     state_dir: Text = "/var/lib/ratelimitd"

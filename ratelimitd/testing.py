@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ratelimitd.core.limits import KeyHealth
+from ratelimitd.core.limits import KeyFailed, KeyHealth
 from ratelimitd.keys import KeyFactory, KeyFunction
-from ratelimitd.plugins import SLOW_S, KeyFailed, normalised
+from ratelimitd.plugins import SLOW_S, normalised
 from ratelimitd.request import POLICY_REQUEST, Request
 
 ATTRIBUTES: Mapping[str, str] = {

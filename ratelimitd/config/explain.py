@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from ratelimitd.errors import SECRETS, ConfigError
+from ratelimitd.errors import SECRETS, ConfigError, shown
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
@@ -25,8 +25,8 @@ def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[ms
     if missing:
         wanted = allowed(_field(expected, missing["name"]))
         return ConfigError(_join(path, missing["name"]), "nothing", wanted)
-    shown = "a secret" if path.rpartition(".")[2] in SECRETS else _shown(found)
-    return ConfigError(path or "the file", shown, allowed(expected))
+    what = "a secret" if path.rpartition(".")[2] in SECRETS else "an empty list" if found == [] else shown(found)
+    return ConfigError(path or "the file", what, allowed(expected))
 
 
 def _follow(steps: str, data: Any, expected: inspect.Type) -> tuple[str, Any, inspect.Type]:
@@ -75,16 +75,6 @@ def _items(expected: inspect.Type) -> inspect.Type:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, dict):
-        return "a table"
-    return "an empty list" if value == [] else "a list" if isinstance(value, list) else str(value)
 
 
 def allowed(expected: inspect.Type) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from ratelimitd.config.read import Configuration
-from ratelimitd.errors import SECRETS, one_line
+from ratelimitd.errors import SECRETS
+from ratelimitd.text import escape
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -18,7 +19,7 @@ def in_force(config: Configuration) -> str:
     settings["keys"] |= config.options
     notify = settings.pop("notify")
     plain = {name: value for name, value in settings.items() if not isinstance(value, dict) and name != "limit"}
-    text = f"# {one_line(str(config.file))}: in force\n" + _lines(plain)
+    text = f"# {escape(str(config.file))}: in force\n" + _lines(plain)
     for name, table in settings.items():
         if isinstance(table, dict):
             text += _table(name, table)

@@ -5,29 +5,26 @@ It works on memory and store alike, of a running daemon or, while none runs, of 
 
 import time
 from collections.abc import AsyncIterator, Callable
-from heapq import nlargest
 from typing import NamedTuple
 
 import trio
 
 from ratelimitd.control.commands import NO, Answer, Refused, Reset, Set, Show, Top
-from ratelimitd.core.counters import Counter, Table
-from ratelimitd.core.limits import UNLIMITED, Limit
+from ratelimitd.core.counters import Counter, Meter, Source, given_for_now
+from ratelimitd.core.limits import UNLIMITED, KeyFailed, Limit
 from ratelimitd.core.policy import AT_RECIPIENT, Policy
 from ratelimitd.core.rows import Account, Grant
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import normalise
-from ratelimitd.plugins import KeyFailed
 from ratelimitd.request import POLICY_REQUEST, Request
-from ratelimitd.sync.schedule import Sync
-
-SLICE = 2000
+from ratelimitd.sync.schedule import StoreSync
+from ratelimitd.sync.walk import most_used
 
 
 class Name(NamedTuple):
     """What a text may mean under one limit: the key of the account of that login, and the text itself as a key."""
 
-    table: Table
+    meter: Meter
     of_login: str | None
     itself: str
     is_own: bool  # the login has this key alone, as under `email`; not one that it shares, as under `domain`
@@ -46,7 +43,7 @@ class Accounts:
     def __init__(
         self,
         policy: Policy,
-        sync: Sync,
+        sync: StoreSync,
         *,
         lowercase: bool = True,
         default_domain: str = "",
@@ -66,37 +63,32 @@ class Accounts:
         known = await self._known(names)
         shown: list[Answer] = []
         for name in names:
-            limit = name.table.limit.name
+            limit = name.meter.limit.name
             found = [known[Account(limit, key)] for key in name.keys if (limit, key) in known]
             if found:
                 shown.append(self._view(found[0], seen=True))
             elif name.of_login is not None and ("@" in command.key or not known):
-                shown.append(self._view(self._unknown(name.table, name.of_login), seen=False))
+                shown.append(self._view(self._unknown(name.meter, name.of_login), seen=False))
         return {"key": command.key, "found": bool(await self._targets(names)), "limits": shown}
 
     async def top(self, command: Top) -> AsyncIterator[Answer]:
         """The accounts that have sent most in their present period, again and again."""
-        tables = [self._table(command.limit)] if command.limit is not None else self._policy.tables
+        meters = [self._meter(command.limit)] if command.limit is not None else self._policy.meters
         while True:
-            limits = [await self._ranking(table, command.count) for table in tables]
+            limits = [await self._ranking(meter, command.count) for meter in meters]
             yield {"time": self._clock(), "limits": limits}
             if command.once:
                 return
             await trio.sleep(command.interval_s)
 
-    async def _ranking(self, table: Table, count: int) -> Answer:
+    async def _ranking(self, meter: Meter, count: int) -> Answer:
         now = int(self._clock())
-        best: list[Counter] = []
-        counters = list(table.counters.values())
-        for start in range(0, len(counters), SLICE):
-            some = [counter for counter in counters[start : start + SLICE] if counter.expiry > now and counter.used]
-            best = nlargest(count, [*best, *some], key=_used)
-            await trio.lowlevel.checkpoint()
+        best = await most_used(meter, count, now)
         shown = [self._view(counter, seen=True) for counter in best]
-        return {"limit": table.limit.name, "period": table.limit.period.name, "accounts": shown}
+        return {"limit": meter.limit.name, "period": meter.limit.period.name, "accounts": shown}
 
     def _view(self, counter: Counter, *, seen: bool) -> Answer:
-        limit = counter.table.limit
+        limit = counter.meter.limit
         unlimited = counter.quota == UNLIMITED
         return {
             "limit": limit.name,
@@ -119,22 +111,22 @@ class Accounts:
     async def set(self, command: Set) -> Answer:
         """Give an account a quota: in memory at once, then in the store."""
         names = self._named(command.key, command.limit)
-        table, key = await self._target(command.key, names)
+        meter, key = await self._target(command.key, names)
         now = int(self._clock())
-        counter = table.find(key, now)
-        was_persistent = counter is not None and counter.persist and not command.persist
-        configured = table.limit.configured_quota(key)
+        counter = meter.find(key, now)
+        was_persistent = counter is not None and counter.source is Source.PERSISTENT and not command.persist
+        configured = meter.limit.configured_quota(key)
         if counter is not None:
-            counter.quota, counter.persist = command.quota, command.persist
-            counter.granted = not command.persist and command.quota != configured
-        expiry = counter.expiry if counter is not None else table.limit.period.end(now)
-        grant = Grant(table.limit.name, key, command.quota, configured, command.persist, expiry)
+            lasting = Source.PERSISTENT if command.persist else given_for_now(command.quota, configured)
+            counter.give(command.quota, lasting)
+        expiry = counter.expiry if counter is not None else meter.limit.period.end(now)
+        grant = Grant(meter.limit.name, key, command.quota, configured, command.persist, expiry)
         try:
             await self._sync.edit(lambda store: store.grant(grant, now))
         except StoreError as error:
             in_force = "in force until then, but " if counter is not None else ""
             raise Refused(f"{in_force}not stored: {error}; repeat it when the store is back", NO) from error
-        answer = self._view(table.counters[key], seen=True)
+        answer = self._view(meter.counters[key], seen=True)
         return answer | {"gave_up_persistent": was_persistent}
 
     async def reset(self, command: Reset) -> Answer:
@@ -143,12 +135,12 @@ class Accounts:
         targets = [await self._target(command.key, names)] if command.limit else await self._targets(names)
         if not targets:
             raise Refused(f"{command.key}: no limit has counted it", NO)
-        accounts = [Account(table.limit.name, key) for table, key in targets]
+        accounts = [Account(meter.limit.name, key) for meter, key in targets]
         try:
             await self._sync.edit(lambda store: store.reset(accounts))
         except StoreError as error:
             raise Refused(f"nothing is changed: {error}", NO) from error
-        counters = [table.counters.get(key) for table, key in targets]
+        counters = [meter.counters.get(key) for meter, key in targets]
         return {"key": command.key, "limits": [self._view(counter, seen=True) for counter in counters if counter]}
 
     # -- which account is meant ------------------------------------------------------------------------------------
@@ -161,47 +153,47 @@ class Accounts:
         )
         own = {normalise(text, self.lowercase), normalise(request.login, self.lowercase)}
         names: list[Name] = []
-        for table in self._policy.tables:
+        for meter in self._policy.meters:
             try:
-                of_login = table.limit.key_of(request)
+                of_login = meter.limit.key_of(request)
             except KeyFailed:
                 of_login = None
-            names.append(Name(table, of_login, normalise(text, self.lowercase), of_login in own))
+            names.append(Name(meter, of_login, normalise(text, self.lowercase), of_login in own))
         return names
 
     def _named(self, text: str, limit: str | None) -> list[Name]:
         names = self._names(text)
         if limit is None:
             return names
-        table = self._table(limit)
-        return [name for name in names if name.table is table]
+        meter = self._meter(limit)
+        return [name for name in names if name.meter is meter]
 
-    def _table(self, limit: str) -> Table:
-        for table in self._policy.tables:
-            if table.limit.name == limit:
-                return table
-        raise Refused(f"there is no limit {limit}; there are: {', '.join(t.limit.name for t in self._policy.tables)}")
+    def _meter(self, limit: str) -> Meter:
+        for meter in self._policy.meters:
+            if meter.limit.name == limit:
+                return meter
+        raise Refused(f"there is no limit {limit}; there are: {', '.join(t.limit.name for t in self._policy.meters)}")
 
-    async def _targets(self, names: list[Name]) -> list[tuple[Table, str]]:
+    async def _targets(self, names: list[Name]) -> list[tuple[Meter, str]]:
         """The accounts that are the text's own, where it is known; else those that it would begin."""
         known = await self._known(names)
-        found: list[tuple[Table, str]] = []
+        found: list[tuple[Meter, str]] = []
         for name in names:
             keys = [key for key in name.keys if name.is_own or key == name.itself]
-            found += [(name.table, key) for key in keys if (name.table.limit.name, key) in known][:1]
+            found += [(name.meter, key) for key in keys if (name.meter.limit.name, key) in known][:1]
         return found
 
-    async def _target(self, text: str, names: list[Name]) -> tuple[Table, str]:
+    async def _target(self, text: str, names: list[Name]) -> tuple[Meter, str]:
         """The one account that is meant. Raises Refused where it might be another."""
         targets = await self._targets(names)
         if not targets:
-            targets = [(n.table, n.keys[0]) for n in names if n.is_own or (n.of_login is None and len(names) == 1)]
+            targets = [(n.meter, n.keys[0]) for n in names if n.is_own or (n.of_login is None and len(names) == 1)]
         if len(targets) == 1:
             return targets[0]
         if not targets and len(names) == 1:
             (name,) = names
-            raise Refused(f"under the limit {name.table.limit.name} {text} is counted as {name.of_login}: name that")
-        limits = ", ".join(name.table.limit.name for name in names)
+            raise Refused(f"under the limit {name.meter.limit.name} {text} is counted as {name.of_login}: name that")
+        limits = ", ".join(name.meter.limit.name for name in names)
         raise Refused(f"{text}: say which limit is meant with --limit: {limits}")
 
     # -- what is known ---------------------------------------------------------------------------------------------
@@ -209,8 +201,8 @@ class Accounts:
     async def _known(self, names: list[Name]) -> dict[Account, Counter]:
         """The counters of those accounts that somebody has seen. Raises Refused where nobody can say."""
         now = int(self._clock())
-        asked = [(name.table, Account(name.table.limit.name, key)) for name in names for key in name.keys]
-        found = {account: counter for table, account in asked if (counter := _find(table, account.key, now))}
+        asked = [(name.meter, Account(name.meter.limit.name, key)) for name in names for key in name.keys]
+        found = {account: counter for meter, account in asked if (counter := _find(meter, account.key, now))}
         unknown = [account for _, account in asked if account not in found]
         try:
             rows = {Account(row.limit, row.key): row for row in await self._sync.look_up(unknown)}
@@ -218,24 +210,24 @@ class Accounts:
             if found:
                 return found
             raise Refused(f"not in memory, and {error}", NO) from error
-        for table, account in asked:
-            counter = _find(table, account.key, now)
+        for meter, account in asked:
+            counter = _find(meter, account.key, now)
             if counter is not None:
                 found[account] = counter
             elif account in rows:
-                found[account] = table.apart(account.key, rows[account], now)
+                found[account] = meter.apart(account.key, rows[account], now)
         return found
 
-    def _unknown(self, table: Table, key: str) -> Counter:
-        return table.apart(key, None, int(self._clock()))
+    def _unknown(self, meter: Meter, key: str) -> Counter:
+        return meter.apart(key, None, int(self._clock()))
 
 
 def source(counter: Counter) -> str:
     """Where a counter's quota comes from, in words."""
-    limit = counter.table.limit
-    if counter.persist:
+    limit = counter.meter.limit
+    if counter.source is Source.PERSISTENT:
         return "database, persistent"
-    if counter.granted:
+    if counter.source is Source.GRANTED:
         return f"database, until {limit.period.describe(counter.expiry)}"
     return _configured_by(limit, counter.key)
 
@@ -248,11 +240,7 @@ def _configured_by(limit: Limit, key: str) -> str:
     return f"limit {limit.name}"
 
 
-def _find(table: Table, key: str, now: int) -> Counter | None:
+def _find(meter: Meter, key: str, now: int) -> Counter | None:
     """A counter in memory that is based on what was charged or stored."""
-    counter = table.find(key, now)
+    counter = meter.find(key, now)
     return None if counter is None or counter.is_new else counter
-
-
-def _used(counter: Counter) -> int:
-    return counter.used

@@ -2,28 +2,25 @@
 
 from collections.abc import AsyncIterator
 
-import trio
-
-from ratelimitd.core.counters import Counter, Pending
+from ratelimitd.core.counters import Counter
+from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
-from ratelimitd.log.log import escape
+from ratelimitd.sync.walk import walk
+from ratelimitd.text import escape
 
 HEADER = "Key\t:\tLimit\t:\tQuota\t:\tUsed\t:\tReset\t:\tNot stored\n"
-SLICE = 500
 
 
 async def lines(policy: Policy) -> AsyncIterator[str]:
     """The dump, a slice of accounts at a time: other tasks have their turn in between."""
     yield HEADER
-    for table in policy.tables:
-        counters = list(table.counters.values())
-        for start in range(0, len(counters), SLICE):
-            yield "".join([_line(counter, policy.pending) for counter in counters[start : start + SLICE]])
-            await trio.lowlevel.checkpoint()
+    for meter in policy.meters:
+        async for counters in walk(list(meter.counters.values())):
+            yield "".join([_line(counter, policy.pending) for counter in counters])
 
 
 def _line(counter: Counter, pending: Pending) -> str:
-    limit = counter.table.limit
+    limit = counter.meter.limit
     reset = limit.period.describe(counter.expiry)
     fields = (escape(counter.key), limit.name, counter.quota, counter.used, reset, pending.of(counter))
     return "\t:\t".join(map(str, fields)) + "\n"
@@ -31,11 +28,11 @@ def _line(counter: Counter, pending: Pending) -> str:
 
 def totals(policy: Policy, **numbers: int) -> str:
     """The last line: how many accounts, how much that is not stored, and the numbers given."""
-    accounts = sum(len(table.counters) for table in policy.tables)
+    accounts = sum(len(meter.counters) for meter in policy.meters)
     counts = {
         "Accounts": accounts,
         "Not stored": policy.pending.recipients,
-        "Transactions": len(policy.charges),
+        "Transactions": len(policy.memo),
         **numbers,
     }
     return ", ".join(f"{name}: {count}" for name, count in counts.items()) + "\n"

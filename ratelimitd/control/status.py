@@ -14,19 +14,19 @@ from ratelimitd.log.log import Log
 from ratelimitd.net.listeners import describe
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
-from ratelimitd.sync.schedule import Sync
+from ratelimitd.sync.schedule import StoreSync
+from ratelimitd.sync.walk import walk
 
 SAMPLE_S = 1.0
 SAMPLES = 11
 """So the rate is that of the last ten seconds."""
-SLICE = 5000
 MAX_PAIRS = 20
 
 
 class DaemonStatus:
     """Looks at the parts of a daemon; `sample` runs as long as it does."""
 
-    def __init__(self, file: Path, policy: Policy, pump: Pump, sync: Sync, journal: Journal, log: Log) -> None:
+    def __init__(self, file: Path, policy: Policy, pump: Pump, sync: StoreSync, journal: Journal, log: Log) -> None:
         self.file = file
         self._policy = policy
         self._pump = pump
@@ -59,23 +59,23 @@ class DaemonStatus:
             "uptime_s": round(trio.current_time() - self._started, 1),
             "config": str(self.file),
             "listen": [describe(listener) for listener in connections.listeners],
-            "limits": [table.limit.name for table in policy.tables],
+            "limits": [meter.limit.name for meter in policy.meters],
             "store": self._store(),
             "journal": self._journal_size(),
-            "accounts": {table.limit.name: len(table.counters) for table in policy.tables},
+            "accounts": {meter.limit.name: len(meter.counters) for meter in policy.meters},
             "not_stored": self._not_stored(),
             "requests": pump.requests,
             "per_second": round(self.rate(), 1),
             "decisions": self._decisions(),
             "connections": len(connections.open),
             "parked": len(pump.parked),
-            "transactions": len(policy.charges),
+            "transactions": len(policy.memo),
             "evicted": self._sync.evicted,
             "lookups_held": self._sync.held,
-            "transactions_forgotten": policy.charges.forgotten,
+            "transactions_forgotten": policy.memo.forgotten,
             "without_login": policy.tally.without_login,
             "log_lines_dropped": self._log.dropped,
-            "log_lines_left_out": connections.throttle.left_out,
+            "log_lines_left_out": connections.quiet.left_out,
             "timeouts": connections.timeouts,
             "too_long": pump.too_long,
             "refused_peers": connections.refused_peers,
@@ -86,8 +86,8 @@ class DaemonStatus:
     def _decisions(self) -> dict[str, int]:
         """By status, over all limits."""
         found: dict[str, int] = {}
-        for table in self._policy.tables:
-            for status, number in table.decisions.items():
+        for meter in self._policy.meters:
+            for status, number in meter.decisions.items():
                 found[status] = found.get(status, 0) + number
         return found
 
@@ -136,12 +136,11 @@ class DaemonStatus:
     async def _bare_and_qualified(self) -> list[list[str]]:
         """Pairs of keys such as `alice` and `alice@example.com` under one limit, at most MAX_PAIRS of them."""
         pairs: list[list[str]] = []
-        for table in self._policy.tables:
-            keys = list(table.counters)
-            for start in range(0, len(keys), SLICE):
-                for key in keys[start : start + SLICE]:
+        for meter in self._policy.meters:
+            keys = list(meter.counters)
+            async for some in walk(keys):
+                for key in some:
                     bare, at, _ = key.partition("@")
-                    if at and bare in table.counters and len(pairs) < MAX_PAIRS:
+                    if at and bare in meter.counters and len(pairs) < MAX_PAIRS:
                         pairs.append([bare, key])
-                await trio.lowlevel.checkpoint()
         return pairs

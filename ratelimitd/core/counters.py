@@ -1,17 +1,21 @@
-"""The counts in memory: what is known of every account, and what of it is not stored yet.
+"""The counts in memory: what is known of every account.
 
 A Counter is one account's count in one window. When its window is over a new Counter takes its place; the old one
-lives on in the deltas that are not stored yet, so that a delta always knows its window. No clock, no I/O.
+lives on in the deltas that are not stored yet (pending.py), so that a delta always knows its window.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from enum import IntEnum
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.rows import Delta, Row
+from ratelimitd.core.rows import Row
+
+if TYPE_CHECKING:
+    from ratelimitd.core.pending import Pending
 
 NEVER = 1 << 62
 """No count gets there."""
@@ -23,33 +27,47 @@ MAX_KEPT_CHARACTERS = 255
 class Knowledge(IntEnum):
     """What a counter's `used` is based on."""
 
-    UNREAD = 0  # charges from the journal alone, or it is its account's no more: the table is to be asked
+    UNREAD = 0  # charges from the journal alone, or it is its account's no more: the store is to be asked
     ASSUMED = 1  # the store could not be asked: the configured quota and a use of 0
     STORED = 2  # the stored count, and what was charged since
+
+
+class Source(IntEnum):
+    """Where a counter's quota comes from."""
+
+    CONFIGURED = 0
+    GRANTED = 1  # an administrator's, for this window only
+    PERSISTENT = 2  # an administrator's, for good
 
 
 class Counter(Struct, eq=False, gc=False):
     """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
 
-    The garbage collector does not walk these (gc=False): there may be a million, and their table lives for ever.
+    The garbage collector does not walk these (gc=False): there may be a million, and their meter lives for ever.
     """
 
-    table: "Table"
+    meter: "Meter"
     key: str
     expiry: int
     quota: int
     used: int = 0
-    persist: bool = False
-    granted: bool = False  # the quota is an administrator's, for this window only
+    source: Source = Source.CONFIGURED  # of the quota
     is_new: bool = False  # no row of it is known: its first charge is the account's INSERT
     knowledge: Knowledge = Knowledge.STORED
     notice_at: int = 0  # the use at which Policy.look is to be called
 
     def __post_init__(self) -> None:
-        self.notice_at = self.table.notice_from
+        self.notice_at = self.meter.notice_from
+
+    def give(self, quota: int, source: Source) -> None:
+        """Set the quota and its source. Nothing else writes them: what was told of another quota is told again."""
+        self.source = source
+        if quota != self.quota:
+            self.quota = quota
+            self.notice_at = self.meter.notice_from
 
 
-class Table:
+class Meter:
     """The counters of one limit, by key."""
 
     def __init__(self, limit: Limit) -> None:
@@ -67,22 +85,28 @@ class Table:
         self.window = f"\0{self.limit.name}\0{expiry}\0"
         return self.window
 
-    def tell(self, wanted: bool) -> None:
-        """Whether somebody is to be told when accounts reach a share of their quota."""
-        self.notice_from = 0 if wanted else NEVER
+    def configure(self, limit: Limit, *, watched: bool) -> None:
+        """Count by this limit from now on; `watched`: somebody is to know when accounts reach a share of their quota.
+
+        The accounts' quotas are `follow`'s: there may be many.
+        """
+        self.limit = limit
+        self.by_login = {}
+        self.notice_from = 0 if watched else NEVER
         for counter in self.counters.values():
             counter.notice_at = self.notice_from
+
+    def forget(self) -> None:
+        """Let all accounts go; they and the meter hold each other, and the garbage collector does not see it."""
+        self.by_login = {}
+        self.counters = {}
 
     def follow(self, keys: Iterable[str]) -> None:
         """Give these accounts the quota that is configured now, but for those that the database gave theirs."""
         for key in keys:
             counter = self.counters.get(key)
-            if counter is None or counter.persist or counter.granted:
-                continue
-            quota = self.limit.configured_quota(key)
-            if quota != counter.quota:
-                counter.quota = quota
-                counter.notice_at = self.notice_from
+            if counter is not None and counter.source is Source.CONFIGURED:
+                counter.give(self.limit.configured_quota(key), Source.CONFIGURED)
 
     def find(self, key: str, now: int) -> Counter | None:
         """The account's counter in the window of now, or None where the store is to be asked first."""
@@ -131,18 +155,15 @@ class Table:
         # Where the counter's window is later than the row's, for the clock was put back, the row's has ended.
         ended = row is not None and window < counter.expiry
         quota = configured if row is None else row.quota_at(max(now, window) if ended else now, configured)
-        if quota != counter.quota:
-            counter.quota = quota
-            counter.notice_at = self.notice_from
-        counter.persist = row is not None and row.persist
-        counter.granted = not counter.persist and counter.quota != configured
+        persistent = row is not None and row.persist
+        counter.give(quota, Source.PERSISTENT if persistent else given_for_now(quota, configured))
         return counter
 
     def apart(self, key: str, row: Row | None, now: int) -> Counter:
         """The counter that would be kept for the account, kept nowhere: for those who only want to know."""
-        other = Table(self.limit)
+        other = Meter(self.limit)
         counter = other.assume(key, now) if row is None else other.accept(key, row, 0, now)
-        counter.table = self  # else the two hold each other, and the garbage collector does not see it
+        counter.meter = self  # else the two hold each other, and the garbage collector does not see it
         return counter
 
     def drop_ended(self, keys: Iterable[str], now: int, pending: "Pending") -> None:
@@ -179,98 +200,11 @@ class Table:
         counter = self._begin(ended.key, now)
         counter.is_new = ended.is_new
         counter.knowledge = knowledge
-        if ended.persist:
-            counter.persist = True
-            counter.quota = ended.quota
+        if ended.source is Source.PERSISTENT:
+            counter.give(ended.quota, Source.PERSISTENT)
         return counter
 
 
-class Segment:
-    """The charges between two flushes: what one file of the journal holds.
-
-    It stands for the segments `first` to `number` of the run `node`. `unwritten`: the file lacks some of it.
-    """
-
-    __slots__ = ("deltas", "first", "node", "number", "unwritten")
-
-    def __init__(self, number: int, node: str = "", deltas: dict[Counter, int] | None = None, first: int = 0) -> None:
-        self.number = number
-        self.first = first or number
-        self.node = node
-        self.deltas: dict[Counter, int] = {} if deltas is None else deltas
-        self.unwritten = False
-
-    @property
-    def recipients(self) -> int:
-        """Recipients in all."""
-        return sum(self.deltas.values())
-
-
-class Pending:
-    """What is not stored yet: the segment that charges go to, and the closed ones, oldest first."""
-
-    def __init__(self, number: int = 1) -> None:
-        self.open = Segment(number)
-        self.closed: list[Segment] = []
-
-    def begin(self, number: int, node: str) -> None:
-        """Begin the first segment of a run; those that were closed before are earlier runs'."""
-        self.open = Segment(number, node)
-
-    def of(self, counter: Counter, stored: Mapping[str, int] | None = None) -> int:
-        """The counter's recipients that are not stored yet; `stored` says up to which segment of each run they are."""
-        known = stored or {}
-        closed = sum(s.deltas.get(counter, 0) for s in self.closed if s.number > known.get(s.node, 0))
-        return self.open.deltas.get(counter, 0) + closed
-
-    def close(self, next_number: int) -> None:
-        """Close the open segment and begin the next: O(1), nothing is copied."""
-        self.closed.append(self.open)
-        self.open = Segment(next_number, self.open.node)
-
-    def stored(self, number: int) -> None:
-        """Forget the closed segments up to a number: the store has them."""
-        self.closed = [segment for segment in self.closed if segment.number > number]
-
-    @property
-    def recipients(self) -> int:
-        """Recipients in all segments."""
-        return sum(segment.recipients for segment in (*self.closed, self.open))
-
-    def __len__(self) -> int:
-        return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
-
-
-def joined(segments: Sequence[Segment]) -> Segment:
-    """One segment for several of one run. Of an account's windows the last is left: a store would drop the others."""
-    deltas = _totals(segments)
-    last: dict[tuple[Table, str], Counter] = {}
-    for counter in deltas:
-        other = last.setdefault((counter.table, counter.key), counter)
-        if other.expiry < counter.expiry:
-            last[counter.table, counter.key] = counter
-    kept = {c: n for c, n in deltas.items() if c.expiry == last[c.table, c.key].expiry}
-    whole = Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
-    whole.unwritten = True
-    return whole
-
-
-def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
-    """One delta per account and window, of the segments that come after a number. Not sorted."""
-    for counter, recipients in _totals(s for s in segments if s.number > after).items():
-        limit = counter.table.limit
-        configured = limit.configured_quota(counter.key)
-        quota = counter.quota if counter.granted else configured
-        yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured)
-
-
-def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:
-    """Recipients per account and window."""
-    first, *others = [*segments] or [Segment(0)]
-    if not others:
-        return first.deltas
-    total = dict(first.deltas)
-    for segment in others:
-        for counter, recipients in segment.deltas.items():
-            total[counter] = total.get(counter, 0) + recipients
-    return total
+def given_for_now(quota: int, configured: int) -> Source:
+    """The source of a quota that does not persist: a grant, unless it is the configured one."""
+    return Source.CONFIGURED if quota == configured else Source.GRANTED

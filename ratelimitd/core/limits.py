@@ -5,10 +5,15 @@ from dataclasses import dataclass, field
 
 from ratelimitd.core.action import Template
 from ratelimitd.core.windows import Period
+from ratelimitd.errors import RatelimitdError
 from ratelimitd.request import Request
 
 UNLIMITED = 0
 """A quota of 0 counts and never refuses, as the Perl daemon has it."""
+
+
+class KeyFailed(RatelimitdError):
+    """A key plugin raised, or gave something that is no key, for one request."""
 
 
 @dataclass(slots=True)

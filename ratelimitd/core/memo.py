@@ -71,7 +71,7 @@ class Transaction(Struct, eq=False, gc=False):
             self.earlier[recipient] = admitted
 
 
-class Charges:
+class Memo:
     """The transactions of late, bounded: two generations, each of at most half of either bound.
 
     A transaction that is asked for moves to the young generation; when that is full, or `age` is called, the old

@@ -4,18 +4,19 @@ Pure: counts and memo are given, time is an argument. What must be written to th
 is to be logged after it, are in the verdict.
 """
 
-from collections.abc import Callable, Sequence
-from typing import final
+from collections.abc import Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.counters import NEVER, Counter, Pending, Table
-from ratelimitd.core.memo import Charges, Transaction
-from ratelimitd.core.tally import Tally
-from ratelimitd.keys import MAX_BYTES, shorten
-from ratelimitd.plugins import KeyFailed
+from ratelimitd.core.counters import NEVER, Counter, Meter
+from ratelimitd.core.limits import KeyFailed, Limit
+from ratelimitd.core.memo import Memo, Transaction
+from ratelimitd.core.pending import Pending
+from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Tally, Verdict, Waiting
 from ratelimitd.request import POLICY_REQUEST, Request
+from ratelimitd.text import MAX_BYTES, shorten
 
 AT_RECIPIENT = "RCPT"
 AT_MESSAGE = ("DATA", "END-OF-MESSAGE")
@@ -23,46 +24,38 @@ COUNTED = frozenset((AT_RECIPIENT, *AT_MESSAGE))
 MAX_RECIPIENTS = 1_000_000
 """No mail has more recipients; a forged count beyond it is taken for this many."""
 
-INSERT = "INSERT"
-UPDATE = "UPDATE"
-OVER_QUOTA = "OVER_QUOTA"
-WOULD_BLOCK = "WOULD_BLOCK"
-"""Over the quota of a limit that is not enforced."""
 
+class Rules(Struct, frozen=True):
+    """What a configuration says about all limits together.
 
-class Verdict(Struct, eq=False, gc=False):
-    """The answer to a request; where it asked for nothing new, `status` is "" and there is nothing to log.
-
-    `counter` is the limit that decided: the one that refused, else the first that applied; `used` its count after
-    this request. `record` is the journal's line, "" where nothing was charged.
+    `count_rejected`: what is refused counts as well. `failure_reply`: the answer where a key plugin failed.
+    `strict_below`: the share of a quota below which other nodes' charges are to be known at once; 0: there are none.
     """
 
-    reply: bytes
-    request: Request
-    refused: bool = False
-    status: str = ""
-    recipients: int = 0
-    charged: int = 0
-    counter: Counter | None = None
-    used: int = 0
-    record: str = ""
+    count_rejected: bool
+    failure_reply: bytes
+    strict_below: float
 
 
-@final
-class Waiting(Struct, eq=False, gc=False):
-    """A request that cannot be decided before accounts have been looked up in the store.
+class Watcher(Protocol):
+    """Who is to know when accounts reach a share of their quota."""
 
-    `keys`: the limits that apply, in the order of the configuration, and the key under each: a plugin is called once
-    for a request. `admitted` is the reply unless a limit refuses.
-    """
+    def watches(self, limit: str) -> bool:
+        """Whether anything is to be known about the accounts of a limit."""
 
-    request: Request
-    keys: list[tuple[Table, str]]
-    admitted: bytes
+    def look(self, counter: Counter, refused: bool = False) -> None:
+        """Look at an account that has reached its `notice_at`, or was refused; set `notice_at` anew."""
 
-    def missing(self, now: int) -> list[tuple[Table, str]]:
-        """Those of the keys whose account is to be looked up."""
-        return [(table, key) for table, key in self.keys if table.find(key, now) is None]
+
+class Nobody:
+    """A Watcher that nothing is to be told."""
+
+    def watches(self, limit: str) -> bool:
+        """No."""
+        return False
+
+    def look(self, counter: Counter, refused: bool = False) -> None:
+        """Look away."""
 
 
 class Policy:
@@ -72,34 +65,30 @@ class Policy:
     the account is to be known at once. Whoever obeys it clears it.
     """
 
-    def __init__(
-        self,
-        tables: Sequence[Table],
-        pending: Pending,
-        charges: Charges,
-        *,
-        count_rejected: bool = True,
-        failure_reply: bytes = DUNNO,
-        strict_below: float = 0.0,
-    ) -> None:
-        self.tables: list[Table] = []
-        self.adopt(tables)
+    def __init__(self, limits: Sequence[Limit], rules: Rules, pending: Pending, memo: Memo, watch: Watcher) -> None:
         self.pending = pending
-        self.charges = charges
-        self.count_rejected = count_rejected
-        self.failure_reply = failure_reply
-        self.look: Callable[[Counter, bool], None] = _look_away  # called where a counter's notice_at is reached
+        self.memo = memo
         self.tally = Tally()
-        self.strict_below = strict_below
         self.urgent = False
+        self.meters: list[Meter] = []
+        self._watch = watch
+        self._look = watch.look
+        self.configure(limits, rules)
 
-    def adopt(self, tables: Sequence[Table]) -> None:
-        """Decide by these limits from now on; also to be called where one of them was changed."""
-        for table in {*self.tables, *tables}:
-            table.by_login = {}
-            if table not in tables:  # they and the table hold each other, and the garbage collector does not see it
-                table.counters = {}
-        self.tables = list(tables)
+    def configure(self, limits: Sequence[Limit], rules: Rules) -> None:
+        """Decide by these limits from now on. One that there was keeps its accounts by its name."""
+        self._count_rejected = rules.count_rejected
+        self._strict_below = rules.strict_below
+        self.failure_reply = rules.failure_reply
+        known = {meter.limit.name: meter for meter in self.meters}
+        meters = []
+        for limit in limits:
+            meter = known.pop(limit.name, None) or Meter(limit)
+            meter.configure(limit, watched=self._watch.watches(limit.name))
+            meters.append(meter)
+        for removed in known.values():  # what it has not stored yet is pending still
+            removed.forget()
+        self.meters = meters
 
     def decide(self, request: Request, now: int) -> Verdict | Waiting:
         """The verdict, unless an account has to be looked up first."""
@@ -109,27 +98,27 @@ class Policy:
         counters: list[Counter] = []
         failed, all_known = False, True
         login = request.sasl_username
-        for table in self.tables:
-            counter = table.by_login.get(login)
+        for meter in self.meters:
+            counter = meter.by_login.get(login)
             if counter is None or counter.expiry <= now or not counter.knowledge:
                 try:
-                    key = table.limit.key_of(request)
+                    key = meter.limit.key_of(request)
                 except KeyFailed as error:
-                    table.limit.health.failed(str(error))
+                    meter.limit.health.failed(str(error))
                     failed = True
                     continue
                 if key is None:
                     continue
-                counter = table.find(key, now)
+                counter = meter.find(key, now)
                 if counter is None:
                     all_known = False
-                    counter = table.stand_in(key)
+                    counter = meter.stand_in(key)
                 else:
-                    table.keep(login, counter)
+                    meter.keep(login, counter)
             counters.append(counter)
         admitted = self.failure_reply if failed else DUNNO
         if not all_known:
-            return Waiting(request, [(counter.table, counter.key) for counter in counters], admitted)
+            return Waiting(request, [(counter.meter, counter.key) for counter in counters], admitted)
         if not counters:
             if not failed:
                 self.tally.skip(logged_in=request.login != "")
@@ -138,7 +127,7 @@ class Policy:
 
     def decide_waiting(self, waiting: Waiting, now: int) -> Verdict:
         """The verdict at last; accounts that are still not known are assumed."""
-        counters = [table.find(key, now) or table.assume(key, now) for table, key in waiting.keys]
+        counters = [meter.find(key, now) or meter.assume(key, now) for meter, key in waiting.keys]
         return self._answer(waiting.request, counters, waiting.admitted)
 
     def _answer(self, request: Request, counters: list[Counter], admitted: bytes) -> Verdict:
@@ -146,7 +135,7 @@ class Policy:
         instance, recipient = request.instance, request.recipient
         if len(instance) > MAX_BYTES or len(recipient) > MAX_BYTES:
             instance, recipient = _bounded(instance), _bounded(recipient)
-        transaction = self.charges.find(instance) if instance else None
+        transaction = self.memo.find(instance) if instance else None
         if request.protocol_state == AT_RECIPIENT:
             at = recipient
             before = None if transaction is None else transaction.answer(recipient)
@@ -173,24 +162,24 @@ class Policy:
         """Charge every limit and see whether one is exceeded; due 0 asks again about what was refused before."""
         messages = 1 if due and (transaction is None or not transaction.charged) else 0
         over = self._exceeded(counters, due, messages, transaction)
-        refused = over is not None and over.table.limit.enforce
+        refused = over is not None and over.meter.limit.enforce
         if not due:
             assert transaction is not None  # what is asked again was charged before
             transaction.answered(recipient, not refused)
             return Verdict(self._refusal(over) if over is not None and refused else admitted, request, refused)
         deciding = over or counters[0]
         status = OVER_QUOTA if refused else WOULD_BLOCK if over else INSERT if deciding.is_new else UPDATE
-        charged = 0 if refused and not self.count_rejected else due
+        charged = 0 if refused and not self._count_rejected else due
         record = ""
         if charged:
             accounts = self._count(counters, charged, messages)
             if instance and recipient is None:
-                self.charges.charge_message(instance, transaction, charged, not refused)
+                self.memo.charge_message(instance, transaction, charged, not refused)
             elif instance:
-                self.charges.charge_recipient(instance, transaction, recipient or "", not refused)
+                self.memo.charge_recipient(instance, transaction, recipient or "", not refused)
             kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
             record = f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}"
-        decisions = deciding.table.decisions
+        decisions = deciding.meter.decisions
         decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
         return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
@@ -200,16 +189,16 @@ class Policy:
 
         What is charged another number than that record says has a record of its own behind it.
         """
-        deltas, strict_below = self.pending.open.deltas, self.strict_below
+        deltas, strict_below = self.pending.open.deltas, self._strict_below
         accounts = others = ""
         for counter in counters:
-            table = counter.table
-            amount = messages if table.limit.by_message else charged
+            meter = counter.meter
+            amount = messages if meter.limit.by_message else charged
             if not amount:
                 continue
             counter.used += amount
             deltas[counter] = deltas.get(counter, 0) + amount
-            window = table.window if counter.expiry == table.window_end else table.window_of(counter.expiry)
+            window = meter.window if counter.expiry == meter.window_end else meter.window_of(counter.expiry)
             if amount == charged:
                 accounts = f"{accounts}{window}{counter.key}"
             else:
@@ -217,7 +206,7 @@ class Policy:
             if counter.is_new:
                 counter.is_new = False
             if counter.used >= counter.notice_at:
-                self.look(counter, False)
+                self._look(counter, False)
             if strict_below:
                 left = counter.quota - counter.used
                 # What was used up before this charge is refused here whatever other nodes charged.
@@ -233,7 +222,7 @@ class Policy:
         for counter in counters:
             if not counter.quota or counter.used + due <= counter.quota:
                 continue
-            limit = counter.table.limit
+            limit = counter.meter.limit
             if limit.by_message:
                 if transaction is not None and transaction.admitted:  # the message was: so are its other recipients
                     continue
@@ -244,14 +233,15 @@ class Policy:
             not_enforced = not_enforced or counter
         return not_enforced
 
+    def taken_over(self, counter: Counter, now: int) -> None:
+        """An account's use was read from the store: what it has reached by it is to be known."""
+        if counter.used >= counter.notice_at and counter.expiry > now:
+            self._look(counter, False)
+
     def _refusal(self, counter: Counter) -> bytes:
         if counter.notice_at < NEVER:
-            self.look(counter, True)
-        return counter.table.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
-
-
-def _look_away(counter: Counter, refused: bool) -> None:
-    pass
+            self._look(counter, True)
+        return counter.meter.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
 
 
 def _bounded(text: str) -> str:

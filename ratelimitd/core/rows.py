@@ -1,6 +1,9 @@
 """What goes between memory and a store: a row as it is stored, and a charge that is to be added to one."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Account(NamedTuple):
@@ -59,3 +62,9 @@ class Grant(NamedTuple):
     configured: int
     persist: bool
     expiry: int
+
+
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

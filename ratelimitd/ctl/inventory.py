@@ -11,9 +11,10 @@ from typing import Any
 from ratelimitd.config.read import parse
 from ratelimitd.control.commands import Answer
 from ratelimitd.ctl.tables import table
-from ratelimitd.errors import ConfigError, one_line
+from ratelimitd.errors import ConfigError
 from ratelimitd.plugins import imported, installed, load, owner
 from ratelimitd.settings import LimitSettings
+from ratelimitd.text import escape
 
 _LIMIT = LimitSettings(quota=0)
 _NOBODY: dict[str, str | None] = {"distribution": None, "version": None, "entry_point": None}
@@ -82,4 +83,4 @@ def text(answer: Answer) -> str:
         rows.append((plugin["name"], *whose, ", ".join(plugin["limits"]) or "-", state))
     lines = sorted({plugin["error"] for plugin in answer["plugins"] if plugin["error"]})
     lines += [answer["error"]] if answer["error"] else []
-    return table(header, rows) + "".join(one_line(line) + "\n" for line in lines)
+    return table(header, rows) + "".join(escape(line) + "\n" for line in lines)

@@ -34,7 +34,7 @@ from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.usage import parser
 from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import RatelimitdError
-from ratelimitd.log.log import escape
+from ratelimitd.text import escape
 
 
 class Outcome(NamedTuple):

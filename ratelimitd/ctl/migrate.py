@@ -53,7 +53,7 @@ async def _migrate(config: Configuration, dry_run: bool) -> list[str]:
         await session.quit()
 
 
-class Account(NamedTuple):
+class OldRow(NamedTuple):
     """A row, as far as merging it with another needs it."""
 
     id: int
@@ -173,7 +173,7 @@ class Migration:
             await run("START TRANSACTION")
         lock = "" if self._dry_run else " FOR UPDATE"
         found = await run(self._sql(f"{select} ORDER BY `id`{lock}"), (limit, *senders))
-        rows = [Account(row[0], row[1], _text(row[2]), *row[3:]) for row in found]
+        rows = [OldRow(row[0], row[1], _text(row[2]), *row[3:]) for row in found]
         rows = [row for row in rows if self._normal(limit, row.sender) == normal]
         merged = merge(rows, normal, int(time.time()))
         self._report.append(f"{' and '.join(map(str, rows))} -> {merged}")
@@ -190,7 +190,7 @@ class Migration:
         await self._session.commit()
 
 
-def merge(rows: Iterable[Account], normal: str, now: int) -> Account:
+def merge(rows: Iterable[OldRow], normal: str, now: int) -> OldRow:
     """One row of several: uses of what is not over added, the larger quota, persist if any had it.
 
     It keeps the id of the row that had the normalised sender, else the lowest.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from unicodedata import combining, east_asian_width
 
 from ratelimitd.control.commands import Answer
-from ratelimitd.log.log import escape
+from ratelimitd.text import escape
 
 GAP = "  "
 _DAY_S, _HOUR_S, _MINUTE_S = 86400, 3600, 60

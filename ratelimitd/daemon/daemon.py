@@ -19,14 +19,12 @@ from ratelimitd.control.accounts import Accounts
 from ratelimitd.control.socket import Control
 from ratelimitd.control.status import DaemonStatus
 from ratelimitd.control.verbs import Administration
-from ratelimitd.core.counters import Pending, Table
-from ratelimitd.core.memo import Charges
+from ratelimitd.core.memo import Memo
+from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
-from ratelimitd.daemon import pidfile
-from ratelimitd.daemon.announce import announce
-from ratelimitd.daemon.parts import bounds, open_log, open_store, strict_below
+from ratelimitd.daemon.parts import bounds, open_log, open_store, rules
 from ratelimitd.daemon.reload import Reloader
-from ratelimitd.daemon.start import Sockets, prepare, warn
+from ratelimitd.daemon.start import Sockets, announce, prepare, remove_pid_file, warn
 from ratelimitd.errors import RatelimitdError, StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
@@ -39,7 +37,7 @@ from ratelimitd.server.pump import Pump
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.sync.recovery import recover, show_progress
-from ratelimitd.sync.schedule import Sync
+from ratelimitd.sync.schedule import StoreSync
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
@@ -53,26 +51,18 @@ class Daemon:
         settings = config.settings
         self.state = StateDir(config.state_dir)
         self.log = log or open_log(config)
+        self.notifier = Notifier(self.state, self.log)
+        self.notifier.configure(config.notify)
         self.policy = Policy(
-            [Table(limit) for limit in config.limits],
+            config.limits,
+            rules(config),
             Pending(),
-            Charges(settings.server.max_transactions, settings.server.max_remembered_recipients),
-            count_rejected=settings.count_rejected,
-            failure_reply=config.failure_action.fixed,
-            strict_below=strict_below(config),
+            Memo(settings.server.max_transactions, settings.server.max_remembered_recipients),
+            self.notifier.watch,
         )
         self.keywatch = KeyWatch(self.policy, self.log)
         self.store = open_store(config)
-        self.notifier = Notifier(self.state, self.log)
-        self.policy.look = self.notifier.watch.look
-        self.watch_quotas(config)
         self.sockets = Sockets()
-
-    def watch_quotas(self, config: Configuration) -> None:
-        """Tell those whom a configuration names when accounts reach a share of their quota; at any time."""
-        self.notifier.configure(config.notify)
-        for table in self.policy.tables:
-            table.tell(self.notifier.watch.watches(table.limit.name))
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[Accounts]:
@@ -92,7 +82,7 @@ class Daemon:
     def _open(self) -> None:
         settings = self.config.settings
         self.journal = self._open_journal()
-        self.sync = Sync(
+        self.sync = StoreSync(
             self.store,
             self.policy,
             self.journal,
@@ -116,7 +106,7 @@ class Daemon:
                 await self._run(signals)
             finally:
                 if self.config.settings.pid_file:
-                    pidfile.remove(self.config.path(self.config.settings.pid_file))
+                    remove_pid_file(self.config.path(self.config.settings.pid_file))
                 self.log.close()
                 self.state.release()
 
@@ -165,7 +155,7 @@ class Daemon:
             self.journal,
             self.log,
             self.accounts,
-            self.watch_quotas,
+            self.notifier,
         )
         administration = Administration(self.accounts, self.status, self.log, self.write_dump, self.reload)
         announce(self.config, self.store.name, [describe(listener) for listener in listeners], self.log)

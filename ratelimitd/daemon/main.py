@@ -9,7 +9,7 @@ from ratelimitd.config import read as config
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
 from ratelimitd.errors import RatelimitdError
-from ratelimitd.log.log import escape
+from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
 EXIT_WRONG = 2

@@ -1,7 +1,8 @@
 """Makes of a configuration what the daemon works with: its log, its store, its bounds."""
 
 from ratelimitd.config.read import Configuration
-from ratelimitd.daemon.descriptors import connections_for
+from ratelimitd.core.policy import Rules
+from ratelimitd.daemon.start import connections_for
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import FileSink, Sink, StderrSink, SyslogSink
@@ -57,7 +58,11 @@ def bounds(config: Configuration) -> Bounds:
     )
 
 
-def strict_below(config: Configuration) -> float:
-    """The share of a quota below which an account is stored at once: only where other nodes may charge it too."""
+def rules(config: Configuration) -> Rules:
+    """What is said of all limits together; `strict_below` only where other nodes may charge an account too."""
     store = config.settings.store
-    return store.strict_below if store.backend == "mysql" else 0.0
+    return Rules(
+        count_rejected=config.settings.count_rejected,
+        failure_reply=config.failure_action.fixed,
+        strict_below=store.strict_below if store.backend == "mysql" else 0.0,
+    )

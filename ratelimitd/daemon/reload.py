@@ -4,7 +4,6 @@ Counters, connections and what is not stored yet stay. Everything that may fail 
 """
 
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +13,18 @@ import trio
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.accounts import Accounts
-from ratelimitd.core.counters import Table
 from ratelimitd.core.policy import Policy
-from ratelimitd.daemon.parts import bounds, open_sinks, strict_below
+from ratelimitd.daemon.parts import bounds, open_sinks, rules
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import Sink
 from ratelimitd.net.listeners import Inherited, close_all, open_listener
+from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.connections import Bounds
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
-from ratelimitd.sync.loader import slices
-from ratelimitd.sync.schedule import Sync
+from ratelimitd.sync.schedule import StoreSync
+from ratelimitd.sync.walk import walk
 
 LIVE = (
     *("timezone", "week_starts", "count_rejected", "journal_sync", "keys", "limit", "log", "notify"),
@@ -52,19 +51,16 @@ class Prepared:
 
 @dataclass(slots=True)
 class Reloader:
-    """The parts of a running daemon that a configuration reaches; `config` is the one in force.
-
-    `watch_quotas` is told of a configuration once its limits are in force.
-    """
+    """The parts of a running daemon that a configuration reaches; `config` is the one in force."""
 
     config: Configuration
     policy: Policy
-    sync: Sync
+    sync: StoreSync
     pump: Pump
     journal: Journal
     log: Log
     accounts: Accounts
-    watch_quotas: Callable[[Configuration], None]
+    notifier: Notifier
     _started: Configuration = field(init=False)
     _lock: trio.Lock = field(default_factory=trio.Lock)
     _listeners: dict[str, socket.socket] = field(init=False)
@@ -147,20 +143,10 @@ class Reloader:
             self.log.replace(prepared.sinks)
 
     def _swap_limits(self, fresh: Configuration) -> None:
-        policy = self.policy
-        policy.count_rejected = fresh.settings.count_rejected
-        policy.strict_below = strict_below(fresh)
-        policy.failure_reply = fresh.failure_action.fixed
+        self.notifier.configure(fresh.notify)
+        self.policy.configure(fresh.limits, rules(fresh))
         server = fresh.settings.server
-        policy.charges.resize(server.max_transactions, server.max_remembered_recipients)
-        by_name = {table.limit.name: table for table in policy.tables}
-        tables: list[Table] = []
-        for limit in fresh.limits:
-            table = by_name.get(limit.name) or Table(limit)
-            table.limit = limit
-            tables.append(table)
-        policy.adopt(tables)  # what a removed one has not stored yet is pending still
-        self.watch_quotas(fresh)
+        self.policy.memo.resize(server.max_transactions, server.max_remembered_recipients)
 
     def _listen(self, opened: dict[str, socket.socket]) -> None:
         if self._inherited:
@@ -174,10 +160,9 @@ class Reloader:
 
     async def _follow(self) -> None:
         """Give the accounts in memory the quotas that are configured now."""
-        for table in self.policy.tables:
-            for keys in slices(list(table.counters)):
-                table.follow(keys)
-                await trio.lowlevel.checkpoint()
+        for meter in self.policy.meters:
+            async for keys in walk(list(meter.counters)):
+                meter.follow(keys)
 
     def _needing_a_start(self, fresh: Configuration) -> list[str]:
         old, new = _flat(self._started), _flat(fresh)

@@ -31,8 +31,8 @@ class KeyWatch:
 
     def look(self) -> None:
         """Take note of what went wrong since the last look, and say so unless it was said a minute ago."""
-        for table in self._policy.tables:
-            limit = table.limit
+        for meter in self._policy.meters:
+            limit = meter.limit
             if limit.health.failures or limit.health.slow:
                 since = limit.health.take()
                 for kept in (self.totals, self._untold):

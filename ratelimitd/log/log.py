@@ -15,8 +15,9 @@ from typing import Any, Literal
 import structlog
 import trio
 
-from ratelimitd.core.policy import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
+from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.log.sinks import PRIORITIES, Entry, Sink
+from ratelimitd.text import cut, escape
 
 Format = Literal["postfix-policyd", "json"]
 
@@ -24,22 +25,8 @@ LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: 
 _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
 
 
-MAX_FIELD = 512
-"""Characters of one field of a line, where the whole is long."""
 MAX_LINE = 4096
 """Characters of a line; RFC 5424 asks a syslogd to take 2,048 bytes, and no honest login or name is as long."""
-
-
-def cut(text: str, length: int = MAX_FIELD) -> str:
-    """The beginning of a text that is too long, and how long it was."""
-    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
-
-
-def escape(text: str) -> str:
-    """The text with whatever is not printable (controls, line ends, bidi marks) as a Python escape."""
-    if text.isprintable():
-        return text
-    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
 
 
 def policyd_line(verdict: Verdict, with_limit: bool) -> str:
@@ -52,7 +39,7 @@ def policyd_line(verdict: Verdict, with_limit: bool) -> str:
     if "," in told or len(told) > MAX_LINE or not told.isprintable():
         fields = _harmless(*map(cut, fields) if len(told) > MAX_LINE else fields)
     queue_id, name, address, method, username = fields
-    limit = f", limit={counter.table.limit.name}" if with_limit else ""
+    limit = f", limit={counter.meter.limit.name}" if with_limit else ""
     return (
         f"{queue_id}: client={name}[{address}], sasl_method={method}, sasl_username={username}, recipient_count="
         f"{verdict.recipients}, curr_count={verdict.used}/{counter.quota}, status={verdict.status}{limit}"
@@ -81,7 +68,7 @@ def json_line(verdict: Verdict, with_limit: bool = True) -> str:
         "status": verdict.status,
         **{name: cut(request[name]) for name in names},
         "recipient_count": verdict.recipients,
-        "limit": counter.table.limit.name,
+        "limit": counter.meter.limit.name,
         "key": counter.key,
         "used": verdict.used,
         "quota": counter.quota,

@@ -19,7 +19,7 @@ class _Minute:
     left_out: int = 0
 
 
-class Throttle:
+class QuietLog:
     """In front of the log, for what strangers and broken clients cause; `left_out` counts what was not written."""
 
     def __init__(self, log: Log) -> None:

@@ -31,15 +31,16 @@ class Notice:
 class Watch:
     """What was told already, and the queue of what is to be told.
 
-    `at` gives the percentages of each limit; `told` the ids of notices that were told, with the end of their window.
+    `wake` is called when there is something in the queue; `told` has the ids of notices that were told, with the end of
+    their window.
     """
 
-    def __init__(self, max_waiting: int = 1000) -> None:
+    def __init__(self, max_waiting: int, wake: Callable[[], None]) -> None:
         self.queue: deque[Notice] = deque()
         self.told: dict[str, int] = {}
         self.dropped = 0
         self.max_waiting = max_waiting
-        self.wake: Callable[[], None] = _nobody
+        self._wake = wake
         self._at: Mapping[str, Sequence[int]] = {}
 
     def configure(self, at: Mapping[str, Sequence[int]]) -> None:
@@ -57,7 +58,7 @@ class Watch:
         """
         quota = counter.quota
         reached = max(counter.used, quota) if refused else counter.used
-        for percent in self._at.get(counter.table.limit.name, ()) if quota else ():
+        for percent in self._at.get(counter.meter.limit.name, ()) if quota else ():
             threshold = -(-quota * percent // 100)
             if reached < threshold:
                 counter.notice_at = threshold
@@ -71,7 +72,7 @@ class Watch:
                 return
             self.told[notice_id] = counter.expiry
             self.queue.append(_notice(notice_id, percent, counter))
-            self.wake()
+            self._wake()
         counter.notice_at = NEVER
 
     def forget_ended(self, now: int) -> None:
@@ -81,12 +82,12 @@ class Watch:
 
 def identify(counter: Counter, percent: int) -> str:
     """The id of a notice: a digest of the limit, the window, the key and the percentage."""
-    text = f"{counter.table.limit.name}\0{counter.expiry}\0{counter.key}\0{percent}"
+    text = f"{counter.meter.limit.name}\0{counter.expiry}\0{counter.key}\0{percent}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _notice(notice_id: str, percent: int, counter: Counter) -> Notice:
-    limit = counter.table.limit
+    limit = counter.meter.limit
     return Notice(
         notice_id,
         percent,
@@ -98,7 +99,3 @@ def _notice(notice_id: str, percent: int, counter: Counter) -> Notice:
         counter.expiry,
         limit.period.describe(counter.expiry),
     )
-
-
-def _nobody() -> None:
-    pass

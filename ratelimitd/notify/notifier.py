@@ -29,7 +29,6 @@ class Notifier:
     """All targets; `delivered`, `failed` (given up) and `dropped` count notices per target."""
 
     def __init__(self, state: StateDir, log: Log, clock: Callable[[], float] = time.time) -> None:
-        self.watch = Watch()
         self.delivered = self.failed = self.dropped = 0
         self._log = log
         self._clock = clock
@@ -41,7 +40,7 @@ class Notifier:
         self._wake = trio.Event()
         self._stop = trio.Event()
         self._stopped = trio.Event()
-        self.watch.wake = lambda: self._wake.set()
+        self.watch = Watch(0, lambda: self._wake.set())
 
     @property
     def waiting(self) -> int:

@@ -133,10 +133,10 @@ class Target(Protocol):
 
 def make(notify: Notify) -> Target:
     """The target of a `[[notify]]`."""
-    return Webhook(notify) if notify.url else Command(notify)
+    return Webhook(notify) if notify.url else Program(notify)
 
 
-class Command:
+class Program:
     """A program that is run with the notice on its standard input; its errors go where the daemon's do."""
 
     def __init__(self, notify: Notify) -> None:

@@ -15,7 +15,7 @@ from ipaddress import IPv4Network, IPv6Network
 import trio
 
 from ratelimitd.log.log import Log
-from ratelimitd.log.quiet import Throttle
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.admission import recognise
 from ratelimitd.net.listeners import close_all
 from ratelimitd.request import RequestReader
@@ -71,7 +71,7 @@ class Connections:
         self.open: set[Connection] = set()
         self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
         self.listeners = list(listeners)
-        self.throttle = Throttle(log)
+        self.quiet = QuietLog(log)
         self._accepting = False
         self._ended = False
         # Another task ends the wait for somebody to be ready by a byte here.
@@ -118,7 +118,7 @@ class Connections:
         peer, refusal = recognise(sock, address, self.bounds.allow, self.bounds.unix_uids)
         if refusal:
             self.refused_peers += 1
-            self.throttle.warning("refused a connection", peer=peer, reason=refusal)
+            self.quiet.warning("refused a connection", peer=peer, reason=refusal)
             sock.close()
             return
         if sock.family != socket.AF_UNIX:
@@ -131,7 +131,7 @@ class Connections:
         if self._accepting:
             self.pauses += 1
             self._unlisten()
-            self.throttle.error("accepting no connections for now", reason=reason, connections=len(self.open))
+            self.quiet.error("accepting no connections for now", reason=reason, connections=len(self.open))
 
     def _unlisten(self) -> None:
         if self._accepting:
@@ -232,7 +232,7 @@ class Connections:
         now = trio.current_time()
         for connection in [c for c in self.open if c.deadline <= now]:
             self.timeouts += 1
-            self.throttle.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
+            self.quiet.warning("closed a connection", peer=connection.peer, reason="server.request_timeout_s")
             self.close(connection)
 
     # -- going -----------------------------------------------------------------------------------------------------

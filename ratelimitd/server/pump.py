@@ -18,7 +18,8 @@ from typing import Protocol
 
 import trio
 
-from ratelimitd.core.policy import Policy, Verdict, Waiting
+from ratelimitd.core.policy import Policy
+from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
@@ -141,7 +142,7 @@ class Pump:
             request = reader.receive(data) if data else reader.next()
         except RequestTooLong as error:
             self.too_long += 1
-            self.connections.throttle.warning("closed a connection", peer=connection.peer, reason=error)
+            self.connections.quiet.warning("closed a connection", peer=connection.peer, reason=error)
             self.connections.close(connection)
             return
         if request is None:
@@ -163,7 +164,7 @@ class Pump:
     def _failed(self, request: Request, error: Exception) -> Verdict:
         """The answer where deciding failed: a fault of ours must not stop the mail of others."""
         self.errors += 1
-        self.connections.throttle.error("a request could not be decided", reason=repr(error), request=repr(request))
+        self.connections.quiet.error("a request could not be decided", reason=repr(error), request=repr(request))
         return Verdict(self.policy.failure_reply, request)
 
     def _continue(self, connection: Connection) -> None:
@@ -228,7 +229,7 @@ class Pump:
         while True:
             await trio.sleep(TICK_S)
             self.connections.close_overdue()
-            self.connections.throttle.tick()
+            self.connections.quiet.tick()
             self.connections.listen()
             if self._draining:
                 self.connections.wake()
@@ -259,4 +260,4 @@ class Pump:
         """Release everything; after `run`."""
         self.connections.end_listening()
         self.connections.close_all()
-        self.connections.throttle.close()
+        self.connections.quiet.close()

@@ -16,13 +16,11 @@ import os
 from collections.abc import Callable, Container, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from ratelimitd.core.counters import Counter
+from ratelimitd.settings import JournalSync
 from ratelimitd.state import records as segments
 from ratelimitd.state.records import Recovered
-
-Sync = Literal["flush", "always", "never"]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 _FILE_MODE = 0o640
@@ -37,7 +35,7 @@ class Journal:
     is why, None while all is well.
     """
 
-    def __init__(self, folder: Path, node: str, sync: Sync = "flush") -> None:
+    def __init__(self, folder: Path, node: str, sync: JournalSync = "flush") -> None:
         self.folder = folder
         self.node = node
         self.sync = sync
@@ -134,7 +132,7 @@ class Journal:
         try:
             with fresh.open("wb") as file:
                 file.write(segments.header(self.node, first))
-                records = (segments.total(n, c.table.limit.name, c.expiry, c.key) for c, n in deltas)
+                records = (segments.total(n, c.meter.limit.name, c.expiry, c.key) for c, n in deltas)
                 while batch := list(islice(records, _TOTALS_PER_FRAME)):
                     file.write(segments.frame(batch))
                 file.flush()

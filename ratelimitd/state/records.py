@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratelimitd.core.memo import Charges
+from ratelimitd.core.memo import Memo
 from ratelimitd.errors import JournalError
 
 Window = tuple[str, int, str]
@@ -53,7 +53,7 @@ class Recovered:
         """How often each charge was made: the ends of the records, which `charge` takes apart."""
         return Counter([record.split("\0", 2)[2] for record in self.records])
 
-    def remember(self, charges: Charges, skip: int) -> None:
+    def remember(self, charges: Memo, skip: int) -> None:
         """Put the transactions into the memo, but for the first `skip` records."""
         for record in self.records[max(0, skip) :]:
             head, recipient, recipients = record.split("\0", 3)[:3]

@@ -5,14 +5,14 @@ interpreter's lock; what a thread does between statements is little.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from sys import intern
 from typing import TypeVar
 
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
 from ratelimitd.errors import NotStored, StoreError
 from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, schema
 
@@ -122,7 +122,7 @@ class SQLiteStore:
             raise sqlite3.OperationalError("not open")
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
-            for chunk in _chunks(keys):
+            for chunk in slices(keys, CHUNK):
                 marks = ",".join("?" * len(chunk))
                 select = self._sql(f'SELECT {_ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?')
                 rows += map(_row, connection.execute(select, (*chunk, limit)))
@@ -153,7 +153,7 @@ class SQLiteStore:
         try:
             deltas = sorted(merge(self._recorded(connection, node)))
             rejected: list[tuple[Delta, str]] = []
-            for chunk in _chunks(deltas):
+            for chunk in slices(deltas, CHUNK):
                 rejected += self._store(connection, chunk)
             connection.execute(
                 self._sql(
@@ -252,8 +252,3 @@ class SQLiteStore:
 def _row(values: tuple[str, str, int, int | None, int, int, int, int | None]) -> Row:
     limit, key, quota, configured, persist, used, expiry, updated = values
     return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, updated or 0)
-
-
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]

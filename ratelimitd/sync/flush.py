@@ -17,14 +17,15 @@ from operator import attrgetter
 
 import trio
 
-from ratelimitd.core.counters import Pending, Segment, joined, merge
+from ratelimitd.core.pending import Pending, Segment, joined, merge
 from ratelimitd.core.rows import Delta
 from ratelimitd.errors import NotStored, StartError
-from ratelimitd.log.log import Log, escape
+from ratelimitd.log.log import Log
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.loader import Loader
+from ratelimitd.text import escape
 
 FLUSH_TIMEOUT_S = 30.0
 ASKED_AGAIN_S = 60.0

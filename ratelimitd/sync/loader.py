@@ -5,25 +5,20 @@ Nothing here is in the way of a reply but the one lookup of an account that is n
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import trio
 
-from ratelimitd.core.counters import Counter, Knowledge, Table
+from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.server.pump import Pump
 from ratelimitd.stores.link import AWAY, StoreLink
-
-SLICE = 500
-"""Accounts per turn where many are walked: a millisecond or less."""
-
-T = TypeVar("T")
+from ratelimitd.sync.walk import walk
 
 
 class Loader:
-    """Takes rows of the store over into the policy's tables."""
+    """Takes rows of the store over into the policy's meters."""
 
     def __init__(
         self, link: StoreLink, policy: Policy, timeout_s: float = 1.0, clock: Callable[[], float] = time.time
@@ -89,16 +84,16 @@ class Loader:
         now = int(self._clock())
         by_account = {Account(row.limit, row.key): row for row in rows}
         for account in accounts:
-            table = self._table(account.limit)
-            if table is not None and table.find(account.key, now) is None:  # else a flush was faster
-                table.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
+            meter = self._meter(account.limit)
+            if meter is not None and meter.find(account.key, now) is None:  # else a flush was faster
+                meter.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
 
-    def _table(self, name: str) -> Table | None:
-        return next((table for table in self._policy.tables if table.limit.name == name), None)
+    def _meter(self, name: str) -> Meter | None:
+        return next((meter for meter in self._policy.meters if meter.limit.name == name), None)
 
     def _counter(self, limit: str, key: str) -> Counter | None:
-        table = self._table(limit)
-        return table.counters.get(key) if table is not None else None
+        meter = self._meter(limit)
+        return meter.counters.get(key) if meter is not None else None
 
     def _pending_of(self, account: Account, stored: Mapping[str, int] | None = None) -> int:
         counter = self._counter(*account)
@@ -108,21 +103,19 @@ class Loader:
         """Take over a few rows, also of accounts that are not in memory."""
         now = int(self._clock())
         for row in rows:
-            table = self._table(row.limit)
-            if table is not None:
-                table.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
+            meter = self._meter(row.limit)
+            if meter is not None:
+                meter.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
 
     async def take_over(self, rows: list[Row]) -> None:
         """Take over the rows of accounts that are in memory."""
-        for chunk in slices(rows):
+        async for chunk in walk(rows):
             now = int(self._clock())
             for row in chunk:
                 counter = self._counter(row.limit, row.key)
                 if counter is not None:
-                    counter = counter.table.accept(row.key, row, self._pending.of(counter), now)
-                    if counter.used >= counter.notice_at and counter.expiry > now:
-                        self._policy.look(counter, False)
-            await trio.lowlevel.checkpoint()
+                    counter = counter.meter.accept(row.key, row, self._pending.of(counter), now)
+                    self._policy.taken_over(counter, now)
 
     async def take_over_changes(self, timeout_s: float) -> None:
         """Take over what others changed: an administrator's quota, another node's count."""
@@ -139,15 +132,8 @@ class Loader:
 
     async def ask_again(self) -> None:
         """Accounts that were assumed while the store was away are to be looked up at their next mail."""
-        for table in self._policy.tables:
-            for counters in slices(list(table.counters.values())):
+        for meter in self._policy.meters:
+            async for counters in walk(list(meter.counters.values())):
                 for counter in counters:
                     if counter.knowledge == Knowledge.ASSUMED:
                         counter.knowledge = Knowledge.UNREAD
-                await trio.lowlevel.checkpoint()
-
-
-def slices(items: list[T]) -> Iterator[list[T]]:
-    """The items, SLICE at a time."""
-    for start in range(0, len(items), SLICE):
-        yield items[start : start + SLICE]

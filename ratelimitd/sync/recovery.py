@@ -5,22 +5,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ratelimitd.core.counters import Counter, Knowledge, Pending, Segment, Table
+from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.limits import UNLIMITED
-from ratelimitd.core.memo import Charges
+from ratelimitd.core.memo import Memo
+from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.policy import Policy
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.records import Recovered, Window, charge
-from ratelimitd.sync.schedule import Sync
+from ratelimitd.sync.schedule import StoreSync
 
 Progress = Callable[[int, int], None]
 """Told the bytes that are read, and of how many."""
 
 
 async def recover(
-    journal: Journal, sync: Sync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
+    journal: Journal, sync: StoreSync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
 ) -> None:
     """Replay what the store does not have, and begin this run's first segment. Raises StartError.
 
@@ -37,8 +38,8 @@ async def recover(
     journal.forget(last, {segment.number for segment in segments})
     gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
     try:
-        records = restore(left, policy.tables, policy.pending)
-        remember(segments, policy.charges, max_transactions)
+        records = restore(left, policy.meters, policy.pending)
+        remember(segments, policy.memo, max_transactions)
     finally:
         gc.enable()
     if records:
@@ -64,12 +65,12 @@ def show_progress(done: int, of: int) -> None:
     print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
 
 
-def restore(segments: Sequence[Recovered], tables: Sequence[Table], pending: Pending) -> int:
+def restore(segments: Sequence[Recovered], meters: Sequence[Meter], pending: Pending) -> int:
     """Put the segments back as closed ones, oldest first; the number of records.
 
     Their accounts are looked up in the store before they are decided on.
     """
-    counters = _Counters(tables)
+    counters = _Counters(meters)
     known: dict[str, tuple[int, list[Counter]]] = {}
     for segment in segments:
         deltas: dict[Counter, int] = {}
@@ -83,7 +84,7 @@ def restore(segments: Sequence[Recovered], tables: Sequence[Table], pending: Pen
     return sum(len(segment.records) for segment in segments)
 
 
-def remember(segments: Sequence[Recovered], charges: Charges, max_transactions: int) -> None:
+def remember(segments: Sequence[Recovered], charges: Memo, max_transactions: int) -> None:
     """Put the latest transactions of the segments into the memo."""
     skip = sum(len(segment.records) for segment in segments) - max_transactions
     for segment in segments:
@@ -92,11 +93,11 @@ def remember(segments: Sequence[Recovered], charges: Charges, max_transactions: 
 
 
 class _Counters:
-    """A counter for each window in the journal; the latest of an account goes into its table."""
+    """A counter for each window in the journal; the latest of an account goes into its meter."""
 
-    def __init__(self, tables: Sequence[Table]) -> None:
-        self._tables = {table.limit.name: table for table in tables}
-        self._any_limit = tables[0].limit
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self._meters = {meter.limit.name: meter for meter in meters}
+        self._any_limit = meters[0].limit
         self._by_window: dict[Window, Counter] = {}
 
     def charge(self, end: str) -> tuple[int, list[Counter]]:
@@ -106,12 +107,12 @@ class _Counters:
 
     def _make(self, window: Window) -> Counter:
         limit, expiry, key = window
-        if limit not in self._tables:  # configured no more: its counts are stored, and never asked for
-            self._tables[limit] = Table(replace(self._any_limit, name=limit, quota=UNLIMITED, quotas={}))
-        table = self._tables[limit]
-        counter = self._by_window[window] = Counter(table, key, expiry, table.limit.configured_quota(key))
+        if limit not in self._meters:  # configured no more: its counts are stored, and never asked for
+            self._meters[limit] = Meter(replace(self._any_limit, name=limit, quota=UNLIMITED, quotas={}))
+        meter = self._meters[limit]
+        counter = self._by_window[window] = Counter(meter, key, expiry, meter.limit.configured_quota(key))
         counter.knowledge = Knowledge.UNREAD
-        current = table.counters.get(key)
+        current = meter.counters.get(key)
         if current is None or current.expiry < expiry:
-            table.counters[key] = counter
+            meter.counters[key] = counter
         return counter

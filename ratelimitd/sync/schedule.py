@@ -15,7 +15,8 @@ from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
-from ratelimitd.sync.loader import SLICE, Loader, slices
+from ratelimitd.sync.loader import Loader
+from ratelimitd.sync.walk import SLICE, walk
 
 OPEN_TIMEOUT_S = 5.0
 HURRY_GAP_S = 0.1
@@ -30,7 +31,7 @@ MEMO_AGE_S = 1800.0
 """A transaction that nobody asked about for twice this long is forgotten."""
 
 
-class Sync:
+class StoreSync:
     """The store's side of the daemon: `link` is its health, `loader` reads from it, `flusher` writes to it."""
 
     def __init__(
@@ -106,15 +107,15 @@ class Sync:
 
     @property
     def _excess(self) -> int:
-        return sum(len(table.counters) for table in self._policy.tables) - self._max_accounts
+        return sum(len(meter.counters) for meter in self._policy.meters) - self._max_accounts
 
     async def _evict(self) -> None:
         """Keep to `max_accounts`; what came in since the last flush exceeds it, and an outage of the store may."""
         if not self.link.up:
             return
         excess = self._excess
-        for table in sorted(self._policy.tables, key=lambda table: -len(table.counters)):
-            while excess > 0 and (evicted := table.evict(min(excess, SLICE), self._policy.pending)):
+        for meter in sorted(self._policy.meters, key=lambda meter: -len(meter.counters)):
+            while excess > 0 and (evicted := meter.evict(min(excess, SLICE), self._policy.pending)):
                 excess -= evicted
                 self.evicted += evicted
                 await trio.lowlevel.checkpoint()
@@ -137,7 +138,7 @@ class Sync:
                 await self.sweep()
             if now - aged >= MEMO_AGE_S:
                 aged = now
-                self._policy.charges.age()
+                self._policy.memo.age()
 
     def hurry(self) -> None:
         """Flush soon: little is left of a quota that other nodes charge too, or there is much to store."""
@@ -196,10 +197,9 @@ class Sync:
         """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
             return
-        for table in self._policy.tables:
-            for keys in slices(list(table.counters)):
-                table.drop_ended(keys, int(self._clock()), self._policy.pending)
-                await trio.lowlevel.checkpoint()
+        for meter in self._policy.meters:
+            async for keys in walk(list(meter.counters)):
+                meter.drop_ended(keys, int(self._clock()), self._policy.pending)
 
     async def finish(self, timeout_s: float) -> None:
         """The last flush, within a time, and the end of journal and store."""

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from ratelimitd.config import read as config
-from ratelimitd.core.counters import Pending, Table
-from ratelimitd.core.memo import Charges
-from ratelimitd.core.policy import Policy, Verdict
+from ratelimitd.core.pending import Pending
+from ratelimitd.core.policy import Nobody, Policy
+from ratelimitd.core.verdict import Verdict
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import FileSink
 from ratelimitd.request import Request, RequestReader
 from ratelimitd.server.connections import Bounds
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
+from tests.core.build import memo, rules
 
 COUNT = 20_000
 BATCH = 50
@@ -108,20 +109,20 @@ class Core:
         self.log.with_limit = True
         self.journal = Journal(folder, "ab")
         self.journal.begin(1)
-        self.policy = Policy([Table(limit) for limit in config.read(file).limits], Pending(), Charges())
+        self.policy = Policy(config.read(file).limits, rules(), Pending(), memo(100_000), Nobody())
         self._now = int(time.time())
         self._wire = wire()
         self._batches = list(batches(self._wire))
         for batch in self._batches:
             for request in self.parse(batch):
-                for table in self.policy.tables:
-                    key = table.limit.key_of(request)
+                for meter in self.policy.meters:
+                    key = meter.limit.key_of(request)
                     assert key is not None
-                    table.assume(key, self._now)
+                    meter.assume(key, self._now)
 
     def stages(self) -> dict[str, float]:
         """Seconds of CPU time that each stage takes, a batch after the other as in the pump: what is hot stays hot."""
-        self.policy.charges = Charges()
+        self.policy.memo = memo(100_000)
         spent = dict.fromkeys(("parse", "keys and decision", "journal (a write for 50)", "log (a write for 50)"), 0.0)
         for batch in self._batches:
             times = [time.thread_time()]
@@ -229,7 +230,7 @@ def whole(core: Core, stack: ExitStack) -> float:
         pump._pass(ready(0))
 
     def work() -> dict[str, float]:
-        core.policy.charges = Charges()
+        core.policy.memo = memo(100_000)
         return {"in all": connected.timed(serve)}
 
     return least_us(work)["in all"]
@@ -263,7 +264,7 @@ def measure() -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the meter."""
     stages = measure()
     print("| stage                    | us   | share |")
     print("|--------------------------|------|-------|")

@@ -13,7 +13,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Flushed
-from ratelimitd.sync.schedule import HURRY_GAP_S, Sync
+from ratelimitd.sync.schedule import HURRY_GAP_S, StoreSync
 from tests.core.build import limit, policy, rcpt
 
 PATIENT_S = 30.0
@@ -57,7 +57,7 @@ class Counting:
 
 
 class Made:
-    """A Sync over a Counting store, with a charge to store whenever one is wanted."""
+    """A StoreSync over a Counting store, with a charge to store whenever one is wanted."""
 
     def __init__(self, folder: Path) -> None:
         self.store = Counting()
@@ -66,7 +66,7 @@ class Made:
         (folder / "journal").mkdir()
         log = Log([], "postfix-policyd", "info")
         journal = Journal(folder / "journal", "node")
-        self.sync = Sync(self.store, self.policy, journal, state, log, flush_interval_s=3600, refresh_s=3600)
+        self.sync = StoreSync(self.store, self.policy, journal, state, log, flush_interval_s=3600, refresh_s=3600)
         self._charged = 0
 
     def charge(self) -> None:

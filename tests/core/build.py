@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
 
 from ratelimitd.core.action import Template
-from ratelimitd.core.counters import Counter, Pending, Table
+from ratelimitd.core.counters import Counter
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.memo import Charges
-from ratelimitd.core.policy import Policy, Verdict
+from ratelimitd.core.memo import Memo
+from ratelimitd.core.pending import Pending
+from ratelimitd.core.policy import Nobody, Policy, Rules, Watcher
 from ratelimitd.core.rows import Row
+from ratelimitd.core.verdict import Verdict
 from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.keys import domain, email
 from ratelimitd.plugins import normalised
@@ -48,14 +50,18 @@ def limit(
     )
 
 
-def policy(*limits: Limit, count_rejected: bool = True, failure: str = "DUNNO", memo: int = 1000) -> Policy:
-    return Policy(
-        [Table(each) for each in limits],
-        Pending(),
-        Charges(memo),
-        count_rejected=count_rejected,
-        failure_reply=Template(failure).fixed,
-    )
+def memo(max_transactions: int = 1000, max_recipients: int = 500_000) -> Memo:
+    return Memo(max_transactions, max_recipients)
+
+
+def rules(count_rejected: bool = True, failure: str = "DUNNO", strict_below: float = 0.0) -> Rules:
+    return Rules(count_rejected, Template(failure).fixed, strict_below)
+
+
+def policy(
+    *limits: Limit, under: Rules | None = None, kept: Memo | None = None, watch: Watcher | None = None
+) -> Policy:
+    return Policy(limits, under or rules(), Pending(), kept or memo(), watch or Nobody())
 
 
 def request(state: str = "RCPT", login: str = "alice@example.com", **attributes: object) -> Request:
@@ -96,8 +102,8 @@ def ask(asked: Policy, what: Request, now: int = NOON, rows: Mapping[str, Row] |
     verdict = asked.decide(what, now)
     if isinstance(verdict, Verdict):
         return verdict
-    for table, key in verdict.missing(now):
-        table.accept(key, (rows or {}).get(key), 0, now)
+    for meter, key in verdict.missing(now):
+        meter.accept(key, (rows or {}).get(key), 0, now)
     return asked.decide_waiting(verdict, now)
 
 
@@ -112,6 +118,6 @@ def data(
 
 
 def used(asked: Policy, key: str = "alice@example.com", name: str = "default") -> int:
-    table = next(table for table in asked.tables if table.limit.name == name)
-    counter = table.counters.get(key)
+    meter = next(meter for meter in asked.meters if meter.limit.name == name)
+    counter = meter.counters.get(key)
     return counter.used if counter is not None else 0

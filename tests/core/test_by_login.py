@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.core.counters import KEPT_LOGINS, Table
+from ratelimitd.core.counters import KEPT_LOGINS, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.keys import KeyFunction, of_login
 from ratelimitd.request import Request
-from tests.core.build import DAY_S, NOON, ask, limit, policy, request, row, used
+from tests.core.build import DAY_S, NOON, ask, limit, policy, request, row, rules, used
 
 ALICE = "alice@example.com"
 
@@ -61,20 +61,20 @@ def test_the_counters_of_endlessly_many_logins_are_not_at_hand() -> None:
     for _ in range(2):
         for number in range(KEPT_LOGINS + 10):
             asked.charge(f"user{number}")
-    [table] = asked.policy.tables
-    assert 0 < len(table.by_login) <= KEPT_LOGINS
-    assert len(table.counters) == KEPT_LOGINS + 10
+    [meter] = asked.policy.meters
+    assert 0 < len(meter.by_login) <= KEPT_LOGINS
+    assert len(meter.counters) == KEPT_LOGINS + 10
 
 
 def test_an_account_that_was_evicted_is_looked_up_again() -> None:
     asked = Asked()
     for _ in range(3):
         asked.charge("alice")
-    [table] = asked.policy.tables
+    [meter] = asked.policy.meters
     asked.policy.pending.open.deltas.clear()  # as stored
-    assert table.evict(10, asked.policy.pending) == 1
+    assert meter.evict(10, asked.policy.pending) == 1
     assert ask(asked.policy, request(login="alice", instance="b"), rows={"alice": row("alice", used=7)}).used == 8
-    assert table.counters["alice"].used == 8
+    assert meter.counters["alice"].used == 8
     assert asked.charge("alice") == (False, 9)
 
 
@@ -82,9 +82,9 @@ def test_a_window_that_another_node_has_begun_is_what_is_charged() -> None:
     asked = Asked()
     for _ in range(3):
         asked.charge("alice")
-    [table] = asked.policy.tables
-    later = table.counters["alice"].expiry + DAY_S
-    table.accept("alice", row("alice", used=5, expiry=later), 0, NOON)
+    [meter] = asked.policy.meters
+    later = meter.counters["alice"].expiry + DAY_S
+    meter.accept("alice", row("alice", used=5, expiry=later), 0, NOON)
     assert asked.charge("alice") == (False, 6)
 
 
@@ -92,9 +92,9 @@ def test_after_a_reload_the_new_function_is_asked() -> None:
     asked = Asked()
     for _ in range(3):
         asked.charge("alice")
-    [table] = asked.policy.tables
-    table.limit = replace(table.limit, key_of=lambda _: "everybody", of_login=False)
-    asked.policy.adopt([table])
+    [meter] = asked.policy.meters
+    fresh = replace(meter.limit, key_of=lambda _: "everybody", of_login=False)
+    asked.policy.configure([fresh], rules())
     assert asked.charge("alice") == (False, 1)
     assert used(asked.policy, "everybody") == 1
 
@@ -113,12 +113,12 @@ def test_whatever_happens_counts_are_the_same_as_without(happened: list[tuple[st
     for what, login, day in happened:
         found = [_step(asked, what, login, NOON + day * DAY_S) for asked in both]
         assert found[0] == found[1]
-    counts = [{key: (c.used, c.expiry) for key, c in _table(asked).counters.items()} for asked in both]
+    counts = [{key: (c.used, c.expiry) for key, c in _meter(asked).counters.items()} for asked in both]
     assert counts[0] == counts[1]
 
 
-def _table(asked: Asked) -> Table:
-    return asked.policy.tables[0]
+def _meter(asked: Asked) -> Meter:
+    return asked.policy.meters[0]
 
 
 def _step(asked: Asked, what: str, login: str, now: int) -> object:
@@ -127,9 +127,9 @@ def _step(asked: Asked, what: str, login: str, now: int) -> object:
         case "charge":
             return asked.charge(login, now)
         case "evict":
-            return _table(asked).evict(1, pending)
+            return _meter(asked).evict(1, pending)
         case "drop":
-            _table(asked).drop_ended(["a", "b", "c"], now, pending)
+            _meter(asked).drop_ended(["a", "b", "c"], now, pending)
         case "store":
             pending.open.deltas.clear()
     return None

@@ -3,20 +3,20 @@
 import gc
 import weakref
 
-from ratelimitd.core.counters import Counter, Table
+from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.memo import Transaction
-from tests.core.build import NOON, limit, policy, row
+from tests.core.build import NOON, limit, policy, row, rules
 
 
-class Watched(Table):
-    """A table whose end can be seen."""
+class Watched(Meter):
+    """A meter whose end can be seen."""
 
 
 def test_the_collector_walks_no_accounts() -> None:
-    table = Table(limit(50))
-    counter = table.assume("alice", NOON)
+    meter = Meter(limit(50))
+    counter = meter.assume("alice", NOON)
     assert not gc.is_tracked(counter)
-    assert not gc.is_tracked(table.counters)
+    assert not gc.is_tracked(meter.counters)
 
 
 def test_the_collector_walks_no_transactions() -> None:
@@ -28,30 +28,30 @@ def test_the_collector_walks_no_transactions() -> None:
 
 
 def test_counters_are_told_apart_by_identity() -> None:
-    table = Table(limit(50))
-    assert len({Counter(table, "alice", NOON, 50), Counter(table, "alice", NOON, 50)}) == 2
+    meter = Meter(limit(50))
+    assert len({Counter(meter, "alice", NOON, 50), Counter(meter, "alice", NOON, 50)}) == 2
 
 
 def test_a_counter_that_is_kept_nowhere_leaves_nothing_behind() -> None:
-    table = Watched(limit(50))
+    meter = Watched(limit(50))
     for stored in (None, row("alice", used=7)):
-        counter = table.apart("alice", stored, NOON)
+        counter = meter.apart("alice", stored, NOON)
         assert counter.used == (7 if stored else 0)
-    assert table.counters == {}
-    end = weakref.ref(table)
+    assert meter.counters == {}
+    end = weakref.ref(meter)
     gc.disable()
     try:
-        del table, counter
+        del meter, counter
         assert end() is None
     finally:
         gc.enable()
 
 
 def test_a_limit_that_is_removed_leaves_no_accounts_behind() -> None:
-    rules = policy(limit(50), limit(9, name="removed"))
-    kept, removed = rules.tables
-    for table in (kept, removed):
-        table.assume("alice", NOON)
-    rules.adopt([kept])
+    asked = policy(limit(50), limit(9, name="removed"))
+    kept, removed = asked.meters
+    for meter in (kept, removed):
+        meter.assume("alice", NOON)
+    asked.configure([kept.limit], rules())
     assert list(kept.counters) == ["alice"]
     assert removed.counters == {}

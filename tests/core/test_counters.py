@@ -4,15 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.core.counters import Counter, Knowledge, Pending, Segment, Table, merge
+from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
+from ratelimitd.core.pending import Pending, Segment, merge
 from ratelimitd.core.rows import Delta, Row
 from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 
 TOMORROW = MIDNIGHT + DAY_S // 2
 
 
-def table(quota: int = 50) -> Table:
-    return Table(limit(quota, quotas={"boss": 500}))
+def meter(quota: int = 50) -> Meter:
+    return Meter(limit(quota, quotas={"boss": 500}))
 
 
 def state(counter: Counter) -> tuple[int, int, int, bool]:
@@ -20,7 +21,7 @@ def state(counter: Counter) -> tuple[int, int, int, bool]:
 
 
 def test_an_account_that_nobody_has_asked_for_is_unknown() -> None:
-    assert table().find("alice", NOON) is None
+    assert meter().find("alice", NOON) is None
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_an_account_that_nobody_has_asked_for_is_unknown() -> None:
     ],
 )
 def test_an_account_that_is_looked_up(stored: Row | None, used: int, quota: int, expiry: int, is_new: bool) -> None:
-    counters = table()
+    counters = meter()
     counters.accept("alice", stored, 0, NOON)
     found = counters.find("alice", NOON)
     assert found is not None
@@ -48,7 +49,7 @@ def test_an_account_that_is_looked_up(stored: Row | None, used: int, quota: int,
 
 
 def test_a_window_that_is_over_is_followed_by_a_new_one_at_the_default_quota() -> None:
-    counters = table()
+    counters = meter()
     ended = counters.accept("alice", row("alice", used=7, quota=90), 0, NOON)
     assert counters.find("alice", MIDNIGHT - 1) is ended
     renewed = counters.find("alice", MIDNIGHT)
@@ -58,7 +59,7 @@ def test_a_window_that_is_over_is_followed_by_a_new_one_at_the_default_quota() -
 
 
 def test_a_persistent_quota_outlives_its_window() -> None:
-    counters = table()
+    counters = meter()
     counters.accept("alice", row("alice", used=7, quota=90, persist=True), 0, NOON)
     for day in (1, 2, 3):
         renewed = counters.find("alice", NOON + day * DAY_S)
@@ -67,7 +68,7 @@ def test_a_persistent_quota_outlives_its_window() -> None:
 
 
 def test_a_grant_of_an_earlier_window_is_not_the_later_one_s_where_the_clock_was_put_back() -> None:
-    counters, pending = Table(limit(50)), Pending()
+    counters, pending = Meter(limit(50)), Pending()
     charge(pending, counters.assume("alice", NOON + DAY_S), 3)
     earlier = row("alice", quota=22, configured=50, used=4)
     assert counters.accept("alice", earlier, 3, NOON).quota == 50
@@ -75,7 +76,7 @@ def test_a_grant_of_an_earlier_window_is_not_the_later_one_s_where_the_clock_was
 
 
 def test_an_account_that_was_never_charged_is_still_new_in_the_next_window() -> None:
-    counters = table()
+    counters = meter()
     counters.accept("alice", None, 0, NOON)
     renewed = counters.find("alice", TOMORROW)
     assert renewed is not None
@@ -83,7 +84,7 @@ def test_an_account_that_was_never_charged_is_still_new_in_the_next_window() -> 
 
 
 def test_a_clock_that_is_put_back_resets_nothing() -> None:
-    counters = table()
+    counters = meter()
     known = counters.accept("alice", row("alice", used=7), 0, NOON)
     for now in (NOON - 3600, NOON - 3 * DAY_S, 0):
         assert counters.find("alice", now) is known
@@ -91,23 +92,23 @@ def test_a_clock_that_is_put_back_resets_nothing() -> None:
 
 
 def test_a_clock_put_back_behind_a_lookup_resets_nothing() -> None:
-    counters = table()
+    counters = meter()
     known = counters.accept("alice", row("alice", used=7), 0, NOON - 2 * DAY_S)
     assert state(known) == (7, 50, MIDNIGHT, False)
 
 
 def test_a_change_in_the_store_is_taken_over() -> None:
-    counters = table()
+    counters = meter()
     counters.accept("alice", row("alice", used=7), 0, NOON)
     changed = counters.accept("alice", row("alice", used=30, quota=90, persist=True), 0, NOON)
     assert state(changed) == (30, 90, MIDNIGHT, False)
     back = counters.accept("alice", row("alice", used=30), 0, NOON)
     assert state(back) == (30, 50, MIDNIGHT, False)
-    assert not back.persist
+    assert back.source is Source.CONFIGURED
 
 
 def test_what_is_not_stored_yet_is_added_to_what_others_stored() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
     charge(pending, counter, 3)
     again = counters.accept("alice", row("alice", used=20), pending.of(counter), NOON)
@@ -116,20 +117,20 @@ def test_what_is_not_stored_yet_is_added_to_what_others_stored() -> None:
 
 
 def test_a_row_deleted_by_hand_begins_anew() -> None:
-    counters = table()
+    counters = meter()
     counters.accept("alice", row("alice", used=7, quota=90, persist=True), 0, NOON)
     assert state(counters.accept("alice", None, 0, NOON)) == (0, 50, MIDNIGHT, True)
 
 
 def test_a_row_deleted_by_hand_leaves_what_is_not_stored_yet() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
     charge(pending, counter, 2)
     assert state(counters.accept("alice", None, pending.of(counter), NOON)) == (2, 50, MIDNIGHT, False)
 
 
 def test_a_later_window_of_another_node_is_taken_over_without_the_old_one_s_charges() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
     charge(pending, counter, 3)
     later = counters.accept("alice", row("alice", used=1, expiry=MIDNIGHT + DAY_S), pending.of(counter), NOON)
@@ -139,7 +140,7 @@ def test_a_later_window_of_another_node_is_taken_over_without_the_old_one_s_char
 
 
 def test_an_older_window_of_the_store_leaves_ours_where_charges_wait() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     counter = counters.accept("alice", None, 0, NOON)
     charge(pending, counter, 3)
     assert counters.accept("alice", row("alice", used=9, expiry=MIDNIGHT - DAY_S), 3, NOON) is counter
@@ -147,18 +148,18 @@ def test_an_older_window_of_the_store_leaves_ours_where_charges_wait() -> None:
 
 
 def test_a_grant_made_after_the_window_s_end_holds_though_the_account_is_in_memory() -> None:
-    counters = table()
+    counters = meter()
     counters.accept("alice", row("alice", used=50), 0, NOON)
     granted = row("alice", used=50, quota=90, updated=TOMORROW - 5)
     counters.accept("alice", granted, 0, TOMORROW)
     found = counters.find("alice", TOMORROW)
     assert found is not None
     assert state(found) == (0, 90, MIDNIGHT + DAY_S, False)
-    assert found.granted
+    assert found.source is Source.GRANTED
 
 
 def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     ended = counters.accept("alice", row("alice", used=7), 0, NOON)
     charge(pending, ended, 3)
     counters.accept("alice", row("alice", used=7), pending.of(ended), MIDNIGHT)
@@ -170,14 +171,14 @@ def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
 
 
 def test_charges_of_an_ended_window_make_the_account_no_new_one() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     ended = counters.accept("alice", None, 0, NOON)
     charge(pending, ended, 3)
     assert not counters.accept("alice", None, pending.of(ended), MIDNIGHT).is_new
 
 
 def test_an_account_that_cannot_be_looked_up_is_assumed_to_be_new() -> None:
-    counters = table()
+    counters = meter()
     assumed = counters.assume("boss", NOON)
     assert state(assumed) == (0, 500, MIDNIGHT, True)
     assert assumed.knowledge == Knowledge.ASSUMED
@@ -185,7 +186,7 @@ def test_an_account_that_cannot_be_looked_up_is_assumed_to_be_new() -> None:
 
 
 def test_an_account_known_from_the_journal_alone_is_looked_up_or_assumed() -> None:
-    counters = table()
+    counters = meter()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
     counter.knowledge = Knowledge.UNREAD
     assert counters.find("alice", NOON) is None
@@ -196,14 +197,14 @@ def test_an_account_known_from_the_journal_alone_is_looked_up_or_assumed() -> No
 
 
 def test_a_known_account_is_not_assumed_anew() -> None:
-    counters = table()
+    counters = meter()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)
     assert counters.assume("alice", NOON) is counter
     assert counter.knowledge == Knowledge.STORED
 
 
 def test_only_accounts_that_are_over_and_stored_are_forgotten() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     for key in ("over", "unstored"):
         counters.accept(key, row(key), 0, NOON)
     counters.accept("lasting", row("lasting", expiry=TOMORROW + 1), 0, NOON)
@@ -219,7 +220,7 @@ def test_only_accounts_that_are_over_and_stored_are_forgotten() -> None:
 
 
 def test_pending_counts_what_is_not_stored_by_segment() -> None:
-    counters, pending = table(), Pending(5)
+    counters, pending = meter(), Pending(5)
     alice, bob = (counters.accept(key, None, 0, NOON) for key in ("alice", "bob"))
     charge(pending, alice, 2)
     charge(pending, alice, 1)
@@ -237,7 +238,7 @@ def test_pending_counts_what_is_not_stored_by_segment() -> None:
 
 
 def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     alice = counters.accept("alice", row("alice", quota=90), 0, NOON)
     boss = counters.accept("boss", row("boss", quota=90, persist=True), 0, NOON)
     for number in (2, 3, 4):
@@ -258,7 +259,7 @@ def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.booleans())), st.integers(0, 10))
 def test_merging_loses_and_doubles_nothing(charges: list[tuple[str, int, bool]], after: int) -> None:
-    counters, pending = table(), Pending()
+    counters, pending = meter(), Pending()
     expected: dict[str, int] = {}
     for key, recipients, close in charges:
         charge(pending, counters.assume(key, NOON), recipients)

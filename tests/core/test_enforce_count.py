@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.memo import Charges
 from ratelimitd.core.policy import Policy
 from ratelimitd.state.records import Recovered, Window, charge
-from tests.core.build import data, limit, policy, rcpt, used
+from tests.core.build import data, limit, memo, policy, rcpt, rules, used
 
 ALICE = "alice@example.com"
 DUNNO = b"action=DUNNO\n\n"
@@ -22,20 +21,20 @@ def test_what_a_limit_that_is_not_enforced_would_block_is_admitted_counted_and_s
     assert {verdict.reply for verdict in verdicts} == {DUNNO}
     assert not any(verdict.refused for verdict in verdicts)
     assert used(asked) == 4
-    assert asked.tables[0].decisions["WOULD_BLOCK"] == 2
+    assert asked.meters[0].decisions["WOULD_BLOCK"] == 2
 
 
 def test_an_enforced_limit_refuses_though_another_is_not_enforced() -> None:
     asked = policy(limit(1, name="trial", enforce=False), limit(2, name="real"))
     verdicts = [rcpt(asked, f"{i}@example.org") for i in range(3)]
     assert [verdict.status for verdict in verdicts] == ["INSERT", "WOULD_BLOCK", "OVER_QUOTA"]
-    decided = [verdict.counter.table.limit.name for verdict in verdicts if verdict.counter]
+    decided = [verdict.counter.meter.limit.name for verdict in verdicts if verdict.counter]
     assert decided == ["trial", "trial", "real"]
     assert verdicts[2].reply.startswith(b"action=450 4.7.1 daily quota exceeded, 3/2")
 
 
 def test_rejected_requests_that_are_not_counted_are_counted_where_nothing_is_rejected() -> None:
-    asked = policy(limit(1, enforce=False), count_rejected=False)
+    asked = policy(limit(1, enforce=False), under=rules(False))
     for i in range(3):
         rcpt(asked, f"{i}@example.org")
     assert used(asked) == 3
@@ -67,15 +66,15 @@ def test_a_refused_message_is_admitted_once_its_quota_is_raised() -> None:
     asked = policy(limit(1, by_message=True))
     rcpt(asked, "a@example.org", "1.a")
     assert rcpt(asked, "a@example.org", "2.b").refused
-    asked.tables[0].counters[ALICE].quota = 5
+    asked.meters[0].counters[ALICE].quota = 5
     assert not rcpt(asked, "a@example.org", "2.b").refused
-    asked.tables[0].counters[ALICE].quota = 1
+    asked.meters[0].counters[ALICE].quota = 1
     assert not rcpt(asked, "b@example.org", "2.b").refused
     assert used(asked) == 2
 
 
 def test_refused_messages_that_are_not_counted_charge_nothing() -> None:
-    asked = policy(limit(1, by_message=True), count_rejected=False)
+    asked = policy(limit(1, by_message=True), under=rules(False))
     rcpt(asked, "a@example.org", "1.a")
     for i in range(3):
         assert rcpt(asked, f"{i}@example.org", "2.b").refused
@@ -142,19 +141,19 @@ def totals(recovered: Recovered) -> dict[Window, int]:
 def test_the_journal_says_exactly_what_was_charged_and_to_whom(
     settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]], count_rejected: bool
 ) -> None:
-    asked = policy(*made(settings), count_rejected=count_rejected)
+    asked = policy(*made(settings), under=rules(count_rejected))
     recovered = Recovered(1, 1, "node", play(asked, asks))
     charged = {
-        (table.limit.name, counter.expiry, counter.key): counter.used
-        for table in asked.tables
-        for counter in table.counters.values()
+        (meter.limit.name, counter.expiry, counter.key): counter.used
+        for meter in asked.meters
+        for counter in meter.counters.values()
         if counter.used
     }
     assert totals(recovered) == charged
-    charges = Charges(1000)
+    charges = memo(1000)
     recovered.remember(charges, 0)
     for instance in range(4):
-        before, after = asked.charges.find(f"{instance}.a"), charges.find(f"{instance}.a")
+        before, after = asked.memo.find(f"{instance}.a"), charges.find(f"{instance}.a")
         assert (before is None) == (after is None)
         if before is not None and after is not None:
             assert before.charged == after.charged
@@ -166,8 +165,8 @@ def test_no_message_limit_ever_counts_more_than_the_messages_nor_a_recipient_lim
 ) -> None:
     asked = policy(*made(settings))
     play(asked, asks)
-    charged = {instance for instance in range(4) if asked.charges.find(f"{instance}.a") is not None}
-    recipients = sum(t.charged for i in range(4) if (t := asked.charges.find(f"{i}.a")) is not None)
-    for table in asked.tables:
-        total = sum(counter.used for counter in table.counters.values())
-        assert total == (len(charged) if table.limit.by_message else recipients)
+    charged = {instance for instance in range(4) if asked.memo.find(f"{instance}.a") is not None}
+    recipients = sum(t.charged for i in range(4) if (t := asked.memo.find(f"{i}.a")) is not None)
+    for meter in asked.meters:
+        total = sum(counter.used for counter in meter.counters.values())
+        assert total == (len(charged) if meter.limit.by_message else recipients)

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.errors import ConfigError, one_line
+from ratelimitd.errors import ConfigError
+from ratelimitd.text import escape
 
 
 def test_a_configuration_error_names_the_place_what_is_there_and_what_may_be() -> None:
@@ -19,4 +20,4 @@ def test_an_error_is_one_printable_line_whatever_the_file_holds(path: str, found
 
 
 def test_what_is_not_printable_is_escaped() -> None:
-    assert one_line("a\nb\x1b[0m\u202eé") == "a\\nb\\x1b[0m\\u202eé"
+    assert escape("a\nb\x1b[0m\u202eé") == "a\\nb\\x1b[0m\\u202eé"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.keys import MAX_BYTES, KeyFunction, OptionError, domain, email, normalise, only
+from ratelimitd.keys import KeyFunction, OptionError, domain, email, normalise, only
 from ratelimitd.request import Request
+from ratelimitd.text import MAX_BYTES
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from ratelimitd.core.limits import KeyFailed
 from ratelimitd.errors import ConfigError
 from ratelimitd.keys import KeyFunction
-from ratelimitd.plugins import MAX_KEY_CHARACTERS, KeyFailed, installed, load, normalised
+from ratelimitd.plugins import MAX_KEY_CHARACTERS, installed, load, normalised
 from ratelimitd.request import Request
 
 MODULE = """

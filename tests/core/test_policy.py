@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.policy import INSERT, MAX_RECIPIENTS, OVER_QUOTA, UPDATE, Policy, Verdict, Waiting
+from ratelimitd.core.policy import MAX_RECIPIENTS, Policy
+from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, Verdict, Waiting
 from ratelimitd.request import Request
-from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, request, row, used
+from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, request, row, rules, used
 
 ALICE = "alice@example.com"
 
@@ -51,7 +52,7 @@ def test_what_is_not_counted_is_answered_dunno(what: Request) -> None:
     asked = policy(limit(1))
     assert summary(ask(asked, what)) == NOTHING
     assert used(asked) == 0
-    assert len(asked.pending) == len(asked.charges) == 0
+    assert len(asked.pending) == len(asked.memo) == 0
 
 
 def test_the_first_charge_is_an_insert_then_updates_then_over_quota() -> None:
@@ -106,7 +107,7 @@ def test_without_an_instance_every_question_is_charged() -> None:
         assert rcpt(asked, "a", instance="").charged == 1
         assert data(asked, 2, instance="").charged == 2
     assert used(asked) == 6
-    assert len(asked.charges) == 0
+    assert len(asked.memo) == 0
 
 
 @pytest.mark.parametrize("state", ["DATA", "END-OF-MESSAGE"])
@@ -178,7 +179,7 @@ def test_what_was_admitted_stays_admitted_though_others_exhaust_the_quota() -> N
 
 
 def raise_quota(asked: Policy, quota: int) -> None:
-    asked.tables[0].counters[ALICE].quota = quota
+    asked.meters[0].counters[ALICE].quota = quota
 
 
 def test_what_was_refused_is_admitted_when_the_quota_is_raised_and_stays_admitted() -> None:
@@ -195,13 +196,13 @@ def test_what_was_refused_is_admitted_when_the_quota_is_raised_and_stays_admitte
 
 
 def test_a_refused_recipient_is_not_counted_where_it_is_configured_so() -> None:
-    asked = policy(limit(2), count_rejected=False)
+    asked = policy(limit(2), under=rules(False))
     for i in range(4):
         rcpt(asked, str(i))
     assert used(asked) == 2
     assert summary(rcpt(asked, "3")) == ("450", 0, OVER_QUOTA, 2)
     assert summary(data(asked, 5, instance="2.b")) == ("450", 0, OVER_QUOTA, 2)
-    assert len(asked.charges) == 1
+    assert len(asked.memo) == 1
     raise_quota(asked, 3)
     assert summary(rcpt(asked, "3")) == ("DUNNO", 1, UPDATE, 3)
 
@@ -215,17 +216,17 @@ def test_a_request_must_pass_all_limits() -> None:
         assert not rcpt(asked, str(i)).refused
     refused = rcpt(asked, "3")
     assert b"4/3 of alice@example.com" in refused.reply
-    assert refused.counter is asked.tables[0].counters[ALICE]
+    assert refused.counter is asked.meters[0].counters[ALICE]
     assert used(asked, name="mine") == used(asked, "example.com", "ours") == 4
     assert not rcpt(asked, "4", login="bob@example.com", instance="2.b").refused
     refused = rcpt(asked, "5", login="bob@example.com", instance="2.b")
     assert b"6/5 of example.com" in refused.reply
-    assert refused.counter is asked.tables[1].counters["example.com"]
+    assert refused.counter is asked.meters[1].counters["example.com"]
     assert used(asked, "bob@example.com", "mine") == 2
 
 
 def test_what_one_limit_refuses_no_limit_counts_where_it_is_configured_so() -> None:
-    asked = policy(*TWO, count_rejected=False)
+    asked = policy(*TWO, under=rules(False))
     for i in range(10):
         rcpt(asked, str(i))
     assert used(asked, name="mine") == used(asked, "example.com", "ours") == 3
@@ -270,12 +271,12 @@ def test_an_account_that_is_not_in_memory_is_asked_for_first() -> None:
     what = request()
     waiting = asked.decide(what, NOON)
     assert isinstance(waiting, Waiting)
-    assert waiting.missing(NOON) == [(asked.tables[0], ALICE), (asked.tables[1], "example.com")]
-    asked.tables[0].assume(ALICE, NOON)
-    assert waiting.missing(NOON) == [(asked.tables[1], "example.com")]
+    assert waiting.missing(NOON) == [(asked.meters[0], ALICE), (asked.meters[1], "example.com")]
+    asked.meters[0].assume(ALICE, NOON)
+    assert waiting.missing(NOON) == [(asked.meters[1], "example.com")]
     assert isinstance(asked.decide(what, NOON), Waiting)
     assert used(asked, name="mine") == 0
-    asked.tables[1].assume("example.com", NOON)
+    asked.meters[1].assume("example.com", NOON)
     assert waiting.missing(NOON) == []
     assert isinstance(asked.decide(what, NOON), Verdict)
 
@@ -284,7 +285,7 @@ def test_a_request_that_has_waited_is_decided_by_what_was_found_and_by_assumptio
     asked = policy(*TWO)
     waiting = asked.decide(request(), NOON)
     assert isinstance(waiting, Waiting)
-    asked.tables[0].accept(ALICE, row(ALICE, quota=10, configured=None, used=7, name="mine"), 0, NOON)
+    asked.meters[0].accept(ALICE, row(ALICE, quota=10, configured=None, used=7, name="mine"), 0, NOON)
     verdict = asked.decide_waiting(waiting, NOON)
     assert (verdict.status, verdict.used) == (UPDATE, 8)
     assert used(asked, "example.com", name="ours") == 1
@@ -306,18 +307,18 @@ def broken(request: Request) -> str | None:
 
 @pytest.mark.parametrize("failure", ["DUNNO", "450 4.3.0 try again later"])
 def test_a_plugin_that_fails_gives_the_failure_action_for_its_limit_only(failure: str) -> None:
-    asked = policy(limit(1, name="broken", key=broken), limit(2, name="mine"), failure=failure)
+    asked = policy(limit(1, name="broken", key=broken), limit(2, name="mine"), under=rules(failure=failure))
     reply = f"action={failure}\n\n".encode()
     assert [rcpt(asked, recipient).reply for recipient in "aabb"] == [reply] * 4
     assert rcpt(asked, "c").reply.startswith(b"action=450 4.7.1 daily quota exceeded, 3/2")
     assert used(asked, name="mine") == 3
     assert used(asked, "", "broken") == 0
-    health = asked.tables[0].limit.health
+    health = asked.meters[0].limit.health
     assert (health.failures, health.failure) == (5, "key plugin own raised RuntimeError: broken")
 
 
 def test_a_plugin_that_fails_where_it_is_the_only_limit_gives_the_failure_action() -> None:
-    asked = policy(limit(1, key=broken), failure="450 4.3.0 try again later")
+    asked = policy(limit(1, key=broken), under=rules(failure="450 4.3.0 try again later"))
     assert summary(rcpt(asked, "a")) == ("450", 0, "", 0)
     assert len(asked.pending) == 0
 
@@ -396,7 +397,7 @@ def test_the_policy_does_what_a_simple_model_does(
     asked = policy(
         limit(0, name="mine", quotas=QUOTAS),
         limit(0, name="ours", key="domain", quotas=QUOTAS),
-        count_rejected=count_rejected,
+        under=rules(count_rejected),
     )
     day = 0
     for login, number, recipient, count, days in walk:
@@ -411,8 +412,8 @@ def test_the_policy_does_what_a_simple_model_does(
         )
         assert (not verdict.refused, verdict.charged) == model.ask(login, instance, recipient, count, day)
     for account, name in [("a@x", "mine"), ("b@x", "mine"), ("c@y", "mine"), ("x", "ours"), ("y", "ours")]:
-        table = asked.tables[0 if name == "mine" else 1]
-        found = table.find(account, NOON + day * DAY_S)
+        meter = asked.meters[0 if name == "mine" else 1]
+        found = meter.find(account, NOON + day * DAY_S)
         assert (found.used if found else 0) == model.used(account, day)
     asked.pending.close(2)
     charged = sum(n for _, _, _, n in model.charges)

@@ -2,11 +2,19 @@
 
 from dataclasses import replace
 
-from ratelimitd.core.counters import Table
-from ratelimitd.core.policy import Verdict
+from ratelimitd.core.counters import Meter
+from ratelimitd.core.policy import Nobody
+from ratelimitd.core.verdict import Verdict
 from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, limit, policy, rcpt, request, row
 
 ALICE = "alice@example.com"
+
+
+class Listening(Nobody):
+    """Watches every limit, and does nothing about it."""
+
+    def watches(self, limit: str) -> bool:
+        return True
 
 
 def test_a_window_that_has_ended_is_begun_anew_by_the_decision_itself() -> None:
@@ -19,31 +27,31 @@ def test_a_window_that_has_ended_is_begun_anew_by_the_decision_itself() -> None:
 
 
 def test_an_account_that_is_to_be_told_of_is_decided_the_same_where_nobody_listens() -> None:
-    asked = policy(limit(1))
-    asked.tables[0].tell(True)
+    asked = policy(limit(1), watch=Listening())
+    assert asked.meters[0].notice_from == 0
     assert [rcpt(asked, recipient).refused for recipient in ("a@example.org", "b@example.org")] == [False, True]
 
 
 def test_a_changed_configuration_reaches_the_quotas_that_it_gave_and_no_others() -> None:
-    table = Table(limit(10))
+    meter = Meter(limit(10))
     for key, stored in {
         ALICE: row(ALICE, quota=10, configured=10),
         "granted@example.com": row("granted@example.com", quota=50, configured=10),
         "kept@example.com": row("kept@example.com", quota=60, configured=10, persist=True),
     }.items():
-        table.accept(key, stored, 0, NOON)
-    table.limit = replace(table.limit, quota=20)
-    table.follow([*table.counters, "nobody@example.com"])
-    assert [counter.quota for counter in table.counters.values()] == [20, 50, 60]
-    table.follow(table.counters)
-    assert table.counters[ALICE].quota == 20
+        meter.accept(key, stored, 0, NOON)
+    meter.limit = replace(meter.limit, quota=20)
+    meter.follow([*meter.counters, "nobody@example.com"])
+    assert [counter.quota for counter in meter.counters.values()] == [20, 50, 60]
+    meter.follow(meter.counters)
+    assert meter.counters[ALICE].quota == 20
 
 
 def test_a_quota_that_was_raised_by_a_reload_admits_at_once() -> None:
     asked = policy(limit(1))
     assert [rcpt(asked, recipient).refused for recipient in ("a@example.org", "b@example.org")] == [False, True]
-    table = asked.tables[0]
-    table.limit = replace(table.limit, quota=5)
-    table.follow(table.counters)
+    meter = asked.meters[0]
+    meter.limit = replace(meter.limit, quota=5)
+    meter.follow(meter.counters)
     assert not ask(asked, request("RCPT", recipient="c@example.org"), NOON).refused
-    assert table.counters[ALICE].expiry == MIDNIGHT
+    assert meter.counters[ALICE].expiry == MIDNIGHT

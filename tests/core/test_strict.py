@@ -3,13 +3,11 @@
 import pytest
 
 from ratelimitd.core.policy import Policy
-from tests.core.build import data, limit, policy, rcpt
+from tests.core.build import data, limit, policy, rcpt, rules
 
 
 def strict(quota: int, share: float = 0.1) -> Policy:
-    made = policy(limit(quota))
-    made.strict_below = share
-    return made
+    return policy(limit(quota), under=rules(strict_below=share))
 
 
 def urgent_at(asked: Policy, requests: int) -> list[int]:

@@ -6,16 +6,16 @@ from ratelimitd.log.log import Log
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores.sqlite import SQLiteStore
-from ratelimitd.sync.schedule import Sync
+from ratelimitd.sync.schedule import StoreSync
 from tests.core.build import MIDNIGHT, NOON, limit, policy, row
 
 
 async def test_accounts_are_not_forgotten_while_the_store_is_away(tmp_path: Path) -> None:
     asked = policy(limit(10))
-    (table,) = asked.tables
-    table.accept("alice", row("alice", quota=90, persist=True), 0, NOON)
+    (meter,) = asked.meters
+    meter.accept("alice", row("alice", quota=90, persist=True), 0, NOON)
     log = Log([], "postfix-policyd", "info")
-    sync = Sync(
+    sync = StoreSync(
         SQLiteStore(tmp_path / "store"),
         asked,
         Journal(tmp_path, "node"),
@@ -24,7 +24,7 @@ async def test_accounts_are_not_forgotten_while_the_store_is_away(tmp_path: Path
         clock=lambda: MIDNIGHT + 1.0,
     )
     await sync.sweep()
-    assert "alice" in table.counters
+    assert "alice" in meter.counters
     sync.link.succeeded()
     await sync.sweep()
-    assert "alice" not in table.counters
+    assert "alice" not in meter.counters

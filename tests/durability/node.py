@@ -11,24 +11,25 @@ from zoneinfo import ZoneInfo
 import trio
 
 from ratelimitd.core.action import Template
-from ratelimitd.core.counters import Pending, Table
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.memo import Charges
-from ratelimitd.core.policy import Policy, Verdict, Waiting
+from ratelimitd.core.pending import Pending
+from ratelimitd.core.policy import Nobody, Policy
 from ratelimitd.core.rows import Account, Delta, Row
+from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import domain, email
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import Entry
 from ratelimitd.request import Request
+from ratelimitd.settings import JournalSync
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.journal import Sync as JournalSync
 from ratelimitd.stores import Changes, Flushed
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.recovery import recover
-from ratelimitd.sync.schedule import Sync
+from ratelimitd.sync.schedule import StoreSync
+from tests.core.build import memo, rules
 
 _runs = itertools.count(1)
 ZONE = ZoneInfo("Europe/Zurich")
@@ -116,11 +117,11 @@ class Node:
         self.sink = ListSink()
         self.state = StateDir(folder)
         self.store = FaultyStore(folder / "ratelimit.sqlite3")
-        self.policy = Policy([Table(limit) for limit in limits], Pending(), Charges(10_000))
+        self.policy = Policy(limits, rules(), Pending(), memo(10_000), Nobody())
         (folder / "journal").mkdir(exist_ok=True)
         self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
         self.log = Log([self.sink], level="debug")
-        self.sync = Sync(self.store, self.policy, self.journal, self.state, self.log, clock=clock)
+        self.sync = StoreSync(self.store, self.policy, self.journal, self.state, self.log, clock=clock)
 
     async def start(self) -> None:
         """Recover, as the daemon does before it listens."""
@@ -138,7 +139,7 @@ class Node:
         if isinstance(verdict, Waiting):
             if self.sync.link.up:
                 missing = verdict.missing(now)
-                await self.sync.loader.look_up(sorted({Account(table.limit.name, key) for table, key in missing}))
+                await self.sync.loader.look_up(sorted({Account(meter.limit.name, key) for meter, key in missing}))
             verdict = self.policy.decide_waiting(verdict, now)
         if verdict.record:
             self.journal.write([verdict.record])

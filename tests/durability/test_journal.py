@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.core.counters import Counter, Table
+from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.errors import JournalError
+from ratelimitd.settings import JournalSync
 from ratelimitd.state import records as segments
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.journal import Sync as JournalSync
 from ratelimitd.state.records import Recovered, charge
 from tests.durability.node import make_limit
 
@@ -245,8 +245,8 @@ def test_a_sync_that_fails_says_that_the_segment_is_not_kept(journal: Journal, m
 
 
 def _deltas() -> list[tuple[Counter, int]]:
-    table = Table(make_limit())
-    return [(Counter(table, f"user{i}@x", 1900000000, 100), i + 1) for i in range(2500)]
+    meter = Meter(make_limit())
+    return [(Counter(meter, f"user{i}@x", 1900000000, 100), i + 1) for i in range(2500)]
 
 
 class Killed(BaseException):

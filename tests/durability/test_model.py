@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from ratelimitd.core import counters
-from ratelimitd.core.counters import Counter, Knowledge, Pending, Segment
+from ratelimitd.core import pending
+from ratelimitd.core.counters import Counter, Knowledge
+from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.rows import Delta
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.records import Recovered
@@ -152,8 +153,8 @@ class Durability(RuleBasedStateMachine):
             assert counter.quota == quota
 
     def _counter(self, account: Account) -> Counter | None:
-        table = next(table for table in self.node.policy.tables if table.limit.name == account[0])
-        return table.counters.get(account[1])
+        meter = next(meter for meter in self.node.policy.meters if meter.limit.name == account[0])
+        return meter.counters.get(account[1])
 
     def _compare(self) -> None:
         rows = trio.run(self.node.rows)
@@ -223,7 +224,7 @@ def _replay_leaves_out_the_last_segment(patch: pytest.MonkeyPatch) -> None:
 
 
 def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
-    whole = counters.merge
+    whole = pending.merge
 
     def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
         return whole(segments, 0)

@@ -1,8 +1,8 @@
 """What reading a segment of the journal must give, whatever is on the disk: every whole frame, and nothing else."""
 
-from ratelimitd.core.memo import Charges
 from ratelimitd.errors import JournalError
 from ratelimitd.state.records import charge, frame, header, read
+from tests.core.build import memo
 from tests.fuzz.configurations import one_line
 from tests.fuzz.scratch import FOLDER
 
@@ -47,6 +47,6 @@ def _between_frames(data: bytes) -> None:
         recipients, windows = charge(end)
         assert 1 <= recipients <= len(pieces)
         assert len(windows) == 1
-    charges = Charges()
+    charges = memo()
     found.remember(charges, 0)
     assert len(charges) == len(records)

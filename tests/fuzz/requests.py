@@ -4,7 +4,8 @@ import json
 import re
 
 from ratelimitd.core.counters import Counter
-from ratelimitd.core.policy import Policy, Waiting
+from ratelimitd.core.policy import Policy
+from ratelimitd.core.verdict import Waiting
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import json_line, policyd_line
 from ratelimitd.request import Request, RequestReader
@@ -30,7 +31,7 @@ def check(data: bytes) -> None:
     asked = policy(limit(MIN_QUOTA, name="email"), limit(2 * MIN_QUOTA, name="domain", key="domain"))
     for text in given:
         _decide(asked, Request.of(text, "example.com"))
-    used = {counter: counter.used for table in asked.tables for counter in table.counters.values() if counter.used}
+    used = {counter: counter.used for meter in asked.meters for counter in meter.counters.values() if counter.used}
     assert used == asked.pending.open.deltas
 
 
@@ -81,9 +82,9 @@ def _check_attributes(request: Request, text: str) -> None:
 def _decide(asked: Policy, request: Request) -> None:
     verdict = asked.decide(request, NOON)
     if isinstance(verdict, Waiting):
-        for table, key in verdict.missing(NOON):
+        for meter, key in verdict.missing(NOON):
             assert len(key.encode()) <= 255
-            table.accept(key, None, 0, NOON)
+            meter.accept(key, None, 0, NOON)
         verdict = asked.decide_waiting(verdict, NOON)
     assert _REPLY.fullmatch(verdict.reply)
     assert bool(verdict.record) == bool(verdict.charged)
@@ -97,8 +98,8 @@ def _decide(asked: Policy, request: Request) -> None:
 
 
 def _counters(asked: Policy, request: Request) -> list[Counter]:
-    keys = [(table, table.limit.key_of(request)) for table in asked.tables]
-    return [table.counters[key] for table, key in keys if key is not None]
+    keys = [(meter, meter.limit.key_of(request)) for meter in asked.meters]
+    return [meter.counters[key] for meter, key in keys if key is not None]
 
 
 def _check_record(record: str, charged: int, counters: list[Counter]) -> None:
@@ -108,5 +109,5 @@ def _check_record(record: str, charged: int, counters: list[Counter]) -> None:
     head, _, recipients, *accounts = record[:-1].split("\0")
     assert head[0] in _KINDS
     assert int(recipients) == charged
-    names = [(counter.table.limit.name, str(counter.expiry), counter.key) for counter in counters]
+    names = [(counter.meter.limit.name, str(counter.expiry), counter.key) for counter in counters]
     assert list(zip(accounts[::3], accounts[1::3], accounts[2::3], strict=True)) == names

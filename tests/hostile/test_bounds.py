@@ -10,25 +10,25 @@ from pathlib import Path
 import pytest
 
 from ratelimitd.config.read import read
-from ratelimitd.core.memo import Charges
+from ratelimitd.core.memo import Memo
 from ratelimitd.errors import RequestTooLong
-from ratelimitd.keys import MAX_BYTES
-from ratelimitd.log.log import MAX_FIELD, MAX_LINE, Log
+from ratelimitd.log.log import MAX_LINE, Log
 from ratelimitd.log.sinks import SyslogSink
 from ratelimitd.request import RequestReader
 from ratelimitd.stores.mysql.access import access
-from tests.core.build import arrived, ask, limit, policy, rcpt, request
+from ratelimitd.text import MAX_BYTES, MAX_FIELD
+from tests.core.build import arrived, ask, limit, memo, policy, rcpt, request
 from tests.hostile.lines import Lines
 
 
-def remembered(charges: Charges) -> int:
+def remembered(charges: Memo) -> int:
     generations = (charges._young, charges._old, charges._dead)
     return sum(transaction.remembered for young in generations for transaction in young.values())
 
 
 @pytest.mark.parametrize("per_transaction", [1, 7, 100])
 def test_recipients_are_remembered_up_to_a_bound_over_all_transactions(per_transaction: int) -> None:
-    charges = Charges(1_000_000, max_recipients=1000)
+    charges = memo(1_000_000, max_recipients=1000)
     for number in range(5000 // per_transaction):
         instance = f"{number}.a"
         for recipient in range(per_transaction):
@@ -39,7 +39,7 @@ def test_recipients_are_remembered_up_to_a_bound_over_all_transactions(per_trans
 
 
 def test_a_transaction_outlives_half_the_bound_of_newer_recipients() -> None:
-    charges = Charges(1_000_000, max_recipients=1000)
+    charges = memo(1_000_000, max_recipients=1000)
     charges.charge_recipient("first", None, "a@example.org", True)
     for recipient in range(500):
         charges.charge_recipient("newer", charges.find("newer"), f"{recipient}@example.org", True)
@@ -48,7 +48,7 @@ def test_a_transaction_outlives_half_the_bound_of_newer_recipients() -> None:
 
 
 def test_transactions_that_age_are_not_counted_as_forgotten_by_a_bound() -> None:
-    charges = Charges(100)
+    charges = memo(100)
     charges.charge_message("1.a", None, 1, True)
     charges.age()
     charges.age()
@@ -63,7 +63,7 @@ def test_endless_instances_and_recipients_are_remembered_by_a_hash_and_still_cha
             first = rcpt(asked, recipient, instance)
             assert len(first.record) < 3 * MAX_BYTES
             assert [first.charged, rcpt(asked, recipient, instance).charged] == [1, 0]
-    assert all(len(instance) <= MAX_BYTES for instance in asked.charges._young)
+    assert all(len(instance) <= MAX_BYTES for instance in asked.memo._young)
 
 
 def test_a_reader_that_has_given_everything_out_keeps_nothing() -> None:
@@ -148,7 +148,7 @@ def test_no_password_is_in_the_text_of_a_configuration(folder: Path) -> None:
 )
 def test_connections_are_as_many_as_descriptors_allow(soft: int, hard: int, wanted: int, found: str) -> None:
     code = (
-        "import resource, sys\nfrom ratelimitd.daemon.descriptors import connections_for\n"
+        "import resource, sys\nfrom ratelimitd.daemon.start import connections_for\n"
         "from ratelimitd.errors import StartError\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
         f"try: print(connections_for({wanted}))\nexcept StartError as error: print(error)\n"

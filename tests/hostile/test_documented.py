@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 import ratelimitd.metrics
-from ratelimitd.core.counters import Table
-from ratelimitd.core.memo import Charges
+from ratelimitd.core.counters import Meter
 from ratelimitd.settings import LogSettings, NotifySettings, Server
-from tests.core.build import limit
+from tests.core.build import limit, memo
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"\| `([a-z_]+)\.([a-z_]+)` \| ([0-9,]+)( [KM]iB)? \| (.*) \| (.*) \| (.*) \| (.*) \|")
@@ -46,21 +45,21 @@ def test_every_bound_of_what_a_client_may_take_is_in_the_readme() -> None:
 
 
 def accounts() -> object:
-    table = Table(limit(1000))
+    meter = Meter(limit(1000))
     for number in range(MANY):
-        table.accept(f"user{number:06d}@customer.example.com", None, 0, 1)
-    return table
+        meter.accept(f"user{number:06d}@customer.example.com", None, 0, 1)
+    return meter
 
 
 def transactions() -> object:
-    charges = Charges(10 * MANY)
+    charges = memo(10 * MANY)
     for number in range(MANY):
         charges.charge_recipient(f"1a2b.65a1b2c3.{number:x}.0", None, f"{number}@recipient.example", True)
     return charges
 
 
 def recipients() -> object:
-    charges = Charges(max_recipients=10 * MANY)
+    charges = memo(max_recipients=10 * MANY)
     for number in range(MANY // 500):
         for recipient in range(500):
             charges.charge_recipient(

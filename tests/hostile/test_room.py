@@ -53,7 +53,7 @@ async def test_a_lookup_waits_until_a_flush_has_made_room(made: Made, monkeypatc
             nursery.start_soon(made.sync.keep)  # the lookup has asked it to hurry
             await made.sync.make_room()
             nursery.cancel_scope.cancel()
-    assert len(made.policy.tables[0].counters) == MAX_ACCOUNTS
+    assert len(made.policy.meters[0].counters) == MAX_ACCOUNTS
     assert made.sync.held == 2
 
 

@@ -44,10 +44,10 @@ class Scraped(Ratelimitd):
 
 
 @contextmanager
-def running(folder: Path, top_accounts: int = 0, **tables: Any) -> Iterator[Scraped]:
+def running(folder: Path, top_accounts: int = 0, **meters: Any) -> Iterator[Scraped]:
     port = free_port()
     metrics = {"listen": f"127.0.0.1:{port}", "top_accounts": top_accounts}
-    daemon = Scraped(folder, config(metrics=metrics, **tables))
+    daemon = Scraped(folder, config(metrics=metrics, **meters))
     daemon.metrics_port = port
     daemon.start()
     try:

@@ -76,9 +76,7 @@ class Run:
             for n in range(len(answers))
         ]
         self.notifier.configure(entries)
-        self.policy = policy(limit(10))
-        self.policy.look = self.notifier.watch.look
-        self.policy.tables[0].tell(True)
+        self.policy = policy(limit(10), watch=self.notifier.watch)
 
     def send(self, login: str, recipients: int) -> None:
         data(self.policy, recipients, instance=login, login=login)

@@ -4,20 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.core.counters import NEVER, Table
+from ratelimitd.core.counters import NEVER, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.notify.notices import Watch, identify
-from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row
+from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row, rules
 
 
 def watched(quota: int, *percents: int, max_waiting: int = 1000, count_rejected: bool = True) -> tuple[Policy, Watch]:
-    watch = Watch(max_waiting)
+    watch = Watch(max_waiting, nobody)
     watch.configure({"default": percents})
-    asked = policy(limit(quota), count_rejected=count_rejected)
-    asked.look = watch.look
-    for table in asked.tables:
-        table.tell(watch.watches(table.limit.name))
-    return asked, watch
+    return policy(limit(quota), under=rules(count_rejected), watch=watch), watch
+
+
+def nobody() -> None:
+    """Is woken."""
 
 
 def told(watch: Watch) -> list[tuple[str, int, int]]:
@@ -67,8 +67,8 @@ def test_the_next_window_is_told_of_anew() -> None:
 
 def test_what_an_earlier_run_told_is_not_told_again() -> None:
     asked, watch = watched(10, 80, 100)
-    (table,) = asked.tables
-    counter = table.accept("alice@example.com", row("alice@example.com", used=8, quota=10, configured=10), 0, NOON)
+    (meter,) = asked.meters
+    counter = meter.accept("alice@example.com", row("alice@example.com", used=8, quota=10, configured=10), 0, NOON)
     watch.told[identify(counter, 80)] = MIDNIGHT
     rcpt(asked, "b@example.org")
     rcpt(asked, "c@example.org")
@@ -86,8 +86,8 @@ def test_a_refused_mail_that_is_larger_than_what_is_left_is_told_as_a_quota_reac
 def test_a_raised_quota_moves_the_shares_that_were_not_told() -> None:
     asked, watch = watched(10, 80, 100)
     data(asked, 8)
-    (table,) = asked.tables
-    table.accept("alice@example.com", row("alice@example.com", quota=100, persist=True, used=8), 0, NOON)
+    (meter,) = asked.meters
+    meter.accept("alice@example.com", row("alice@example.com", quota=100, persist=True, used=8), 0, NOON)
     data(asked, 80, instance="2.a")
     assert [percent for _, percent, _ in told(watch)] == [80]
     data(asked, 12, instance="3.a")
@@ -106,15 +106,15 @@ def test_a_full_queue_drops_and_counts_and_the_next_mail_tries_again() -> None:
 
 
 def test_windows_that_are_over_are_forgotten() -> None:
-    watch = Watch()
+    watch = Watch(1, nobody)
     watch.told = {"ended": NOON, "running": NOON + 1}
     watch.forget_ended(NOON)
     assert watch.told == {"running": NOON + 1}
 
 
 def test_without_notify_a_counter_is_never_looked_at() -> None:
-    table = Table(limit(10))
-    assert table.accept("a", None, 0, NOON).notice_at == NEVER
+    meter = Meter(limit(10))
+    assert meter.accept("a", None, 0, NOON).notice_at == NEVER
 
 
 @given(
@@ -134,7 +134,7 @@ def test_what_is_told_is_what_was_reached_and_once(quota: int, percents: list[in
 
 @pytest.mark.parametrize("key", ["a\0b", "ümlaut@example.com", "x" * 300])
 def test_an_id_tells_accounts_windows_and_shares_apart(key: str) -> None:
-    table = Table(limit(10))
-    counters = [table.accept(name, None, 0, now) for name in (key, key + "1") for now in (NOON, NOON + DAY_S)]
+    meter = Meter(limit(10))
+    counters = [meter.accept(name, None, 0, now) for name in (key, key + "1") for now in (NOON, NOON + DAY_S)]
     ids = {identify(counter, percent) for counter in counters for percent in (1, 11)}
     assert len(ids) == 8

@@ -7,10 +7,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ratelimitd.core.action import Template
-from ratelimitd.core.counters import Pending, Table
 from ratelimitd.core.limits import KeyHealth, Limit
-from ratelimitd.core.memo import Charges
-from ratelimitd.core.policy import Policy, Waiting
+from ratelimitd.core.pending import Pending
+from ratelimitd.core.policy import Nobody, Policy
+from ratelimitd.core.verdict import Waiting
 from ratelimitd.core.windows import Period
 from ratelimitd.keys import KeyFunction
 from ratelimitd.log.keywatch import KeyWatch
@@ -18,6 +18,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import Entry
 from ratelimitd.plugins import normalised
 from ratelimitd.testing import request
+from tests.core.build import memo, rules
 
 
 class Lines:
@@ -59,7 +60,7 @@ def limit(name: str, function: KeyFunction, clock: Clock | None = None) -> Limit
 
 def watched(*limits: Limit) -> tuple[Policy, KeyWatch, Lines]:
     lines = Lines()
-    policy = Policy([Table(limit) for limit in limits], Pending(), Charges(1000))
+    policy = Policy(limits, rules(), Pending(), memo(), Nobody())
     return policy, KeyWatch(policy, Log([lines])), lines
 
 

@@ -11,7 +11,7 @@ import trio
 
 from ratelimitd.config import read as config
 from ratelimitd.ctl import main as ctl
-from ratelimitd.ctl.migrate import Account, merge, migrate
+from ratelimitd.ctl.migrate import OldRow, merge, migrate
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.stores import Store
 from tests.stores.backends import Sql, delta, flush, row, server_backend
@@ -238,8 +238,8 @@ def test_only_a_mysql_table_is_migrated(tmp_path: Path) -> None:
         migrate(config.read(file))
 
 
-def account(number: int, sender: str, *, persist: int = 0, quota: int = 10, used: int = 0, expiry: int = 0) -> Account:
-    return Account(number, "daily", sender, persist, quota, quota, used, expiry)
+def account(number: int, sender: str, *, persist: int = 0, quota: int = 10, used: int = 0, expiry: int = 0) -> OldRow:
+    return OldRow(number, "daily", sender, persist, quota, quota, used, expiry)
 
 
 def test_a_merged_row_counts_only_what_is_not_over() -> None:

@@ -14,8 +14,8 @@ from ratelimitd.ctl.client import NoDaemon, ask
 from ratelimitd.ctl.doctor import postconf
 from ratelimitd.ctl.doctor.postconf import Postfix
 from ratelimitd.ctl.doctor.restrictions import Fault, Use, examine, uses
-from ratelimitd.log.log import escape
 from ratelimitd.net.listeners import Address, parse_address
+from ratelimitd.text import escape
 
 ENOUGH_REQUESTS = 20
 """So many requests, and none with a login: then it is no coincidence."""

@@ -4,7 +4,7 @@ A flush is one transaction. It first locks this node's row in ratelimit_node, so
 on the server has ended before the recorded segment is read; deltas are added, never set, so that nodes commute.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from sys import intern
@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 from trio_mysql.constants import ER
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
 from ratelimitd.errors import NotStored, StoreError, StoreUnfit
 from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit
 from ratelimitd.stores.mysql.access import Access
@@ -104,7 +104,7 @@ class MySQLStore:
     async def _lookup(self, session: Session, accounts: Iterable[Account]) -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
-            for chunk in _chunks(keys):
+            for chunk in slices(keys, CHUNK):
                 marks = ", ".join(["%s"] * len(chunk))
                 select = f"SELECT {_ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
                 rows += map(_row, await session.run(self._sql(select), (limit, *chunk)))
@@ -137,13 +137,13 @@ class MySQLStore:
     ) -> Flushed:
         deltas = await _sorted(merge(await self._begin(session, node)))
         rejected: list[tuple[Delta, str]] = []
-        for chunk in _chunks(deltas):
+        for chunk in slices(deltas, CHUNK):
             rejected += await self._store(session, chunk)
         record = "UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP"
         await session.run(self._sql(f"{record} WHERE `node` = %s"), (segment, node))
         refused = {delta for delta, _ in rejected}
         rows: list[Row] = []
-        for chunk in _chunks(deltas):  # all of 10,000 at once would stop the loop for 8 ms
+        for chunk in slices(deltas, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
             rows += await self._lookup(session, [Account(d.limit, d.key) for d in chunk if d not in refused])
         committing.set()
         await session.commit()
@@ -218,7 +218,7 @@ class MySQLStore:
         if len(found) < CHANGES_PAGE:
             found += await session.run(self._sql(later), (int(since), CHANGES_PAGE - len(found)))
         rows: list[Row] = []
-        for chunk in _chunks(found):
+        for chunk in slices(found, CHUNK):
             rows += [_row(values[:-1]) for values in chunk]
             await trio.lowlevel.checkpoint()
         if len(found) < CHANGES_PAGE:
@@ -245,8 +245,3 @@ def _row(values: tuple[str, str, int, int | None, int, int, int, int]) -> Row:
 
 def _number(rows: Rows) -> int:
     return int(rows[0][0]) if rows else 0
-
-
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.core.memo import MAX_REMEMBERED, Charges, Transaction
+from ratelimitd.core.memo import MAX_REMEMBERED, Memo, Transaction
+from tests.core.build import memo
 
 
-def begin(charges: Charges, instance: str) -> None:
+def begin(charges: Memo, instance: str) -> None:
     charges.charge_recipient(instance, None, "a@example.org", True)
 
 
@@ -25,7 +26,7 @@ def test_a_message_owes_what_its_recipients_have_not_been_charged() -> None:
 
 
 def test_an_unknown_instance_has_no_transaction() -> None:
-    charges = Charges()
+    charges = memo()
     assert charges.find("1.a") is None
     charges.charge_message("1.a", None, 2, True)
     found = charges.find("1.a")
@@ -35,7 +36,7 @@ def test_an_unknown_instance_has_no_transaction() -> None:
 
 
 def test_a_transaction_that_is_asked_for_lives_on() -> None:
-    charges = Charges(10)
+    charges = memo(10)
     begin(charges, "kept")
     for i in range(100):
         begin(charges, str(i))
@@ -43,7 +44,7 @@ def test_a_transaction_that_is_asked_for_lives_on() -> None:
 
 
 def test_a_transaction_outlives_half_the_bound_of_newer_ones() -> None:
-    charges = Charges(10)
+    charges = memo(10)
     begin(charges, "first")
     for i in range(5):
         begin(charges, str(i))
@@ -51,7 +52,7 @@ def test_a_transaction_outlives_half_the_bound_of_newer_ones() -> None:
 
 
 def test_what_was_not_asked_for_over_two_ages_is_forgotten() -> None:
-    charges = Charges()
+    charges = memo()
     begin(charges, "1.a")
     charges.age()
     assert charges.find("1.a") is not None
@@ -62,7 +63,7 @@ def test_what_was_not_asked_for_over_two_ages_is_forgotten() -> None:
 
 
 def test_a_transaction_that_is_asked_for_counts_its_recipients_in_the_bound_it_moves_to() -> None:
-    charges = Charges(max_transactions=4, max_recipients=20)  # two transactions and ten recipients a generation
+    charges = memo(max_transactions=4, max_recipients=20)  # two transactions and ten recipients a generation
     for number in range(9):
         charges.charge_recipient("moved", charges.find("moved"), str(number), True)
     charges.age()
@@ -76,7 +77,7 @@ def test_a_transaction_that_is_asked_for_counts_its_recipients_in_the_bound_it_m
 
 @given(st.integers(2, 20), st.lists(st.tuples(st.sampled_from(["begin", "find"]), st.integers(0, 30))))
 def test_the_memo_never_holds_more_than_its_bound(bound: int, steps: list[tuple[str, int]]) -> None:
-    charges = Charges(bound)
+    charges = memo(bound)
     for verb, number in steps:
         if charges.find(str(number)) is None and verb == "begin":
             begin(charges, str(number))

@@ -4,13 +4,13 @@ import trio
 from trio.testing import MockClock
 
 from ratelimitd.log.log import Log
-from ratelimitd.log.quiet import LINES, MINUTE_S, Throttle
+from ratelimitd.log.quiet import LINES, MINUTE_S, QuietLog
 from tests.hostile.lines import Lines
 
 
-def throttle() -> tuple[Throttle, Lines]:
+def throttle() -> tuple[QuietLog, Lines]:
     lines = Lines()
-    return Throttle(Log([lines])), lines
+    return QuietLog(Log([lines])), lines
 
 
 async def test_a_storm_is_a_few_lines_and_then_its_number(mock_clock: MockClock) -> None:

@@ -1,0 +1,97 @@
+"""What is charged and not stored yet: deltas by segment, as the journal's files hold them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ratelimitd.core.counters import Counter, Meter, Source
+from ratelimitd.core.rows import Delta
+
+
+class Segment:
+    """The charges between two flushes: what one file of the journal holds.
+
+    It stands for the segments `first` to `number` of the run `node`. `unwritten`: the file lacks some of it.
+    """
+
+    __slots__ = ("deltas", "first", "node", "number", "unwritten")
+
+    def __init__(self, number: int, node: str = "", deltas: dict[Counter, int] | None = None, first: int = 0) -> None:
+        self.number = number
+        self.first = first or number
+        self.node = node
+        self.deltas: dict[Counter, int] = {} if deltas is None else deltas
+        self.unwritten = False
+
+    @property
+    def recipients(self) -> int:
+        """Recipients in all."""
+        return sum(self.deltas.values())
+
+
+class Pending:
+    """What is not stored yet: the segment that charges go to, and the closed ones, oldest first."""
+
+    def __init__(self, number: int = 1) -> None:
+        self.open = Segment(number)
+        self.closed: list[Segment] = []
+
+    def begin(self, number: int, node: str) -> None:
+        """Begin the first segment of a run; those that were closed before are earlier runs'."""
+        self.open = Segment(number, node)
+
+    def of(self, counter: Counter, stored: Mapping[str, int] | None = None) -> int:
+        """The counter's recipients that are not stored yet; `stored` says up to which segment of each run they are."""
+        known = stored or {}
+        closed = sum(s.deltas.get(counter, 0) for s in self.closed if s.number > known.get(s.node, 0))
+        return self.open.deltas.get(counter, 0) + closed
+
+    def close(self, next_number: int) -> None:
+        """Close the open segment and begin the next: O(1), nothing is copied."""
+        self.closed.append(self.open)
+        self.open = Segment(next_number, self.open.node)
+
+    def stored(self, number: int) -> None:
+        """Forget the closed segments up to a number: the store has them."""
+        self.closed = [segment for segment in self.closed if segment.number > number]
+
+    @property
+    def recipients(self) -> int:
+        """Recipients in all segments."""
+        return sum(segment.recipients for segment in (*self.closed, self.open))
+
+    def __len__(self) -> int:
+        return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
+
+
+def joined(segments: Sequence[Segment]) -> Segment:
+    """One segment for several of one run. Of an account's windows the last is left: a store would drop the others."""
+    deltas = _totals(segments)
+    last: dict[tuple[Meter, str], Counter] = {}
+    for counter in deltas:
+        other = last.setdefault((counter.meter, counter.key), counter)
+        if other.expiry < counter.expiry:
+            last[counter.meter, counter.key] = counter
+    kept = {c: n for c, n in deltas.items() if c.expiry == last[c.meter, c.key].expiry}
+    whole = Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
+    whole.unwritten = True
+    return whole
+
+
+def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
+    """One delta per account and window, of the segments that come after a number. Not sorted."""
+    for counter, recipients in _totals(s for s in segments if s.number > after).items():
+        limit = counter.meter.limit
+        configured = limit.configured_quota(counter.key)
+        quota = counter.quota if counter.source is Source.GRANTED else configured
+        yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured)
+
+
+def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:
+    """Recipients per account and window."""
+    first, *others = [*segments] or [Segment(0)]
+    if not others:
+        return first.deltas
+    total = dict(first.deltas)
+    for segment in others:
+        for counter, recipients in segment.deltas.items():
+            total[counter] = total.get(counter, 0) + recipients
+    return total
