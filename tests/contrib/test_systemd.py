@@ -190,10 +190,10 @@ def test_systemd_analyze_verify_has_nothing_to_say(units: list[Path]) -> None:
 
 
 @pytest.mark.real
-def test_the_service_is_as_exposed_as_the_readme_says(units: list[Path]) -> None:
+def test_the_service_is_as_exposed_as_is_documented(units: list[Path]) -> None:
     text = analyze("security", "--offline=true", "--no-pager", units[0])
     found = re.search(r"Overall exposure level for ratelimitd.service: ([0-9.]+) OK", text)
-    said = re.search(r"exposure level of ([0-9.]+)", (ROOT / "README.md").read_text())
+    said = re.search(r"exposure level of ([0-9.]+)", (ROOT / "contrib" / "doc" / "operations.md").read_text())
     assert found is not None
     assert said is not None
     assert abs(float(found[1]) - float(said[1])) <= 0.3  # systemd's versions weigh a little differently

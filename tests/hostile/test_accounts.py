@@ -17,7 +17,7 @@ from tests.hostile.figures import MIB, peak_rss, rss
 from tests.instances.waiting import wait_until
 
 ACCOUNT_BYTES = 500
-"""Twice what the README says of an account in memory: dictionaries grow by doubling."""
+"""Twice what operations.md says of an account in memory: dictionaries grow by doubling."""
 FLUSHED_BYTES = 2048
 """What one that is being stored costs more, and what comes in meanwhile."""
 WATCHED = [f"watched{number}@example.com" for number in range(50)]

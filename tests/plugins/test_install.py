@@ -1,4 +1,4 @@
-"""Plugins as a stranger has them: in a clean virtual environment, by pip, and as README's tutorial says."""
+"""Plugins as a stranger has them: in a clean virtual environment, by pip, and as the tutorial says."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.instances.postfix import Postfix
 from tests.instances.smtp import Smtp
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+TUTORIAL = ROOT / "plugins" / "README.md"
 TIMEOUT_S = 600
 
 pytestmark = pytest.mark.real
@@ -48,7 +48,7 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
-    """A clean environment with what the README's command for `subnet` installs."""
+    """A clean environment with what the command for `subnet` in plugins/README.md installs."""
     with open_folder() as folder:
         made = Environment(folder / "venv")
         run = made.shell("pip install ./ ./plugins/ratelimitd-key-subnet")
@@ -114,8 +114,8 @@ def test_the_other_plugins_are_installed_and_configured_as_their_readmes_say(
 
 
 def chapter() -> str:
-    """README's chapter about writing a plugin."""
-    _, _, rest = README.read_text(encoding="utf-8").partition("\n## Write a key plugin\n")
+    """The tutorial: the chapter of plugins/README.md about writing a plugin."""
+    _, _, rest = TUTORIAL.read_text(encoding="utf-8").partition("\n## Write a key plugin\n")
     assert rest
     return rest.partition("\n## ")[0]
 
