@@ -92,14 +92,21 @@ def test_every_file_and_function_on_the_page_about_the_inside_exists() -> None:
     assert set(missing) <= SOON
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version: MAJOR.MINOR.PATCH."""
+    match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+    assert match is not None
+    return tuple(map(int, match.groups()))
+
+
 def test_the_version_is_that_of_the_changelog() -> None:
     """What is at the top is this version: by its number, or as [Unreleased], and then all others are older."""
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.*)$", changelog, flags=re.MULTILINE)
-    unreleased, released = headings[:1] == ["[Unreleased]"], headings[headings[:1] == ["[Unreleased]"] :]
-    matches = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - \d{4}-\d{2}-\d{2}", heading) for heading in released]
-    versions = [tuple(map(int, match.groups())) for match in matches if match]
-    assert len(versions) == len(released)
+    unreleased = headings[0] == "[Unreleased]"
+    dated = [re.fullmatch(r"\[(.*)\] - \d{4}-\d{2}-\d{2}", heading) for heading in headings[unreleased:]]
+    versions = [numbers(match[1]) for match in dated if match]
+    assert len(versions) == len(dated)
     assert versions == sorted(set(versions), reverse=True)
-    current = tuple(map(int, __version__.split(".")))
+    current = numbers(__version__)
     assert all(version < current for version in versions) if unreleased else versions[0] == current
