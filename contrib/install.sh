@@ -1,6 +1,6 @@
 #!/bin/sh
-# contrib/install.sh [uninstall]: installs ratelimitd from this checkout, or removes it again. Asks nothing; doing it
-# again brings everything up to date. A configuration that is there is never touched; uninstall keeps it, and the counts.
+# contrib/install.sh [uninstall]: installs ratelimitd from this checkout, or removes it again. It asks nothing; run it
+# again to update. An existing configuration is never touched; uninstall keeps it, the counts and the logs.
 #
 # From the environment:
 #   PREFIX    where the program goes                 /usr/local   ($PREFIX/lib/ratelimitd, $PREFIX/bin, $PREFIX/share/man)
@@ -51,7 +51,7 @@ install_program() {
     "$dest$lib/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$here[$extras]" ||
         die "pip could not install $here[$extras]"
     for name in ratelimitd ratelimitctl; do
-        if [ -n "$dest" ]; then # the scripts name the place that they will run from
+        if [ -n "$dest" ]; then # the scripts must name the path that they will run from
             sed -i "1s|$dest$lib|$lib|" "$dest$lib/bin/$name"
         fi
         ln -sf "$lib/bin/$name" "$dest$prefix/bin/$name"

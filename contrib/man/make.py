@@ -1,8 +1,8 @@
 """Makes the man pages: `python contrib/man/make.py FOLDER` writes man8/ratelimitd.8, man8/ratelimitctl.8 and
 man5/ratelimitd.toml.5 there.
 
-Options and verbs are those of the programs themselves, settings and their meaning those of conf/ratelimitd.toml; what
-neither of them says is in the *.roff files here. A setting or verb that nothing is said about is an error.
+Options and verbs come from the programs themselves, settings and their meaning from conf/ratelimitd.toml; everything else
+is in the *.roff files here. A setting or verb without a description is an error.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def parse(reference: str) -> list[Section]:
 
 
 def undocumented(sections: list[Section]) -> list[str]:
-    """The settings that the reference does not have, or says nothing about."""
+    """The settings that the reference lacks, or does not describe."""
     said = {
         f"{section.header.strip('[]')}.{name}".lstrip(".")
         for section in sections
@@ -113,7 +113,7 @@ def escape(text: str) -> str:
 
 
 def prose(lines: list[str]) -> str:
-    """Paragraphs; what is set in by two blanks stays as it is."""
+    """Paragraphs; lines indented by two blanks stay as they are."""
     out = ""
     example = False
     for line in lines:
@@ -125,12 +125,12 @@ def prose(lines: list[str]) -> str:
 
 
 def title(name: str, section: int) -> str:
-    """The head of a page."""
+    """The header of a page."""
     return f'.TH "{name.upper()}" {section} "" "ratelimitd {__version__}" "ratelimitd"\n'
 
 
 def part(name: str) -> str:
-    """What is written by hand of a page."""
+    """The part of a page that is written by hand."""
     return (HERE / f"{name}.roff").read_text(encoding="utf-8")
 
 
@@ -172,7 +172,7 @@ def options(parser: argparse.ArgumentParser) -> str:
 
 
 def verbs(parser: argparse.ArgumentParser) -> str:
-    """The verbs of a parser, with what they take."""
+    """The verbs of a parser, with their arguments."""
     out = ""
     for action in parser._actions:
         if not isinstance(action, argparse._SubParsersAction):

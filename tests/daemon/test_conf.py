@@ -1,6 +1,7 @@
 """conf/: every setting is documented with its default, and the example runs."""
 
 import re
+import runpy
 from pathlib import Path
 
 import msgspec
@@ -9,10 +10,13 @@ import tomli
 from msgspec.structs import fields
 
 from ratelimitd.config import read as config
+from ratelimitd.daemon.reload import LIVE
 from ratelimitd.settings import LimitSettings, NotifySettings, Settings
 
-CONF = Path(__file__).parents[2] / "conf"
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
 QUOTA = 1000
+RESTART = "Needs a restart."
 
 
 def uncommented() -> str:
@@ -52,6 +56,22 @@ def test_every_setting_in_the_documented_file_has_a_comment() -> None:
     blocks = "\n".join(lines).split("\n\n")
     assert all("# " in block for block in blocks)
     assert max(map(len, lines)) <= 120
+
+
+def applied_by_a_reload(setting: str) -> bool:
+    """Whether a reload applies a setting, by its path: `server.listen`."""
+    return setting in LIVE or setting.partition(".")[0] in LIVE
+
+
+def test_every_setting_that_needs_a_restart_says_so_and_no_other() -> None:
+    make = runpy.run_path(str(ROOT / "contrib" / "man" / "make.py"))
+    said: dict[str, bool] = {}
+    for section in make["parse"]((CONF / "ratelimitd.toml").read_text(encoding="utf-8")):
+        for entry in section.entries:
+            for name, _ in entry.settings:
+                said[f"{section.header.strip('[]')}.{name}".lstrip(".")] = RESTART in " ".join(entry.text)
+    assert said == {setting: not applied_by_a_reload(setting) for setting in said}
+    assert {True, False} == set(said.values())
 
 
 def test_the_example_runs_from_the_checkout() -> None:
