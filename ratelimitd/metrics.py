@@ -33,13 +33,40 @@ F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
 class Sources(Protocol):
     """The parts of a daemon whose figures are shown."""
 
-    policy: Policy
-    pump: Pump
-    sync: StoreSync
-    journal: Journal
-    log: Log
-    notifier: Notifier
-    keywatch: KeyWatch
+    @property
+    def policy(self) -> Policy:
+        """What decides."""
+        ...
+
+    @property
+    def pump(self) -> Pump:
+        """What serves Postfix."""
+        ...
+
+    @property
+    def sync(self) -> StoreSync:
+        """Memory and store in step."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Where charges are kept."""
+        ...
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    @property
+    def notifier(self) -> Notifier:
+        """Who is notified."""
+        ...
+
+    @property
+    def keywatch(self) -> KeyWatch:
+        """How the key plugins do."""
+        ...
 
 
 class Figures(Collector):

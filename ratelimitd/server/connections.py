@@ -7,7 +7,7 @@ import errno
 import math
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
@@ -17,7 +17,7 @@ import trio
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.admission import recognise
-from ratelimitd.net.listeners import close_all
+from ratelimitd.net.listeners import Listeners
 from ratelimitd.request import RequestReader
 
 ACCEPTS_PER_PASS = 64
@@ -29,11 +29,11 @@ _NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Bounds:
     """What one client, and all together, may take."""
 
-    allow: tuple[IPv4Network | IPv6Network, ...] = ()
-    max_connections: int = 4096
-    max_request_bytes: int = 65536
-    request_timeout_s: float = 30.0
-    unix_uids: frozenset[int] = frozenset()  # who may use unix sockets; none named: whom their mode admits
+    allow: tuple[IPv4Network | IPv6Network, ...]
+    max_connections: int
+    max_request_bytes: int
+    request_timeout_s: float
+    unix_uids: frozenset[int]  # who may use unix sockets; none named: whom their mode admits
 
 
 class Connection:
@@ -63,14 +63,14 @@ class Connections:
     A file descriptor that is ready and not in `watched` is a listener's, or of somebody who has gone since: `accept`.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], log: Log, bounds: Bounds, default_domain: str = "") -> None:
+    def __init__(self, listeners: Listeners, log: Log, bounds: Bounds, default_domain: str) -> None:
         self.bounds = bounds
         self.default_domain = default_domain
         self.poll = select.epoll()
         self.watched: dict[int, Connection] = {}
         self.open: set[Connection] = set()
         self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
-        self.listeners = list(listeners)
+        self.listeners = listeners
         self.quiet = QuietLog(log)
         self._accepting = False
         self._ended = False
@@ -146,11 +146,11 @@ class Connections:
             for listener in self.listeners:
                 self.poll.register(listener, select.EPOLLIN)
 
-    def listen_on(self, listeners: Sequence[socket.socket]) -> None:
-        """Accept at these from now on; the caller closes those that are no more among them."""
+    def listen_at(self, addresses: Sequence[str], opened: Mapping[str, socket.socket]) -> None:
+        """Accept at these addresses from now on; `opened` are the sockets that are new (Listeners.prepare)."""
         accepting = self._accepting
         self._unlisten()
-        self.listeners = list(listeners)
+        self.listeners.adopt(addresses, opened)
         if accepting:
             self.listen()
 
@@ -165,7 +165,7 @@ class Connections:
         """Accept no more; the listeners are closed."""
         self._unlisten()
         self._ended = True
-        close_all(self.listeners)
+        self.listeners.close()
 
     # -- staying ---------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ A request whose account is not in memory is parked: its connection is left alone
 An error on one connection ends that connection, and nothing else.
 """
 
-import socket
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,8 +23,7 @@ from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
-from ratelimitd.server.connections import NEVER, Bounds, Connection, Connections
-from ratelimitd.server.histogram import Histogram
+from ratelimitd.server.connections import NEVER, Connection, Connections
 
 RECV_BYTES = 16384
 BATCH = 32
@@ -34,6 +33,9 @@ TURN = 128
 MANY_ACCOUNTS = 50_000
 """So many accounts with counts that are not stored are stored at once: what a flush needs of memory grows with them."""
 TICK_S = 0.5
+
+BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the latency histogram's buckets."""
 
 Batch = list[tuple[Connection, Verdict]]
 
@@ -55,23 +57,40 @@ class Parked:
     since: float
 
 
+class Histogram:
+    """Durations in seconds; `total_s` is their sum."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self._counts = [0] * (len(BOUNDS_S) + 1)
+
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count a duration, of as many requests."""
+        self._counts[bisect_left(BOUNDS_S, seconds)] += times
+        self.total_s += seconds * times
+
+    def cumulative(self) -> Iterator[tuple[str, float]]:
+        """For each bound, and `+Inf`, how many took no longer."""
+        count = 0
+        for bound, own in zip((*map(str, BOUNDS_S), "+Inf"), self._counts, strict=True):
+            count += own
+            yield bound, float(count)
+
+
 class Pump:
     """Serves all connections of all listeners."""
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        connections: Connections,
         policy: Policy,
         journal: JournalWriter,
         log: Log,
-        bounds: Bounds,
-        *,
-        default_domain: str = "",
-        hurry: Callable[[], None] = lambda: None,
+        hurry: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
-        self.connections = Connections(listeners, log, bounds, default_domain)
+        self.connections = connections
         self.requests = self.too_long = self.errors = 0
         self.parked: list[Parked] = []
         self.parked_some = trio.Event()

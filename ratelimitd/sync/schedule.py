@@ -8,10 +8,8 @@ import trio
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.errors import StartError, StoreError, StoreUnfit
-from ratelimitd.log.log import Log
 from ratelimitd.server.pump import Pump
-from ratelimitd.state.directory import StateDir
-from ratelimitd.state.journal import Journal
+from ratelimitd.settings import StoreSettings
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
@@ -36,39 +34,30 @@ class StoreSync:
 
     def __init__(
         self,
-        store: Store,
+        link: StoreLink,
+        loader: Loader,
+        flusher: Flush,
         policy: Policy,
-        journal: Journal,
-        state: StateDir,
-        log: Log,
-        *,
-        timeout_s: float = 1.0,
-        max_accounts: int = 1_000_000,
-        flush_interval_s: float = 5.0,
-        refresh_s: float = 30.0,
+        settings: StoreSettings,
+        max_accounts: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.link = StoreLink(store, log)
-        self.loader = Loader(self.link, policy, timeout_s, clock)
-        self.flusher = Flush(self.link, self.loader, policy.pending, journal, state, log)
-        self._policy = policy
-        self._journal = journal
-        self._log = log
-        self._timeout_s = timeout_s
-        self._max_accounts = max_accounts
-        self._flush_interval_s = flush_interval_s
-        self._refresh_s = refresh_s
+        self.link = link
+        self.loader = loader
+        self.flusher = flusher
         self.evicted = self.held = 0
-        self._evicted = trio.Event()  # since the last time, as many as could be
+        self._policy = policy
+        self._room_made = trio.Event()  # replaced each time that accounts were evicted, as many as could be
         self._clock = clock
         self._hurried = trio.Event()
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
+        self.configure(settings, max_accounts)
 
-    def configure(self, timeout_s: float, max_accounts: int, flush_interval_s: float, refresh_s: float) -> None:
-        """Set what `keep` and lookups go by, at any time."""
-        self.loader.timeout_s = self._timeout_s = timeout_s
+    def configure(self, settings: StoreSettings, max_accounts: int) -> None:
+        """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
+        self.loader.timeout_s = self._timeout_s = settings.timeout_s
         self._max_accounts = max_accounts
-        self._flush_interval_s, self._refresh_s = flush_interval_s, refresh_s
+        self._flush_interval_s, self._refresh_s = settings.flush_interval_s, settings.refresh_s
         self._hurried.set()
 
     async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
@@ -103,7 +92,7 @@ class StoreSync:
             self.held += 1
             self.hurry()
             with trio.move_on_after(HELD_S):
-                await self._evicted.wait()
+                await self._room_made.wait()
 
     @property
     def _excess(self) -> int:
@@ -119,8 +108,8 @@ class StoreSync:
                 excess -= evicted
                 self.evicted += evicted
                 await trio.lowlevel.checkpoint()
-        self._evicted.set()
-        self._evicted = trio.Event()
+        self._room_made.set()
+        self._room_made = trio.Event()
 
     async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
@@ -203,11 +192,8 @@ class StoreSync:
 
     async def finish(self, timeout_s: float) -> None:
         """The last flush, within a time, and the end of journal and store."""
-        pending = self._policy.pending
         with trio.move_on_after(timeout_s, shield=True):
             await self.flush()
-        if len(pending):
-            self._log.warning("stopping with counts that are in the journal only", accounts=len(pending))
-        self._journal.close()
+        self.flusher.close()
         with trio.move_on_after(timeout_s, shield=True):
-            await self.link.store.close()
+            await self.link.close()
