@@ -1,4 +1,4 @@
-"""The daemon's figures for Prometheus. They are read where the daemon keeps them anyway, when somebody asks.
+"""The daemon's figures for Prometheus, collected from the parts when somebody asks; nothing is counted twice.
 
 Needs the extra `metrics`. Names and labels are an interface: the dashboard and the alert rules in contrib/ use them.
 """
@@ -146,7 +146,9 @@ class Figures(Collector):
         yield accounts
         yield _gauge("transactions", "Transactions whose charges are remembered.", len(policy.memo))
         yield _counter("transactions_forgotten", "Transactions that a bound made forgotten.", policy.memo.forgotten)
-        yield _counter("accounts_evicted", "Accounts put out of memory beyond max_accounts.", self._daemon.sync.evicted)
+        yield _counter(
+            "accounts_evicted", "Accounts evicted from memory beyond max_accounts.", self._daemon.sync.evicted
+        )
         yield _counter("lookups_held", "Lookups that waited for room in memory.", self._daemon.sync.held)
         yield _gauge("pending_deltas", "Counts that are not stored yet.", len(policy.pending))
         yield _gauge("pending_segments", "Journal segments that wait for the store.", len(policy.pending.closed))

@@ -1,4 +1,7 @@
-"""The daemon's life: it starts, serves in one nursery, is told by signals, and stops. Its parts are parts.py's."""
+"""The daemon's life: it starts, serves in one nursery, reacts to signals, and stops.
+
+Its parts are made in parts.py; what only root may do is done before, in start.py.
+"""
 
 import gc
 import signal
@@ -123,9 +126,9 @@ class Daemon:
 
 
 def run(config: Configuration) -> None:
-    """Run a daemon until it is told to stop. Raises StartError."""
-    # Accounts and transactions are not the collector's (gc=False), what is there from the start is frozen: what it
-    # walks is little. Small steps, for a flush has many objects at a time: 1 ms at most while 10,000 are stored.
+    """Run a daemon until SIGTERM or SIGINT. Raises StartError."""
+    # The garbage collector has little to walk: accounts and transactions are not tracked (gc=False), and what exists
+    # at the start is frozen. Small steps, because a flush makes many objects: 1 ms at most while 10,000 are stored.
     gc.freeze()
     gc.set_threshold(1_000, 10, 50)
     daemon = Daemon(config)

@@ -103,7 +103,7 @@ class Reloader:
             parts.log.replace(prepared.sinks)
 
     async def _follow(self) -> None:
-        """Give the accounts in memory the quotas that are configured now."""
+        """Give the accounts in memory the quotas that are configured now: there may be a million, so in slices."""
         for meter in self._parts.policy.meters:
             async for keys in walk(list(meter.counters)):
                 meter.follow(keys)

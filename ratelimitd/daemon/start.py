@@ -1,4 +1,7 @@
-"""Before the loop runs: what only root may do, and what a service manager hands over; then be root no more."""
+"""Before the loop runs: take over the service manager's sockets, do what only root may do, then stop being root.
+
+Also what a start says: warnings, and on a terminal how to wire Postfix.
+"""
 
 import importlib
 import os
@@ -49,7 +52,7 @@ class Sockets:
 
 
 def prepare(config: Configuration, state: StateDir, sockets: Sockets) -> None:
-    """Take the sockets of a service manager; as root with a `user` set, open the others and become that user.
+    """Take over the sockets of a service manager; as root with `user` set, open the others and become that user.
 
     Call it before trio runs and with everything imported. Raises StartError.
     """
@@ -69,13 +72,13 @@ def prepare(config: Configuration, state: StateDir, sockets: Sockets) -> None:
 
 
 def _load_what_is_loaded_late(backend: str) -> None:
-    """The user need not be able to read Python's own files."""
+    """Import now what would be imported later: the user may not be able to read Python's own files."""
     importlib.import_module("encodings.idna")  # for names of hosts
     schema(backend)
 
 
 def warn(config: Configuration, max_connections: int, log: Log) -> None:
-    """Say what works, but should not stay so. `max_connections` is what the file descriptors suffice for."""
+    """Log what works but should be changed. `max_connections` is what the file descriptors suffice for."""
     wanted = config.settings.server.max_connections
     if max_connections < wanted:
         log.warning(

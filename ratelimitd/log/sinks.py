@@ -1,4 +1,4 @@
-"""Where log lines go: syslog, a file, stderr. None of them ever waits; what does not fit is dropped and counted.
+"""Where log lines go: syslog, a file, stderr. None of them ever blocks; what does not fit is dropped and counted.
 
 /dev/log holds some ten datagrams; with its reader stopped, a blocking sender would stop the mail. So every sink is
 non-blocking, with a bounded backlog behind it that one task drains when the reader is back.
@@ -103,7 +103,7 @@ class SyslogSink:
         self._wake.set()
 
     def _send(self, data: bytes) -> bool:
-        """Whether the datagram is off our hands."""
+        """Whether the datagram is sent, or cannot be."""
         if self._socket is None:
             return False
         try:
@@ -119,7 +119,7 @@ class SyslogSink:
         return True
 
     async def drain(self) -> None:
-        """Send the backlog when the reader is back; connect again where it was replaced."""
+        """Send the backlog once the reader is back; connect again where the socket was replaced."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()

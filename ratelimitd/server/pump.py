@@ -7,7 +7,7 @@ that are ready, in one pass and without an await:
     recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies -> log lines
 
 A request whose account is not in memory is parked: its connection is left alone until the loader calls `resume`.
-An error on one connection ends that connection, and nothing else.
+An error on one connection ends that connection and nothing else.
 """
 
 import time
@@ -27,11 +27,11 @@ from ratelimitd.server.connections import NEVER, Connection, Connections
 
 RECV_BYTES = 16384
 BATCH = 32
-"""Connections per pass: half a millisecond; nobody is answered before the last of them is decided."""
+"""Connections per pass, half a millisecond: no reply is sent before the last of them is decided."""
 TURN = 128
-"""Connections served before the other tasks have their turn; coming back through trio costs as much as two requests."""
+"""Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
 MANY_ACCOUNTS = 50_000
-"""So many accounts with counts that are not stored are stored at once: what a flush needs of memory grows with them."""
+"""Accounts with counts not stored yet that cause a flush at once: its memory grows with their number."""
 TICK_S = 0.5
 
 BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -155,7 +155,7 @@ class Pump:
             self.connections.close(connection)
 
     def _request(self, connection: Connection, data: bytes, batch: Batch, now: int) -> None:
-        """Decide the next request that has arrived whole; one per pass, so that who floods gets its share only."""
+        """Decide the next request that has arrived whole: one per connection and pass, so a flood gets no more than its share."""
         reader = connection.reader
         try:
             request = reader.receive(data) if data else reader.next()
@@ -181,7 +181,7 @@ class Pump:
             self._continue(connection)
 
     def _failed(self, request: Request, error: Exception) -> Verdict:
-        """The answer where deciding failed: a fault of ours must not stop the mail of others."""
+        """The answer where deciding failed: a bug of ours must not stop the mail of others."""
         self.errors += 1
         self.connections.quiet.error("a request could not be decided", reason=repr(error), request=repr(request))
         return Verdict(self.policy.failure_reply, request)
@@ -199,9 +199,9 @@ class Pump:
         send = self.connections.send
         for connection, verdict in batch:
             send(connection, verdict.reply)
-        told = [verdict for _, verdict in batch if verdict.status]
-        if told:
-            self._log.decisions(told)
+        decided = [verdict for _, verdict in batch if verdict.status]
+        if decided:
+            self._log.decisions(decided)
         if self.policy.urgent or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
             self.policy.urgent = False
             self._hurry()
@@ -256,7 +256,7 @@ class Pump:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def shut_down(self) -> None:
-        """Accept no more, answer what has arrived, close; `run` returns when all are closed. Twice is no worse."""
+        """Accept no more, answer what has arrived, close; `run` returns when all are closed. May be called again."""
         if self._draining:
             return
         self._draining = True

@@ -18,15 +18,15 @@ from ratelimitd.sync.walk import SLICE, walk
 
 OPEN_TIMEOUT_S = 5.0
 HURRY_GAP_S = 0.1
-"""From one flush's end to the next in a hurry."""
+"""The shortest time from one flush's end to the next."""
 SLACK = 10_000
 SLACK_SHARE = 16
-"""Accounts beyond max_accounts that nobody minds: those of an interval, at least SLACK, else this part of them."""
+"""Accounts beyond max_accounts before lookups wait: SLACK, or a SLACK_SHARE-th of max_accounts where that is more."""
 HELD_S = 2.0
-"""How long a lookup waits at most until a flush has made room; Postfix waits for an answer for 100 s."""
+"""How long a lookup waits at most for a flush to make room; Postfix waits 100 s for an answer."""
 SWEEP_INTERVAL_S = 60.0
 MEMO_AGE_S = 1800.0
-"""A transaction that nobody asked about for twice this long is forgotten."""
+"""A transaction that nobody has asked about for twice this long is forgotten."""
 
 
 class StoreSync:
@@ -61,9 +61,9 @@ class StoreSync:
         self._hurried.set()
 
     async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
-        """Open the store if it can be had, begin this run's first segment; the last stored one of each earlier run.
+        """Open the store if it is available, begin this run's first segment; the last stored one of each earlier run.
 
-        Raises StartError for a store that will not do however often it is asked.
+        Raises StartError for a store that is unsuitable as configured: asking again would not help.
         """
         recorded: dict[str, int] = {}
         try:
@@ -84,9 +84,9 @@ class StoreSync:
         await self.loader.load(pump, self.make_room)
 
     async def make_room(self) -> None:
-        """Wait, for HELD_S at most, while memory is full of accounts that are not stored yet.
+        """Wait, at most HELD_S, while memory is full of accounts that are not stored yet.
 
-        However fast new accounts come in, no more of them are let in meanwhile than there are connections.
+        However fast new accounts arrive, no more of them get in meanwhile than there are connections.
         """
         if self.link.up and self._excess > max(SLACK, self._max_accounts // SLACK_SHARE):
             self.held += 1
@@ -99,7 +99,7 @@ class StoreSync:
         return sum(len(meter.counters) for meter in self._policy.meters) - self._max_accounts
 
     async def _evict(self) -> None:
-        """Keep to `max_accounts`; what came in since the last flush exceeds it, and an outage of the store may."""
+        """Evict what exceeds `max_accounts`: accounts that arrived since the last flush, or during an outage."""
         if not self.link.up:
             return
         excess = self._excess
@@ -135,7 +135,7 @@ class StoreSync:
             self._hurried.set()
 
     async def _until_due(self) -> None:
-        """Until the interval is over; where there is hurry, no longer than it takes that a flood is not all flushes."""
+        """Wait for the interval, or for `hurry`; at least HURRY_GAP_S, so that a flood does not turn into flushes alone."""
         began = trio.current_time()
         with trio.move_on_after(self._flush_interval_s):
             await self._hurried.wait()
@@ -148,11 +148,13 @@ class StoreSync:
             return await self.flusher.flush()
 
     async def edit(self, change: Callable[[Store], Awaitable[list[Row]]]) -> list[Row]:
-        """Change rows in the store and take them over; what was charged before is stored first, and later charges
-        are kept. Raises StoreError, with nothing taken over."""
+        """Change rows in the store and take them over. Raises StoreError, with nothing taken over.
+
+        What was charged before is stored first; what is charged meanwhile is kept.
+        """
         async with self._lock:
             if not await self.flusher.flush():
-                raise StoreError("the store is away")
+                raise StoreError("the store is unavailable")
             try:
                 with trio.fail_after(FLUSH_TIMEOUT_S):
                     rows = await change(self.link.store)
@@ -174,7 +176,7 @@ class StoreSync:
             with trio.fail_after(self._timeout_s):
                 return await self.link.store.lookup(accounts)
         except AWAY as error:
-            raise StoreError(f"the store is away: {error}".removesuffix(": ")) from error
+            raise StoreError(f"the store is unavailable: {error}".removesuffix(": ")) from error
 
     async def refresh(self) -> None:
         """Take over what others changed in the store: an administrator's quota, another node's count."""
@@ -183,7 +185,7 @@ class StoreSync:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
     async def sweep(self) -> None:
-        """Forget accounts whose window is over and stored; none while the store could not give them back."""
+        """Forget accounts whose window is over and stored; none while the store is unavailable and could not restore them."""
         if not self.link.up:
             return
         for meter in self._policy.meters:
