@@ -1,4 +1,4 @@
-"""The daemon's figures for Prometheus. They are read where the daemon keeps them anyway, when somebody asks.
+"""The daemon's figures for Prometheus, collected from the parts when somebody asks; nothing is counted twice.
 
 Needs the extra `metrics`. Names and labels are an interface: the dashboard and the alert rules in contrib/ use them.
 """
@@ -33,13 +33,40 @@ F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
 class Sources(Protocol):
     """The parts of a daemon whose figures are shown."""
 
-    policy: Policy
-    pump: Pump
-    sync: StoreSync
-    journal: Journal
-    log: Log
-    notifier: Notifier
-    keywatch: KeyWatch
+    @property
+    def policy(self) -> Policy:
+        """What decides."""
+        ...
+
+    @property
+    def pump(self) -> Pump:
+        """What serves Postfix."""
+        ...
+
+    @property
+    def sync(self) -> StoreSync:
+        """Memory and store in step."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """Where charges are kept."""
+        ...
+
+    @property
+    def log(self) -> Log:
+        """The log."""
+        ...
+
+    @property
+    def notifier(self) -> Notifier:
+        """Who is notified."""
+        ...
+
+    @property
+    def keywatch(self) -> KeyWatch:
+        """How the key plugins do."""
+        ...
 
 
 class Figures(Collector):
@@ -119,7 +146,9 @@ class Figures(Collector):
         yield accounts
         yield _gauge("transactions", "Transactions whose charges are remembered.", len(policy.memo))
         yield _counter("transactions_forgotten", "Transactions that a bound made forgotten.", policy.memo.forgotten)
-        yield _counter("accounts_evicted", "Accounts put out of memory beyond max_accounts.", self._daemon.sync.evicted)
+        yield _counter(
+            "accounts_evicted", "Accounts evicted from memory beyond max_accounts.", self._daemon.sync.evicted
+        )
         yield _counter("lookups_held", "Lookups that waited for room in memory.", self._daemon.sync.held)
         yield _gauge("pending_deltas", "Counts that are not stored yet.", len(policy.pending))
         yield _gauge("pending_segments", "Journal segments that wait for the store.", len(policy.pending.closed))

@@ -1,11 +1,25 @@
-"""What may be configured: every setting of ratelimitd.toml, with its type, bounds and default."""
+"""What may be configured: every setting of ratelimitd.toml, with its type, bounds and default.
 
-from typing import Annotated, Literal
+`Live[...]` marks what a reload (SIGHUP) applies, a setting or a whole section; all others need a restart. A default
+stands here and nowhere else.
+"""
 
-from msgspec import Meta, Struct, field
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from msgspec import Meta, Struct, field, to_builtins
 
 from ratelimitd.core.windows import PeriodName, WeekStart
 from ratelimitd.errors import SECRETS
+
+T = TypeVar("T")
+
+
+class _Live:
+    """The mark of `Live`."""
+
+
+Live = Annotated[T, _Live()]
 
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]
@@ -32,28 +46,28 @@ class Section(Struct, forbid_unknown_fields=True):
 class Server(Section):
     """`[server]`: where Postfix connects to, and what one client may take."""
 
-    listen: Annotated[list[str], Meta(min_length=1)] = field(default_factory=lambda: ["127.0.0.1:10032"])
+    listen: Live[Annotated[list[str], Meta(min_length=1)]] = field(default_factory=lambda: ["127.0.0.1:10032"])
     unix_mode: Mode = "0660"
     unix_group: str = ""
-    unix_users: list[str] = []
-    allow: list[str] = field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
-    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
-    max_request_bytes: Annotated[int, Meta(ge=2048, le=16_777_216)] = 65536
-    max_accounts: Annotated[int, Meta(ge=1000, le=1_000_000_000)] = 1_000_000
-    max_transactions: Annotated[int, Meta(ge=2, le=100_000_000)] = 100_000
-    max_remembered_recipients: Annotated[int, Meta(ge=2, le=100_000_000)] = 500_000
-    request_timeout_s: Seconds = 30.0
-    failure_action: str = "DUNNO"
-    shutdown_timeout_s: Seconds = 10.0
+    unix_users: Live[list[str]] = []
+    allow: Live[list[str]] = field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    max_connections: Live[Annotated[int, Meta(ge=1, le=1_000_000)]] = 4096
+    max_request_bytes: Live[Annotated[int, Meta(ge=2048, le=16_777_216)]] = 65536
+    max_accounts: Live[Annotated[int, Meta(ge=1000, le=1_000_000_000)]] = 1_000_000
+    max_transactions: Live[Annotated[int, Meta(ge=2, le=100_000_000)]] = 100_000
+    max_remembered_recipients: Live[Annotated[int, Meta(ge=2, le=100_000_000)]] = 500_000
+    request_timeout_s: Live[Seconds] = 30.0
+    failure_action: Live[str] = "DUNNO"
+    shutdown_timeout_s: Live[Seconds] = 10.0
 
 
 class StoreSettings(Section):
     """`[store]`: the database."""
 
     backend: Literal["sqlite", "mysql"] = "sqlite"
-    flush_interval_s: Annotated[float, Meta(ge=0.05, le=3600)] = 5.0
-    timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 1.0
-    refresh_s: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
+    flush_interval_s: Live[Annotated[float, Meta(ge=0.05, le=3600)]] = 5.0
+    timeout_s: Live[Annotated[float, Meta(ge=0.01, le=60)]] = 1.0
+    refresh_s: Live[Annotated[float, Meta(ge=0.1, le=3600)]] = 30.0
     path: Text = "ratelimit.sqlite3"
     host: Text | Annotated[list[Text], Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 3306
@@ -65,7 +79,7 @@ class StoreSettings(Section):
     tls_ca: str = ""
     tls_verify_name: bool = True
     server_public_key: str = ""
-    strict_below: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    strict_below: Live[Annotated[float, Meta(ge=0, le=1)]] = 0.1
     table: Text = "ratelimit"
     columns: dict[str, str] = {}
 
@@ -97,7 +111,7 @@ class LogSettings(Section):
 
 
 class NotifySettings(Section, kw_only=True):
-    """`[[notify]]`: who is told when an account has reached a share of its quota."""
+    """`[[notify]]`: who is notified when an account has reached a share of its quota."""
 
     at: Annotated[list[Percent], Meta(min_length=1, max_length=10)] = field(default_factory=lambda: [80, 100])
     limits: list[str] = []
@@ -136,18 +150,48 @@ class Settings(Section, kw_only=True):
     """The whole file."""
 
     state_dir: Text = "/var/lib/ratelimitd"
-    timezone: Text = "local"
-    week_starts: WeekStart = "sunday"
-    count_rejected: bool = True
-    journal_sync: JournalSync = "flush"
+    timezone: Live[Text] = "local"
+    week_starts: Live[WeekStart] = "sunday"
+    count_rejected: Live[bool] = True
+    journal_sync: Live[JournalSync] = "flush"
     user: str = ""
     group: str = ""
     pid_file: str = ""
     server: Server = field(default_factory=Server)
     store: StoreSettings = field(default_factory=StoreSettings)
-    keys: Keys = field(default_factory=Keys)
-    limit: Annotated[list[LimitSettings], Meta(min_length=1)]
-    log: LogSettings = field(default_factory=LogSettings)
-    notify: list[NotifySettings] = []
+    keys: Live[Keys] = field(default_factory=Keys)
+    limit: Live[Annotated[list[LimitSettings], Meta(min_length=1)]]
+    log: Live[LogSettings] = field(default_factory=LogSettings)
+    notify: Live[list[NotifySettings]] = []
     metrics: Metrics = field(default_factory=Metrics)
     control: Control = field(default_factory=Control)
+
+
+def needing_a_restart(old: Settings, new: Settings) -> list[str]:
+    """The settings that differ and that a reload does not apply, by their paths."""
+    before, after = to_builtins(old), to_builtins(new)
+    return [path for path in _restarts() if _at(before, path) != _at(after, path)]
+
+
+@cache
+def _restarts() -> tuple[str, ...]:
+    """The paths of all settings that are not marked Live."""
+    paths: list[str] = []
+    for name, hint in get_type_hints(Settings, include_extras=True).items():
+        if _is_live(hint):
+            continue
+        if isinstance(hint, type) and issubclass(hint, Section):
+            inner = get_type_hints(hint, include_extras=True)
+            paths += [f"{name}.{setting}" for setting in inner if not _is_live(inner[setting])]
+        else:
+            paths.append(name)
+    return tuple(paths)
+
+
+def _is_live(hint: Any) -> bool:
+    return any(isinstance(mark, _Live) for mark in getattr(hint, "__metadata__", ()))
+
+
+def _at(settings: dict[str, Any], path: str) -> Any:
+    section, _, name = path.rpartition(".")
+    return settings[section][name] if section else settings[name]

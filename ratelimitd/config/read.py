@@ -50,9 +50,14 @@ class Configuration:
     options: Mapping[str, dict[str, Any]] = field(repr=False)
     notify: list[Notify]
 
+    @property
+    def folder(self) -> Path:
+        """What relative paths of the configuration are relative to."""
+        return self.file.parent
+
     def path(self, setting: str) -> Path:
         """A path of the configuration, which may be relative to the file."""
-        return self.file.parent / setting
+        return self.folder / setting
 
     @property
     def has_secrets(self) -> bool:

@@ -17,6 +17,7 @@ from ratelimitd.core.rows import Account, Grant
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.request import POLICY_REQUEST, Request
+from ratelimitd.settings import Keys
 from ratelimitd.sync.schedule import StoreSync
 from ratelimitd.sync.walk import most_used
 
@@ -38,22 +39,23 @@ class Name(NamedTuple):
 
 
 class Accounts:
-    """The accounts of a policy. `lowercase` and `default_domain` are as the daemon's own."""
+    """The accounts of a policy. Keys are normalised as the daemon's own."""
 
     def __init__(
         self,
         policy: Policy,
         sync: StoreSync,
-        *,
-        lowercase: bool = True,
-        default_domain: str = "",
+        settings: Keys,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.lowercase = lowercase
-        self.default_domain = default_domain
+        self.configure(settings)
         self._policy = policy
         self._sync = sync
         self._clock = clock
+
+    def configure(self, settings: Keys) -> None:
+        """Take how keys are normalised; at any time."""
+        self._keys = settings
 
     # -- seeing ----------------------------------------------------------------------------------------------------
 
@@ -149,16 +151,16 @@ class Accounts:
         if not text.isprintable() or not text.strip():
             raise Refused(f"{text!r}: not a key")
         request = Request.of(
-            f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}", self.default_domain
+            f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}", self._keys.default_domain
         )
-        own = {normalise(text, self.lowercase), normalise(request.login, self.lowercase)}
+        own = {normalise(text, self._keys.lowercase), normalise(request.login, self._keys.lowercase)}
         names: list[Name] = []
         for meter in self._policy.meters:
             try:
                 of_login = meter.limit.key_of(request)
             except KeyFailed:
                 of_login = None
-            names.append(Name(meter, of_login, normalise(text, self.lowercase), of_login in own))
+            names.append(Name(meter, of_login, normalise(text, self._keys.lowercase), of_login in own))
         return names
 
     def _named(self, text: str, limit: str | None) -> list[Name]:

@@ -1,14 +1,44 @@
 """The cache dump: what SIGUSR1 writes to `state_dir/cache.dump`, in the manner of the Perl daemon's printshm."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
 
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
+from ratelimitd.errors import StartError
+from ratelimitd.log.log import Log
+from ratelimitd.server.pump import Pump
+from ratelimitd.state.directory import StateDir
 from ratelimitd.sync.walk import walk
 from ratelimitd.text import escape
 
 HEADER = "Key\t:\tLimit\t:\tQuota\t:\tUsed\t:\tReset\t:\tNot stored\n"
+
+
+class CacheDump:
+    """Writes the cache, on SIGUSR1 and for `ratelimitctl dump`."""
+
+    def __init__(self, state: StateDir, policy: Policy, pump: Pump, log: Log) -> None:
+        self._state = state
+        self._policy = policy
+        self._pump = pump
+        self._log = log
+
+    async def write(self) -> Path:
+        """Write the cache to `state_dir/cache.dump`, and log it; the file. Raises StartError."""
+        text = [part async for part in lines(self._policy)]
+        numbers = {"Requests": self._pump.requests, "Connections": len(self._pump.connections.open)}
+        text.append(totals(self._policy, **numbers, **{"Log lines dropped": self._log.dropped}))
+        try:
+            path = await trio.to_thread.run_sync(self._state.replace, "cache.dump", "".join(text))
+        except StartError as error:
+            self._log.error("the cache cannot be dumped", reason=error)
+            raise
+        self._log.info("the cache is dumped", file=path)
+        return path
 
 
 async def lines(policy: Policy) -> AsyncIterator[str]:

@@ -11,7 +11,6 @@ from ratelimitd import __version__
 from ratelimitd.control.commands import Answer
 from ratelimitd.core.policy import Policy
 from ratelimitd.log.log import Log
-from ratelimitd.net.listeners import describe
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
 from ratelimitd.sync.schedule import StoreSync
@@ -33,19 +32,19 @@ class DaemonStatus:
         self._sync = sync
         self._journal = journal
         self._log = log
-        self._started = trio.current_time()
+        self._started = time.monotonic()
         self._started_at = time.time()
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
 
     async def sample(self) -> None:
         """Note the number of requests every second."""
         while True:
-            self._samples.append((trio.current_time(), self._pump.requests))
+            self._samples.append((time.monotonic(), self._pump.requests))
             await trio.sleep(SAMPLE_S)
 
     def rate(self) -> float:
         """Requests per second, of late."""
-        now = trio.current_time()
+        now = time.monotonic()
         since, requests = self._samples[0] if self._samples else (self._started, 0)
         return (self._pump.requests - requests) / (now - since) if now > since else 0.0
 
@@ -56,9 +55,9 @@ class DaemonStatus:
             "version": __version__,
             "pid": os.getpid(),
             "started": int(self._started_at),
-            "uptime_s": round(trio.current_time() - self._started, 1),
+            "uptime_s": round(time.monotonic() - self._started, 1),
             "config": str(self.file),
-            "listen": [describe(listener) for listener in connections.listeners],
+            "listen": connections.listeners.addresses,
             "limits": [meter.limit.name for meter in policy.meters],
             "store": self._store(),
             "journal": self._journal_size(),
@@ -93,7 +92,7 @@ class DaemonStatus:
 
     def _store(self) -> Answer:
         link, flusher = self._sync.link, self._sync.flusher
-        ago = trio.current_time() - flusher.done_at
+        ago = time.monotonic() - flusher.done_at
         return {
             "name": link.store.name,
             "up": link.up,
@@ -124,7 +123,7 @@ class DaemonStatus:
         tally = self._policy.tally
         return {
             "pid": os.getpid(),
-            "listen": [describe(listener) for listener in self._pump.connections.listeners],
+            "listen": self._pump.connections.listeners.addresses,
             "requests": self._pump.requests,
             "decisions": sum(self._decisions().values()),
             "other_states": tally.other_states,

@@ -79,16 +79,16 @@ class Memo:
     bound has cost.
     """
 
-    def __init__(self, max_transactions: int = 100_000, max_recipients: int = 500_000) -> None:
+    def __init__(self, max_transactions: int, max_recipients: int) -> None:
         self.forgotten = 0
-        self.resize(max_transactions, max_recipients)
+        self.configure(max_transactions, max_recipients)
         self._recipients = 0  # of the young generation, at most
         self._young: dict[str, Transaction] = {}
         self._old: dict[str, Transaction] = {}
         # Forgotten, and freed one by one: all at once would take milliseconds. It shrinks as the young one grows.
         self._dead: dict[str, Transaction] = {}
 
-    def resize(self, max_transactions: int, max_recipients: int) -> None:
+    def configure(self, max_transactions: int, max_recipients: int) -> None:
         """Set the bounds; what is too much is forgotten in time."""
         self._half = max(1, max_transactions // 2)
         self._half_recipients = max(1, max_recipients // 2)

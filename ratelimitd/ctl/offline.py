@@ -12,11 +12,11 @@ import trio
 
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.commands import NO_DAEMON, WRONG, Answer, Command, Refused, Reset, Set, Show, Status
-from ratelimitd.daemon.daemon import Daemon
-from ratelimitd.daemon.parts import open_store
+from ratelimitd.daemon.parts import compose, make_store
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink
+from ratelimitd.settings import LogSettings
 
 CHECK_TIMEOUT_S = 10.0
 
@@ -31,8 +31,8 @@ def answer(config: Configuration, command: Command) -> Answer:
 
 
 async def _answer(config: Configuration, command: Command) -> Answer:
-    daemon = Daemon(config, Log([StderrSink()], level="warning"))
-    async with daemon.at_rest() as accounts:
+    parts = compose(config, Log([StderrSink()], LogSettings(level="warning")))
+    async with parts.at_rest(config) as accounts:
         match command:
             case Show():
                 return await accounts.show(command)
@@ -41,7 +41,7 @@ async def _answer(config: Configuration, command: Command) -> Answer:
             case Reset():
                 return await accounts.reset(command)
             case Status():
-                pending, link = daemon.policy.pending, daemon.sync.link
+                pending, link = parts.policy.pending, parts.sync.link
                 return {
                     "running": False,
                     "config": str(config.file),
@@ -60,7 +60,7 @@ def check_store(config: Configuration) -> str:
 
 async def _check_store(config: Configuration) -> str:
     try:
-        store = open_store(config)
+        store = make_store(config)
         try:
             await store.open()
             await store.recorded("")

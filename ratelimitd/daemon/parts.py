@@ -1,48 +1,139 @@
-"""Makes of a configuration what the daemon works with: its log, its store, its bounds."""
+"""The parts of a daemon, put together in one place: `compose` makes all of them of a configuration.
+
+Each part is whole when it is made. A reload is a walk over them (`Parts.configure`): each takes its new settings.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from ratelimitd.config.read import Configuration
-from ratelimitd.core.policy import Rules
-from ratelimitd.daemon.start import connections_for
-from ratelimitd.errors import StartError
+from ratelimitd.control.accounts import Accounts
+from ratelimitd.control.dump import CacheDump
+from ratelimitd.control.status import DaemonStatus
+from ratelimitd.core.memo import Memo
+from ratelimitd.core.pending import Pending
+from ratelimitd.core.policy import Policy, Rules
+from ratelimitd.daemon.start import Sockets, connections_for
+from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
-from ratelimitd.log.sinks import FileSink, Sink, StderrSink, SyslogSink
-from ratelimitd.server.connections import Bounds
+from ratelimitd.log.sinks import open_sinks
+from ratelimitd.notify.notifier import Notifier
+from ratelimitd.server.connections import Bounds, Connections
+from ratelimitd.server.pump import Pump
+from ratelimitd.state.directory import StateDir
+from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Store
+from ratelimitd.stores.link import StoreLink
 from ratelimitd.stores.mysql.access import access
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
+from ratelimitd.sync.flush import Flush
+from ratelimitd.sync.loader import Loader
+from ratelimitd.sync.recovery import Progress, recover
+from ratelimitd.sync.schedule import StoreSync
 
 
-def open_log(config: Configuration) -> Log:
-    """The log as configured. Raises StartError."""
-    settings = config.settings.log
-    log = Log(open_sinks(config), settings.format, settings.level)
-    log.with_limit = len(config.limits) > 1
-    return log
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a daemon consists of, but for its life (daemon.py)."""
 
+    state: StateDir
+    log: Log
+    notifier: Notifier
+    memo: Memo
+    policy: Policy
+    keywatch: KeyWatch
+    journal: Journal
+    sync: StoreSync
+    accounts: Accounts
+    sockets: Sockets
+    connections: Connections
+    pump: Pump
+    status: DaemonStatus
+    dump: CacheDump
 
-def open_sinks(config: Configuration) -> list[Sink]:
-    """Where the log's lines go. Raises StartError."""
-    settings = config.settings.log
-    sinks: list[Sink] = []
-    if settings.file:
-        path = config.path(settings.file)
+    def configure(self, config: Configuration, clients: Bounds) -> None:
+        """Apply a configuration: each part takes its settings. `clients` is what `bounds` makes of it. Never fails."""
+        settings = config.settings
+        self.log.configure(settings.log, several_limits=len(config.limits) > 1)
+        self.notifier.configure(config.notify)
+        self.policy.configure(config.limits, rules(config))  # it asks the notifier which limits are watched
+        self.memo.configure(settings.server.max_transactions, settings.server.max_remembered_recipients)
+        self.journal.configure(settings.journal_sync)
+        self.sync.configure(settings.store, settings.server.max_accounts)
+        self.accounts.configure(settings.keys)
+        self.connections.configure(clients, settings.keys.default_domain)
+
+    async def recover(self, max_transactions: int, progress: Progress | None) -> None:
+        """Take over what an earlier run left in the state directory, which is locked. Raises StartError."""
+        self.state.folder("journal")
+        await recover(self.journal, self.sync, self.policy, self.log, max_transactions, progress)
+
+    @asynccontextmanager
+    async def at_rest(self, config: Configuration) -> AsyncIterator[Accounts]:
+        """Memory, journal and store while no daemon runs: what ratelimitctl works on then. Raises StartError."""
+        self.state.acquire()
         try:
-            sinks.append(FileSink(path))
-        except OSError as error:
-            raise StartError(f"log.file: {path}: {error.strerror}") from error
-    if settings.syslog:
-        sinks.append(SyslogSink(settings.syslog, settings.ident, settings.facility, settings.max_backlog_bytes))
-    if settings.stderr:
-        sinks.append(StderrSink())
-    return sinks
+            await self.recover(config.settings.server.max_transactions, None)
+            try:
+                yield self.accounts
+            finally:
+                await self.sync.finish(config.settings.server.shutdown_timeout_s)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Release sockets, log and state directory."""
+        self.pump.close()
+        self.sockets.close()
+        self.log.close()
+        self.state.release()
 
 
-def open_store(config: Configuration) -> Store:
+def compose(config: Configuration, log: Log | None = None) -> Parts:
+    """All parts of a daemon; nothing is opened yet but the log, unless one is given. Raises StartError."""
+    settings = config.settings
+    clients = bounds(config)
+    store = make_store(config)
+    state = StateDir(config.state_dir)
+    log = log or Log(open_sinks(settings.log, config.folder), settings.log, several_limits=len(config.limits) > 1)
+    notifier = Notifier(state, log, config.notify)
+    memo = Memo(settings.server.max_transactions, settings.server.max_remembered_recipients)
+    pending = Pending()
+    policy = Policy(config.limits, rules(config), pending, memo, notifier.watch)
+    journal = Journal(state.path / "journal", secrets.token_hex(16), settings.journal_sync)
+    link = StoreLink(store, log)
+    loader = Loader(link, policy, settings.store.timeout_s)
+    flusher = Flush(link, loader, pending, journal, state, log)
+    sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
+    sockets = Sockets()
+    connections = Connections(sockets.policy, log, clients, settings.keys.default_domain)
+    pump = Pump(connections, policy, journal, log, sync.hurry)
+    return Parts(
+        state=state,
+        log=log,
+        notifier=notifier,
+        memo=memo,
+        policy=policy,
+        keywatch=KeyWatch(policy, log),
+        journal=journal,
+        sync=sync,
+        accounts=Accounts(policy, sync, settings.keys),
+        sockets=sockets,
+        connections=connections,
+        pump=pump,
+        status=DaemonStatus(config.file, policy, pump, sync, journal, log),
+        dump=CacheDump(state, policy, pump, log),
+    )
+
+
+def make_store(config: Configuration) -> Store:
     """The store as configured, not yet connected. Raises StartError."""
     settings = config.settings.store
     if settings.backend == "mysql":
-        return MySQLStore(access(settings, config.file.parent), config.names, settings.timeout_s)
+        return MySQLStore(access(settings, config.folder), config.names, settings.timeout_s)
     return SQLiteStore(config.state_dir / settings.path, config.names)
 
 

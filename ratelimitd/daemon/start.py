@@ -1,13 +1,14 @@
-"""Before the loop runs: what only root may do, and what a service manager hands over; then be root no more."""
+"""Before the loop runs: take over the service manager's sockets, do what only root may do, then stop being root.
+
+Also what a start says: warnings, and on a terminal how to wire Postfix.
+"""
 
 import importlib
 import os
 import resource
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ratelimitd import __version__
@@ -15,7 +16,7 @@ from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import privileges
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
-from ratelimitd.net.listeners import open_listener, open_listeners
+from ratelimitd.net.listeners import Listeners
 from ratelimitd.net.systemd import take_sockets
 from ratelimitd.state.directory import StateDir
 from ratelimitd.stores import schema
@@ -26,29 +27,37 @@ FEWEST = 16
 """Connections without which a daemon is of no use."""
 
 
-@dataclass(slots=True)
 class Sockets:
-    """The listening sockets: for Postfix, and for Prometheus where it is wanted."""
+    """Every listening socket: for Postfix, and where they are wanted for Prometheus and ratelimitctl."""
 
-    policy: list[socket.socket] = field(default_factory=list)
-    metrics: socket.socket | None = None
+    def __init__(self) -> None:
+        self.policy = Listeners("server.listen")
+        self.metrics = Listeners("metrics.listen")
+        self.control = Listeners("control.socket")
 
     def open(self, config: Configuration) -> None:
-        """Open what is not open yet. Raises StartError."""
+        """Open those of Postfix and Prometheus that are not open yet. Raises StartError."""
         server, metrics = config.settings.server, config.settings.metrics
-        if not self.policy:
-            self.policy = open_listeners(server.listen, int(server.unix_mode, 8), server.unix_group)
-        if metrics.listen and self.metrics is None:
-            self.metrics = open_listener(metrics.listen, setting="metrics.listen")
+        self.policy.open(server.listen, int(server.unix_mode, 8), server.unix_group)
+        self.metrics.open([metrics.listen] if metrics.listen else [])
+
+    def open_control(self, config: Configuration) -> None:
+        """Open the control socket. Raises StartError."""
+        self.control.open([f"unix:{config.control_socket}"], int(config.settings.control.mode, 8))
+
+    def close(self) -> None:
+        """Close all."""
+        for listeners in (self.policy, self.metrics, self.control):
+            listeners.close()
 
 
 def prepare(config: Configuration, state: StateDir, sockets: Sockets) -> None:
-    """Take the sockets of a service manager; as root with a `user` set, open the others and become that user.
+    """Take over the sockets of a service manager; as root with `user` set, open the others and become that user.
 
     Call it before trio runs and with everything imported. Raises StartError.
     """
     settings = config.settings
-    sockets.policy = take_sockets()
+    sockets.policy.inherit(take_sockets())
     identity = privileges.find(settings.user, settings.group)
     if identity is not None:
         sockets.open(config)
@@ -63,13 +72,20 @@ def prepare(config: Configuration, state: StateDir, sockets: Sockets) -> None:
 
 
 def _load_what_is_loaded_late(backend: str) -> None:
-    """The user need not be able to read Python's own files."""
+    """Import now what would be imported later: the user may not be able to read Python's own files."""
     importlib.import_module("encodings.idna")  # for names of hosts
     schema(backend)
 
 
-def warn(config: Configuration, log: Log) -> None:
-    """Say what works, but should not stay so."""
+def warn(config: Configuration, max_connections: int, log: Log) -> None:
+    """Log what works but should be changed. `max_connections` is what the file descriptors suffice for."""
+    wanted = config.settings.server.max_connections
+    if max_connections < wanted:
+        log.warning(
+            "file descriptors (ulimit -n, LimitNOFILE) do not suffice for server.max_connections",
+            max_connections=wanted,
+            in_force=max_connections,
+        )
     if config.has_secrets and privileges.readable_by_all(config.file):
         log.warning("every user may read the configuration, which has a password in it; chmod o-r", file=config.file)
     if os.geteuid() == 0:

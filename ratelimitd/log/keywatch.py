@@ -1,4 +1,4 @@
-"""Tells the administrator of key plugins that fail or are slow: at most a line a minute for each limit."""
+"""Logs key plugins that fail or are slow: at most a line a minute for each limit."""
 
 import trio
 
@@ -11,7 +11,7 @@ QUIET_S = 60.0
 
 
 class KeyWatch:
-    """Looks at the limits' key plugins now and then. `totals`: what each did wrong since the start, by limit."""
+    """Looks at the limits' key plugins every second. `totals`: what each did wrong since the start, by limit."""
 
     def __init__(self, policy: Policy, log: Log) -> None:
         self.totals: dict[str, KeyHealth] = {}
@@ -30,7 +30,7 @@ class KeyWatch:
             self.look()
 
     def look(self) -> None:
-        """Take note of what went wrong since the last look, and say so unless it was said a minute ago."""
+        """Count what went wrong since the last look, and log it unless a line was written within the last minute."""
         for meter in self._policy.meters:
             limit = meter.limit
             if limit.health.failures or limit.health.slow:

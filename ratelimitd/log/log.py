@@ -10,16 +10,15 @@ an event and its fields. Nothing that a client sent can end a line, start a fiel
 
 import json
 from collections.abc import MutableMapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 import trio
 
 from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.log.sinks import PRIORITIES, Entry, Sink
+from ratelimitd.settings import LogSettings
 from ratelimitd.text import cut, escape
-
-Format = Literal["postfix-policyd", "json"]
 
 LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: "warning"}
 _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
@@ -84,18 +83,24 @@ def _plain(value: object) -> object:
 class Log:
     """The daemon's log: `decisions` for verdicts; `debug` to `error` for events with fields, over structlog."""
 
-    def __init__(self, sinks: Sequence[Sink], fmt: Format = "postfix-policyd", level: str = "info") -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], settings: LogSettings | None = None, *, several_limits: bool = False
+    ) -> None:
         self.sinks = list(sinks)
         self._gone: list[Sink] = []  # replaced, and not closed yet
         self._dropped_before = 0  # by sinks that are gone
         self._replaced = trio.Event()
-        self.with_limit = False
-        self.configure(fmt, level)
+        self.configure(settings or LogSettings(), several_limits=several_limits)
 
-    def configure(self, fmt: Format, level: str) -> None:
-        """Set the format and the lowest level that is logged; at any time."""
+    def configure(self, settings: LogSettings, *, several_limits: bool) -> None:
+        """Take format and level; with several limits each decision's line names its own. At any time.
+
+        Where the lines go is `replace`'s.
+        """
+        level = settings.level
+        self._with_limit = several_limits
         self._levels = frozenset(name for name, value in PRIORITIES.items() if value <= PRIORITIES[level])
-        self._json = fmt == "json"
+        self._json = settings.format == "json"
         self._line = json_line if self._json else policyd_line
         events = structlog.wrap_logger(
             _Output(self),
@@ -117,7 +122,7 @@ class Log:
         verdicts = event.get("verdicts")
         if verdicts is None:
             return ([self._event(method, event)],), {}
-        line, levels, with_limit = self._line, self._levels, self.with_limit
+        line, levels, with_limit = self._line, self._levels, self._with_limit
         return ([(level, line(v, with_limit)) for v in verdicts if (level := LEVELS[v.status]) in levels],), {}
 
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
@@ -138,7 +143,7 @@ class Log:
         return self._dropped_before + sum(sink.dropped for sink in (*self.sinks, *self._gone))
 
     def reopen(self) -> list[str]:
-        """Begin the sinks anew: the file was rotated. What could not be, and why; the old one is kept then."""
+        """Reopen the sinks: the file was rotated. What could not be reopened, and why; the old one is kept then."""
         failures: list[str] = []
         for sink in self.sinks:
             try:

@@ -1,4 +1,4 @@
-"""Warnings that a client can cause as often as it likes: a few of each kind in a minute, and then their number."""
+"""Log lines that a client can cause as often as it likes: a few of each kind in a minute, then only their number."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class _Minute:
 
 
 class QuietLog:
-    """In front of the log, for what strangers and broken clients cause; `left_out` counts what was not written."""
+    """A log for what strangers and broken clients cause; `left_out` counts the lines that were not written."""
 
     def __init__(self, log: Log) -> None:
         self.left_out = 0
@@ -28,11 +28,11 @@ class QuietLog:
         self._minutes: dict[str, _Minute] = {}
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log a warning, unless there were enough of its kind."""
+        """Log a warning, unless there were enough of its kind this minute."""
         self._write("warning", event, fields)
 
     def error(self, event: str, **fields: object) -> None:
-        """Log an error, unless there were enough of its kind."""
+        """Log an error, unless there were enough of its kind this minute."""
         self._write("error", event, fields)
 
     def _write(self, level: str, event: str, fields: dict[str, object]) -> None:

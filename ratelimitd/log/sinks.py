@@ -1,4 +1,4 @@
-"""Where log lines go: syslog, a file, stderr. None of them ever waits; what does not fit is dropped and counted.
+"""Where log lines go: syslog, a file, stderr. None of them ever blocks; what does not fit is dropped and counted.
 
 /dev/log holds some ten datagrams; with its reader stopped, a blocking sender would stop the mail. So every sink is
 non-blocking, with a bounded backlog behind it that one task drains when the reader is back.
@@ -15,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import trio
 
-BACKLOG_BYTES = 4_194_304
-"""What is kept for a reader that has stopped: some 25,000 lines, of which each takes 50 bytes more in memory."""
+from ratelimitd.errors import StartError
+from ratelimitd.settings import LogSettings
 
 RETRY_S = 1.0
 _PIPE_BUF = 4096  # a pipe that select calls writable takes this much without blocking (pipe(7))
@@ -56,7 +57,7 @@ class Sink(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Begin anew: the file was rotated, the socket replaced. Raises OSError, with nothing changed."""
+        """Open it again: the file was rotated, the socket replaced. Raises OSError, with nothing changed."""
         ...
 
     def close(self) -> None:
@@ -67,7 +68,7 @@ class Sink(Protocol):
 class SyslogSink:
     """Datagrams to a local syslog socket in the form that syslog(3) sends (RFC 3164, without a host name)."""
 
-    def __init__(self, path: str, ident: str, facility: str, backlog_bytes: int = BACKLOG_BYTES) -> None:
+    def __init__(self, path: str, ident: str, facility: str, backlog_bytes: int) -> None:
         self.dropped = 0
         self._path = path
         self._facility = FACILITIES[facility] << 3
@@ -102,7 +103,7 @@ class SyslogSink:
         self._wake.set()
 
     def _send(self, data: bytes) -> bool:
-        """Whether the datagram is off our hands."""
+        """Whether the datagram is sent, or cannot be."""
         if self._socket is None:
             return False
         try:
@@ -118,7 +119,7 @@ class SyslogSink:
         return True
 
     async def drain(self) -> None:
-        """Send the backlog when the reader is back; connect again where it was replaced."""
+        """Send the backlog once the reader is back; connect again where the socket was replaced."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -154,7 +155,7 @@ class SyslogSink:
             closing.close()
 
     def reopen(self) -> None:
-        """Connect anew."""
+        """Connect again."""
         self._disconnect()
         self._connect()
 
@@ -238,3 +239,24 @@ class StderrSink:
 
     def close(self) -> None:
         """Nothing: stderr is not ours."""
+
+
+def open_sinks(settings: LogSettings, folder: Path) -> list[Sink]:
+    """Where the lines go; a file may be relative to `folder`. Raises StartError."""
+    sinks: list[Sink] = []
+    if settings.file:
+        path = folder / settings.file
+        try:
+            sinks.append(FileSink(path))
+        except OSError as error:
+            raise StartError(f"log.file: {path}: {error.strerror}") from error
+    if settings.syslog:
+        sinks.append(SyslogSink(settings.syslog, settings.ident, settings.facility, settings.max_backlog_bytes))
+    if settings.stderr:
+        sinks.append(StderrSink())
+    return sinks
+
+
+def need_other_sinks(old: LogSettings, new: LogSettings) -> bool:
+    """Whether lines go elsewhere, or under another name, by the new settings."""
+    return msgspec.structs.replace(old, format=new.format, level=new.level) != new

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,10 +19,6 @@ BACKLOG = 1024
 _TCP = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%a-z]+)\]|(?P<v4>[0-9.]+|localhost)):(?P<port>[0-9]{1,5})")
 
 Address = tuple[str, int] | Path
-
-
-class Inherited(socket.socket):
-    """A listening socket that a service manager opened: where it has a path, the path is the manager's."""
 
 
 def parse_address(text: str) -> Address:
@@ -47,31 +43,71 @@ def describe(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def open_control(path: Path, mode: int) -> socket.socket:
-    """The control socket, listening, non-blocking. Raises StartError."""
-    try:
-        return open_listener(f"unix:{path}", mode, setting="control.socket")
-    except ValueError as error:
-        raise StartError(f"control.socket: {path}: a unix socket's path has at most 107 bytes") from error
+class Inherited(socket.socket):
+    """A listening socket that a service manager opened: where it has a path, the path is the manager's."""
 
 
-def open_listeners(texts: Sequence[str], unix_mode: int, unix_group: str) -> list[socket.socket]:
-    """Listening sockets for all addresses, or none of them. Raises StartError as open_listener."""
-    opened: list[socket.socket] = []
-    try:
-        for text in texts:
-            opened.append(open_listener(text, unix_mode, unix_group))  # noqa: PERF401 those opened before a failure are closed
-    except BaseException:
-        close_all(opened)
-        raise
-    return opened
+class Listeners:
+    """Listening sockets by their configured addresses; `setting` is the one that errors name.
+
+    Sockets that a service manager opened (`inherited`) stay, whatever is configured.
+    """
+
+    def __init__(self, setting: str) -> None:
+        self.inherited = False
+        self._setting = setting
+        self._sockets: dict[str, socket.socket] = {}
+
+    def __iter__(self) -> Iterator[socket.socket]:
+        return iter(list(self._sockets.values()))
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where they listen, as it is written in the configuration and in main.cf."""
+        return [describe(listener) for listener in self]
+
+    def inherit(self, listeners: Sequence[socket.socket]) -> None:
+        """Take over what a service manager opened, if it opened any."""
+        self.inherited = bool(listeners)
+        self._sockets = {describe(listener): listener for listener in listeners}
+
+    def prepare(
+        self, addresses: Sequence[str], unix_mode: int = 0o660, unix_group: str = ""
+    ) -> dict[str, socket.socket]:
+        """Open those of the addresses that are not open yet, all or none; `adopt` takes them. Raises StartError."""
+        opened: dict[str, socket.socket] = {}
+        try:
+            for address in [] if self.inherited else addresses:
+                if address not in self._sockets:
+                    opened[address] = open_listener(address, unix_mode, unix_group, self._setting)
+        except BaseException:
+            close_all(list(opened.values()))
+            raise
+        return opened
+
+    def adopt(self, addresses: Sequence[str], opened: Mapping[str, socket.socket]) -> None:
+        """Listen at these addresses alone; what listens elsewhere is closed."""
+        if self.inherited:
+            return
+        known = {**self._sockets, **opened}
+        self._sockets = {address: known[address] for address in addresses}
+        close_all([listener for address, listener in known.items() if address not in self._sockets])
+
+    def open(self, addresses: Sequence[str], unix_mode: int = 0o660, unix_group: str = "") -> None:
+        """Listen at these addresses alone. Raises StartError, with nothing changed."""
+        self.adopt(addresses, self.prepare(addresses, unix_mode, unix_group))
+
+    def close(self) -> None:
+        """Close all, and remove the unix sockets that are ours."""
+        close_all(list(self._sockets.values()))
 
 
-def open_listener(
-    text: str, unix_mode: int = 0o660, unix_group: str = "", setting: str = "server.listen"
-) -> socket.socket:
+def open_listener(text: str, unix_mode: int, unix_group: str, setting: str) -> socket.socket:
     """A listening, non-blocking socket. Raises StartError with the reason in one line."""
-    address = parse_address(text)
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise StartError(f"{setting}: {text}: not an address; a unix socket's path has at most 107 bytes") from error
     try:
         if isinstance(address, Path):
             return _open_unix(address, unix_mode, unix_group)

@@ -1,4 +1,4 @@
-"""What a service manager is told and gives: readiness, reload, watchdog, sockets that it opened.
+"""The service manager: it learns of readiness, reloads and stops, watches the daemon, and may open its sockets.
 
 The protocol of sd_notify(3) and sd_listen_fds(3), which other managers speak too. Without a manager nothing happens.
 """
@@ -16,7 +16,7 @@ FIRST_FD = 3
 
 
 def notify(*lines: str) -> bool:
-    """Tell the manager; whether it was told. Never waits, never raises."""
+    """Send these lines to the manager; whether they were sent. Never waits, never raises."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
@@ -37,7 +37,7 @@ def ready(status: str) -> None:
 
 
 def reloading() -> None:
-    """The daemon reads its configuration anew; `ready` follows."""
+    """The daemon reads its configuration again; `ready` follows."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
@@ -47,7 +47,7 @@ def stopping() -> None:
 
 
 def watchdog_s() -> float:
-    """Seconds within which the manager wants a sign of life; 0: it wants none."""
+    """Seconds within which the manager expects a sign of life; 0: it expects none."""
     text, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not text.isdigit() or (pid and pid != str(os.getpid())):
         return 0.0

@@ -28,7 +28,9 @@ COMPACT_S = 3600.0
 class Notifier:
     """All targets; `delivered`, `failed` (given up) and `dropped` count notices per target."""
 
-    def __init__(self, state: StateDir, log: Log, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, state: StateDir, log: Log, notify: Sequence[Notify], clock: Callable[[], float] = time.time
+    ) -> None:
         self.delivered = self.failed = self.dropped = 0
         self._log = log
         self._clock = clock
@@ -41,6 +43,7 @@ class Notifier:
         self._stop = trio.Event()
         self._stopped = trio.Event()
         self.watch = Watch(0, lambda: self._wake.set())
+        self.configure(notify)
 
     @property
     def waiting(self) -> int:

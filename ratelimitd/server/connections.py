@@ -7,7 +7,7 @@ import errno
 import math
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
@@ -17,7 +17,7 @@ import trio
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.admission import recognise
-from ratelimitd.net.listeners import close_all
+from ratelimitd.net.listeners import Listeners
 from ratelimitd.request import RequestReader
 
 ACCEPTS_PER_PASS = 64
@@ -29,11 +29,11 @@ _NO_MORE_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Bounds:
     """What one client, and all together, may take."""
 
-    allow: tuple[IPv4Network | IPv6Network, ...] = ()
-    max_connections: int = 4096
-    max_request_bytes: int = 65536
-    request_timeout_s: float = 30.0
-    unix_uids: frozenset[int] = frozenset()  # who may use unix sockets; none named: whom their mode admits
+    allow: tuple[IPv4Network | IPv6Network, ...]
+    max_connections: int
+    max_request_bytes: int
+    request_timeout_s: float
+    unix_uids: frozenset[int]  # who may use unix sockets; none named: whom their mode admits
 
 
 class Connection:
@@ -45,36 +45,36 @@ class Connection:
         self.sock = sock
         self.peer = peer
         self.reader = reader
-        self.outbox = b""  # while there is something in it, nothing is read
-        self.deadline = NEVER  # in trio's time: what has begun, a request or the sending of a reply, must end
-        self.parked = False  # its request waits for an account; it is not watched meanwhile
-        self.more = False  # whole requests are left from the last pass: nothing is read before they are done
+        self.outbox = b""  # nothing is read while it holds something
+        self.deadline = NEVER  # in trio's time: the request or reply that has begun must end by then
+        self.parked = False  # its request waits for an account; meanwhile it is not watched
+        self.more = False  # the last pass left whole requests: they come before anything is read
         self.closed = False
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in flight: no part of a request, no reply that is owed or not taken."""
+        """Whether nothing is in flight: no part of a request, no reply that is due or not taken."""
         return not (self.parked or self.more or self.outbox or self.reader.buffer)
 
 
 class Connections:
-    """The listeners and every connection, watched by one epoll; `watched` is who is to be served when readable.
+    """The listeners and every connection, watched by one epoll; `watched` has the connections to serve when readable.
 
-    A file descriptor that is ready and not in `watched` is a listener's, or of somebody who has gone since: `accept`.
+    A file descriptor that is ready but not in `watched` belongs to a listener, or to a client that has left: `accept`.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], log: Log, bounds: Bounds, default_domain: str = "") -> None:
+    def __init__(self, listeners: Listeners, log: Log, bounds: Bounds, default_domain: str) -> None:
         self.bounds = bounds
         self.default_domain = default_domain
         self.poll = select.epoll()
         self.watched: dict[int, Connection] = {}
         self.open: set[Connection] = set()
         self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
-        self.listeners = list(listeners)
+        self.listeners = listeners
         self.quiet = QuietLog(log)
         self._accepting = False
         self._ended = False
-        # Another task ends the wait for somebody to be ready by a byte here.
+        # A byte sent here by another task ends the wait of the pump.
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
@@ -82,13 +82,13 @@ class Connections:
 
     def wake(self) -> None:
         """Make `poll` ready."""
-        with suppress(BlockingIOError):  # it is, and nobody has come round to reading these
+        with suppress(BlockingIOError):  # full: `poll` is ready already
             self._wake_write.send(b"\0")
 
     # -- coming ----------------------------------------------------------------------------------------------------
 
     def accept(self, fd: int) -> None:
-        """Take those who wait at a listener."""
+        """Accept the clients that wait at a listener."""
         if fd == self._wake_read.fileno():
             self._wake_read.recv(4096)
             return
@@ -104,12 +104,12 @@ class Connections:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # Whatever it is, waiting helps and spinning does not; want of descriptors is the usual reason.
+                # Whatever it is, waiting helps and spinning does not; usually there are no more descriptors.
                 self._pause("no more file descriptors" if error.errno in _NO_MORE_DESCRIPTORS else str(error))
                 return
             try:
                 self._admit(sock, address)
-            except OSError:  # it is gone already, or the kernel watches no more sockets for us
+            except OSError:  # the client has left already, or the kernel watches no more sockets for us
                 self.failed_accepts += 1
                 sock.close()
 
@@ -146,16 +146,16 @@ class Connections:
             for listener in self.listeners:
                 self.poll.register(listener, select.EPOLLIN)
 
-    def listen_on(self, listeners: Sequence[socket.socket]) -> None:
-        """Accept at these from now on; the caller closes those that are no more among them."""
+    def listen_at(self, addresses: Sequence[str], opened: Mapping[str, socket.socket]) -> None:
+        """Accept at these addresses from now on; `opened` are the sockets that are new (Listeners.prepare)."""
         accepting = self._accepting
         self._unlisten()
-        self.listeners = list(listeners)
+        self.listeners.adopt(addresses, opened)
         if accepting:
             self.listen()
 
     def configure(self, bounds: Bounds, default_domain: str) -> None:
-        """Set what clients may take, those that are connected too; they stay, whoever they are."""
+        """Set what clients may take, connected ones too; those stay connected, whoever they are."""
         self.bounds, self.default_domain = bounds, default_domain
         for connection in self.open:
             reader = connection.reader
@@ -165,7 +165,7 @@ class Connections:
         """Accept no more; the listeners are closed."""
         self._unlisten()
         self._ended = True
-        close_all(self.listeners)
+        self.listeners.close()
 
     # -- staying ---------------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class Connections:
     # -- going -----------------------------------------------------------------------------------------------------
 
     def close(self, connection: Connection) -> None:
-        """Close a connection; doing it twice is no worse."""
+        """Close a connection; may be called again."""
         if connection.closed:
             return
         connection.closed = True

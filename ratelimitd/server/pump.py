@@ -7,12 +7,12 @@ that are ready, in one pass and without an await:
     recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies -> log lines
 
 A request whose account is not in memory is parked: its connection is left alone until the loader calls `resume`.
-An error on one connection ends that connection, and nothing else.
+An error on one connection ends that connection and nothing else.
 """
 
-import socket
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,17 +23,19 @@ from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
-from ratelimitd.server.connections import NEVER, Bounds, Connection, Connections
-from ratelimitd.server.histogram import Histogram
+from ratelimitd.server.connections import NEVER, Connection, Connections
 
 RECV_BYTES = 16384
 BATCH = 32
-"""Connections per pass: half a millisecond; nobody is answered before the last of them is decided."""
+"""Connections per pass, half a millisecond: no reply is sent before the last of them is decided."""
 TURN = 128
-"""Connections served before the other tasks have their turn; coming back through trio costs as much as two requests."""
+"""Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
 MANY_ACCOUNTS = 50_000
-"""So many accounts with counts that are not stored are stored at once: what a flush needs of memory grows with them."""
+"""Accounts with counts not stored yet that cause a flush at once: its memory grows with their number."""
 TICK_S = 0.5
+
+BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the latency histogram's buckets."""
 
 Batch = list[tuple[Connection, Verdict]]
 
@@ -55,23 +57,40 @@ class Parked:
     since: float
 
 
+class Histogram:
+    """Durations in seconds; `total_s` is their sum."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self._counts = [0] * (len(BOUNDS_S) + 1)
+
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count a duration, of as many requests."""
+        self._counts[bisect_left(BOUNDS_S, seconds)] += times
+        self.total_s += seconds * times
+
+    def cumulative(self) -> Iterator[tuple[str, float]]:
+        """For each bound, and `+Inf`, how many took no longer."""
+        count = 0
+        for bound, own in zip((*map(str, BOUNDS_S), "+Inf"), self._counts, strict=True):
+            count += own
+            yield bound, float(count)
+
+
 class Pump:
     """Serves all connections of all listeners."""
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        connections: Connections,
         policy: Policy,
         journal: JournalWriter,
         log: Log,
-        bounds: Bounds,
-        *,
-        default_domain: str = "",
-        hurry: Callable[[], None] = lambda: None,
+        hurry: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
-        self.connections = Connections(listeners, log, bounds, default_domain)
+        self.connections = connections
         self.requests = self.too_long = self.errors = 0
         self.parked: list[Parked] = []
         self.parked_some = trio.Event()
@@ -136,7 +155,7 @@ class Pump:
             self.connections.close(connection)
 
     def _request(self, connection: Connection, data: bytes, batch: Batch, now: int) -> None:
-        """Decide the next request that has arrived whole; one per pass, so that who floods gets its share only."""
+        """Decide the next request that has arrived whole: one per connection and pass, so a flood gets no more than its share."""
         reader = connection.reader
         try:
             request = reader.receive(data) if data else reader.next()
@@ -162,7 +181,7 @@ class Pump:
             self._continue(connection)
 
     def _failed(self, request: Request, error: Exception) -> Verdict:
-        """The answer where deciding failed: a fault of ours must not stop the mail of others."""
+        """The answer where deciding failed: a bug of ours must not stop the mail of others."""
         self.errors += 1
         self.connections.quiet.error("a request could not be decided", reason=repr(error), request=repr(request))
         return Verdict(self.policy.failure_reply, request)
@@ -180,9 +199,9 @@ class Pump:
         send = self.connections.send
         for connection, verdict in batch:
             send(connection, verdict.reply)
-        told = [verdict for _, verdict in batch if verdict.status]
-        if told:
-            self._log.decisions(told)
+        decided = [verdict for _, verdict in batch if verdict.status]
+        if decided:
+            self._log.decisions(decided)
         if self.policy.urgent or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
             self.policy.urgent = False
             self._hurry()
@@ -237,7 +256,7 @@ class Pump:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def shut_down(self) -> None:
-        """Accept no more, answer what has arrived, close; `run` returns when all are closed. Twice is no worse."""
+        """Accept no more, answer what has arrived, close; `run` returns when all are closed. May be called again."""
         if self._draining:
             return
         self._draining = True

@@ -1,6 +1,7 @@
 """The state directory: the daemon's lock on it, files that are replaced atomically."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -33,6 +34,17 @@ class StateDir:
         with contextlib.suppress(OSError):  # the number is for the message above; a full disk must not stop us
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+
+    def folder(self, name: str) -> Path:
+        """A folder in it, made if need be."""
+        folder = self.path / name
+        try:
+            folder.mkdir(mode=0o750, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"state_dir: {folder}: {error.strerror}; it must be writable") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StartError(f"state_dir: {folder}: {os.strerror(errno.EACCES)}; it must be writable")
+        return folder
 
     def release(self) -> None:
         """Let the folder go."""

@@ -35,15 +35,19 @@ class Journal:
     is why, None while all is well.
     """
 
-    def __init__(self, folder: Path, node: str, sync: JournalSync = "flush") -> None:
+    def __init__(self, folder: Path, node: str, sync: JournalSync) -> None:
         self.folder = folder
         self.node = node
-        self.sync = sync
         self.failures = 0
         self.error: OSError | None = None
         self.number = 0
         self._fd = -1
         self._size = 0
+        self.configure(sync)
+
+    def configure(self, sync: JournalSync) -> None:
+        """Take `journal_sync`; at any time."""
+        self._sync = sync
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -65,7 +69,7 @@ class Journal:
         frame = segments.frame(records)
         try:
             _write(self._fd, frame)
-            if self.sync == "always":
+            if self._sync == "always":
                 os.fdatasync(self._fd)
         except OSError as error:
             self._fail(error, len(records))
@@ -97,7 +101,7 @@ class Journal:
             fd = os.open(self._path(number), _NEW_FILE, _FILE_MODE)
             try:
                 _write(fd, header)
-                if self.sync == "always":
+                if self._sync == "always":
                     self._sync_folder()
             except OSError:
                 os.close(fd)
@@ -112,7 +116,7 @@ class Journal:
         """Close a rotated segment, as configured only once it is on the disk; whether that went well. For a thread."""
         try:
             try:
-                if self.sync != "never":
+                if self._sync != "never":
                     os.fdatasync(fd)
                     self._sync_folder()
             finally:
@@ -136,14 +140,14 @@ class Journal:
                 while batch := list(islice(records, _TOTALS_PER_FRAME)):
                     file.write(segments.frame(batch))
                 file.flush()
-                if self.sync != "never":
+                if self._sync != "never":
                     os.fsync(file.fileno())
             fresh.replace(self._path(number))
         except OSError:
             with contextlib.suppress(OSError):
                 fresh.unlink()
             raise
-        if self.sync != "never":
+        if self._sync != "never":
             self._sync_folder()
         self._delete(first, number)
 

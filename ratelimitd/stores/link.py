@@ -22,12 +22,21 @@ class StoreLink:
         self._told = False
         self._opened = False
 
+    @property
+    def name(self) -> str:
+        """The store's, for people."""
+        return self.store.name
+
     async def open(self) -> None:
         """Open the store where it is not open yet. Raises StoreError."""
         if not self._opened:
             await self.store.open()
             self._opened = True
             self.cursor = (await self.store.changes("")).cursor
+
+    async def close(self) -> None:
+        """Close the store; never raises."""
+        await self.store.close()
 
     def succeeded(self) -> bool:
         """Note that the store answered; whether it had been away."""

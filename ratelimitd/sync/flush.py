@@ -82,6 +82,12 @@ class Flush:
             await self._loader.ask_again()
         return True
 
+    def close(self) -> None:
+        """End the journal; what is left in it is stored by the next run."""
+        if len(self._pending):
+            self._log.warning("stopping with counts that are in the journal only", accounts=len(self._pending))
+        self._journal.close()
+
     # -- the journal -----------------------------------------------------------------------------------------------
 
     async def _rotate(self) -> None:

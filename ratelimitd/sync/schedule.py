@@ -8,10 +8,8 @@ import trio
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.errors import StartError, StoreError, StoreUnfit
-from ratelimitd.log.log import Log
 from ratelimitd.server.pump import Pump
-from ratelimitd.state.directory import StateDir
-from ratelimitd.state.journal import Journal
+from ratelimitd.settings import StoreSettings
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
@@ -20,15 +18,15 @@ from ratelimitd.sync.walk import SLICE, walk
 
 OPEN_TIMEOUT_S = 5.0
 HURRY_GAP_S = 0.1
-"""From one flush's end to the next in a hurry."""
+"""The shortest time from one flush's end to the next."""
 SLACK = 10_000
 SLACK_SHARE = 16
-"""Accounts beyond max_accounts that nobody minds: those of an interval, at least SLACK, else this part of them."""
+"""Accounts beyond max_accounts before lookups wait: SLACK, or a SLACK_SHARE-th of max_accounts where that is more."""
 HELD_S = 2.0
-"""How long a lookup waits at most until a flush has made room; Postfix waits for an answer for 100 s."""
+"""How long a lookup waits at most for a flush to make room; Postfix waits 100 s for an answer."""
 SWEEP_INTERVAL_S = 60.0
 MEMO_AGE_S = 1800.0
-"""A transaction that nobody asked about for twice this long is forgotten."""
+"""A transaction that nobody has asked about for twice this long is forgotten."""
 
 
 class StoreSync:
@@ -36,45 +34,36 @@ class StoreSync:
 
     def __init__(
         self,
-        store: Store,
+        link: StoreLink,
+        loader: Loader,
+        flusher: Flush,
         policy: Policy,
-        journal: Journal,
-        state: StateDir,
-        log: Log,
-        *,
-        timeout_s: float = 1.0,
-        max_accounts: int = 1_000_000,
-        flush_interval_s: float = 5.0,
-        refresh_s: float = 30.0,
+        settings: StoreSettings,
+        max_accounts: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.link = StoreLink(store, log)
-        self.loader = Loader(self.link, policy, timeout_s, clock)
-        self.flusher = Flush(self.link, self.loader, policy.pending, journal, state, log)
-        self._policy = policy
-        self._journal = journal
-        self._log = log
-        self._timeout_s = timeout_s
-        self._max_accounts = max_accounts
-        self._flush_interval_s = flush_interval_s
-        self._refresh_s = refresh_s
+        self.link = link
+        self.loader = loader
+        self.flusher = flusher
         self.evicted = self.held = 0
-        self._evicted = trio.Event()  # since the last time, as many as could be
+        self._policy = policy
+        self._room_made = trio.Event()  # replaced each time that accounts were evicted, as many as could be
         self._clock = clock
         self._hurried = trio.Event()
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
+        self.configure(settings, max_accounts)
 
-    def configure(self, timeout_s: float, max_accounts: int, flush_interval_s: float, refresh_s: float) -> None:
-        """Set what `keep` and lookups go by, at any time."""
-        self.loader.timeout_s = self._timeout_s = timeout_s
+    def configure(self, settings: StoreSettings, max_accounts: int) -> None:
+        """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
+        self.loader.timeout_s = self._timeout_s = settings.timeout_s
         self._max_accounts = max_accounts
-        self._flush_interval_s, self._refresh_s = flush_interval_s, refresh_s
+        self._flush_interval_s, self._refresh_s = settings.flush_interval_s, settings.refresh_s
         self._hurried.set()
 
     async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
-        """Open the store if it can be had, begin this run's first segment; the last stored one of each earlier run.
+        """Open the store if it is available, begin this run's first segment; the last stored one of each earlier run.
 
-        Raises StartError for a store that will not do however often it is asked.
+        Raises StartError for a store that is unsuitable as configured: asking again would not help.
         """
         recorded: dict[str, int] = {}
         try:
@@ -95,22 +84,22 @@ class StoreSync:
         await self.loader.load(pump, self.make_room)
 
     async def make_room(self) -> None:
-        """Wait, for HELD_S at most, while memory is full of accounts that are not stored yet.
+        """Wait, at most HELD_S, while memory is full of accounts that are not stored yet.
 
-        However fast new accounts come in, no more of them are let in meanwhile than there are connections.
+        However fast new accounts arrive, no more of them get in meanwhile than there are connections.
         """
         if self.link.up and self._excess > max(SLACK, self._max_accounts // SLACK_SHARE):
             self.held += 1
             self.hurry()
             with trio.move_on_after(HELD_S):
-                await self._evicted.wait()
+                await self._room_made.wait()
 
     @property
     def _excess(self) -> int:
         return sum(len(meter.counters) for meter in self._policy.meters) - self._max_accounts
 
     async def _evict(self) -> None:
-        """Keep to `max_accounts`; what came in since the last flush exceeds it, and an outage of the store may."""
+        """Evict what exceeds `max_accounts`: accounts that arrived since the last flush, or during an outage."""
         if not self.link.up:
             return
         excess = self._excess
@@ -119,8 +108,8 @@ class StoreSync:
                 excess -= evicted
                 self.evicted += evicted
                 await trio.lowlevel.checkpoint()
-        self._evicted.set()
-        self._evicted = trio.Event()
+        self._room_made.set()
+        self._room_made = trio.Event()
 
     async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
@@ -146,7 +135,7 @@ class StoreSync:
             self._hurried.set()
 
     async def _until_due(self) -> None:
-        """Until the interval is over; where there is hurry, no longer than it takes that a flood is not all flushes."""
+        """Wait for the interval, or for `hurry`; at least HURRY_GAP_S, so that a flood does not turn into flushes alone."""
         began = trio.current_time()
         with trio.move_on_after(self._flush_interval_s):
             await self._hurried.wait()
@@ -159,11 +148,13 @@ class StoreSync:
             return await self.flusher.flush()
 
     async def edit(self, change: Callable[[Store], Awaitable[list[Row]]]) -> list[Row]:
-        """Change rows in the store and take them over; what was charged before is stored first, and later charges
-        are kept. Raises StoreError, with nothing taken over."""
+        """Change rows in the store and take them over. Raises StoreError, with nothing taken over.
+
+        What was charged before is stored first; what is charged meanwhile is kept.
+        """
         async with self._lock:
             if not await self.flusher.flush():
-                raise StoreError("the store is away")
+                raise StoreError("the store is unavailable")
             try:
                 with trio.fail_after(FLUSH_TIMEOUT_S):
                     rows = await change(self.link.store)
@@ -185,7 +176,7 @@ class StoreSync:
             with trio.fail_after(self._timeout_s):
                 return await self.link.store.lookup(accounts)
         except AWAY as error:
-            raise StoreError(f"the store is away: {error}".removesuffix(": ")) from error
+            raise StoreError(f"the store is unavailable: {error}".removesuffix(": ")) from error
 
     async def refresh(self) -> None:
         """Take over what others changed in the store: an administrator's quota, another node's count."""
@@ -194,7 +185,7 @@ class StoreSync:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
     async def sweep(self) -> None:
-        """Forget accounts whose window is over and stored; none while the store could not give them back."""
+        """Forget accounts whose window is over and stored; none while the store is unavailable and could not restore them."""
         if not self.link.up:
             return
         for meter in self._policy.meters:
@@ -203,11 +194,8 @@ class StoreSync:
 
     async def finish(self, timeout_s: float) -> None:
         """The last flush, within a time, and the end of journal and store."""
-        pending = self._policy.pending
         with trio.move_on_after(timeout_s, shield=True):
             await self.flush()
-        if len(pending):
-            self._log.warning("stopping with counts that are in the journal only", accounts=len(pending))
-        self._journal.close()
+        self.flusher.close()
         with trio.move_on_after(timeout_s, shield=True):
-            await self.link.store.close()
+            await self.link.close()

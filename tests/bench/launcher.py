@@ -61,10 +61,10 @@ class Watch:
         """At SIGUSR2: the worst lag of a flush, and of as long a time without one."""
         with trio.open_signal_receiver(signal.SIGUSR2) as signals:
             async for _ in signals:
-                accounts = len(self._daemon.policy.pending)
+                accounts = len(self._daemon.parts.policy.pending)
                 self.worst_s = self.steps.worst_s = 0.0
                 began = trio.current_time()
-                stored = await self._daemon.sync.flush()
+                stored = await self._daemon.parts.sync.flush()
                 seconds, worst_s = trio.current_time() - began, self.worst_s
                 await trio.sleep(TICK_S * 10)
                 step = {"step_s": self.steps.worst_s, "step": self.steps.worst}

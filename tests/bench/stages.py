@@ -21,8 +21,9 @@ from ratelimitd.core.policy import Nobody, Policy
 from ratelimitd.core.verdict import Verdict
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import FileSink
+from ratelimitd.net.listeners import Listeners
 from ratelimitd.request import Request, RequestReader
-from ratelimitd.server.connections import Bounds
+from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
 from tests.core.build import memo, rules
@@ -105,9 +106,8 @@ class Core:
     def __init__(self, folder: Path) -> None:
         file = folder / "ratelimitd.toml"
         file.write_text(_CONFIG)
-        self.log = Log([FileSink(folder / "mail.log")])
-        self.log.with_limit = True
-        self.journal = Journal(folder, "ab")
+        self.log = Log([FileSink(folder / "mail.log")], several_limits=True)
+        self.journal = Journal(folder, "ab", "flush")
         self.journal.begin(1)
         self.policy = Policy(config.read(file).limits, rules(), Pending(), memo(100_000), Nobody())
         self._now = int(time.time())
@@ -219,7 +219,11 @@ def calls(stack: ExitStack) -> dict[str, float]:
 def whole(core: Core, stack: ExitStack) -> float:
     """A pass of the pump: everything, but for trio's part."""
     connected = Wire(stack)
-    pump = Pump([connected.listener], core.policy, core.journal, core.log, Bounds((ip_network("127.0.0.0/8"),)))
+    listeners = Listeners("server.listen")
+    listeners.inherit([connected.listener])
+    bounds = Bounds((ip_network("127.0.0.0/8"),), 4096, 65536, 30.0, frozenset())
+    connections = Connections(listeners, core.log, bounds, "")
+    pump = Pump(connections, core.policy, core.journal, core.log, lambda: None)
     stack.callback(pump.close)
     pump.connections.listen()
     ready = pump.connections.poll.poll

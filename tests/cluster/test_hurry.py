@@ -9,12 +9,9 @@ import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Row
 from ratelimitd.errors import StoreError
-from ratelimitd.log.log import Log
-from ratelimitd.state.directory import StateDir
-from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Flushed
-from ratelimitd.sync.schedule import HURRY_GAP_S, StoreSync
-from tests.core.build import limit, policy, rcpt
+from ratelimitd.sync.schedule import HURRY_GAP_S
+from tests.core.build import limit, policy, rcpt, store_sync
 
 PATIENT_S = 30.0
 
@@ -62,11 +59,7 @@ class Made:
     def __init__(self, folder: Path) -> None:
         self.store = Counting()
         self.policy = policy(limit(1000))
-        state = StateDir(folder)
-        (folder / "journal").mkdir()
-        log = Log([], "postfix-policyd", "info")
-        journal = Journal(folder / "journal", "node")
-        self.sync = StoreSync(self.store, self.policy, journal, state, log, flush_interval_s=3600, refresh_s=3600)
+        self.sync = store_sync(self.store, self.policy, folder, flush_interval_s=3600, refresh_s=3600)
         self._charged = 0
 
     def charge(self) -> None:

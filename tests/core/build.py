@@ -1,7 +1,9 @@
 """Limits, requests and a policy as the tests of the core need them."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
+from pathlib import Path
 
 from ratelimitd.core.action import Template
 from ratelimitd.core.counters import Counter
@@ -13,8 +15,17 @@ from ratelimitd.core.rows import Row
 from ratelimitd.core.verdict import Verdict
 from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.keys import domain, email
+from ratelimitd.log.log import Log
 from ratelimitd.plugins import normalised
 from ratelimitd.request import Request, RequestReader
+from ratelimitd.settings import Server, StoreSettings
+from ratelimitd.state.directory import StateDir
+from ratelimitd.state.journal import Journal
+from ratelimitd.stores import Store
+from ratelimitd.stores.link import StoreLink
+from ratelimitd.sync.flush import Flush
+from ratelimitd.sync.loader import Loader
+from ratelimitd.sync.schedule import StoreSync
 
 DAY_S = 86400
 NOON = 20_000 * DAY_S + DAY_S // 2
@@ -62,6 +73,25 @@ def policy(
     *limits: Limit, under: Rules | None = None, kept: Memo | None = None, watch: Watcher | None = None
 ) -> Policy:
     return Policy(limits, under or rules(), Pending(), kept or memo(), watch or Nobody())
+
+
+def store_sync(
+    store: Store, asked: Policy, folder: Path, clock: Callable[[], float] = time.time, **settings: float
+) -> StoreSync:
+    """What keeps a policy and a store in step, with its journal in a folder; not begun yet."""
+    log, store_settings = Log([]), StoreSettings(**settings)  # type: ignore[arg-type]
+    journal = Journal(folder, "node", "flush")
+    return synced(store, asked, journal, StateDir(folder), log, store_settings, clock)
+
+
+def synced(
+    store: Store, asked: Policy, journal: Journal, state: StateDir, log: Log, settings: StoreSettings,
+    clock: Callable[[], float] = time.time,
+) -> StoreSync:  # fmt: skip
+    link = StoreLink(store, log)
+    loader = Loader(link, asked, settings.timeout_s, clock)
+    flusher = Flush(link, loader, asked.pending, journal, state, log)
+    return StoreSync(link, loader, flusher, asked, settings, Server().max_accounts, clock)
 
 
 def request(state: str = "RCPT", login: str = "alice@example.com", **attributes: object) -> Request:

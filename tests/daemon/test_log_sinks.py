@@ -95,7 +95,7 @@ def test_a_stopped_syslog_reader_does_not_keep_the_daemon_up(start: Start, folde
     daemon = start(log={"syslog": str(folder / "syslog")})
     ask_many(daemon, 200)
     daemon.signal(signal.SIGHUP)  # while lines wait for the reader
-    daemon.wait_for_log("log files are opened anew")
+    daemon.wait_for_log("log files are reopened")
     ask_many(daemon, 200)
     assert daemon.stop() == 0
     assert syslog.read()

@@ -183,15 +183,15 @@ def test_a_rotated_log_loses_no_line_under_load(start: Start, load_program: Path
     assert daemon.stop() == 0
     lines = [line for file in (*rotated, daemon.log_file) for line in file.read_text().splitlines()]
     assert sum(": client=" in line for line in lines) == 6000
-    assert sum("log files are opened anew" in line for line in lines) == 4
+    assert sum("log files are reopened" in line for line in lines) == 4
 
 
-def test_a_log_that_cannot_be_opened_anew_goes_on_in_the_old_file_and_says_so(start: Start) -> None:
+def test_a_log_that_cannot_be_reopened_goes_on_in_the_old_file_and_says_so(start: Start) -> None:
     daemon = start()
     moved = daemon.log_file.rename(daemon.folder / "log.1")
     daemon.log_file.mkdir()
     daemon.signal(signal.SIGHUP)
-    wait_until(lambda: "cannot be opened anew" in moved.read_text(), "the complaint")
+    wait_until(lambda: "cannot be reopened" in moved.read_text(), "the complaint")
     with daemon.client() as client:
         assert client.ask() == "DUNNO"
     assert daemon.stop() == 0

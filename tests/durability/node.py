@@ -22,14 +22,13 @@ from ratelimitd.keys import domain, email
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import Entry
 from ratelimitd.request import Request
-from ratelimitd.settings import JournalSync
+from ratelimitd.settings import JournalSync, LogSettings, StoreSettings
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Flushed
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.recovery import recover
-from ratelimitd.sync.schedule import StoreSync
-from tests.core.build import memo, rules
+from tests.core.build import memo, rules, synced
 
 _runs = itertools.count(1)
 ZONE = ZoneInfo("Europe/Zurich")
@@ -120,8 +119,8 @@ class Node:
         self.policy = Policy(limits, rules(), Pending(), memo(10_000), Nobody())
         (folder / "journal").mkdir(exist_ok=True)
         self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
-        self.log = Log([self.sink], level="debug")
-        self.sync = StoreSync(self.store, self.policy, self.journal, self.state, self.log, clock=clock)
+        self.log = Log([self.sink], LogSettings(level="debug"))
+        self.sync = synced(self.store, self.policy, self.journal, self.state, self.log, StoreSettings(), clock)
 
     async def start(self) -> None:
         """Recover, as the daemon does before it listens."""

@@ -21,7 +21,7 @@ NODE = "5e6f"
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    made = Journal(tmp_path, NODE)
+    made = Journal(tmp_path, NODE, "flush")
     made.begin(1)
     return made
 

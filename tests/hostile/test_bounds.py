@@ -15,6 +15,7 @@ from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import MAX_LINE, Log
 from ratelimitd.log.sinks import SyslogSink
 from ratelimitd.request import RequestReader
+from ratelimitd.settings import LogSettings
 from ratelimitd.stores.mysql.access import access
 from ratelimitd.text import MAX_BYTES, MAX_FIELD
 from tests.core.build import arrived, ask, limit, memo, policy, rcpt, request
@@ -92,7 +93,7 @@ def test_as_many_attributes_as_fit_are_one_request() -> None:
 @pytest.mark.parametrize("fmt", ["postfix-policyd", "json"])
 def test_a_log_line_is_bounded_and_ends_with_our_own_fields(fmt: str) -> None:
     lines = Lines()
-    log = Log([lines], fmt)  # type: ignore[arg-type]
+    log = Log([lines], LogSettings(format=fmt))  # type: ignore[arg-type]
     names = ("sasl_username", "client_name", "client_address", "sasl_method", "queue_id", "sender", "instance")
     asked = policy(limit(1000))
     what = request(**dict.fromkeys(names[1:], "\u202e" * 9_000), login="\u202e" * 9_000)
@@ -110,7 +111,7 @@ def test_a_log_line_is_bounded_and_ends_with_our_own_fields(fmt: str) -> None:
 @pytest.mark.parametrize("fmt", ["postfix-policyd", "json"])
 def test_an_event_about_a_client_is_bounded(fmt: str) -> None:
     lines = Lines()
-    Log([lines], fmt).error("a request could not be decided", request="\x07" * 100_000)  # type: ignore[arg-type]
+    Log([lines], LogSettings(format=fmt)).error("a request could not be decided", request="\x07" * 100_000)  # type: ignore[arg-type]
     assert len(lines.texts[0]) < 7 * MAX_LINE
 
 

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from ratelimitd.errors import StoreError
+from ratelimitd.settings import StoreSettings
 from ratelimitd.sync import schedule as sync_module
 from tests.cluster.test_hurry import Made
 from tests.core.build import rcpt
@@ -21,7 +22,7 @@ async def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     """A daemon's Sync with little room; nothing flushes by itself."""
     monkeypatch.setattr(sync_module, "SLACK", SLACK)
     made = Made(tmp_path)
-    made.sync.configure(1.0, MAX_ACCOUNTS, 3600, 3600)
+    made.sync.configure(StoreSettings(flush_interval_s=3600, refresh_s=3600), MAX_ACCOUNTS)
     await made.sync.begin(0, [])
     yield made
     await made.sync.finish(PATIENT_S)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ratelimitd.ctl import main as ctl
 from tests.daemon.client import PolicyClient
 from tests.daemon.process import Ratelimitd, config
 from tests.instances.waiting import wait_until
@@ -154,6 +155,18 @@ def test_a_dead_webhook_delays_no_reply_and_no_stop(folder: Path) -> None:
         daemon.start()
         wait_until_over(daemon, 2 * len(ACCOUNTS))
     assert {received.notice["key"] for received in receiver.received} == set(ACCOUNTS)
+
+
+@pytest.mark.real
+def test_a_quota_that_set_has_lowered_is_notified_of_at_the_next_mail(folder: Path) -> None:
+    command, out = append_program(folder)
+    with running(folder, command=command) as daemon, daemon.client() as client:
+        for _ in range(7):
+            client.ask(ACCOUNTS[0])
+        assert ctl.main(["-c", str(daemon.file), "set", ACCOUNTS[0], "--quota", "8"]) == 0
+        assert client.ask(ACCOUNTS[0]) == "DUNNO"
+        wait_until_over(daemon, 2)
+        assert [(notice["percent"], notice["quota"]) for notice in told(out)] == [(80, 8), (100, 8)]
 
 
 @pytest.mark.real

@@ -70,12 +70,11 @@ class Run:
 
         monkeypatch.setattr(notify, "make", make)
         self.log = Log([])
-        self.notifier = Notifier(StateDir(folder), self.log, clock=lambda: NOON)
         entries = [
             checked("notify", NotifySettings(command=[f"/target/{n}"], **settings), ["default"], folder)  # type: ignore[arg-type]
             for n in range(len(answers))
         ]
-        self.notifier.configure(entries)
+        self.notifier = Notifier(StateDir(folder), self.log, entries, clock=lambda: NOON)
         self.policy = policy(limit(10), watch=self.notifier.watch)
 
     def send(self, login: str, recipients: int) -> None:

@@ -10,7 +10,7 @@ from tests.daemon.process import Ratelimitd, config
 from tests.plugins.distributions import install
 
 SOURCE = Path(__file__).parents[2] / "plugins" / "ratelimitd-key-tenant" / "ratelimitd_key_tenant.py"
-ANEW = "the configuration is read anew"
+ANEW = "the configuration is reloaded"
 
 
 def map_of(**tenants: list[str]) -> str:
