@@ -1,8 +1,8 @@
 """Makes the man pages: `python contrib/man/make.py FOLDER` writes man8/ratelimitd.8, man8/ratelimitctl.8 and
 man5/ratelimitd.toml.5 there.
 
-Options and verbs come from the programs themselves, settings and their meaning from conf/ratelimitd.toml; everything else
-is in the *.roff files here. A setting or verb without a description is an error.
+Options and verbs come from the programs themselves, settings and their meaning from conf/ratelimitd.toml; everything
+else is in the *.roff files here. A setting or verb without a description is an error.
 """
 
 import argparse

@@ -82,7 +82,7 @@ def test_restart_and_reload(folder: Path, daemon: Ratelimitd, service: Run) -> N
     assert service("restart").returncode == 0
     first = pid(folder)
     assert service("reload").returncode == 0
-    daemon.wait_for_log("opened anew")
+    daemon.wait_for_log("log files are reopened")
     assert service("try-restart").returncode == 0
     assert pid(folder) != first
 

@@ -59,7 +59,7 @@ def test_no_line_is_lost_while_the_log_is_rotated(folder: Path) -> None:
                     [program("logrotate"), "--force", "--state", folder / "logrotate.state", file],
                     check=True, capture_output=True, timeout=100,
                 )  # fmt: skip
-                daemon.wait_for_log("opened anew")
+                daemon.wait_for_log("log files are reopened")
                 assert (folder / f"ratelimitd.log.{n}{'.gz' if n > 1 else ''}").exists()
         finally:
             ended.set()

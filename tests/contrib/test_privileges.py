@@ -75,7 +75,7 @@ def test_the_daemon_is_the_user_for_good_and_goes_on_working_as_it(folder: Path,
         daemon.log_file.touch()
         os.chown(daemon.log_file, user.pw_uid, user.pw_gid)  # as logrotate's `create`
         daemon.signal(signal.SIGHUP)
-        daemon.wait_for_log("opened anew")
+        daemon.wait_for_log("log files are reopened")
         assert daemon.stop() == 0
         daemon.log_file.unlink()
         (folder / "log.1").unlink()

@@ -18,7 +18,7 @@ PAGES = sorted(page for page in ROOT.rglob("*.md") if not NOT_OURS & set(page.re
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAME = re.compile(r"`([a-z_/]+\.py)(?::([A-Za-z_.]+))?`")
 """`core/policy.py` or `core/policy.py:Policy.decide`, under ratelimitd/."""
-SOON = {"daemon/parts.py:compose", "daemon/parts.py:Parts.configure", "settings.py:Live"}
+SOON = {"core/verdict.py:Charge", "state/segments.py:read"}
 """Named on the page before they are merged; empty once they are."""
 
 

@@ -66,7 +66,7 @@ def _name(name: str) -> str:
 
 
 class Ratelimitd:
-    """A daemon that runs on the configuration `text`, in `folder`; once it has ended it may be started anew."""
+    """A daemon that runs on the configuration `text`, in `folder`; once it has ended it may be started again."""
 
     def __init__(self, folder: Path, text: str, *, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
