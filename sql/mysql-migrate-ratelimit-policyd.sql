@@ -1,6 +1,6 @@
 -- The table of the Perl daemon ratelimit-policyd becomes ratelimitd's, in place: what `ratelimitctl migrate` runs, with
--- 'default' replaced by the name of the first [[limit]], which the rows are given to. Afterwards it brings the senders
--- to their normalised form, and creates ratelimit_node and the view as sql/mysql.sql has them.
+-- 'default' replaced by the name of the first [[limit]], to which the rows belong then. Afterwards it normalises the
+-- senders, and creates ratelimit_node and the view as in sql/mysql.sql.
 
 -- A quota of 0 was unlimited for the Perl daemon, whatever persist said, and stays so.
 UPDATE `ratelimit` SET `persist` = 1 WHERE `quota` = 0;
@@ -16,6 +16,6 @@ ALTER TABLE `ratelimit`
     ADD KEY `changes` (`updated`),
     ENGINE=InnoDB, ROW_FORMAT=DYNAMIC, DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- A quota without persist lasted until expiry: where that is over, the configured one takes its place at the next mail.
+-- A quota without persist lasted until expiry: if that has passed, the configured one replaces it at the next mail.
 UPDATE `ratelimit` SET `configured` = `quota`, `updated` = `updated`
 WHERE `persist` = 0 AND `expiry` BETWEEN 1 AND UNIX_TIMESTAMP();

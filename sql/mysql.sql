@@ -1,7 +1,7 @@
--- ratelimitd on MariaDB (10.2 and later) and MySQL (5.7 and later): what the daemon creates by itself in a fresh
+-- ratelimitd on MariaDB (10.2 and later) and MySQL (5.7 and later): what the daemon creates by itself in an empty
 -- database, and what an administrator may run instead: mysql policyd < sql/mysql.sql
 -- The columns are those of the Perl daemon's table, with limit_name and configured added.
--- After that the daemon's account needs no more than SELECT, INSERT, UPDATE, DELETE on the database's tables.
+-- From then on the daemon's account needs only SELECT, INSERT, UPDATE, DELETE on these tables.
 
 CREATE TABLE IF NOT EXISTS `ratelimit` (
     `id`         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,      -- wide: every flush leaves gaps

@@ -1,4 +1,4 @@
--- ratelimitd on SQLite: what the daemon creates by itself in a fresh file.
+-- ratelimitd on SQLite: what the daemon creates by itself in a new file.
 -- The columns are those of the Perl daemon's MySQL table, with limit_name and configured added.
 -- Times are seconds since 1970 (expiry) and UTC text (updated).
 
@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS "ratelimit" (
     UNIQUE ("sender", "limit_name")
 );
 
--- Changes by hand are found by their time.
+-- Changes made by hand are found by their time.
 CREATE INDEX IF NOT EXISTS "ratelimit_updated" ON "ratelimit" ("updated");
 CREATE TRIGGER IF NOT EXISTS "ratelimit_touched"
 AFTER UPDATE OF "quota", "persist", "used", "expiry" ON "ratelimit" WHEN NEW."updated" = OLD."updated"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratelimitd import __version__
+from ratelimitd.stores import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 CODE = ROOT / "ratelimitd"
@@ -90,6 +91,12 @@ def test_every_file_and_function_on_the_page_about_the_inside_exists() -> None:
         if not (CODE / file).is_file() or (name and name not in names(CODE / file))
     ]
     assert set(missing) <= SOON
+
+
+def test_every_column_is_in_the_page_about_the_tables() -> None:
+    _, _, chapter = (ROOT / "sql" / "README.md").read_text(encoding="utf-8").partition("\n## The table `ratelimit`\n")
+    table = chapter.partition("\n## ")[0]
+    assert tuple(re.findall(r"^\| `([a-z_]+)` \|", table, flags=re.MULTILINE)) == COLUMNS
 
 
 def numbers(version: str) -> tuple[int, ...]:

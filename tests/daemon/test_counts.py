@@ -213,6 +213,19 @@ def test_a_quota_changed_in_the_database_is_obeyed_without_a_reload(start: Start
     assert (row.used, row.quota, row.persist) == (4, 100, 1)
 
 
+def test_a_panel_gives_an_account_its_quota_before_it_has_sent_and_may_delete_its_row(start: Start) -> None:
+    """As sql/README.md says."""
+    daemon = start(store={"flush_interval_s": 0.1}, limit=[{"quota": 100}])
+    _sql(daemon, "INSERT INTO ratelimit (sender, limit_name, quota) VALUES ('alice@example.com', 'default', 2)")
+    with daemon.client() as client:
+        assert [client.ask()[:4] for _ in range(3)] == ["DUNN", "DUNN", "450 "]
+        _wait_stored(daemon, "alice@example.com", 3)
+        _sql(daemon, "DELETE FROM ratelimit")
+        client.ask()
+        wait_until(lambda: "alice@example.com" in daemon.used(), "the row")
+    assert daemon.stop() == 0
+
+
 def _wait_stored(daemon: Ratelimitd, key: str, used: int) -> None:
     wait_until(lambda: daemon.used().get(key) == used, "the flush")
 
