@@ -74,8 +74,8 @@ class Parts:
     @asynccontextmanager
     async def at_rest(self, config: Configuration) -> AsyncIterator[Accounts]:
         """Memory, journal and store while no daemon runs: what ratelimitctl works on then. Raises StartError."""
-        self.state.acquire()
         try:
+            self.state.acquire()
             await self.recover(config.settings.server.max_transactions, None)
             try:
                 yield self.accounts

@@ -6,7 +6,6 @@ What a client may take is bounded in bytes, time and number; nothing it does rea
 import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import trio
@@ -14,7 +13,7 @@ import trio
 MAX_REQUEST_BYTES = 8192
 TIMEOUT_S = 5.0
 MAX_CLIENTS = 16
-"""Clients at a time; further ones wait in the kernel's queue."""
+"""Clients at a time; further ones wait until one has its answer, or a silent one is closed for them."""
 
 
 class Page(NamedTuple):
@@ -36,34 +35,76 @@ class BadRequest(Exception):
 async def serve(listener: socket.socket, pages: Pages, failed: Callable[[Exception], None]) -> None:
     """Answer on a listening socket; runs as long as the daemon. Faults of a page go to `failed`."""
     sock = trio.socket.from_stdlib_socket(listener)
-    slots = trio.CapacityLimiter(MAX_CLIENTS)
+    clients = _Clients(pages, failed)
     async with trio.open_nursery() as nursery:
         while True:
-            await slots.acquire_on_behalf_of(token := object())
+            await clients.room()
             try:
                 client, _ = await sock.accept()
-            except OSError:  # want of descriptors, or the client is gone already
-                slots.release_on_behalf_of(token)
+            except OSError:  # no more descriptors, or the client has left already
                 await trio.sleep(0.1)
                 continue
-            done = partial(slots.release_on_behalf_of, token)
-            nursery.start_soon(_client, trio.SocketStream(client), pages, failed, done)
+            nursery.start_soon(clients.serve, trio.SocketStream(client))
 
 
-async def _client(
-    stream: trio.SocketStream, pages: Pages, failed: Callable[[Exception], None], done: Callable[[], None]
-) -> None:
-    try:
-        with trio.move_on_after(TIMEOUT_S):
-            async with stream:
-                head, page = await _answer(stream, pages, failed)
-                await stream.send_all(_render(page, head))
-                await stream.send_eof()
-                await _linger(stream)
-    except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-        pass
-    finally:
-        done()
+class _Clients:
+    """Those that are connected. Where there are too many, who has been silent for longest makes room for the next."""
+
+    def __init__(self, pages: Pages, failed: Callable[[Exception], None]) -> None:
+        self._pages = pages
+        self._failed = failed
+        self._open = 0
+        self._silent: dict[trio.SocketStream, trio.CancelScope] = {}  # have not sent their request yet, oldest first
+        self._left = trio.Event()
+
+    async def room(self) -> None:
+        """Wait until there are fewer than MAX_CLIENTS."""
+        while self._open >= MAX_CLIENTS:
+            for scope in self._silent.values():
+                scope.cancel()
+                break
+            await self._left.wait()
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Answer one request."""
+        self._open += 1
+        try:
+            with trio.move_on_after(TIMEOUT_S) as scope:
+                self._silent[stream] = scope
+                async with stream:
+                    await self._answer(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            pass
+        finally:
+            self._silent.pop(stream, None)
+            self._open -= 1
+            self._left.set()
+            self._left = trio.Event()
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        head = False
+        try:
+            method, path, accept = _parse(await _receive(stream))
+            del self._silent[stream]
+            head = method == "HEAD"
+            page = await self._page(path, accept)
+        except BadRequest as error:
+            page = Page(f"{error}\n".encode(), "text/plain; charset=utf-8", str(error))
+        await stream.send_all(_render(page, head))
+        await stream.send_eof()
+        await _linger(stream)
+
+    async def _page(self, path: str, accept: str) -> Page:
+        page = self._pages.get(path)
+        if page is None:
+            raise BadRequest("404 Not Found")
+        try:
+            return await page(accept)
+        except OSError:
+            raise
+        except Exception as error:
+            self._failed(error)
+            raise BadRequest("500 Internal Server Error") from error
 
 
 async def _linger(stream: trio.SocketStream) -> None:
@@ -71,26 +112,6 @@ async def _linger(stream: trio.SocketStream) -> None:
     for _ in range(64):
         if not await stream.receive_some(65536):
             return
-
-
-async def _answer(stream: trio.SocketStream, pages: Pages, failed: Callable[[Exception], None]) -> tuple[bool, Page]:
-    """Whether only the head is asked for, and the page."""
-    head = False
-    try:
-        method, path, accept = _parse(await _receive(stream))
-        head = method == "HEAD"
-        page = pages.get(path)
-        if page is None:
-            raise BadRequest("404 Not Found")
-        return head, await page(accept)
-    except BadRequest as error:
-        return head, Page(f"{error}\n".encode(), "text/plain; charset=utf-8", str(error))
-    except OSError:
-        raise
-    except Exception as error:
-        failed(error)
-        status = "500 Internal Server Error"
-        return head, Page(f"{status}\n".encode(), "text/plain; charset=utf-8", status)
 
 
 async def _receive(stream: trio.SocketStream) -> bytes:

@@ -155,7 +155,7 @@ class Pump:
             self.connections.close(connection)
 
     def _request(self, connection: Connection, data: bytes, batch: Batch, now: int) -> None:
-        """Decide the next request that has arrived whole: one per connection and pass, so a flood gets no more than its share."""
+        """Decide the next request that has arrived whole: one per connection and pass, also of one that floods."""
         reader = connection.reader
         try:
             request = reader.receive(data) if data else reader.next()

@@ -135,7 +135,7 @@ class StoreSync:
             self._hurried.set()
 
     async def _until_due(self) -> None:
-        """Wait for the interval, or for `hurry`; at least HURRY_GAP_S, so that a flood does not turn into flushes alone."""
+        """Wait for the interval or for `hurry`, but at least HURRY_GAP_S: a flood must not be all flushes."""
         began = trio.current_time()
         with trio.move_on_after(self._flush_interval_s):
             await self._hurried.wait()
@@ -185,7 +185,7 @@ class StoreSync:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
     async def sweep(self) -> None:
-        """Forget accounts whose window is over and stored; none while the store is unavailable and could not restore them."""
+        """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
             return
         for meter in self._policy.meters:

@@ -97,3 +97,26 @@ async def test_clients_that_say_nothing_are_closed_and_others_are_served_then(mo
         for stream in idle:
             assert await stream.receive_some() == b""
             await stream.aclose()
+
+
+async def test_silent_clients_delay_nobody_who_asks() -> None:
+    async with serving() as port:
+        silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(200)]
+        with trio.fail_after(scrape.TIMEOUT_S / 2):  # not before a time-out of theirs
+            for _ in range(3):
+                assert (await ask(port, b"GET /hello HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for stream in silent:
+            await stream.aclose()
+
+
+async def test_a_client_that_is_being_answered_is_not_closed_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "MAX_CLIENTS", 1)
+    async with serving() as port:
+        first = await trio.open_tcp_stream("127.0.0.1", port)
+        await first.send_all(b"GET /hello HTTP/1.1\r\n\r\n")
+        assert (await first.receive_some()).startswith(b"HTTP/1.1 200")
+        second = await trio.open_tcp_stream("127.0.0.1", port)
+        await second.send_all(b"GET /hello HTTP/1.1\r\n\r\n")
+        await first.aclose()
+        assert (await second.receive_some()).startswith(b"HTTP/1.1 200")
+        await second.aclose()
