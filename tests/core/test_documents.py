@@ -19,7 +19,12 @@ PAGES = sorted(page for page in ROOT.rglob("*.md") if not NOT_OURS & set(page.re
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAME = re.compile(r"`([a-z_/]+\.py)(?::([A-Za-z_.]+))?`")
 """`core/policy.py` or `core/policy.py:Policy.decide`, under ratelimitd/."""
-SOON = {"core/verdict.py:Charge", "state/segments.py:read"}
+SOON = {
+    "core/verdict.py:Charge",
+    "state/segments.py:read",
+    *(f"state/backlog.py:{name}" for name in ("MAX_CLOSED", "ASKED_AGAIN_S", "Backlog")),
+    *(f"state/backlog.py:Backlog.{name}" for name in ("rotate", "condense", "delete")),
+}
 """Named on the page before they are merged; empty once they are."""
 
 
