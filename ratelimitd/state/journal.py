@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ratelimitd.core.counters import Counter
 from ratelimitd.settings import JournalSync
-from ratelimitd.state import records as segments
-from ratelimitd.state.records import Recovered
+from ratelimitd.state import segments
+from ratelimitd.state.segments import Recovered
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 _FILE_MODE = 0o640

@@ -13,7 +13,7 @@ from ratelimitd.core.policy import Policy
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.records import Recovered, Window, charge
+from ratelimitd.state.segments import Recovered, Window, charge
 from ratelimitd.sync.schedule import StoreSync
 
 Progress = Callable[[int, int], None]

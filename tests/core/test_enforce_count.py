@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Policy
-from ratelimitd.state.records import Recovered, Window, charge
+from ratelimitd.state.segments import Recovered, Window, charge
 from tests.core.build import data, limit, memo, policy, rcpt, rules, used
 
 ALICE = "alice@example.com"

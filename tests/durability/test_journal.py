@@ -11,9 +11,9 @@ import pytest
 from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
-from ratelimitd.state import records as segments
+from ratelimitd.state import segments
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.records import Recovered, charge
+from ratelimitd.state.segments import Recovered, charge
 from tests.durability.node import make_limit
 
 NODE = "5e6f"

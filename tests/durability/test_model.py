@@ -17,7 +17,7 @@ from ratelimitd.core.counters import Counter, Knowledge
 from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.rows import Delta
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.records import Recovered
+from ratelimitd.state.segments import Recovered
 from ratelimitd.stores import sqlite
 from ratelimitd.sync import flush, recovery
 from ratelimitd.sync.flush import Flush

@@ -1,7 +1,7 @@
 """What reading a segment of the journal must give, whatever is on the disk: every whole frame, and nothing else."""
 
 from ratelimitd.errors import JournalError
-from ratelimitd.state.records import charge, frame, header, read
+from ratelimitd.state.segments import charge, frame, header, read
 from tests.core.build import memo
 from tests.fuzz.configurations import one_line
 from tests.fuzz.scratch import FOLDER
