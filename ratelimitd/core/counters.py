@@ -74,16 +74,8 @@ class Meter:
         self.limit = limit
         self.counters: dict[str, Counter] = {}
         self.by_login: dict[str, Counter] = {}  # of the latest logins, where the key depends on the login alone
-        self.window = ""  # window_of(window_end): mostly that of all charges
-        self.window_end = -1
         self.decisions: dict[str, int] = {}  # by status
         self.notice_from = NEVER  # 0 where somebody is to be told of the accounts' use
-
-    def window_of(self, expiry: int) -> str:
-        """What the journal writes before a key: the limit and the window."""
-        self.window_end = expiry
-        self.window = f"\0{self.limit.name}\0{expiry}\0"
-        return self.window
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
         """Count by this limit from now on; `watched`: somebody is to know when accounts reach a share of their quota.

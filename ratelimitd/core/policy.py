@@ -14,7 +14,7 @@ from ratelimitd.core.counters import NEVER, Counter, Meter
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
 from ratelimitd.core.pending import Pending
-from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Tally, Verdict, Waiting
+from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Charge, Tally, Verdict, Waiting
 from ratelimitd.request import POLICY_REQUEST, Request
 from ratelimitd.text import MAX_BYTES, shorten
 
@@ -170,39 +170,28 @@ class Policy:
         deciding = over or counters[0]
         status = OVER_QUOTA if refused else WOULD_BLOCK if over else INSERT if deciding.is_new else UPDATE
         charged = 0 if refused and not self._count_rejected else due
-        record = ""
+        charge = None
         if charged:
-            accounts = self._count(counters, charged, messages)
+            self._count(counters, charged, messages)
             if instance and recipient is None:
                 self.memo.charge_message(instance, transaction, charged, not refused)
             elif instance:
                 self.memo.charge_recipient(instance, transaction, recipient or "", not refused)
-            kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
-            record = f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}"
+            charge = Charge(instance, recipient, charged, refused, counters, messages)
         decisions = deciding.meter.decisions
         decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
-        return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
+        return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, charge)
 
-    def _count(self, counters: list[Counter], charged: int, messages: int) -> str:
-        """Charge every limit, and look at what is reached by it; the accounts as the end of the journal's record.
-
-        What is charged another number than that record says has a record of its own behind it.
-        """
+    def _count(self, counters: list[Counter], charged: int, messages: int) -> None:
+        """Charge every limit, and look at what is reached by it."""
         deltas, strict_below = self.pending.open.deltas, self._strict_below
-        accounts = others = ""
         for counter in counters:
-            meter = counter.meter
-            amount = messages if meter.limit.by_message else charged
+            amount = messages if counter.meter.limit.by_message else charged
             if not amount:
                 continue
             counter.used += amount
             deltas[counter] = deltas.get(counter, 0) + amount
-            window = meter.window if counter.expiry == meter.window_end else meter.window_of(counter.expiry)
-            if amount == charged:
-                accounts = f"{accounts}{window}{counter.key}"
-            else:
-                others += f"T\0\0{amount}{window}{counter.key}\n"
             if counter.is_new:
                 counter.is_new = False
             if counter.used >= counter.notice_at:
@@ -212,7 +201,6 @@ class Policy:
                 # What was used up before this charge is refused here whatever other nodes charged.
                 if -amount < left < counter.quota * strict_below + 1:
                     self.urgent = True
-        return f"{accounts}\n{others}"
 
     def _exceeded(
         self, counters: list[Counter], due: int, messages: int, transaction: Transaction | None

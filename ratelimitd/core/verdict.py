@@ -14,11 +14,26 @@ WOULD_BLOCK = "WOULD_BLOCK"
 """Over the quota of a limit that is not enforced."""
 
 
+class Charge(Struct, eq=False, gc=False):
+    """What one request was charged: the journal has it before the reply is sent.
+
+    `recipient` is None at DATA and END-OF-MESSAGE. Each of the counters was charged `recipients`, but those of limits
+    that count messages were charged `messages`: 1, or 0 where the transaction was charged before.
+    """
+
+    instance: str
+    recipient: str | None
+    recipients: int
+    refused: bool
+    counters: list[Counter]
+    messages: int
+
+
 class Verdict(Struct, eq=False, gc=False):
     """The answer to a request; where it asked for nothing new, `status` is "" and there is nothing to log.
 
     `counter` is the limit that decided: the one that refused, else the first that applied; `used` its count after
-    this request. `record` is the journal's line, "" where nothing was charged.
+    this request. `charge` is None where nothing was charged.
     """
 
     reply: bytes
@@ -29,7 +44,7 @@ class Verdict(Struct, eq=False, gc=False):
     charged: int = 0
     counter: Counter | None = None
     used: int = 0
-    record: str = ""
+    charge: Charge | None = None
 
 
 @final

@@ -13,13 +13,14 @@ What `journal_sync` survives:
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
 from ratelimitd.core.counters import Counter
+from ratelimitd.core.verdict import Charge
 from ratelimitd.settings import JournalSync
-from ratelimitd.state import segments
+from ratelimitd.state import records, segments
 from ratelimitd.state.segments import Recovered
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -31,7 +32,7 @@ class Journal:
     """The segments of one run of the daemon. `write`, `rotate` and `settle` never raise.
 
     `node` is the run's own id: segment numbers are told apart by it in the store, so copied or restored state
-    directories never take each other's for theirs. `failures` counts the records that could not be written; `error`
+    directories never take each other's for theirs. `failures` counts the charges that could not be written; `error`
     is why, None while all is well.
     """
 
@@ -44,6 +45,7 @@ class Journal:
         self.number = 0
         self._fd = -1
         self._size = 0
+        self._writer = records.Writer()
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -57,23 +59,23 @@ class Journal:
         """Bytes in the open segment."""
         return self._size
 
-    def write(self, records: list[str]) -> None:
+    def write(self, charges: Sequence[Charge]) -> None:
         """Append a batch: one frame, one write, before any of its replies is sent."""
         if self._fd < 0:
-            self.failures += len(records)
+            self.failures += len(charges)
             return
-        frame = segments.frame(records)
+        frame = segments.frame(self._writer.records(charges))
         try:
             _write(self._fd, frame)
             if self.sync == "always":
                 os.fdatasync(self._fd)
         except OSError as error:
-            self._fail(error, len(records))
+            self._fail(error, len(charges))
             return
         self._size += len(frame)
 
-    def _fail(self, error: OSError, records: int) -> None:
-        self.failures += records
+    def _fail(self, error: OSError, charges: int) -> None:
+        self.failures += charges
         self.error = error
         fd, self._fd = self._fd, -1
         with contextlib.suppress(OSError):
@@ -132,8 +134,8 @@ class Journal:
         try:
             with fresh.open("wb") as file:
                 file.write(segments.header(self.node, first))
-                records = (segments.total(n, c.meter.limit.name, c.expiry, c.key) for c, n in deltas)
-                while batch := list(islice(records, _TOTALS_PER_FRAME)):
+                totals = (records.total(counter, recipients) for counter, recipients in deltas)
+                while batch := "".join(islice(totals, _TOTALS_PER_FRAME)):
                     file.write(segments.frame(batch))
                 file.flush()
                 if self.sync != "never":

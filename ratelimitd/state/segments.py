@@ -1,27 +1,17 @@
 """The journal's files: what a segment looks like, and what can be read of one.
 
-A segment is one file, `NUMBER.segment`: a header line, then frames of a mark, a length, a CRC-32 and records. One
-frame is one batch of requests. The mark is a byte that UTF-8 never has: so whole frames behind a damage are found.
-A record is one line, its fields separated by NUL (which no request contains):
-
-    KIND+instance  recipient  recipients charged  [limit  expiry  key]...
-
-KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, T for a total. An
-account that was charged another number than its record says, as limits by message do, has a T record behind it.
+A segment is one file, `NUMBER.segment`: a header line, then frames of a mark, a length, a CRC-32 and lines of text.
+One frame is one batch of requests. The mark is a byte that UTF-8 never has: so whole frames behind a damage are found.
+What the lines say is records.py's.
 """
 
 import re
 import struct
 import zlib
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratelimitd.core.memo import Memo
 from ratelimitd.errors import JournalError
-
-Window = tuple[str, int, str]
-"""A limit's name, the end of its window, a key."""
 
 MAGIC = b"ratelimitd-journal"
 VERSION = 1
@@ -36,10 +26,10 @@ _VERSION = re.compile(MAGIC + rb" ([0-9]+)[ \n]")
 
 @dataclass(slots=True)
 class Recovered:
-    """What a segment's file says: it replaces those from `first` to `number`.
+    """What a segment's file says: it replaces those from `first` to `number` of the run `node`.
 
-    `torn` counts the bytes of a last frame that was not written to its end, `damaged` those that cannot be read for
-    another reason.
+    `records` are without their LFs. `torn` counts the bytes of a last frame that was not written to its end, `damaged`
+    those that cannot be read for another reason.
     """
 
     number: int
@@ -49,45 +39,16 @@ class Recovered:
     torn: int = 0
     damaged: int = 0
 
-    def charged(self) -> dict[str, int]:
-        """How often each charge was made: the ends of the records, which `charge` takes apart."""
-        return Counter([record.split("\0", 2)[2] for record in self.records])
-
-    def remember(self, charges: Memo, skip: int) -> None:
-        """Put the transactions into the memo, but for the first `skip` records."""
-        for record in self.records[max(0, skip) :]:
-            head, recipient, recipients = record.split("\0", 3)[:3]
-            kind, instance = head[0], head[1:]
-            if kind == "T" or not instance:
-                continue
-            transaction = charges.find(instance)
-            if kind in "Rr":
-                charges.charge_recipient(instance, transaction, recipient, kind == "R")
-            else:
-                charges.charge_message(instance, transaction, int(recipients), kind == "D")
-
-
-def charge(end: str) -> tuple[int, list[Window]]:
-    """The recipients of one charge, and the windows it went to, from the end of its record."""
-    recipients, *accounts = end.split("\0")
-    windows = zip(accounts[::3], accounts[1::3], accounts[2::3], strict=True)
-    return int(recipients), [(limit, int(expiry), key) for limit, expiry, key in windows]
-
 
 def header(node: str, first: int) -> bytes:
     """The header of a segment that replaces those from `first` on."""
     return b"%s %d %s %d\n" % (MAGIC, VERSION, node.encode(), first)
 
 
-def frame(records: list[str]) -> bytes:
-    """A batch as it is written."""
-    payload = "".join(records).encode()
+def frame(records: str) -> bytes:
+    """A batch of records, each with its LF, as it is written."""
+    payload = records.encode()
     return _HEAD.pack(_MARK, len(payload), zlib.crc32(payload)) + payload
-
-
-def total(recipients: int, limit: str, expiry: int, key: str) -> str:
-    """The record of a total."""
-    return f"T\0\0{recipients}\0{limit}\0{expiry}\0{key}\n"
 
 
 def read(path: Path) -> Recovered:

@@ -12,8 +12,10 @@ from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.policy import Policy
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
+from ratelimitd.state import records
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.segments import Recovered, Window, charge
+from ratelimitd.state.records import Window
+from ratelimitd.state.segments import Recovered
 from ratelimitd.sync.schedule import StoreSync
 
 Progress = Callable[[int, int], None]
@@ -38,12 +40,12 @@ async def recover(
     journal.forget(last, {segment.number for segment in segments})
     gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
     try:
-        records = restore(left, policy.meters, policy.pending)
+        replayed = restore(left, policy.meters, policy.pending)
         remember(segments, policy.memo, max_transactions)
     finally:
         gc.enable()
-    if records:
-        log.warning("counts of an earlier run are replayed from the journal", records=records)
+    if replayed:
+        log.warning("counts of an earlier run are replayed from the journal", records=replayed)
     for segment in left:
         if segment.torn:
             log.warning("a segment's torn end is cut", number=segment.number, size=segment.torn)
@@ -74,7 +76,7 @@ def restore(segments: Sequence[Recovered], meters: Sequence[Meter], pending: Pen
     known: dict[str, tuple[int, list[Counter]]] = {}
     for segment in segments:
         deltas: dict[Counter, int] = {}
-        for end, times in segment.charged().items():
+        for end, times in records.ends(segment.records).items():
             recipients, windows = known.get(end) or known.setdefault(end, counters.charge(end))
             for counter in windows:
                 deltas[counter] = deltas.get(counter, 0) + recipients * times
@@ -84,11 +86,11 @@ def restore(segments: Sequence[Recovered], meters: Sequence[Meter], pending: Pen
     return sum(len(segment.records) for segment in segments)
 
 
-def remember(segments: Sequence[Recovered], charges: Memo, max_transactions: int) -> None:
-    """Put the latest transactions of the segments into the memo."""
+def remember(segments: Sequence[Recovered], memo: Memo, max_transactions: int) -> None:
+    """Put the latest transactions of the segments into the memo: those of as many records as it holds."""
     skip = sum(len(segment.records) for segment in segments) - max_transactions
     for segment in segments:
-        segment.remember(charges, skip)
+        records.remember(segment.records[max(0, skip) :], memo)
         skip -= len(segment.records)
 
 
@@ -102,7 +104,7 @@ class _Counters:
 
     def charge(self, end: str) -> tuple[int, list[Counter]]:
         """The recipients of one charge and its counters, from the end of its record."""
-        recipients, windows = charge(end)
+        recipients, windows = records.windows(end)
         return recipients, [self._by_window.get(window) or self._make(window) for window in windows]
 
     def _make(self, window: Window) -> Counter:

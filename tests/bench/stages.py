@@ -130,7 +130,7 @@ class Core:
             times.append(time.thread_time())
             verdicts = self.decide(requests)
             times.append(time.thread_time())
-            self.journal.write([verdict.record for verdict in verdicts if verdict.record])
+            self.journal.write([verdict.charge for verdict in verdicts if verdict.charge is not None])
             times.append(time.thread_time())
             self.log.decisions([verdict for verdict in verdicts if verdict.status])
             times.append(time.thread_time())

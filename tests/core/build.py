@@ -10,11 +10,12 @@ from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Nobody, Policy, Rules, Watcher
 from ratelimitd.core.rows import Row
-from ratelimitd.core.verdict import Verdict
+from ratelimitd.core.verdict import Charge, Verdict
 from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.keys import domain, email
 from ratelimitd.plugins import normalised
 from ratelimitd.request import Request, RequestReader
+from ratelimitd.state.records import Writer
 
 DAY_S = 86400
 NOON = 20_000 * DAY_S + DAY_S // 2
@@ -95,6 +96,11 @@ def charge(pending: Pending, counter: Counter, recipients: int) -> None:
     counter.used += recipients
     deltas = pending.open.deltas
     deltas[counter] = deltas.get(counter, 0) + recipients
+
+
+def record(charge: Charge | None) -> str:
+    """What the journal writes of it."""
+    return Writer().records([charge]) if charge is not None else ""
 
 
 def ask(asked: Policy, what: Request, now: int = NOON, rows: Mapping[str, Row] | None = None) -> Verdict:

@@ -141,8 +141,8 @@ class Node:
                 missing = verdict.missing(now)
                 await self.sync.loader.look_up(sorted({Account(meter.limit.name, key) for meter, key in missing}))
             verdict = self.policy.decide_waiting(verdict, now)
-        if verdict.record:
-            self.journal.write([verdict.record])
+        if verdict.charge is not None:
+            self.journal.write([verdict.charge])
         return verdict
 
     async def flush(self, fault: str = "") -> bool:

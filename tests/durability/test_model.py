@@ -16,6 +16,7 @@ from ratelimitd.core import pending
 from ratelimitd.core.counters import Counter, Knowledge
 from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.rows import Delta
+from ratelimitd.core.verdict import Charge
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.segments import Recovered
 from ratelimitd.stores import sqlite
@@ -208,8 +209,8 @@ def _rotate_keeps_the_number(patch: pytest.MonkeyPatch) -> None:
 def _record_is_lost(patch: pytest.MonkeyPatch) -> None:
     whole = Journal.write
 
-    def write(self: Journal, records: list[str]) -> None:
-        whole(self, [record for record in records if record.partition("\0")[0][-1] not in "258"])
+    def write(self: Journal, charges: Sequence[Charge]) -> None:
+        whole(self, [charge for charge in charges if charge.instance[-1:] not in ("2", "5", "8")])
 
     patch.setattr(Journal, "write", write)
 
