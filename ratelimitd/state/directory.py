@@ -1,6 +1,7 @@
 """The state directory: the daemon's lock on it, files that are replaced atomically."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -39,6 +40,17 @@ class StateDir:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def folder(self, name: str) -> Path:
+        """A folder in it, created if need be, that this process may write to. Raises StartError."""
+        path = self.path / name
+        try:
+            path.mkdir(mode=0o750, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"state_dir: {path}: {error.strerror}; it must be writable") from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise StartError(f"state_dir: {path}: {os.strerror(errno.EACCES)}; it must be writable")
+        return path
 
     def replace(self, name: str, text: str) -> Path:
         """Write a file whole or not at all."""
