@@ -79,7 +79,7 @@ class Memo:
     bound has cost.
     """
 
-    def __init__(self, max_transactions: int = 100_000, max_recipients: int = 500_000) -> None:
+    def __init__(self, max_transactions: int, max_recipients: int) -> None:
         self.forgotten = 0
         self.resize(max_transactions, max_recipients)
         self._recipients = 0  # of the young generation, at most

@@ -194,7 +194,7 @@ class Daemon:
 
     async def _recover(self) -> None:
         await recover(
-            self.journal,
+            self.sync.backlog,
             self.sync,
             self.policy,
             self.log,

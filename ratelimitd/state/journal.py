@@ -23,6 +23,9 @@ from ratelimitd.settings import JournalSync
 from ratelimitd.state import records, segments
 from ratelimitd.state.segments import Recovered
 
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are read, and of how many."""
+
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 _FILE_MODE = 0o640
 _TOTALS_PER_FRAME = 1000
@@ -36,7 +39,7 @@ class Journal:
     is why, None while all is well.
     """
 
-    def __init__(self, folder: Path, node: str, sync: JournalSync = "flush") -> None:
+    def __init__(self, folder: Path, node: str, sync: JournalSync) -> None:
         self.folder = folder
         self.node = node
         self.sync = sync
@@ -186,8 +189,8 @@ class Journal:
         found = [segments.FILE.fullmatch(name) for name in os.listdir(self.folder)]
         return sorted(int(match[1]) for match in found if match)
 
-    def recover(self, progress: Callable[[int, int], None] | None = None) -> list[Recovered]:
-        """Every segment that holds something, oldest first. `progress` is told the bytes read, and of how many.
+    def recover(self, progress: Progress | None = None) -> list[Recovered]:
+        """Every segment that holds something, oldest first.
 
         Raises JournalError for a segment that is not ours to understand, before anything is changed; OSError.
         """

@@ -5,23 +5,53 @@ Nothing here is in the way of a reply but the one lookup of an account that is n
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import trio
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.server.pump import Pump
+from ratelimitd.core.verdict import Waiting
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.walk import walk
 
 
+class Parked(Protocol):
+    """A request that waits for its accounts to be looked up."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """What it waits for."""
+        ...
+
+
+P = TypeVar("P", bound=Parked)
+
+
+class Parking(Protocol[P]):
+    """Who parks requests until their accounts are looked up: the pump."""
+
+    @property
+    def parked_some(self) -> trio.Event:
+        """Set once requests wait; another one after `take_parked`."""
+        ...
+
+    def take_parked(self) -> list[P]:
+        """The requests that wait; whoever takes them calls `resume`."""
+        ...
+
+    def resume(self, parked: Sequence[P]) -> None:
+        """Decide these: every account is known now, or is assumed."""
+        ...
+
+
 class Loader:
-    """Takes rows of the store over into the policy's meters."""
+    """Takes rows of the store over into the policy's meters. A lookup takes `timeout_s` at most."""
 
     def __init__(
-        self, link: StoreLink, policy: Policy, timeout_s: float = 1.0, clock: Callable[[], float] = time.time
+        self, link: StoreLink, policy: Policy, timeout_s: float, clock: Callable[[], float] = time.time
     ) -> None:
         self._link = link
         self._policy = policy
@@ -29,20 +59,20 @@ class Loader:
         self.timeout_s = timeout_s
         self._clock = clock
 
-    async def load(self, pump: Pump, make_room: Callable[[], Awaitable[None]]) -> None:
+    async def load(self, parking: Parking[P], make_room: Callable[[], Awaitable[None]]) -> None:
         """Look up the accounts of parked requests, all that wait in one query, and resume them.
 
         `make_room` returns when memory has room for more accounts.
         """
         while True:
-            await pump.parked_some.wait()
-            parked = pump.take_parked()
+            await parking.parked_some.wait()
+            parked = parking.take_parked()
             now = int(self._clock())
-            missing = {Account(t.limit.name, key) for p in parked for t, key in p.waiting.missing(now)}
+            missing = {Account(meter.limit.name, key) for p in parked for meter, key in p.waiting.missing(now)}
             if missing and self._link.up:
                 await make_room()
                 await self.look_up(sorted(missing))
-            pump.resume(parked)
+            parking.resume(parked)
 
     async def look_up(self, accounts: list[Account]) -> None:
         """Take over what is stored of accounts that are not in memory, unless the store is away or too slow."""
@@ -71,13 +101,13 @@ class Loader:
         """
         pending = self._pending
         while True:
-            closed = pending.closed  # a new list once some of it is stored
+            generation = pending.generation
             uncertain = any(map(self._pending_of, accounts))
-            runs = {pending.open.node, *(segment.node for segment in closed)} if uncertain else set()
+            runs = {pending.open.node, *(segment.node for segment in pending.closed)} if uncertain else set()
             before = {run: await self._link.store.recorded(run) for run in runs}
             rows = await self._link.store.lookup(accounts)
             after = {run: await self._link.store.recorded(run) for run in runs}
-            if before == after and (closed is pending.closed or not runs):
+            if before == after and (generation == pending.generation or not runs):
                 return rows, after
 
     def _install(self, accounts: Iterable[Account], rows: Iterable[Row], stored: Mapping[str, int]) -> None:

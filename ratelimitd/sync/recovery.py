@@ -2,28 +2,25 @@
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
-from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.policy import Policy
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state import records
-from ratelimitd.state.journal import Journal
+from ratelimitd.state.backlog import Backlog
+from ratelimitd.state.journal import Progress
 from ratelimitd.state.records import Window
 from ratelimitd.state.segments import Recovered
 from ratelimitd.sync.schedule import StoreSync
 
-Progress = Callable[[int, int], None]
-"""Told the bytes that are read, and of how many."""
-
 
 async def recover(
-    journal: Journal, sync: StoreSync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
+    backlog: Backlog, sync: StoreSync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
 ) -> None:
     """Replay what the store does not have, and begin this run's first segment. Raises StartError.
 
@@ -31,16 +28,15 @@ async def recover(
     store has is remembered all the same: Postfix may ask again about the last of it.
     """
     try:
-        segments = journal.recover(progress)
-        last = max(journal.numbers(), default=0)
+        segments, last = backlog.read(progress)
     except (JournalError, OSError) as error:
         raise StartError(f"journal: {error}") from error
     recorded = await sync.begin(last, {segment.node for segment in segments})
     left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
-    journal.forget(last, {segment.number for segment in segments})
+    backlog.keep_only(segments, last)
     gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
     try:
-        replayed = restore(left, policy.meters, policy.pending)
+        replayed = restore(left, policy.meters, backlog)
         remember(segments, policy.memo, max_transactions)
     finally:
         gc.enable()
@@ -50,12 +46,12 @@ async def recover(
         if segment.torn:
             log.warning("a segment's torn end is cut", number=segment.number, size=segment.torn)
         if segment.damaged:
-            _keep_aside(journal, segment, log)
+            _keep_aside(backlog, segment, log)
 
 
-def _keep_aside(journal: Journal, segment: Recovered, log: Log) -> None:
+def _keep_aside(backlog: Backlog, segment: Recovered, log: Log) -> None:
     try:
-        kept = journal.keep_aside(segment)
+        kept = backlog.keep_aside(segment)
     except OSError as error:
         raise StartError(f"journal: a damaged segment cannot be kept aside: {error}") from error
     log.error("a segment is damaged; what can be read of it counts", size=segment.damaged, kept_as=kept)
@@ -67,7 +63,7 @@ def show_progress(done: int, of: int) -> None:
     print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
 
 
-def restore(segments: Sequence[Recovered], meters: Sequence[Meter], pending: Pending) -> int:
+def restore(segments: Sequence[Recovered], meters: Sequence[Meter], backlog: Backlog) -> int:
     """Put the segments back as closed ones, oldest first; the number of records.
 
     Their accounts are looked up in the store before they are decided on.
@@ -82,7 +78,7 @@ def restore(segments: Sequence[Recovered], meters: Sequence[Meter], pending: Pen
                 deltas[counter] = deltas.get(counter, 0) + recipients * times
         for counter, recipients in deltas.items():
             counter.used += recipients
-        pending.closed.append(Segment(segment.number, segment.node, deltas, segment.first))
+        backlog.restore(segment, deltas)
     return sum(len(segment.records) for segment in segments)
 
 

@@ -9,13 +9,13 @@ from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.errors import StartError, StoreError, StoreUnfit
 from ratelimitd.log.log import Log
-from ratelimitd.server.pump import Pump
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
-from ratelimitd.sync.loader import Loader
+from ratelimitd.sync.loader import Loader, P, Parking
 from ratelimitd.sync.walk import SLICE, walk
 
 OPEN_TIMEOUT_S = 5.0
@@ -50,9 +50,9 @@ class StoreSync:
     ) -> None:
         self.link = StoreLink(store, log)
         self.loader = Loader(self.link, policy, timeout_s, clock)
-        self.flusher = Flush(self.link, self.loader, policy.pending, journal, state, log)
+        self.backlog = Backlog(policy.pending, journal)
+        self.flusher = Flush(self.link, self.loader, self.backlog, state, log)
         self._policy = policy
-        self._journal = journal
         self._log = log
         self._timeout_s = timeout_s
         self._max_accounts = max_accounts
@@ -90,9 +90,9 @@ class StoreSync:
         self.flusher.begin(last_segment + 1)
         return recorded
 
-    async def load(self, pump: Pump) -> None:
+    async def load(self, parking: Parking[P]) -> None:
         """Serve the lookups of parked requests; runs as long as the daemon."""
-        await self.loader.load(pump, self.make_room)
+        await self.loader.load(parking, self.make_room)
 
     async def make_room(self) -> None:
         """Wait, for HELD_S at most, while memory is full of accounts that are not stored yet.
@@ -208,6 +208,6 @@ class StoreSync:
             await self.flush()
         if len(pending):
             self._log.warning("stopping with counts that are in the journal only", accounts=len(pending))
-        self._journal.close()
+        self.backlog.close()
         with trio.move_on_after(timeout_s, shield=True):
             await self.link.store.close()

@@ -24,8 +24,7 @@ from ratelimitd.log.sinks import FileSink
 from ratelimitd.request import Request, RequestReader
 from ratelimitd.server.connections import Bounds
 from ratelimitd.server.pump import Pump
-from ratelimitd.state.journal import Journal
-from tests.core.build import memo, rules
+from tests.core.build import journal_in, memo, rules
 
 COUNT = 20_000
 BATCH = 50
@@ -107,7 +106,7 @@ class Core:
         file.write_text(_CONFIG)
         self.log = Log([FileSink(folder / "mail.log")])
         self.log.with_limit = True
-        self.journal = Journal(folder, "ab")
+        self.journal = journal_in(folder, "ab")
         self.journal.begin(1)
         self.policy = Policy(config.read(file).limits, rules(), Pending(), memo(100_000), Nobody())
         self._now = int(time.time())

@@ -11,10 +11,9 @@ from ratelimitd.core.rows import Account, Delta, Grant, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.state.directory import StateDir
-from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Flushed
 from ratelimitd.sync.schedule import HURRY_GAP_S, StoreSync
-from tests.core.build import limit, policy, rcpt
+from tests.core.build import journal_in, limit, policy, rcpt
 
 PATIENT_S = 30.0
 
@@ -65,7 +64,7 @@ class Made:
         state = StateDir(folder)
         (folder / "journal").mkdir()
         log = Log([], "postfix-policyd", "info")
-        journal = Journal(folder / "journal", "node")
+        journal = journal_in(folder / "journal")
         self.sync = StoreSync(self.store, self.policy, journal, state, log, flush_interval_s=3600, refresh_s=3600)
         self._charged = 0
 

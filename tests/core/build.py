@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
+from pathlib import Path
 
 from ratelimitd.core.action import Template
 from ratelimitd.core.counters import Counter
@@ -15,6 +16,8 @@ from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.keys import domain, email
 from ratelimitd.plugins import normalised
 from ratelimitd.request import Request, RequestReader
+from ratelimitd.settings import JournalSync
+from ratelimitd.state.journal import Journal
 from ratelimitd.state.records import Writer
 
 DAY_S = 86400
@@ -53,6 +56,10 @@ def limit(
 
 def memo(max_transactions: int = 1000, max_recipients: int = 500_000) -> Memo:
     return Memo(max_transactions, max_recipients)
+
+
+def journal_in(folder: Path, node: str = "5e6f", sync: JournalSync = "flush") -> Journal:
+    return Journal(folder, node, sync)
 
 
 def rules(count_rejected: bool = True, failure: str = "DUNNO", strict_below: float = 0.0) -> Rules:

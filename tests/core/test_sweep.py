@@ -4,10 +4,9 @@ from pathlib import Path
 
 from ratelimitd.log.log import Log
 from ratelimitd.state.directory import StateDir
-from ratelimitd.state.journal import Journal
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.schedule import StoreSync
-from tests.core.build import MIDNIGHT, NOON, limit, policy, row
+from tests.core.build import MIDNIGHT, NOON, journal_in, limit, policy, row
 
 
 async def test_accounts_are_not_forgotten_while_the_store_is_away(tmp_path: Path) -> None:
@@ -18,7 +17,7 @@ async def test_accounts_are_not_forgotten_while_the_store_is_away(tmp_path: Path
     sync = StoreSync(
         SQLiteStore(tmp_path / "store"),
         asked,
-        Journal(tmp_path, "node"),
+        journal_in(tmp_path),
         StateDir(tmp_path),
         log,
         clock=lambda: MIDNIGHT + 1.0,

@@ -16,6 +16,7 @@ from ratelimitd.state import segments
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.records import ends, windows
 from ratelimitd.state.segments import Recovered
+from tests.core.build import journal_in
 from tests.durability.node import make_limit
 
 NODE = "5e6f"
@@ -23,7 +24,7 @@ NODE = "5e6f"
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    made = Journal(tmp_path, NODE)
+    made = journal_in(tmp_path, NODE)
     made.begin(1)
     return made
 
@@ -232,7 +233,7 @@ def test_journal_sync_says_when_the_disk_is_waited_for(
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
-    journal = Journal(tmp_path, NODE, sync)
+    journal = journal_in(tmp_path, NODE, sync)
     journal.begin(1)
     _filled(journal, 2)
     assert len(synced) == synced_at_write
