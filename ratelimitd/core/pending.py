@@ -9,7 +9,7 @@ from ratelimitd.core.rows import Delta
 class Segment:
     """The charges between two flushes: what one file of the journal holds.
 
-    It stands for the segments `first` to `number` of the run `node`.
+    It may replace several: then it stands for the segments `first` to `number` of the run `node`.
     """
 
     __slots__ = ("deltas", "first", "node", "number")
@@ -42,7 +42,8 @@ class Pending:
         self.open = Segment(number, node)
 
     def of(self, counter: Counter, stored: Mapping[str, int] | None = None) -> int:
-        """The counter's recipients that are not stored yet; `stored` says up to which segment of each run they are."""
+        """The counter's recipients that are not stored yet; `stored`: the last stored segment of each run, where the
+        store has more than `self.stored` was called for."""
         known = stored or {}
         closed = sum(s.deltas.get(counter, 0) for s in self.closed if s.number > known.get(s.node, 0))
         return self.open.deltas.get(counter, 0) + closed

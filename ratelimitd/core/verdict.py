@@ -11,7 +11,7 @@ INSERT = "INSERT"
 UPDATE = "UPDATE"
 OVER_QUOTA = "OVER_QUOTA"
 WOULD_BLOCK = "WOULD_BLOCK"
-"""Over the quota of a limit that is not enforced."""
+"""It exceeds the quota of a limit that is not enforced."""
 
 
 class Charge(Struct, eq=False, gc=False):
@@ -51,8 +51,8 @@ class Verdict(Struct, eq=False, gc=False):
 class Waiting(Struct, eq=False, gc=False):
     """A request that cannot be decided before accounts have been looked up in the store.
 
-    `keys`: the limits that apply, in the order of the configuration, and the key under each: a plugin is called once
-    for a request. `admitted` is the reply unless a limit refuses.
+    `keys`: the limits that apply, in the order of the configuration, and the key under each, so that a plugin is called
+    once per request. `admitted` is the reply unless a limit refuses.
     """
 
     request: Request
@@ -60,12 +60,12 @@ class Waiting(Struct, eq=False, gc=False):
     admitted: bytes
 
     def missing(self, now: int) -> list[tuple[Meter, str]]:
-        """Those of the keys whose account is to be looked up."""
+        """Those of the keys whose account must be looked up."""
         return [(meter, key) for meter, key in self.keys if meter.find(key, now) is None]
 
 
 class Tally:
-    """Requests that no limit applied to, by why: it tells an administrator that Postfix is wired wrongly."""
+    """Requests that no limit applied to, by reason: they show an administrator that Postfix is configured wrongly."""
 
     __slots__ = ("other_states", "without_key", "without_login")
 

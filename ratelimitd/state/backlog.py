@@ -8,8 +8,8 @@ While the store is unavailable segments accumulate: at most MAX_CLOSED, then the
 memory and disk hold one delta per account and segment, and of the latest MAX_CLOSED + 1 segments every charge (some
 150 bytes each). Segments of earlier runs, and those whose storing is in doubt, are left as they are.
 
-What a killed run has left is deleted ASKED_AGAIN_S after this run began, though it was stored before: Postfix asks
-again about what was charged and not answered, and this run may be killed as well before it does.
+The files of earlier runs are kept for ASKED_AGAIN_S after this run began, though they are stored: Postfix asks again
+about what was charged and not answered, and this run may be killed before it does.
 """
 
 import math
@@ -45,9 +45,9 @@ class Unstored(NamedTuple):
 
 
 class Backlog:
-    """Pending segments and their files: at the start `read`, `restore` and `begin`, then a `rotate` for each flush.
+    """Pending segments and their files: at the start `read`, `begin` and `restore`, then a `rotate` for each flush.
 
-    What is told below to raise does; all else never raises.
+    Methods raise only what they say.
     """
 
     def __init__(self, pending: Pending, journal: Journal) -> None:
@@ -91,7 +91,7 @@ class Backlog:
     def read(self, progress: Progress | None = None) -> tuple[list[Recovered], int]:
         """What earlier runs have left, oldest first, and the number of their last segment.
 
-        Raises JournalError for a segment that is not ours to understand, before anything is changed; OSError.
+        Raises JournalError for a file that is foreign or of another version, before anything is changed; OSError.
         """
         return self._journal.recover(progress), max(self._journal.numbers(), default=0)
 

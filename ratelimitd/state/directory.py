@@ -1,4 +1,4 @@
-"""The state directory: the daemon's lock on it, files that are replaced atomically."""
+"""The state directory: the daemon's lock on it, its folders, files that are replaced atomically."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ class StateDir:
         self._lock = -1
 
     def acquire(self) -> None:
-        """Create the folder if need be, and lock it for as long as this process lives."""
+        """Create the folder if need be, and lock it until `release` or the end of this process."""
         if self._lock >= 0:
             return
         try:
@@ -31,12 +31,14 @@ class StateDir:
             owner = os.read(self._lock, 32).decode("ascii", "replace").strip()
             self.release()
             raise StartError(f"state_dir: {self.path}: in use by another ratelimitd (pid {owner})") from error
-        with contextlib.suppress(OSError):  # the number is for the message above; a full disk must not stop us
+        with contextlib.suppress(
+            OSError
+        ):  # the number is only for the message above: a full disk must not prevent a start
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
-        """Let the folder go."""
+        """Unlock it."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -53,7 +55,7 @@ class StateDir:
         return path
 
     def replace(self, name: str, text: str) -> Path:
-        """Write a file whole or not at all."""
+        """Write a file whole or not at all; it is on the disk then."""
         path = self.path / name
         fresh = path.with_name(f".{name}.new")
         try:
@@ -68,7 +70,7 @@ class StateDir:
         return path
 
     def append(self, name: str, text: str) -> None:
-        """Append to a file, and have it on the disk."""
+        """Append to a file; it is on the disk then."""
         path = self.path / name
         try:
             with path.open("a", encoding="utf-8") as file:

@@ -1,13 +1,14 @@
 """The journal: every charge is in an append-only file before its reply is sent.
 
 The files are segments (segments.py) in `state_dir/journal`; one is written to, the others are closed and wait for the
-store. A write that fails (disk full, I/O error) is counted; charges stay in memory, and `rotate` tries again.
+store. When a write fails (disk full, I/O error) its charges are counted as failures; they stay in memory, and `rotate`
+tries again with the next file.
 
-What `journal_sync` survives:
+What survives with each `journal_sync`:
 
-    never   the death of the process, by whatever signal: what is written is the kernel's
-    flush   also a power cut, but for what was charged since the last flush
-    always  also a power cut at any time: each batch is on the disk before its replies are sent
+    never   all charges, whatever signal ends the process: the kernel has them
+    flush   and a power cut, except for what was charged since the last flush
+    always  and a power cut at any time: each batch is on the disk before its replies are sent
 """
 
 import contextlib
@@ -34,9 +35,9 @@ _TOTALS_PER_FRAME = 1000
 class Journal:
     """The segments of one run of the daemon. `write`, `rotate` and `settle` never raise.
 
-    `node` is the run's own id: segment numbers are told apart by it in the store, so copied or restored state
-    directories never take each other's for theirs. `failures` counts the charges that could not be written; `error`
-    is why, None while all is well.
+    `node` is the run's own id, which the store records with segment numbers: so copied or restored state directories
+    never take each other's segments for their own. `failures` counts the charges that could not be written; `error`
+    says why, None while the journal can be written. `sync` is the setting `journal_sync`; it may be changed.
     """
 
     def __init__(self, folder: Path, node: str, sync: JournalSync) -> None:
@@ -87,7 +88,7 @@ class Journal:
             os.close(fd)
 
     def rotate(self) -> int:
-        """Begin the next segment; the closed one's descriptor for `settle`, -1 where it is incomplete."""
+        """Begin the next segment; the closed one's file descriptor for `settle`, -1 where it is incomplete."""
         fd = self._fd
         self.begin(self.number + 1)
         return fd
@@ -114,7 +115,10 @@ class Journal:
         self._fd, self._size, self.error = fd, len(header), None
 
     def settle(self, fd: int) -> bool:
-        """Close a rotated segment, as configured only once it is on the disk; whether that went well. For a thread."""
+        """Close a rotated segment, after syncing it to the disk where that is configured; whether that went well.
+
+        It blocks: for a thread.
+        """
         try:
             try:
                 if self.sync != "never":
@@ -128,10 +132,10 @@ class Journal:
         return True
 
     def rewrite(self, first: int, number: int, deltas: Iterable[tuple[Counter, int]]) -> None:
-        """Replace the segments first..number by one of totals. For a thread; raises OSError.
+        """Replace the segments first..number by one of totals. It blocks: for a thread. Raises OSError.
 
-        Killed at any step: the new file says in its header which ones it replaces, and until it has its name it
-        does not count.
+        It may be killed at any step: the new file's header says which ones it replaces, and it counts once it has its
+        name.
         """
         fresh = self.folder / f".{number}.new"
         try:
@@ -153,7 +157,7 @@ class Journal:
         self._delete(first, number)
 
     def delete(self, first: int, last: int) -> None:
-        """Delete the segments first..last: they are stored. For a thread; raises OSError."""
+        """Delete the segments first..last: they are stored. It blocks: for a thread. Raises OSError."""
         self._delete(first, last + 1)
 
     def _delete(self, first: int, before: int) -> None:
@@ -162,7 +166,7 @@ class Journal:
                 self._path(number).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the open segment, and remove it where it holds nothing."""
+        """Close the open segment; delete it where it holds nothing."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
@@ -175,7 +179,7 @@ class Journal:
         return self.folder / f"{number}.segment"
 
     def _sync_folder(self) -> None:
-        """Have names on the disk that were made or changed."""
+        """Sync the names of files that were created, renamed or deleted."""
         fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -192,7 +196,7 @@ class Journal:
     def recover(self, progress: Progress | None = None) -> list[Recovered]:
         """Every segment that holds something, oldest first.
 
-        Raises JournalError for a segment that is not ours to understand, before anything is changed; OSError.
+        Raises JournalError for a file that is foreign or of another version, before anything is changed; OSError.
         """
         numbers = self.numbers()
         sizes = [self._path(number).stat().st_size for number in numbers]
@@ -203,12 +207,12 @@ class Journal:
                 found.append(segment)
             if progress is not None:
                 progress(sum(sizes[:i]), sum(sizes))
-        for left in self.folder.glob(".*.new"):  # by a `rewrite` that was killed
+        for left in self.folder.glob(".*.new"):  # left by a `rewrite` that was killed
             left.unlink()
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
 
     def forget(self, upto: int, but: Container[int]) -> None:
-        """Delete what an earlier run left that is replaced or empty; what cannot be deleted counts no more."""
+        """Delete the segments up to a number, except some: they are replaced or empty, so one that stays does no harm."""
         for number in self.numbers():
             if number <= upto and number not in but:
                 with contextlib.suppress(OSError):
@@ -223,7 +227,7 @@ class Journal:
 
 
 def _write(fd: int, data: bytes) -> None:
-    """Write it all. Raises OSError: after a short write the second says why."""
+    """Write it all. Raises OSError: after a short write, the next one says why."""
     written = os.write(fd, data)
     while written < len(data):
         more = os.write(fd, data[written:])

@@ -4,9 +4,9 @@ The fields of a record are separated by NUL, which no request contains:
 
     KIND+instance  recipient  recipients charged  [limit  expiry  key]...
 
-KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, T for a total. An
-account that was charged another number than its record says, as limits by message are, has a T record behind it.
-Nothing else knows this format; the files around it are segments.py's.
+KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, or T for a total. An
+account that was charged another number than the request's recipients, as by limits that count messages, has a T
+record of its own behind. No other module knows this format; the files around it are made by segments.py.
 """
 
 from collections import Counter as Multiset
@@ -23,7 +23,7 @@ _NO_WINDOW = (-1, "")
 
 
 class Writer:
-    """Makes the records of charges. Each limit's latest window is at hand as text: mostly it is that of all charges."""
+    """Makes the records of charges. The text of each limit's latest window is kept: mostly it is that of all charges."""
 
     def __init__(self) -> None:
         self._windows: dict[str, tuple[int, str]] = {}  # by limit: the expiry, and what stands before a key
@@ -51,7 +51,7 @@ class Writer:
 
 
 def total(counter: Counter, recipients: int) -> str:
-    """The record of what one account was charged by many requests, with its LF."""
+    """The record of what one account was charged in all, with its LF."""
     return f"T\0\0{recipients}\0{counter.meter.limit.name}\0{counter.expiry}\0{counter.key}\n"
 
 

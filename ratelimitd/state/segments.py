@@ -1,8 +1,8 @@
 """The journal's files: what a segment looks like, and what can be read of one.
 
 A segment is one file, `NUMBER.segment`: a header line, then frames of a mark, a length, a CRC-32 and lines of text.
-One frame is one batch of requests. The mark is a byte that UTF-8 never has: so whole frames behind a damage are found.
-What the lines say is records.py's.
+One frame is one batch of requests. The mark is a byte that UTF-8 never has, so the next whole frame is found behind
+bytes that are damaged. What the lines say is known to records.py alone.
 """
 
 import re
@@ -26,7 +26,7 @@ _VERSION = re.compile(MAGIC + rb" ([0-9]+)[ \n]")
 
 @dataclass(slots=True)
 class Recovered:
-    """What a segment's file says: it replaces those from `first` to `number` of the run `node`.
+    """What a segment's file says: it stands for those from `first` to `number` of the run `node`.
 
     `records` are without their LFs. `torn` counts the bytes of a last frame that was not written to its end, `damaged`
     those that cannot be read for another reason.
@@ -52,7 +52,7 @@ def frame(records: str) -> bytes:
 
 
 def read(path: Path) -> Recovered:
-    """One segment's file. Raises JournalError for what is not ours to understand; OSError."""
+    """One segment's file. Raises JournalError for a file that is foreign or of another version; OSError."""
     data = path.read_bytes()
     match = FILE.fullmatch(path.name)
     assert match is not None
@@ -74,7 +74,7 @@ def read(path: Path) -> Recovered:
 
 
 def _check_torn_header(path: Path, data: bytes) -> None:
-    """Accept what is left of a segment that was just begun; raise JournalError for anything else."""
+    """Accept what is left of a segment that had just been begun; raise JournalError for anything else."""
     version = _VERSION.match(data)
     if version is not None and int(version[1]) != VERSION:
         raise JournalError(f"{path}: format {int(version[1])}; this ratelimitd reads format {VERSION}")
@@ -118,7 +118,7 @@ def _frame_end(data: bytes, position: int) -> int:
 
 
 def _is_text(payload: bytes) -> bool:
-    """Whether it can be records: of a block of ones, each four bytes are their own CRC-32."""
+    """Whether it can be records. The CRC-32 is not enough: in a block of one bits, it fits."""
     try:
         payload.decode()
     except UnicodeDecodeError:

@@ -23,7 +23,8 @@ FLUSH_TIMEOUT_S = 30.0
 
 
 class Flush:
-    """Stores what is pending: `flush`. `count` flushes were done, the last in `seconds`; `rejected` records refused."""
+    """Stores what is pending: `flush`. `count`: flushes that were done, the last in `seconds`; `rejected`: records that
+    the store refused."""
 
     def __init__(self, link: StoreLink, loader: Loader, backlog: Backlog, state: StateDir, log: Log) -> None:
         self.count = self.rejected = 0
@@ -77,7 +78,7 @@ class Flush:
         await self._loader.take_over(stored.rows)
         try:
             await self._backlog.delete(unstored)
-        except OSError as error:  # it is recorded as stored: it will be deleted later
+        except OSError as error:  # it is recorded as stored, and will be deleted later
             self._log.warning("a stored segment cannot be deleted", folder=self._backlog.folder, reason=error)
 
     async def _condense(self) -> None:

@@ -1,7 +1,7 @@
 """From the store into memory: accounts that are looked up, and what others changed.
 
-Nothing here is in the way of a reply but the one lookup of an account that is not in memory, and that is bounded by
-`store.timeout_s`. While the store is away even that is left out.
+A reply waits for nothing here but the one lookup of an account that is not in memory, at most `store.timeout_s`; while
+the store is unavailable not even for that.
 """
 
 import time
@@ -60,9 +60,9 @@ class Loader:
         self._clock = clock
 
     async def load(self, parking: Parking[P], make_room: Callable[[], Awaitable[None]]) -> None:
-        """Look up the accounts of parked requests, all that wait in one query, and resume them.
+        """Look up the accounts of parked requests, of all that wait in one query, and resume the requests.
 
-        `make_room` returns when memory has room for more accounts.
+        `make_room` returns when memory has room for more accounts. Runs as long as the daemon.
         """
         while True:
             await parking.parked_some.wait()
@@ -75,7 +75,7 @@ class Loader:
             parking.resume(parked)
 
     async def look_up(self, accounts: list[Account]) -> None:
-        """Take over what is stored of accounts that are not in memory, unless the store is away or too slow."""
+        """Take over what is stored of accounts that are not in memory, unless the store is unavailable or too slow."""
         try:
             with trio.fail_after(self.timeout_s):
                 rows, stored = await self._read(accounts)
@@ -85,7 +85,7 @@ class Loader:
             self._install(accounts, rows, stored)
 
     async def look_up_unread(self, accounts: Iterable[Account]) -> None:
-        """The same of those that are in memory with what the journal alone has told of them."""
+        """The same for those of the accounts that are in memory, but known from the journal alone."""
         unread = [account for account in accounts if self._is_unread(account)]
         if unread:
             await self.look_up(unread)
@@ -95,9 +95,10 @@ class Loader:
         return counter is not None and not counter.knowledge
 
     async def _read(self, accounts: list[Account]) -> tuple[list[Row], dict[str, int]]:
-        """The accounts' rows, and up to which segment of each run they include what is pending.
+        """The accounts' rows, and the last segment of each run that they include.
 
-        A flush may commit meanwhile: accounts with charges that are not stored yet are read until both agree.
+        A flush may commit meanwhile: where accounts have charges that are not stored yet, both are read until they
+        agree.
         """
         pending = self._pending
         while True:
@@ -115,7 +116,7 @@ class Loader:
         by_account = {Account(row.limit, row.key): row for row in rows}
         for account in accounts:
             meter = self._meter(account.limit)
-            if meter is not None and meter.find(account.key, now) is None:  # else a flush was faster
+            if meter is not None and meter.find(account.key, now) is None:  # otherwise a flush has brought the row
                 meter.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
 
     def _meter(self, name: str) -> Meter | None:
@@ -161,7 +162,7 @@ class Loader:
             await self.take_over(changes.rows)
 
     async def ask_again(self) -> None:
-        """Accounts that were assumed while the store was away are to be looked up at their next mail."""
+        """Have accounts that were assumed while the store was unavailable looked up at their next mail."""
         for meter in self._policy.meters:
             async for counters in walk(list(meter.counters.values())):
                 for counter in counters:

@@ -1,4 +1,4 @@
-"""What a daemon that was killed had answered but not stored: from the journal's segments back into memory."""
+"""The start: what earlier runs have answered but not stored is read from the journal back into memory."""
 
 import gc
 import sys
@@ -24,8 +24,9 @@ async def recover(
 ) -> None:
     """Replay what the store does not have, and begin this run's first segment. Raises StartError.
 
-    Without the store everything that is there is replayed; the first flush finds out what was stored already. What the
-    store has is remembered all the same: Postfix may ask again about the last of it.
+    While the store is unavailable all segments are replayed; the first flush finds out what was stored already. The
+    memo takes also transactions that are stored, at most `max_transactions`: Postfix may ask again about the last ones.
+    `progress` is called with the bytes that are read.
     """
     try:
         segments, last = backlog.read(progress)
@@ -34,7 +35,7 @@ async def recover(
     recorded = await sync.begin(last, {segment.node for segment in segments})
     left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
     backlog.keep_only(segments, last)
-    gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
+    gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     try:
         replayed = restore(left, policy.meters, backlog)
         remember(segments, policy.memo, max_transactions)
@@ -58,7 +59,7 @@ def _keep_aside(backlog: Backlog, segment: Recovered, log: Log) -> None:
 
 
 def show_progress(done: int, of: int) -> None:
-    """A line on the terminal that is written over."""
+    """Show bytes read on the terminal, in a line that is overwritten."""
     end = "\n" if done == of else ""
     print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
 
@@ -83,7 +84,7 @@ def restore(segments: Sequence[Recovered], meters: Sequence[Meter], backlog: Bac
 
 
 def remember(segments: Sequence[Recovered], memo: Memo, max_transactions: int) -> None:
-    """Put the latest transactions of the segments into the memo: those of as many records as it holds."""
+    """Put the latest transactions of the segments into the memo: those of the last `max_transactions` records."""
     skip = sum(len(segment.records) for segment in segments) - max_transactions
     for segment in segments:
         records.remember(segment.records[max(0, skip) :], memo)
@@ -105,7 +106,7 @@ class _Counters:
 
     def _make(self, window: Window) -> Counter:
         limit, expiry, key = window
-        if limit not in self._meters:  # configured no more: its counts are stored, and never asked for
+        if limit not in self._meters:  # no longer configured: its counts are stored, but no request is decided by them
             self._meters[limit] = Meter(replace(self._any_limit, name=limit, quota=UNLIMITED, quotas={}))
         meter = self._meters[limit]
         counter = self._by_window[window] = Counter(meter, key, expiry, meter.limit.configured_quota(key))

@@ -44,7 +44,7 @@ def limit(
         name,
         key_name,
         normalised(key_name, function, True),
-        Period(period, UTC),
+        Period(period, UTC, "sunday"),
         quota,
         Template(OVER),
         quotas or {},

@@ -41,7 +41,7 @@ def make_limit(
 ) -> Limit:
     """A limit as the configuration makes it."""
     template = Template("450 4.7.1 {used}/{quota}")
-    return Limit(name, key, KEYS[key], Period(period, ZONE), quota, template, quotas)
+    return Limit(name, key, KEYS[key], Period(period, ZONE, "sunday"), quota, template, quotas)
 
 
 class ListSink:
