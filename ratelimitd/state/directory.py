@@ -31,9 +31,7 @@ class StateDir:
             owner = os.read(self._lock, 32).decode("ascii", "replace").strip()
             self.release()
             raise StartError(f"state_dir: {self.path}: in use by another ratelimitd (pid {owner})") from error
-        with contextlib.suppress(
-            OSError
-        ):  # the number is only for the message above: a full disk must not prevent a start
+        with contextlib.suppress(OSError):  # the number is for the message above only; a full disk does no harm
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 

@@ -212,7 +212,7 @@ class Journal:
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
 
     def forget(self, upto: int, but: Container[int]) -> None:
-        """Delete the segments up to a number, except some: they are replaced or empty, so one that stays does no harm."""
+        """Delete the segments up to a number, except some. They are replaced or empty: one that stays does no harm."""
         for number in self.numbers():
             if number <= upto and number not in but:
                 with contextlib.suppress(OSError):
