@@ -1,7 +1,8 @@
 """The counts in memory: what is known of every account.
 
-A Counter is one account's count in one window. When its window is over a new Counter takes its place; the old one
-lives on in the deltas that are not stored yet (pending.py), so that a delta always knows its window.
+A Counter is one account's count in one window. When its window is over a new Counter takes its place; the old one is
+kept by the deltas that are not stored yet (pending.py), so that a delta always knows its window. A Meter holds the
+counters of one limit.
 """
 
 from collections.abc import Iterable
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from ratelimitd.core.pending import Pending
 
 NEVER = 1 << 62
-"""No count gets there."""
+"""No count is ever as high."""
 KEPT_LOGINS = 8192
 MAX_KEPT_CHARACTERS = 255
-"""Of longer logins no counter is kept by login; what is kept of all for a limit takes 4 MB at most."""
+"""Counters are kept by login for so many logins of at most this length: 4 MB per limit."""
 
 
 class Knowledge(IntEnum):
     """What a counter's `used` is based on."""
 
-    UNREAD = 0  # charges from the journal alone, or it is its account's no more: the store is to be asked
+    UNREAD = 0  # charges from the journal alone, or another counter has replaced it: the store must be asked
     ASSUMED = 1  # the store could not be asked: the configured quota and a use of 0
     STORED = 2  # the stored count, and what was charged since
 
@@ -36,14 +37,15 @@ class Source(IntEnum):
     """Where a counter's quota comes from."""
 
     CONFIGURED = 0
-    GRANTED = 1  # an administrator's, for this window only
-    PERSISTENT = 2  # an administrator's, for good
+    GRANTED = 1  # set by an administrator, for this window only
+    PERSISTENT = 2  # set by an administrator, for all windows
 
 
 class Counter(Struct, eq=False, gc=False):
     """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
 
-    The garbage collector does not walk these (gc=False): there may be a million, and their meter lives for ever.
+    The garbage collector does not track these (gc=False): there may be a million. Their meter is kept by the policy,
+    which calls `forget` before it lets one go.
     """
 
     meter: "Meter"
@@ -52,15 +54,15 @@ class Counter(Struct, eq=False, gc=False):
     quota: int
     used: int = 0
     source: Source = Source.CONFIGURED  # of the quota
-    is_new: bool = False  # no row of it is known: its first charge is the account's INSERT
+    is_new: bool = False  # the account has no row: its first charge is logged as INSERT
     knowledge: Knowledge = Knowledge.STORED
-    notice_at: int = 0  # the use at which Policy.look is to be called
+    notice_at: int = 0  # the use from which the Watcher looks at it
 
     def __post_init__(self) -> None:
         self.notice_at = self.meter.notice_from
 
     def give(self, quota: int, source: Source) -> None:
-        """Set the quota and its source. Nothing else writes them: what was told of another quota is told again."""
+        """Set the quota and its source; nothing else does. Notices are due again where the quota changes."""
         self.source = source
         if quota != self.quota:
             self.quota = quota
@@ -68,27 +70,19 @@ class Counter(Struct, eq=False, gc=False):
 
 
 class Meter:
-    """The counters of one limit, by key."""
+    """One limit's counters, by key."""
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
         self.counters: dict[str, Counter] = {}
-        self.by_login: dict[str, Counter] = {}  # of the latest logins, where the key depends on the login alone
-        self.window = ""  # window_of(window_end): mostly that of all charges
-        self.window_end = -1
+        self.by_login: dict[str, Counter] = {}  # of recent logins, where the key depends on the login alone
         self.decisions: dict[str, int] = {}  # by status
-        self.notice_from = NEVER  # 0 where somebody is to be told of the accounts' use
-
-    def window_of(self, expiry: int) -> str:
-        """What the journal writes before a key: the limit and the window."""
-        self.window_end = expiry
-        self.window = f"\0{self.limit.name}\0{expiry}\0"
-        return self.window
+        self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
-        """Count by this limit from now on; `watched`: somebody is to know when accounts reach a share of their quota.
+        """Apply this limit from now on; `watched`: somebody is notified when accounts reach a share of their quota.
 
-        The accounts' quotas are `follow`'s: there may be many.
+        The accounts' quotas are left to `follow`, which takes some at a time: there may be many.
         """
         self.limit = limit
         self.by_login = {}
@@ -97,33 +91,34 @@ class Meter:
             counter.notice_at = self.notice_from
 
     def forget(self) -> None:
-        """Let all accounts go; they and the meter hold each other, and the garbage collector does not see it."""
+        """Forget all accounts, for the meter is discarded: the garbage collector does not track counters, so it would
+        not find that they and the meter refer to each other."""
         self.by_login = {}
         self.counters = {}
 
     def follow(self, keys: Iterable[str]) -> None:
-        """Give these accounts the quota that is configured now, but for those that the database gave theirs."""
+        """Give these accounts the quota that is configured now, except those whose quota is from the database."""
         for key in keys:
             counter = self.counters.get(key)
             if counter is not None and counter.source is Source.CONFIGURED:
                 counter.give(self.limit.configured_quota(key), Source.CONFIGURED)
 
     def find(self, key: str, now: int) -> Counter | None:
-        """The account's counter in the window of now, or None where the store is to be asked first."""
+        """The account's counter in the present window, or None where the store must be asked first."""
         counter = self.counters.get(key)
         if counter is None or not counter.knowledge:
             return None
         return counter if counter.expiry > now else self._renew(counter, now)
 
     def keep(self, login: str, counter: Counter) -> None:
-        """Have the counter of a login at hand; it serves as long as its window lasts and its knowledge is something."""
+        """Keep a login's counter in `by_login`; it is valid until its window ends or its knowledge is UNREAD."""
         if self.limit.of_login and len(login) <= MAX_KEPT_CHARACTERS:
             if len(self.by_login) >= KEPT_LOGINS:
                 self.by_login.clear()
             self.by_login[login] = counter
 
     def stand_in(self, key: str) -> Counter:
-        """In place of an account's counter that is not known yet; kept nowhere."""
+        """A placeholder for an account that is not known yet; it is not kept."""
         return Counter(self, key, 0, 0)
 
     def assume(self, key: str, now: int) -> Counter:
@@ -138,13 +133,13 @@ class Meter:
         return counter
 
     def accept(self, key: str, row: Row | None, pending: int, now: int) -> Counter:
-        """Take over what the store says. `pending` is what the account's counter holds that is not stored yet."""
+        """Take over what the store says. `pending`: how many of the counter's recipients are not stored yet."""
         counter = self.counters.get(key)
         window = row.expiry if row is not None else 0
         is_new = row is None and not pending
         known_until = counter.expiry if counter is not None else 0
         if counter is None or known_until <= now or window > known_until or (not pending and window != known_until):
-            # The stored window counts while it lasts, whoever began it; a delta of another one is the store's to drop.
+            # The stored window counts while it lasts, whoever began it; the store drops a delta of another one.
             counter, pending = self._begin(key, now), 0
             if window > now:
                 counter.expiry = window
@@ -152,7 +147,7 @@ class Meter:
         counter.is_new = is_new
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
         configured = self.limit.configured_quota(key)
-        # Where the counter's window is later than the row's, for the clock was put back, the row's has ended.
+        # If the counter's window is later than the row's (the clock was put back), the row's window has ended.
         ended = row is not None and window < counter.expiry
         quota = configured if row is None else row.quota_at(max(now, window) if ended else now, configured)
         persistent = row is not None and row.persist
@@ -160,10 +155,10 @@ class Meter:
         return counter
 
     def apart(self, key: str, row: Row | None, now: int) -> Counter:
-        """The counter that would be kept for the account, kept nowhere: for those who only want to know."""
+        """The counter that `accept` would keep for the account, for display only: it is not kept."""
         other = Meter(self.limit)
         counter = other.assume(key, now) if row is None else other.accept(key, row, 0, now)
-        counter.meter = self  # else the two hold each other, and the garbage collector does not see it
+        counter.meter = self  # or it and `other`, which refer to each other, would never be freed (gc=False)
         return counter
 
     def drop_ended(self, keys: Iterable[str], now: int, pending: "Pending") -> None:
@@ -174,9 +169,9 @@ class Meter:
                 self._remove(key)
 
     def evict(self, at_most: int, pending: "Pending") -> int:
-        """Forget up to so many accounts that are stored, those known longest first; how many were forgotten.
+        """Evict up to so many accounts that are stored, those known longest first; how many were evicted.
 
-        They are looked up again at their next mail. What is not stored yet is never forgotten.
+        They are looked up again at their next mail. What is not stored yet is never evicted.
         """
         stored = (key for key, c in self.counters.items() if not pending.of(c))
         evicted = list(islice(stored, at_most))

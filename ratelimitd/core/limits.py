@@ -9,16 +9,16 @@ from ratelimitd.errors import RatelimitdError
 from ratelimitd.request import Request
 
 UNLIMITED = 0
-"""A quota of 0 counts and never refuses, as the Perl daemon has it."""
+"""A quota of 0: it is counted, and nothing is refused, as with the Perl daemon."""
 
 
 class KeyFailed(RatelimitdError):
-    """A key plugin raised, or gave something that is no key, for one request."""
+    """A key plugin raised an exception, or returned something that is no key, for one request."""
 
 
 @dataclass(slots=True)
 class KeyHealth:
-    """What a limit's key plugin did wrong since somebody last took note; the same few bytes however often it does."""
+    """What a limit's key plugin did wrong since the last `take`: counts and the latest failure, not a list."""
 
     failures: int = 0
     failure: str = ""  # the last one's
@@ -26,7 +26,7 @@ class KeyHealth:
     slowest_s: float = 0.0
 
     def failed(self, why: str) -> None:
-        """Count a request that the plugin gave no answer for."""
+        """Count a request for which the plugin failed."""
         self.failures += 1
         self.failure = why
 
@@ -36,7 +36,7 @@ class KeyHealth:
         self.slowest_s = max(self.slowest_s, took_s)
 
     def take(self) -> "KeyHealth":
-        """What was counted so far; the counts begin anew."""
+        """What was counted so far; counting begins again at 0."""
         taken = KeyHealth(self.failures, self.failure, self.slow, self.slowest_s)
         self.failures, self.failure, self.slow, self.slowest_s = 0, "", 0, 0.0
         return taken
@@ -61,8 +61,8 @@ class Limit:
     action: Template
     quotas: Mapping[str, int] = field(default_factory=dict)
     health: KeyHealth = field(default_factory=KeyHealth, compare=False)
-    enforce: bool = True  # else what exceeds it is logged, and admitted
-    by_message: bool = False  # it counts SMTP transactions, not recipients
+    enforce: bool = True  # otherwise what exceeds it is logged and admitted
+    by_message: bool = False  # SMTP transactions are counted, not recipients
     of_login: bool = False  # the key depends on the login alone
 
     def configured_quota(self, key: str) -> int:

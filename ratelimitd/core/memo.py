@@ -13,11 +13,11 @@ it asks all questions about one recipient together."""
 
 
 class Transaction(Struct, eq=False, gc=False):
-    """One instance: the recipients charged at RCPT and the answers they got, and how many were charged in all.
+    """One instance: the recipients charged at RCPT and their answers, and how many were charged in all.
 
-    `admitted`: any of it was, so those limits that count messages admit the rest of it too. The latest recipient has
-    fields of its own: most transactions have one, and a dict takes as much memory as all the rest.
-    The garbage collector does not walk these (gc=False): there are many, and they hold nothing but texts.
+    `admitted`: some recipient was, so limits that count messages admit the others too. The latest recipient has fields
+    of its own: most transactions have one only, and a dict takes as much memory as all the rest.
+    The garbage collector does not track these (gc=False): there are many, and they hold nothing but strings.
     """
 
     charged: int = 0
@@ -72,11 +72,12 @@ class Transaction(Struct, eq=False, gc=False):
 
 
 class Memo:
-    """The transactions of late, bounded: two generations, each of at most half of either bound.
+    """Recent transactions, bounded: two generations, each of at most half of `max_transactions` and of
+    `max_recipients`.
 
-    A transaction that is asked for moves to the young generation; when that is full, or `age` is called, the old
-    one is forgotten. So an entry lives at least half a bound's worth of newer ones. `forgotten` counts those that a
-    bound has cost.
+    A transaction that is asked about moves to the young generation; when that is full, or `age` is called, the old
+    one is forgotten. So a transaction is remembered until at least half a bound's worth of others came after it.
+    `forgotten` counts those that were forgotten because of a bound.
     """
 
     def __init__(self, max_transactions: int, max_recipients: int) -> None:
@@ -85,11 +86,11 @@ class Memo:
         self._recipients = 0  # of the young generation, at most
         self._young: dict[str, Transaction] = {}
         self._old: dict[str, Transaction] = {}
-        # Forgotten, and freed one by one: all at once would take milliseconds. It shrinks as the young one grows.
+        # Forgotten, but freed one by one as the young generation grows: all at once would take milliseconds.
         self._dead: dict[str, Transaction] = {}
 
     def configure(self, max_transactions: int, max_recipients: int) -> None:
-        """Set the bounds; what is too much is forgotten in time."""
+        """Set the bounds; what exceeds them is forgotten as others come."""
         self._half = max(1, max_transactions // 2)
         self._half_recipients = max(1, max_recipients // 2)
 
@@ -134,7 +135,7 @@ class Memo:
         self.age()
 
     def age(self) -> None:
-        """Forget what was not asked for since the last call: the bound in time."""
+        """Forget what was not asked about since the last call: the bound in time."""
         self._dead = self._old
         self._old = self._young
         self._young = {}

@@ -9,17 +9,16 @@ from ratelimitd.core.rows import Delta
 class Segment:
     """The charges between two flushes: what one file of the journal holds.
 
-    It stands for the segments `first` to `number` of the run `node`. `unwritten`: the file lacks some of it.
+    It may replace several: then it stands for the segments `first` to `number` of the run `node`.
     """
 
-    __slots__ = ("deltas", "first", "node", "number", "unwritten")
+    __slots__ = ("deltas", "first", "node", "number")
 
     def __init__(self, number: int, node: str = "", deltas: dict[Counter, int] | None = None, first: int = 0) -> None:
         self.number = number
         self.first = first or number
         self.node = node
         self.deltas: dict[Counter, int] = {} if deltas is None else deltas
-        self.unwritten = False
 
     @property
     def recipients(self) -> int:
@@ -28,18 +27,23 @@ class Segment:
 
 
 class Pending:
-    """What is not stored yet: the segment that charges go to, and the closed ones, oldest first."""
+    """What is not stored yet: the segment that charges go to, and the closed ones, oldest first.
+
+    `generation` rises whenever closed segments are forgotten or merged: what a reader knows of them is outdated then.
+    """
 
     def __init__(self, number: int = 1) -> None:
         self.open = Segment(number)
         self.closed: list[Segment] = []
+        self.generation = 0
 
     def begin(self, number: int, node: str) -> None:
-        """Begin the first segment of a run; those that were closed before are earlier runs'."""
+        """Have charges go to a new segment of a run, in place of one that holds none."""
         self.open = Segment(number, node)
 
     def of(self, counter: Counter, stored: Mapping[str, int] | None = None) -> int:
-        """The counter's recipients that are not stored yet; `stored` says up to which segment of each run they are."""
+        """The counter's recipients that are not stored yet; `stored`: the last stored segment of each run, where the
+        store has more than `self.stored` was called for."""
         known = stored or {}
         closed = sum(s.deltas.get(counter, 0) for s in self.closed if s.number > known.get(s.node, 0))
         return self.open.deltas.get(counter, 0) + closed
@@ -49,9 +53,19 @@ class Pending:
         self.closed.append(self.open)
         self.open = Segment(next_number, self.open.node)
 
+    def restore(self, segment: Segment) -> None:
+        """Add a closed segment, later than those that are there."""
+        self.closed.append(segment)
+
     def stored(self, number: int) -> None:
         """Forget the closed segments up to a number: the store has them."""
         self.closed = [segment for segment in self.closed if segment.number > number]
+        self.generation += 1
+
+    def merged(self, segments: Sequence[Segment], whole: Segment) -> None:
+        """Put one segment in the place of the latest closed ones, which it was made of."""
+        self.closed = [*self.closed[: -len(segments)], whole]
+        self.generation += 1
 
     @property
     def recipients(self) -> int:
@@ -63,7 +77,7 @@ class Pending:
 
 
 def joined(segments: Sequence[Segment]) -> Segment:
-    """One segment for several of one run. Of an account's windows the last is left: a store would drop the others."""
+    """One segment for several of one run. Of an account's windows the last is kept: a store would drop the others."""
     deltas = _totals(segments)
     last: dict[tuple[Meter, str], Counter] = {}
     for counter in deltas:
@@ -71,13 +85,11 @@ def joined(segments: Sequence[Segment]) -> Segment:
         if other.expiry < counter.expiry:
             last[counter.meter, counter.key] = counter
     kept = {c: n for c, n in deltas.items() if c.expiry == last[c.meter, c.key].expiry}
-    whole = Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
-    whole.unwritten = True
-    return whole
+    return Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
 
 
 def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
-    """One delta per account and window, of the segments that come after a number. Not sorted."""
+    """One delta per account and window, of the segments after a number. Not sorted."""
     for counter, recipients in _totals(s for s in segments if s.number > after).items():
         limit = counter.meter.limit
         configured = limit.configured_quota(counter.key)

@@ -1,7 +1,7 @@
 """The decision on one request: its keys, what it is charged, whether every limit admits it.
 
 Pure: counts and memo are given, time is an argument. What must be written to the journal before the reply, and what
-is to be logged after it, are in the verdict.
+must be logged after it, is in the verdict.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ratelimitd.core.counters import NEVER, Counter, Meter
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
 from ratelimitd.core.pending import Pending
-from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Tally, Verdict, Waiting
+from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Charge, Tally, Verdict, Waiting
 from ratelimitd.request import POLICY_REQUEST, Request
 from ratelimitd.text import MAX_BYTES, shorten
 
@@ -22,14 +22,14 @@ AT_RECIPIENT = "RCPT"
 AT_MESSAGE = ("DATA", "END-OF-MESSAGE")
 COUNTED = frozenset((AT_RECIPIENT, *AT_MESSAGE))
 MAX_RECIPIENTS = 1_000_000
-"""No mail has more recipients; a forged count beyond it is taken for this many."""
+"""No mail has more recipients; a forged count beyond it is charged as this many."""
 
 
 class Rules(Struct, frozen=True):
     """What a configuration says about all limits together.
 
-    `count_rejected`: what is refused counts as well. `failure_reply`: the answer where a key plugin failed.
-    `strict_below`: the share of a quota below which other nodes' charges are to be known at once; 0: there are none.
+    `count_rejected`: what is refused is counted as well. `failure_reply`: the answer where a key plugin failed.
+    `strict_below`: the share of a quota below which other nodes' charges must be read at once; 0: there are no others.
     """
 
     count_rejected: bool
@@ -38,31 +38,31 @@ class Rules(Struct, frozen=True):
 
 
 class Watcher(Protocol):
-    """Who is to know when accounts reach a share of their quota."""
+    """Is notified when accounts reach a share of their quota."""
 
     def watches(self, limit: str) -> bool:
-        """Whether anything is to be known about the accounts of a limit."""
+        """Whether it wants to know about the accounts of a limit."""
 
     def look(self, counter: Counter, refused: bool = False) -> None:
-        """Look at an account that has reached its `notice_at`, or was refused; set `notice_at` anew."""
+        """Look at an account that has reached its `notice_at`, or was refused; set its next `notice_at`."""
 
 
 class Nobody:
-    """A Watcher that nothing is to be told."""
+    """A Watcher that wants to know nothing."""
 
     def watches(self, limit: str) -> bool:
         """No."""
         return False
 
     def look(self, counter: Counter, refused: bool = False) -> None:
-        """Look away."""
+        """Do nothing."""
 
 
 class Policy:
     """All limits, the counts and the memo. `decide`; and `decide_waiting` where that had to wait.
 
-    `urgent` is set by a charge that leaves less than the share `strict_below` of a quota: what other nodes charged for
-    the account is to be known at once. Whoever obeys it clears it.
+    `urgent` is set by a charge that leaves less than the share `strict_below` of a quota: what other nodes charged the
+    account must be read at once. Who sees to that clears it.
     """
 
     def __init__(self, limits: Sequence[Limit], rules: Rules, pending: Pending, memo: Memo, watch: Watcher) -> None:
@@ -76,7 +76,7 @@ class Policy:
         self.configure(limits, rules)
 
     def configure(self, limits: Sequence[Limit], rules: Rules) -> None:
-        """Decide by these limits from now on. One that there was keeps its accounts by its name."""
+        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts."""
         self._count_rejected = rules.count_rejected
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
@@ -86,12 +86,12 @@ class Policy:
             meter = known.pop(limit.name, None) or Meter(limit)
             meter.configure(limit, watched=self._watch.watches(limit.name))
             meters.append(meter)
-        for removed in known.values():  # what it has not stored yet is pending still
+        for removed in known.values():  # what is not stored yet is still pending
             removed.forget()
         self.meters = meters
 
     def decide(self, request: Request, now: int) -> Verdict | Waiting:
-        """The verdict, unless an account has to be looked up first."""
+        """The verdict at `now` (seconds since 1970), unless an account has to be looked up first."""
         if request.request != POLICY_REQUEST or request.protocol_state not in COUNTED:
             self.tally.other_states += 1
             return Verdict(DUNNO, request)
@@ -126,7 +126,7 @@ class Policy:
         return self._answer(request, counters, admitted)
 
     def decide_waiting(self, waiting: Waiting, now: int) -> Verdict:
-        """The verdict at last; accounts that are still not known are assumed."""
+        """The verdict after the lookup; accounts that are still not known are assumed to have used nothing."""
         counters = [meter.find(key, now) or meter.assume(key, now) for meter, key in waiting.keys]
         return self._answer(waiting.request, counters, waiting.admitted)
 
@@ -159,7 +159,7 @@ class Policy:
         admitted: bytes,
         transaction: Transaction | None,
     ) -> Verdict:
-        """Charge every limit and see whether one is exceeded; due 0 asks again about what was refused before."""
+        """Charge every limit and see whether one is exceeded; due 0: what was refused before is asked again."""
         messages = 1 if due and (transaction is None or not transaction.charged) else 0
         over = self._exceeded(counters, due, messages, transaction)
         refused = over is not None and over.meter.limit.enforce
@@ -170,49 +170,37 @@ class Policy:
         deciding = over or counters[0]
         status = OVER_QUOTA if refused else WOULD_BLOCK if over else INSERT if deciding.is_new else UPDATE
         charged = 0 if refused and not self._count_rejected else due
-        record = ""
+        charge = None
         if charged:
-            accounts = self._count(counters, charged, messages)
+            self._count(counters, charged, messages)
             if instance and recipient is None:
                 self.memo.charge_message(instance, transaction, charged, not refused)
             elif instance:
                 self.memo.charge_recipient(instance, transaction, recipient or "", not refused)
-            kind = ("d" if refused else "D") if recipient is None else ("r" if refused else "R")
-            record = f"{kind}{instance}\0{recipient or ''}\0{charged}{accounts}"
+            charge = Charge(instance, recipient, charged, refused, counters, messages)
         decisions = deciding.meter.decisions
         decisions[status] = decisions.get(status, 0) + 1
         reply = self._refusal(deciding) if refused else admitted
-        return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, record)
+        return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, charge)
 
-    def _count(self, counters: list[Counter], charged: int, messages: int) -> str:
-        """Charge every limit, and look at what is reached by it; the accounts as the end of the journal's record.
-
-        What is charged another number than that record says has a record of its own behind it.
-        """
+    def _count(self, counters: list[Counter], charged: int, messages: int) -> None:
+        """Charge every limit, and have the Watcher look at accounts that reach their `notice_at` by it."""
         deltas, strict_below = self.pending.open.deltas, self._strict_below
-        accounts = others = ""
         for counter in counters:
-            meter = counter.meter
-            amount = messages if meter.limit.by_message else charged
+            amount = messages if counter.meter.limit.by_message else charged
             if not amount:
                 continue
             counter.used += amount
             deltas[counter] = deltas.get(counter, 0) + amount
-            window = meter.window if counter.expiry == meter.window_end else meter.window_of(counter.expiry)
-            if amount == charged:
-                accounts = f"{accounts}{window}{counter.key}"
-            else:
-                others += f"T\0\0{amount}{window}{counter.key}\n"
             if counter.is_new:
                 counter.is_new = False
             if counter.used >= counter.notice_at:
                 self._look(counter, False)
             if strict_below:
                 left = counter.quota - counter.used
-                # What was used up before this charge is refused here whatever other nodes charged.
+                # A quota that was used up before this charge is refused here, whatever other nodes charged.
                 if -amount < left < counter.quota * strict_below + 1:
                     self.urgent = True
-        return f"{accounts}\n{others}"
 
     def _exceeded(
         self, counters: list[Counter], due: int, messages: int, transaction: Transaction | None
@@ -224,7 +212,7 @@ class Policy:
                 continue
             limit = counter.meter.limit
             if limit.by_message:
-                if transaction is not None and transaction.admitted:  # the message was: so are its other recipients
+                if transaction is not None and transaction.admitted:  # a message that was admitted stays admitted
                     continue
                 if counter.used + messages <= counter.quota:
                     continue
@@ -234,7 +222,7 @@ class Policy:
         return not_enforced
 
     def taken_over(self, counter: Counter, now: int) -> None:
-        """An account's use was read from the store: what it has reached by it is to be known."""
+        """Have the Watcher look at an account whose use was read from the store."""
         if counter.used >= counter.notice_at and counter.expiry > now:
             self._look(counter, False)
 
@@ -245,7 +233,7 @@ class Policy:
 
 
 def _bounded(text: str) -> str:
-    """What memo and journal keep of what a client sent."""
+    """What memo and journal keep of a text that a client sent."""
     return text if len(text) <= MAX_BYTES else shorten(text)
 
 

@@ -1,4 +1,4 @@
-"""What goes between memory and a store: a row as it is stored, and a charge that is to be added to one."""
+"""What memory and a store exchange: rows as they are stored, and charges and quotas that are to be written."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -14,10 +14,10 @@ class Account(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One stored count. `expiry` and `updated` in seconds since 1970; expiry 0: never used yet.
+    """One stored count. `expiry` and `updated` in seconds since 1970; expiry 0: never used.
 
-    `configured` is the quota that the configuration gave when the daemon last wrote the row, or None where somebody
-    else made it: a quota that differs from it is an administrator's grant.
+    `configured` is the configured quota when the daemon last wrote the row, or None where somebody else created it: a
+    quota that differs from it is an administrator's grant.
     """
 
     limit: str
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     updated: int
 
     def quota_at(self, now: int, configured: int) -> int:
-        """The quota in force: a persistent one, else a grant in its window, else the configured one."""
+        """The quota that applies: a persistent one, else a grant in its window, else the configured one."""
         if self.persist:
             return self.quota
         if self.quota == self.configured:

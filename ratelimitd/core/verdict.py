@@ -11,14 +11,29 @@ INSERT = "INSERT"
 UPDATE = "UPDATE"
 OVER_QUOTA = "OVER_QUOTA"
 WOULD_BLOCK = "WOULD_BLOCK"
-"""Over the quota of a limit that is not enforced."""
+"""It exceeds the quota of a limit that is not enforced."""
+
+
+class Charge(Struct, eq=False, gc=False):
+    """What one request was charged: the journal has it before the reply is sent.
+
+    `recipient` is None at DATA and END-OF-MESSAGE. Each of the counters was charged `recipients`, but those of limits
+    that count messages were charged `messages`: 1, or 0 where the transaction was charged before.
+    """
+
+    instance: str
+    recipient: str | None
+    recipients: int
+    refused: bool
+    counters: list[Counter]
+    messages: int
 
 
 class Verdict(Struct, eq=False, gc=False):
     """The answer to a request; where it asked for nothing new, `status` is "" and there is nothing to log.
 
     `counter` is the limit that decided: the one that refused, else the first that applied; `used` its count after
-    this request. `record` is the journal's line, "" where nothing was charged.
+    this request. `charge` is None where nothing was charged.
     """
 
     reply: bytes
@@ -29,15 +44,15 @@ class Verdict(Struct, eq=False, gc=False):
     charged: int = 0
     counter: Counter | None = None
     used: int = 0
-    record: str = ""
+    charge: Charge | None = None
 
 
 @final
 class Waiting(Struct, eq=False, gc=False):
     """A request that cannot be decided before accounts have been looked up in the store.
 
-    `keys`: the limits that apply, in the order of the configuration, and the key under each: a plugin is called once
-    for a request. `admitted` is the reply unless a limit refuses.
+    `keys`: the limits that apply, in the order of the configuration, and the key under each, so that a plugin is called
+    once per request. `admitted` is the reply unless a limit refuses.
     """
 
     request: Request
@@ -45,12 +60,12 @@ class Waiting(Struct, eq=False, gc=False):
     admitted: bytes
 
     def missing(self, now: int) -> list[tuple[Meter, str]]:
-        """Those of the keys whose account is to be looked up."""
+        """Those of the keys whose account must be looked up."""
         return [(meter, key) for meter, key in self.keys if meter.find(key, now) is None]
 
 
 class Tally:
-    """Requests that no limit applied to, by why: it tells an administrator that Postfix is wired wrongly."""
+    """Requests that no limit applied to, by reason: they show an administrator that Postfix is configured wrongly."""
 
     __slots__ = ("other_states", "without_key", "without_login")
 

@@ -1,4 +1,4 @@
-"""Calendar periods: when the hour, day, week or month that contains an instant ends.
+"""Calendar periods: when the hour, day, week or month of an instant ends.
 
 Instants are whole seconds since 1970 (UTC). A boundary is the first instant whose local time is at or past the
 start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats from its start
@@ -18,9 +18,12 @@ _HOUR_S = 3600
 
 
 class Period:
-    """The windows of one period in one time zone; `end(now)` is the same for every instant of a window."""
+    """The windows of one period in one time zone; `end(now)` is the same for every instant of a window.
 
-    def __init__(self, name: PeriodName, zone: tzinfo, week_starts: WeekStart = "sunday") -> None:
+    `week_starts` is the first day of a weekly window; of the other periods it is not used.
+    """
+
+    def __init__(self, name: PeriodName, zone: tzinfo, week_starts: WeekStart) -> None:
         self.name: PeriodName = name
         self.zone = zone
         self._first_weekday = 6 if week_starts == "sunday" else 0
@@ -50,7 +53,7 @@ class Period:
         while True:
             day = self._next_date(day)
             boundary = self._first_instant(day)
-            if boundary > now:  # else the clocks were put back over this midnight: its day has begun already
+            if boundary > now:  # else the clocks were put back over this midnight: that day has begun already
                 return boundary
 
     def _next_week(self, day: date) -> date:
@@ -63,7 +66,7 @@ class Period:
         after = int(midnight.replace(fold=1).timestamp())
         if after >= before:
             return before
-        return self._change(after, before)  # in a gap: the clocks went over midnight at a jump
+        return self._change(after, before)  # in a gap: the clocks jumped over midnight
 
     def _hour_end(self, now: int) -> int:
         offset = self._offset(now)
@@ -74,7 +77,7 @@ class Period:
         change = self._change(now, end)
         if (change + later) // _HOUR_S > (change - 1 + offset) // _HOUR_S:  # put forward, into or past the next hour
             return change
-        return change + -(change + later) % _HOUR_S
+        return change + -(change + later) % _HOUR_S  # the next full hour by the new offset
 
     def _change(self, low: int, high: int) -> int:
         """The instant in (low, high] at which the offset changes to that of high."""

@@ -53,7 +53,7 @@ class Daemon:
             await self._serve(signals)
 
     async def _start(self) -> None:
-        """Everything up to the first request. Raises StartError, with journal and store closed again."""
+        """Everything up to the first request. Raises StartError, with the store closed again."""
         parts, config = self.parts, self.config
         progress = show_progress if sys.stderr.isatty() else None
         try:
@@ -64,7 +64,6 @@ class Daemon:
             parts.sockets.open_control(config)
             parts.sockets.open(config)
         except BaseException:
-            parts.journal.close()
             await parts.sync.link.close()
             raise
         announce(config, parts.sync.link.name, parts.sockets.policy.addresses, parts.log)

@@ -22,8 +22,9 @@ from ratelimitd.log.sinks import open_sinks
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.directory import StateDir
-from ratelimitd.state.journal import Journal
+from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
 from ratelimitd.stores.mysql.access import access
@@ -31,7 +32,7 @@ from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.flush import Flush
 from ratelimitd.sync.loader import Loader
-from ratelimitd.sync.recovery import Progress, recover
+from ratelimitd.sync.recovery import recover
 from ratelimitd.sync.schedule import StoreSync
 
 
@@ -46,6 +47,7 @@ class Parts:
     policy: Policy
     keywatch: KeyWatch
     journal: Journal
+    backlog: Backlog
     sync: StoreSync
     accounts: Accounts
     sockets: Sockets
@@ -69,7 +71,7 @@ class Parts:
     async def recover(self, max_transactions: int, progress: Progress | None) -> None:
         """Take over what an earlier run left in the state directory, which is locked. Raises StartError."""
         self.state.folder("journal")
-        await recover(self.journal, self.sync, self.policy, self.log, max_transactions, progress)
+        await recover(self.backlog, self.sync, self.policy, self.log, max_transactions, progress)
 
     @asynccontextmanager
     async def at_rest(self, config: Configuration) -> AsyncIterator[Accounts]:
@@ -87,6 +89,7 @@ class Parts:
     def close(self) -> None:
         """Release sockets, log and state directory."""
         self.pump.close()
+        self.backlog.close()
         self.sockets.close()
         self.log.close()
         self.state.release()
@@ -106,7 +109,8 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
     journal = Journal(state.path / "journal", secrets.token_hex(16), settings.journal_sync)
     link = StoreLink(store, log)
     loader = Loader(link, policy, settings.store.timeout_s)
-    flusher = Flush(link, loader, pending, journal, state, log)
+    backlog = Backlog(pending, journal)
+    flusher = Flush(link, loader, backlog, state, log)
     sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
     sockets = Sockets()
     connections = Connections(sockets.policy, log, clients, settings.keys.default_domain)
@@ -119,6 +123,7 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
         policy=policy,
         keywatch=KeyWatch(policy, log),
         journal=journal,
+        backlog=backlog,
         sync=sync,
         accounts=Accounts(policy, sync, settings.keys),
         sockets=sockets,

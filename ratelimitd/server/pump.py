@@ -19,7 +19,7 @@ from typing import Protocol
 import trio
 
 from ratelimitd.core.policy import Policy
-from ratelimitd.core.verdict import Verdict, Waiting
+from ratelimitd.core.verdict import Charge, Verdict, Waiting
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
@@ -43,8 +43,8 @@ Batch = list[tuple[Connection, Verdict]]
 class JournalWriter(Protocol):
     """Where charges go before their replies are sent."""
 
-    def write(self, records: list[str]) -> None:
-        """Keep the records of a batch; never raises."""
+    def write(self, charges: Sequence[Charge]) -> None:
+        """Keep the charges of a batch; never raises."""
         ...
 
 
@@ -193,9 +193,9 @@ class Pump:
 
     def _finish(self, batch: Batch) -> None:
         """Journal, replies, log: in this order."""
-        records = [verdict.record for _, verdict in batch if verdict.record]
-        if records:
-            self._journal.write(records)
+        charges = [verdict.charge for _, verdict in batch if verdict.charge is not None]
+        if charges:
+            self._journal.write(charges)
         send = self.connections.send
         for connection, verdict in batch:
             send(connection, verdict.reply)

@@ -1,4 +1,4 @@
-"""The state directory: the daemon's lock on it, files that are replaced atomically."""
+"""The state directory: the daemon's lock on it, its folders, files that are replaced atomically."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ class StateDir:
         self._lock = -1
 
     def acquire(self) -> None:
-        """Create the folder if need be, and lock it for as long as this process lives."""
+        """Create the folder if need be, and lock it until `release` or the end of this process."""
         if self._lock >= 0:
             return
         try:
@@ -31,29 +31,29 @@ class StateDir:
             owner = os.read(self._lock, 32).decode("ascii", "replace").strip()
             self.release()
             raise StartError(f"state_dir: {self.path}: in use by another ratelimitd (pid {owner})") from error
-        with contextlib.suppress(OSError):  # the number is for the message above; a full disk must not stop us
+        with contextlib.suppress(OSError):  # the number is for the message above only; a full disk does no harm
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
 
-    def folder(self, name: str) -> Path:
-        """A folder in it, made if need be."""
-        folder = self.path / name
-        try:
-            folder.mkdir(mode=0o750, exist_ok=True)
-        except OSError as error:
-            raise StartError(f"state_dir: {folder}: {error.strerror}; it must be writable") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise StartError(f"state_dir: {folder}: {os.strerror(errno.EACCES)}; it must be writable")
-        return folder
-
     def release(self) -> None:
-        """Let the folder go."""
+        """Unlock it."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
+    def folder(self, name: str) -> Path:
+        """A folder in it, created if need be, that this process may write to. Raises StartError."""
+        path = self.path / name
+        try:
+            path.mkdir(mode=0o750, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"state_dir: {path}: {error.strerror}; it must be writable") from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise StartError(f"state_dir: {path}: {os.strerror(errno.EACCES)}; it must be writable")
+        return path
+
     def replace(self, name: str, text: str) -> Path:
-        """Write a file whole or not at all."""
+        """Write a file whole or not at all; it is on the disk then."""
         path = self.path / name
         fresh = path.with_name(f".{name}.new")
         try:
@@ -68,7 +68,7 @@ class StateDir:
         return path
 
     def append(self, name: str, text: str) -> None:
-        """Append to a file, and have it on the disk."""
+        """Append to a file; it is on the disk then."""
         path = self.path / name
         try:
             with path.open("a", encoding="utf-8") as file:

@@ -1,26 +1,31 @@
 """The journal: every charge is in an append-only file before its reply is sent.
 
 The files are segments (segments.py) in `state_dir/journal`; one is written to, the others are closed and wait for the
-store. A write that fails (disk full, I/O error) is counted; charges stay in memory, and `rotate` tries again.
+store. When a write fails (disk full, I/O error) its charges are counted as failures; they stay in memory, and `rotate`
+tries again with the next file.
 
-What `journal_sync` survives:
+What survives with each `journal_sync`:
 
-    never   the death of the process, by whatever signal: what is written is the kernel's
-    flush   also a power cut, but for what was charged since the last flush
-    always  also a power cut at any time: each batch is on the disk before its replies are sent
+    never   all charges, whatever signal ends the process: the kernel has them
+    flush   and a power cut, except for what was charged since the last flush
+    always  and a power cut at any time: each batch is on the disk before its replies are sent
 """
 
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
 from ratelimitd.core.counters import Counter
+from ratelimitd.core.verdict import Charge
 from ratelimitd.settings import JournalSync
-from ratelimitd.state import records as segments
-from ratelimitd.state.records import Recovered
+from ratelimitd.state import records, segments
+from ratelimitd.state.segments import Recovered
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are read, and of how many."""
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 _FILE_MODE = 0o640
@@ -30,9 +35,9 @@ _TOTALS_PER_FRAME = 1000
 class Journal:
     """The segments of one run of the daemon. `write`, `rotate` and `settle` never raise.
 
-    `node` is the run's own id: segment numbers are told apart by it in the store, so copied or restored state
-    directories never take each other's for theirs. `failures` counts the records that could not be written; `error`
-    is why, None while all is well.
+    `node` is the run's own id, which the store records with segment numbers: so copied or restored state directories
+    never take each other's segments for their own. `failures` counts the charges that could not be written; `error`
+    says why, None while the journal can be written. `sync` is the setting `journal_sync`; it may be changed.
     """
 
     def __init__(self, folder: Path, node: str, sync: JournalSync) -> None:
@@ -43,6 +48,7 @@ class Journal:
         self.number = 0
         self._fd = -1
         self._size = 0
+        self._writer = records.Writer()
         self.configure(sync)
 
     def configure(self, sync: JournalSync) -> None:
@@ -61,23 +67,23 @@ class Journal:
         """Bytes in the open segment."""
         return self._size
 
-    def write(self, records: list[str]) -> None:
+    def write(self, charges: Sequence[Charge]) -> None:
         """Append a batch: one frame, one write, before any of its replies is sent."""
         if self._fd < 0:
-            self.failures += len(records)
+            self.failures += len(charges)
             return
-        frame = segments.frame(records)
+        frame = segments.frame(self._writer.records(charges))
         try:
             _write(self._fd, frame)
             if self._sync == "always":
                 os.fdatasync(self._fd)
         except OSError as error:
-            self._fail(error, len(records))
+            self._fail(error, len(charges))
             return
         self._size += len(frame)
 
-    def _fail(self, error: OSError, records: int) -> None:
-        self.failures += records
+    def _fail(self, error: OSError, charges: int) -> None:
+        self.failures += charges
         self.error = error
         fd, self._fd = self._fd, -1
         with contextlib.suppress(OSError):
@@ -86,7 +92,7 @@ class Journal:
             os.close(fd)
 
     def rotate(self) -> int:
-        """Begin the next segment; the closed one's descriptor for `settle`, -1 where it is incomplete."""
+        """Begin the next segment; the closed one's file descriptor for `settle`, -1 where it is incomplete."""
         fd = self._fd
         self.begin(self.number + 1)
         return fd
@@ -113,7 +119,10 @@ class Journal:
         self._fd, self._size, self.error = fd, len(header), None
 
     def settle(self, fd: int) -> bool:
-        """Close a rotated segment, as configured only once it is on the disk; whether that went well. For a thread."""
+        """Close a rotated segment, after syncing it to the disk where that is configured; whether that went well.
+
+        It blocks: for a thread.
+        """
         try:
             try:
                 if self._sync != "never":
@@ -127,17 +136,17 @@ class Journal:
         return True
 
     def rewrite(self, first: int, number: int, deltas: Iterable[tuple[Counter, int]]) -> None:
-        """Replace the segments first..number by one of totals. For a thread; raises OSError.
+        """Replace the segments first..number by one of totals. It blocks: for a thread. Raises OSError.
 
-        Killed at any step: the new file says in its header which ones it replaces, and until it has its name it
-        does not count.
+        It may be killed at any step: the new file's header says which ones it replaces, and it counts once it has its
+        name.
         """
         fresh = self.folder / f".{number}.new"
         try:
             with fresh.open("wb") as file:
                 file.write(segments.header(self.node, first))
-                records = (segments.total(n, c.meter.limit.name, c.expiry, c.key) for c, n in deltas)
-                while batch := list(islice(records, _TOTALS_PER_FRAME)):
+                totals = (records.total(counter, recipients) for counter, recipients in deltas)
+                while batch := "".join(islice(totals, _TOTALS_PER_FRAME)):
                     file.write(segments.frame(batch))
                 file.flush()
                 if self._sync != "never":
@@ -152,7 +161,7 @@ class Journal:
         self._delete(first, number)
 
     def delete(self, first: int, last: int) -> None:
-        """Delete the segments first..last: they are stored. For a thread; raises OSError."""
+        """Delete the segments first..last: they are stored. It blocks: for a thread. Raises OSError."""
         self._delete(first, last + 1)
 
     def _delete(self, first: int, before: int) -> None:
@@ -161,7 +170,7 @@ class Journal:
                 self._path(number).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the open segment, and remove it where it holds nothing."""
+        """Close the open segment; delete it where it holds nothing."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
@@ -174,7 +183,7 @@ class Journal:
         return self.folder / f"{number}.segment"
 
     def _sync_folder(self) -> None:
-        """Have names on the disk that were made or changed."""
+        """Sync the names of files that were created, renamed or deleted."""
         fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -188,10 +197,10 @@ class Journal:
         found = [segments.FILE.fullmatch(name) for name in os.listdir(self.folder)]
         return sorted(int(match[1]) for match in found if match)
 
-    def recover(self, progress: Callable[[int, int], None] | None = None) -> list[Recovered]:
-        """Every segment that holds something, oldest first. `progress` is told the bytes read, and of how many.
+    def recover(self, progress: Progress | None = None) -> list[Recovered]:
+        """Every segment that holds something, oldest first.
 
-        Raises JournalError for a segment that is not ours to understand, before anything is changed; OSError.
+        Raises JournalError for a file that is foreign or of another version, before anything is changed; OSError.
         """
         numbers = self.numbers()
         sizes = [self._path(number).stat().st_size for number in numbers]
@@ -202,12 +211,12 @@ class Journal:
                 found.append(segment)
             if progress is not None:
                 progress(sum(sizes[:i]), sum(sizes))
-        for left in self.folder.glob(".*.new"):  # by a `rewrite` that was killed
+        for left in self.folder.glob(".*.new"):  # left by a `rewrite` that was killed
             left.unlink()
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
 
     def forget(self, upto: int, but: Container[int]) -> None:
-        """Delete what an earlier run left that is replaced or empty; what cannot be deleted counts no more."""
+        """Delete the segments up to a number, except some. They are replaced or empty: one that stays does no harm."""
         for number in self.numbers():
             if number <= upto and number not in but:
                 with contextlib.suppress(OSError):
@@ -222,7 +231,7 @@ class Journal:
 
 
 def _write(fd: int, data: bytes) -> None:
-    """Write it all. Raises OSError: after a short write the second says why."""
+    """Write it all. Raises OSError: after a short write, the next one says why."""
     written = os.write(fd, data)
     while written < len(data):
         more = os.write(fd, data[written:])

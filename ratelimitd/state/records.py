@@ -1,174 +1,81 @@
-"""The journal's files: what a segment looks like, and what can be read of one.
+"""The journal's records: how a charge is written as one line of text, and read again.
 
-A segment is one file, `NUMBER.segment`: a header line, then frames of a mark, a length, a CRC-32 and records. One
-frame is one batch of requests. The mark is a byte that UTF-8 never has: so whole frames behind a damage are found.
-A record is one line, its fields separated by NUL (which no request contains):
+The fields of a record are separated by NUL, which no request contains:
 
     KIND+instance  recipient  recipients charged  [limit  expiry  key]...
 
-KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, T for a total. An
-account that was charged another number than its record says, as limits by message do, has a T record behind it.
+KIND is R (at RCPT) or D (at DATA and END-OF-MESSAGE), lower case where the answer was a refusal, or T for a total. An
+account that was charged another number than the request's recipients, as by limits that count messages, has a T
+record of its own behind. No other module knows this format; the files around it are made by segments.py.
 """
 
-import re
-import struct
-import zlib
-from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import Counter as Multiset
+from collections.abc import Iterable, Sequence
 
+from ratelimitd.core.counters import Counter
 from ratelimitd.core.memo import Memo
-from ratelimitd.errors import JournalError
+from ratelimitd.core.verdict import Charge
 
 Window = tuple[str, int, str]
-"""A limit's name, the end of its window, a key."""
+"""A limit's name, the end of its window in seconds since 1970, a key."""
 
-MAGIC = b"ratelimitd-journal"
-VERSION = 1
-FILE = re.compile(r"([0-9]{1,18})\.segment")
-
-_MARK = b"\xff"
-_HEAD = struct.Struct(">cII")
-_HEADER = re.compile(MAGIC + rb" %d ([0-9a-f]+) ([0-9]+)\n" % VERSION)
-_TORN_HEADER = re.compile(MAGIC + rb" %d [0-9a-f]*( [0-9]*)?" % VERSION)
-_VERSION = re.compile(MAGIC + rb" ([0-9]+)[ \n]")
+_NO_WINDOW = (-1, "")
 
 
-@dataclass(slots=True)
-class Recovered:
-    """What a segment's file says: it replaces those from `first` to `number`.
+class Writer:
+    """Makes the records of charges. It keeps the text of each limit's latest window: nearly all charges are in it."""
 
-    `torn` counts the bytes of a last frame that was not written to its end, `damaged` those that cannot be read for
-    another reason.
-    """
+    def __init__(self) -> None:
+        self._windows: dict[str, tuple[int, str]] = {}  # by limit: the expiry, and what stands before a key
 
-    number: int
-    first: int
-    node: str
-    records: list[str] = field(default_factory=list)
-    torn: int = 0
-    damaged: int = 0
+    def records(self, charges: Iterable[Charge]) -> str:
+        """The records of a batch, each with its LF."""
+        return "".join([self._record(charge) for charge in charges])
 
-    def charged(self) -> dict[str, int]:
-        """How often each charge was made: the ends of the records, which `charge` takes apart."""
-        return Counter([record.split("\0", 2)[2] for record in self.records])
-
-    def remember(self, charges: Memo, skip: int) -> None:
-        """Put the transactions into the memo, but for the first `skip` records."""
-        for record in self.records[max(0, skip) :]:
-            head, recipient, recipients = record.split("\0", 3)[:3]
-            kind, instance = head[0], head[1:]
-            if kind == "T" or not instance:
-                continue
-            transaction = charges.find(instance)
-            if kind in "Rr":
-                charges.charge_recipient(instance, transaction, recipient, kind == "R")
-            else:
-                charges.charge_message(instance, transaction, int(recipients), kind == "D")
+    def _record(self, charge: Charge) -> str:
+        recipient, recipients = charge.recipient, charge.recipients
+        accounts = totals = ""
+        for counter in charge.counters:
+            limit = counter.meter.limit
+            if not limit.by_message or charge.messages == recipients:
+                expiry, window = self._windows.get(limit.name, _NO_WINDOW)
+                if expiry != counter.expiry:
+                    window = f"\0{limit.name}\0{counter.expiry}\0"
+                    self._windows[limit.name] = counter.expiry, window
+                accounts = f"{accounts}{window}{counter.key}"
+            elif charge.messages:
+                totals += total(counter, charge.messages)
+        if recipient is None:
+            return f"{'d' if charge.refused else 'D'}{charge.instance}\0\0{recipients}{accounts}\n{totals}"
+        return f"{'r' if charge.refused else 'R'}{charge.instance}\0{recipient}\0{recipients}{accounts}\n{totals}"
 
 
-def charge(end: str) -> tuple[int, list[Window]]:
+def total(counter: Counter, recipients: int) -> str:
+    """The record of what one account was charged in all, with its LF."""
+    return f"T\0\0{recipients}\0{counter.meter.limit.name}\0{counter.expiry}\0{counter.key}\n"
+
+
+def ends(records: Iterable[str]) -> Multiset[str]:
+    """How often each charge was made: the ends of records without their LFs, for `windows` to take apart."""
+    return Multiset([record.split("\0", 2)[2] for record in records])
+
+
+def windows(end: str) -> tuple[int, list[Window]]:
     """The recipients of one charge, and the windows it went to, from the end of its record."""
     recipients, *accounts = end.split("\0")
-    windows = zip(accounts[::3], accounts[1::3], accounts[2::3], strict=True)
-    return int(recipients), [(limit, int(expiry), key) for limit, expiry, key in windows]
+    found = zip(accounts[::3], accounts[1::3], accounts[2::3], strict=True)
+    return int(recipients), [(limit, int(expiry), key) for limit, expiry, key in found]
 
 
-def header(node: str, first: int) -> bytes:
-    """The header of a segment that replaces those from `first` on."""
-    return b"%s %d %s %d\n" % (MAGIC, VERSION, node.encode(), first)
-
-
-def frame(records: list[str]) -> bytes:
-    """A batch as it is written."""
-    payload = "".join(records).encode()
-    return _HEAD.pack(_MARK, len(payload), zlib.crc32(payload)) + payload
-
-
-def total(recipients: int, limit: str, expiry: int, key: str) -> str:
-    """The record of a total."""
-    return f"T\0\0{recipients}\0{limit}\0{expiry}\0{key}\n"
-
-
-def read(path: Path) -> Recovered:
-    """One segment's file. Raises JournalError for what is not ours to understand; OSError."""
-    data = path.read_bytes()
-    match = FILE.fullmatch(path.name)
-    assert match is not None
-    number = int(match[1])
-    found = _HEADER.match(data)
-    if found is None:
-        _check_torn_header(path, data)
-        return Recovered(number, number, "", torn=len(data))
-    payloads, gaps = _frames(data, found.end())
-    records = b"".join(payloads).decode().split("\n")
-    records.pop()
-    recovered = Recovered(number, int(found[2]), found[1].decode(), records)
-    for begin, end in gaps:
-        if end == len(data) and _is_torn(data, begin):
-            recovered.torn = end - begin
+def remember(records: Sequence[str], memo: Memo) -> None:
+    """Put the transactions of records without their LFs into the memo."""
+    for record in records:
+        head, recipient, recipients = record.split("\0", 3)[:3]
+        kind, instance = head[0], head[1:]
+        if kind == "T" or not instance:
+            continue
+        transaction = memo.find(instance)
+        if kind in "Rr":
+            memo.charge_recipient(instance, transaction, recipient, kind == "R")
         else:
-            recovered.damaged += end - begin
-    return recovered
-
-
-def _check_torn_header(path: Path, data: bytes) -> None:
-    """Accept what is left of a segment that was just begun; raise JournalError for anything else."""
-    version = _VERSION.match(data)
-    if version is not None and int(version[1]) != VERSION:
-        raise JournalError(f"{path}: format {int(version[1])}; this ratelimitd reads format {VERSION}")
-    begun = header("", 0)[: len(MAGIC) + 3].startswith(data) or _TORN_HEADER.fullmatch(data)
-    if not begun and data.strip(b"\0"):  # zeros are a power cut before the first fsync
-        raise JournalError(f"{path}: not a journal of ratelimitd; move it away to start without it")
-
-
-def _frames(data: bytes, position: int) -> tuple[list[bytes], list[tuple[int, int]]]:
-    """The payloads of the whole frames from a position on, and the gaps between them that cannot be read."""
-    payloads: list[bytes] = []
-    gaps: list[tuple[int, int]] = []
-    gap = -1
-    while 0 <= position < len(data):
-        end = _frame_end(data, position)
-        if end:
-            if gap >= 0:
-                gaps.append((gap, position))
-                gap = -1
-            payloads.append(data[position + _HEAD.size : end])
-            position = end
-        else:
-            gap = gap if gap >= 0 else position
-            position = data.find(_MARK, position + 1)
-    if gap >= 0:
-        gaps.append((gap, len(data)))
-    return payloads, gaps
-
-
-def _frame_end(data: bytes, position: int) -> int:
-    """Where the whole frame at a position ends; 0: there is none."""
-    if position + _HEAD.size > len(data):
-        return 0
-    mark, length, crc = _HEAD.unpack_from(data, position)
-    begin = position + _HEAD.size
-    end: int = begin + length
-    if mark != _MARK or not length or end > len(data):
-        return 0
-    payload = data[begin:end]
-    return end if zlib.crc32(payload) == crc and _is_text(payload) else 0
-
-
-def _is_text(payload: bytes) -> bool:
-    """Whether it can be records: of a block of ones, each four bytes are their own CRC-32."""
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return payload.endswith(b"\n")
-
-
-def _is_torn(data: bytes, begin: int) -> bool:
-    """Whether the file's end is a frame that was not written to its end, or was never on the disk."""
-    rest = len(data) - begin
-    if rest < _HEAD.size or not data[begin:].strip(b"\0"):
-        return True
-    mark, length, _ = _HEAD.unpack_from(data, begin)
-    return bool(mark == _MARK and length + _HEAD.size > rest)
+            memo.charge_message(instance, transaction, int(recipients), kind == "D")

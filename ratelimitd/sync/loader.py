@@ -1,27 +1,57 @@
 """From the store into memory: accounts that are looked up, and what others changed.
 
-Nothing here is in the way of a reply but the one lookup of an account that is not in memory, and that is bounded by
-`store.timeout_s`. While the store is away even that is left out.
+A reply waits for nothing here but the one lookup of an account that is not in memory, at most `store.timeout_s`; while
+the store is unavailable not even for that.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import trio
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.server.pump import Pump
+from ratelimitd.core.verdict import Waiting
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.walk import walk
 
 
+class Parked(Protocol):
+    """A request that waits for its accounts to be looked up."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """What it waits for."""
+        ...
+
+
+P = TypeVar("P", bound=Parked)
+
+
+class Parking(Protocol[P]):
+    """Who parks requests until their accounts are looked up: the pump."""
+
+    @property
+    def parked_some(self) -> trio.Event:
+        """Set once requests wait; another one after `take_parked`."""
+        ...
+
+    def take_parked(self) -> list[P]:
+        """The requests that wait; whoever takes them calls `resume`."""
+        ...
+
+    def resume(self, parked: Sequence[P]) -> None:
+        """Decide these: every account is known now, or is assumed."""
+        ...
+
+
 class Loader:
-    """Takes rows of the store over into the policy's meters."""
+    """Takes rows of the store over into the policy's meters. A lookup takes `timeout_s` at most."""
 
     def __init__(
-        self, link: StoreLink, policy: Policy, timeout_s: float = 1.0, clock: Callable[[], float] = time.time
+        self, link: StoreLink, policy: Policy, timeout_s: float, clock: Callable[[], float] = time.time
     ) -> None:
         self._link = link
         self._policy = policy
@@ -29,23 +59,23 @@ class Loader:
         self.timeout_s = timeout_s
         self._clock = clock
 
-    async def load(self, pump: Pump, make_room: Callable[[], Awaitable[None]]) -> None:
-        """Look up the accounts of parked requests, all that wait in one query, and resume them.
+    async def load(self, parking: Parking[P], make_room: Callable[[], Awaitable[None]]) -> None:
+        """Look up the accounts of parked requests, of all that wait in one query, and resume the requests.
 
-        `make_room` returns when memory has room for more accounts.
+        `make_room` returns when memory has room for more accounts. Runs as long as the daemon.
         """
         while True:
-            await pump.parked_some.wait()
-            parked = pump.take_parked()
+            await parking.parked_some.wait()
+            parked = parking.take_parked()
             now = int(self._clock())
-            missing = {Account(t.limit.name, key) for p in parked for t, key in p.waiting.missing(now)}
+            missing = {Account(meter.limit.name, key) for p in parked for meter, key in p.waiting.missing(now)}
             if missing and self._link.up:
                 await make_room()
                 await self.look_up(sorted(missing))
-            pump.resume(parked)
+            parking.resume(parked)
 
     async def look_up(self, accounts: list[Account]) -> None:
-        """Take over what is stored of accounts that are not in memory, unless the store is away or too slow."""
+        """Take over what is stored of accounts that are not in memory, unless the store is unavailable or too slow."""
         try:
             with trio.fail_after(self.timeout_s):
                 rows, stored = await self._read(accounts)
@@ -55,7 +85,7 @@ class Loader:
             self._install(accounts, rows, stored)
 
     async def look_up_unread(self, accounts: Iterable[Account]) -> None:
-        """The same of those that are in memory with what the journal alone has told of them."""
+        """The same for those of the accounts that are in memory, but known from the journal alone."""
         unread = [account for account in accounts if self._is_unread(account)]
         if unread:
             await self.look_up(unread)
@@ -65,19 +95,20 @@ class Loader:
         return counter is not None and not counter.knowledge
 
     async def _read(self, accounts: list[Account]) -> tuple[list[Row], dict[str, int]]:
-        """The accounts' rows, and up to which segment of each run they include what is pending.
+        """The accounts' rows, and the last segment of each run that they include.
 
-        A flush may commit meanwhile: accounts with charges that are not stored yet are read until both agree.
+        A flush may commit meanwhile: where accounts have charges that are not stored yet, both are read until they
+        agree.
         """
         pending = self._pending
         while True:
-            closed = pending.closed  # a new list once some of it is stored
+            generation = pending.generation
             uncertain = any(map(self._pending_of, accounts))
-            runs = {pending.open.node, *(segment.node for segment in closed)} if uncertain else set()
+            runs = {pending.open.node, *(segment.node for segment in pending.closed)} if uncertain else set()
             before = {run: await self._link.store.recorded(run) for run in runs}
             rows = await self._link.store.lookup(accounts)
             after = {run: await self._link.store.recorded(run) for run in runs}
-            if before == after and (closed is pending.closed or not runs):
+            if before == after and (generation == pending.generation or not runs):
                 return rows, after
 
     def _install(self, accounts: Iterable[Account], rows: Iterable[Row], stored: Mapping[str, int]) -> None:
@@ -85,7 +116,7 @@ class Loader:
         by_account = {Account(row.limit, row.key): row for row in rows}
         for account in accounts:
             meter = self._meter(account.limit)
-            if meter is not None and meter.find(account.key, now) is None:  # else a flush was faster
+            if meter is not None and meter.find(account.key, now) is None:  # otherwise a flush has brought the row
                 meter.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
 
     def _meter(self, name: str) -> Meter | None:
@@ -131,7 +162,7 @@ class Loader:
             await self.take_over(changes.rows)
 
     async def ask_again(self) -> None:
-        """Accounts that were assumed while the store was away are to be looked up at their next mail."""
+        """Have accounts that were assumed while the store was unavailable looked up at their next mail."""
         for meter in self._policy.meters:
             async for counters in walk(list(meter.counters.values())):
                 for counter in counters:

@@ -1,71 +1,70 @@
-"""What a daemon that was killed had answered but not stored: from the journal's segments back into memory."""
+"""The start: what earlier runs have answered but not stored is read from the journal back into memory."""
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
-from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.policy import Policy
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
-from ratelimitd.state.journal import Journal
-from ratelimitd.state.records import Recovered, Window, charge
+from ratelimitd.state import records
+from ratelimitd.state.backlog import Backlog
+from ratelimitd.state.journal import Progress
+from ratelimitd.state.records import Window
+from ratelimitd.state.segments import Recovered
 from ratelimitd.sync.schedule import StoreSync
-
-Progress = Callable[[int, int], None]
-"""Told the bytes that are read, and of how many."""
 
 
 async def recover(
-    journal: Journal, sync: StoreSync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
+    backlog: Backlog, sync: StoreSync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
 ) -> None:
     """Replay what the store does not have, and begin this run's first segment. Raises StartError.
 
-    Without the store everything that is there is replayed; the first flush finds out what was stored already. What the
-    store has is remembered all the same: Postfix may ask again about the last of it.
+    While the store is unavailable all segments are replayed; the first flush finds out what was stored already. The
+    memo takes also transactions that are stored, at most `max_transactions`: Postfix may ask again about the last ones.
+    `progress` is called with the bytes that are read.
     """
     try:
-        segments = journal.recover(progress)
-        last = max(journal.numbers(), default=0)
+        segments, last = backlog.read(progress)
     except (JournalError, OSError) as error:
         raise StartError(f"journal: {error}") from error
     recorded = await sync.begin(last, {segment.node for segment in segments})
     left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
-    journal.forget(last, {segment.number for segment in segments})
-    gc.disable()  # nothing is let go here, and walking what grows takes a third of the time
+    backlog.keep_only(segments, last)
+    gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     try:
-        records = restore(left, policy.meters, policy.pending)
+        replayed = restore(left, policy.meters, backlog)
         remember(segments, policy.memo, max_transactions)
     finally:
         gc.enable()
-    if records:
-        log.warning("counts of an earlier run are replayed from the journal", records=records)
+    if replayed:
+        log.warning("counts of an earlier run are replayed from the journal", records=replayed)
     for segment in left:
         if segment.torn:
             log.warning("a segment's torn end is cut", number=segment.number, size=segment.torn)
         if segment.damaged:
-            _keep_aside(journal, segment, log)
+            _keep_aside(backlog, segment, log)
 
 
-def _keep_aside(journal: Journal, segment: Recovered, log: Log) -> None:
+def _keep_aside(backlog: Backlog, segment: Recovered, log: Log) -> None:
     try:
-        kept = journal.keep_aside(segment)
+        kept = backlog.keep_aside(segment)
     except OSError as error:
         raise StartError(f"journal: a damaged segment cannot be kept aside: {error}") from error
     log.error("a segment is damaged; what can be read of it counts", size=segment.damaged, kept_as=kept)
 
 
 def show_progress(done: int, of: int) -> None:
-    """A line on the terminal that is written over."""
+    """Show bytes read on the terminal, in a line that is overwritten."""
     end = "\n" if done == of else ""
     print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
 
 
-def restore(segments: Sequence[Recovered], meters: Sequence[Meter], pending: Pending) -> int:
+def restore(segments: Sequence[Recovered], meters: Sequence[Meter], backlog: Backlog) -> int:
     """Put the segments back as closed ones, oldest first; the number of records.
 
     Their accounts are looked up in the store before they are decided on.
@@ -74,21 +73,21 @@ def restore(segments: Sequence[Recovered], meters: Sequence[Meter], pending: Pen
     known: dict[str, tuple[int, list[Counter]]] = {}
     for segment in segments:
         deltas: dict[Counter, int] = {}
-        for end, times in segment.charged().items():
+        for end, times in records.ends(segment.records).items():
             recipients, windows = known.get(end) or known.setdefault(end, counters.charge(end))
             for counter in windows:
                 deltas[counter] = deltas.get(counter, 0) + recipients * times
         for counter, recipients in deltas.items():
             counter.used += recipients
-        pending.closed.append(Segment(segment.number, segment.node, deltas, segment.first))
+        backlog.restore(segment, deltas)
     return sum(len(segment.records) for segment in segments)
 
 
-def remember(segments: Sequence[Recovered], charges: Memo, max_transactions: int) -> None:
-    """Put the latest transactions of the segments into the memo."""
+def remember(segments: Sequence[Recovered], memo: Memo, max_transactions: int) -> None:
+    """Put the latest transactions of the segments into the memo: those of the last `max_transactions` records."""
     skip = sum(len(segment.records) for segment in segments) - max_transactions
     for segment in segments:
-        segment.remember(charges, skip)
+        records.remember(segment.records[max(0, skip) :], memo)
         skip -= len(segment.records)
 
 
@@ -102,12 +101,12 @@ class _Counters:
 
     def charge(self, end: str) -> tuple[int, list[Counter]]:
         """The recipients of one charge and its counters, from the end of its record."""
-        recipients, windows = charge(end)
+        recipients, windows = records.windows(end)
         return recipients, [self._by_window.get(window) or self._make(window) for window in windows]
 
     def _make(self, window: Window) -> Counter:
         limit, expiry, key = window
-        if limit not in self._meters:  # configured no more: its counts are stored, and never asked for
+        if limit not in self._meters:  # no longer configured: its counts are stored, but no request is decided by them
             self._meters[limit] = Meter(replace(self._any_limit, name=limit, quota=UNLIMITED, quotas={}))
         meter = self._meters[limit]
         counter = self._by_window[window] = Counter(meter, key, expiry, meter.limit.configured_quota(key))

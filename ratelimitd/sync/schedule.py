@@ -8,12 +8,11 @@ import trio
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.errors import StartError, StoreError, StoreUnfit
-from ratelimitd.server.pump import Pump
 from ratelimitd.settings import StoreSettings
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import AWAY, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
-from ratelimitd.sync.loader import Loader
+from ratelimitd.sync.loader import Loader, P, Parking
 from ratelimitd.sync.walk import SLICE, walk
 
 OPEN_TIMEOUT_S = 5.0
@@ -79,9 +78,9 @@ class StoreSync:
         self.flusher.begin(last_segment + 1)
         return recorded
 
-    async def load(self, pump: Pump) -> None:
+    async def load(self, parking: Parking[P]) -> None:
         """Serve the lookups of parked requests; runs as long as the daemon."""
-        await self.loader.load(pump, self.make_room)
+        await self.loader.load(parking, self.make_room)
 
     async def make_room(self) -> None:
         """Wait, at most HELD_S, while memory is full of accounts that are not stored yet.

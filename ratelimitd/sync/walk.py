@@ -1,4 +1,4 @@
-"""Walks over all accounts in memory: a slice at a time, and other tasks have their turn in between."""
+"""Walks over all accounts in memory: a slice at a time, so that other tasks have their turn in between."""
 
 from collections.abc import AsyncIterator, Sequence
 from heapq import nlargest
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 async def walk(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """The items, SLICE at a time; the loop has its turn after each."""
+    """The items, SLICE at a time; other tasks have their turn after each."""
     for some in slices(items, SLICE):
         yield some
         await trio.lowlevel.checkpoint()

@@ -9,10 +9,12 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
 
+from ratelimitd.core.verdict import Charge
 from ratelimitd.daemon import main as cli
 from ratelimitd.daemon.daemon import Daemon
 from ratelimitd.state.journal import Journal
@@ -75,7 +77,7 @@ class Watch:
                     file.write(json.dumps(noted | step | {"idle_stall_s": self.worst_s}) + "\n")
 
 
-def _write_nothing(self: Journal, records: list[str]) -> None:
+def _write_nothing(self: Journal, charges: Sequence[Charge]) -> None:
     """What Journal.write is replaced by."""
 
 

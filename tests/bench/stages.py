@@ -25,8 +25,7 @@ from ratelimitd.net.listeners import Listeners
 from ratelimitd.request import Request, RequestReader
 from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump
-from ratelimitd.state.journal import Journal
-from tests.core.build import memo, rules
+from tests.core.build import journal_in, memo, rules
 
 COUNT = 20_000
 BATCH = 50
@@ -107,7 +106,7 @@ class Core:
         file = folder / "ratelimitd.toml"
         file.write_text(_CONFIG)
         self.log = Log([FileSink(folder / "mail.log")], several_limits=True)
-        self.journal = Journal(folder, "ab", "flush")
+        self.journal = journal_in(folder, "ab")
         self.journal.begin(1)
         self.policy = Policy(config.read(file).limits, rules(), Pending(), memo(100_000), Nobody())
         self._now = int(time.time())
@@ -130,7 +129,7 @@ class Core:
             times.append(time.thread_time())
             verdicts = self.decide(requests)
             times.append(time.thread_time())
-            self.journal.write([verdict.record for verdict in verdicts if verdict.record])
+            self.journal.write([verdict.charge for verdict in verdicts if verdict.charge is not None])
             times.append(time.thread_time())
             self.log.decisions([verdict for verdict in verdicts if verdict.status])
             times.append(time.thread_time())

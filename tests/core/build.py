@@ -12,15 +12,17 @@ from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Nobody, Policy, Rules, Watcher
 from ratelimitd.core.rows import Row
-from ratelimitd.core.verdict import Verdict
+from ratelimitd.core.verdict import Charge, Verdict
 from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.keys import domain, email
 from ratelimitd.log.log import Log
 from ratelimitd.plugins import normalised
 from ratelimitd.request import Request, RequestReader
-from ratelimitd.settings import Server, StoreSettings
+from ratelimitd.settings import JournalSync, Server, StoreSettings
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
+from ratelimitd.state.records import Writer
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
 from ratelimitd.sync.flush import Flush
@@ -51,7 +53,7 @@ def limit(
         name,
         key_name,
         normalised(key_name, function, True),
-        Period(period, UTC),
+        Period(period, UTC, "sunday"),
         quota,
         Template(OVER),
         quotas or {},
@@ -63,6 +65,10 @@ def limit(
 
 def memo(max_transactions: int = 1000, max_recipients: int = 500_000) -> Memo:
     return Memo(max_transactions, max_recipients)
+
+
+def journal_in(folder: Path, node: str = "5e6f", sync: JournalSync = "flush") -> Journal:
+    return Journal(folder, node, sync)
 
 
 def rules(count_rejected: bool = True, failure: str = "DUNNO", strict_below: float = 0.0) -> Rules:
@@ -80,17 +86,17 @@ def store_sync(
 ) -> StoreSync:
     """What keeps a policy and a store in step, with its journal in a folder; not begun yet."""
     log, store_settings = Log([]), StoreSettings(**settings)  # type: ignore[arg-type]
-    journal = Journal(folder, "node", "flush")
-    return synced(store, asked, journal, StateDir(folder), log, store_settings, clock)
+    backlog = Backlog(asked.pending, journal_in(folder))
+    return synced(store, asked, backlog, StateDir(folder), log, store_settings, clock)
 
 
 def synced(
-    store: Store, asked: Policy, journal: Journal, state: StateDir, log: Log, settings: StoreSettings,
+    store: Store, asked: Policy, backlog: Backlog, state: StateDir, log: Log, settings: StoreSettings,
     clock: Callable[[], float] = time.time,
 ) -> StoreSync:  # fmt: skip
     link = StoreLink(store, log)
     loader = Loader(link, asked, settings.timeout_s, clock)
-    flusher = Flush(link, loader, asked.pending, journal, state, log)
+    flusher = Flush(link, loader, backlog, state, log)
     return StoreSync(link, loader, flusher, asked, settings, Server().max_accounts, clock)
 
 
@@ -125,6 +131,11 @@ def charge(pending: Pending, counter: Counter, recipients: int) -> None:
     counter.used += recipients
     deltas = pending.open.deltas
     deltas[counter] = deltas.get(counter, 0) + recipients
+
+
+def record(charge: Charge | None) -> str:
+    """What the journal writes of it."""
+    return Writer().records([charge]) if charge is not None else ""
 
 
 def ask(asked: Policy, what: Request, now: int = NOON, rows: Mapping[str, Row] | None = None) -> Verdict:

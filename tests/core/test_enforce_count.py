@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Policy
-from ratelimitd.state.records import Recovered, Window, charge
-from tests.core.build import data, limit, memo, policy, rcpt, rules, used
+from ratelimitd.state.records import Window, ends, remember, windows
+from tests.core.build import data, limit, memo, policy, rcpt, record, rules, used
 
 ALICE = "alice@example.com"
 DUNNO = b"action=DUNNO\n\n"
@@ -123,16 +123,16 @@ def play(asked: Policy, asks: list[tuple[str, int, int]]) -> list[str]:
             verdict = rcpt(asked, f"{number}@example.org", f"{instance}.a")
         else:
             verdict = data(asked, number, f"{instance}.a", state)
-        records.append(verdict.record)
+        records.append(record(verdict.charge))
     return "".join(records).split("\n")[:-1]
 
 
-def totals(recovered: Recovered) -> dict[Window, int]:
+def totals(records: list[str]) -> dict[Window, int]:
     """Recipients or messages per account and window."""
     found: collections.Counter[Window] = collections.Counter()
-    for end, times in recovered.charged().items():
-        number, windows = charge(end)
-        for window in windows:
+    for end, times in ends(records).items():
+        number, charged = windows(end)
+        for window in charged:
             found[window] += number * times
     return dict(found)
 
@@ -142,16 +142,16 @@ def test_the_journal_says_exactly_what_was_charged_and_to_whom(
     settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]], count_rejected: bool
 ) -> None:
     asked = policy(*made(settings), under=rules(count_rejected))
-    recovered = Recovered(1, 1, "node", play(asked, asks))
+    records = play(asked, asks)
     charged = {
         (meter.limit.name, counter.expiry, counter.key): counter.used
         for meter in asked.meters
         for counter in meter.counters.values()
         if counter.used
     }
-    assert totals(recovered) == charged
+    assert totals(records) == charged
     charges = memo(1000)
-    recovered.remember(charges, 0)
+    remember(records, charges)
     for instance in range(4):
         before, after = asked.memo.find(f"{instance}.a"), charges.find(f"{instance}.a")
         assert (before is None) == (after is None)

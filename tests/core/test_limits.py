@@ -13,7 +13,7 @@ QUOTAS = {"boss@example.com": 5000, "@example.com": 200, "robot": 0, "@robots.ex
 
 def limit(quotas: dict[str, int]) -> Limit:
     action = Template("450 4.7.1 {period} {used}/{quota} {key} {reset}")
-    return Limit("default", "email", lambda request: request.login, Period("daily", UTC), 100, action, quotas)
+    return Limit("default", "email", lambda request: request.login, Period("daily", UTC, "sunday"), 100, action, quotas)
 
 
 @pytest.mark.parametrize(

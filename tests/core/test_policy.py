@@ -10,7 +10,7 @@ from ratelimitd.core.action import DUNNO
 from ratelimitd.core.policy import MAX_RECIPIENTS, Policy
 from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, Verdict, Waiting
 from ratelimitd.request import Request
-from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, request, row, rules, used
+from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, record, request, row, rules, used
 
 ALICE = "alice@example.com"
 
@@ -241,7 +241,7 @@ def test_what_one_limit_refuses_no_limit_counts_where_it_is_configured_so() -> N
 def test_a_limit_without_a_key_does_not_apply() -> None:
     asked = policy(*TWO)
     verdict = rcpt(asked, "a", login="alice")
-    assert verdict.record.count("\0") == 2 + 3
+    assert record(verdict.charge).count("\0") == 2 + 3
     assert (used(asked, "alice", "mine"), used(asked, "", "ours")) == (1, 0)
 
 
@@ -294,11 +294,11 @@ def test_a_request_that_has_waited_is_decided_by_what_was_found_and_by_assumptio
 def test_the_record_names_kind_transaction_recipients_and_every_count() -> None:
     asked = policy(*TWO)
     counts = f"\0mine\0{MIDNIGHT}\0{ALICE}\0ours\0{MIDNIGHT}\0example.com\n"
-    assert rcpt(asked, "a").record == f"R1.a\0a\0001{counts}"
-    assert rcpt(asked, "a").record == ""
-    assert data(asked, 3).record == f"D1.a\0\0002{counts}"
-    assert data(asked, 9).record == f"d1.a\0\0006{counts}"
-    assert rcpt(asked, "b").record == f"r1.a\0b\0001{counts}"
+    assert record(rcpt(asked, "a").charge) == f"R1.a\0a\0001{counts}"
+    assert record(rcpt(asked, "a").charge) == ""
+    assert record(data(asked, 3).charge) == f"D1.a\0\0002{counts}"
+    assert record(data(asked, 9).charge) == f"d1.a\0\0006{counts}"
+    assert record(rcpt(asked, "b").charge) == f"r1.a\0b\0001{counts}"
 
 
 def broken(request: Request) -> str | None:
@@ -339,11 +339,11 @@ def test_a_plugin_is_called_once_per_request_and_limit() -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0")))
 def test_whatever_the_login_the_record_can_be_taken_apart(login: str) -> None:
     asked = policy(limit(100))
-    record = rcpt(asked, "a", login=login).record
+    written = record(rcpt(asked, "a", login=login).charge)
     if login.strip(" \t"):
-        assert record.endswith("\n")
-        assert record.count("\n") == 1
-        assert len(record.split("\0")) == 6
+        assert written.endswith("\n")
+        assert written.count("\n") == 1
+        assert len(written.split("\0")) == 6
 
 
 class Model:

@@ -161,7 +161,7 @@ def test_a_fixed_offset_will_do_as_a_zone() -> None:
 
 def test_a_boundary_is_described_in_local_time_with_its_offset() -> None:
     zone = ZoneInfo("Europe/Zurich")
-    period = Period("daily", zone)
+    period = Period("daily", zone, "sunday")
     assert period.describe(at("2026-11-23 00:00:00", zone)) == "2026-11-23 00:00 +0100"
     assert period.describe(at("2026-07-01 00:00:00", zone)) == "2026-07-01 00:00 +0200"
 
@@ -253,7 +253,7 @@ def test_an_end_is_the_first_instant_of_its_local_date_or_hour(
 def test_every_midnight_is_a_boundary(moment: tuple[ZoneInfo, int], days: int) -> None:
     """No day is longer than one: counted in dates, `days` windows end `days` dates later, but for dates left out."""
     zone, now = moment
-    period, instant = Period("daily", zone), Period("daily", zone).end(now)
+    period, instant = Period("daily", zone, "sunday"), Period("daily", zone, "sunday").end(now)
     first = datetime.fromtimestamp(instant, zone).date()
     for _ in range(days):
         instant = period.end(instant)

@@ -23,6 +23,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import Entry
 from ratelimitd.request import Request
 from ratelimitd.settings import JournalSync, LogSettings, StoreSettings
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Flushed
@@ -40,7 +41,7 @@ def make_limit(
 ) -> Limit:
     """A limit as the configuration makes it."""
     template = Template("450 4.7.1 {used}/{quota}")
-    return Limit(name, key, KEYS[key], Period(period, ZONE), quota, template, quotas)
+    return Limit(name, key, KEYS[key], Period(period, ZONE, "sunday"), quota, template, quotas)
 
 
 class ListSink:
@@ -120,11 +121,12 @@ class Node:
         (folder / "journal").mkdir(exist_ok=True)
         self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
         self.log = Log([self.sink], LogSettings(level="debug"))
-        self.sync = synced(self.store, self.policy, self.journal, self.state, self.log, StoreSettings(), clock)
+        self.backlog = Backlog(self.policy.pending, self.journal)
+        self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, StoreSettings(), clock)
 
     async def start(self) -> None:
         """Recover, as the daemon does before it listens."""
-        await recover(self.journal, self.sync, self.policy, self.log, 10_000)
+        await recover(self.backlog, self.sync, self.policy, self.log, 10_000)
 
     async def ask(self, login: str, recipients: int = 0, *, instance: str = "", recipient: str = "r@x") -> Verdict:
         """One request, walked as the pump walks it: at RCPT, or at DATA where recipients are given."""
@@ -140,8 +142,8 @@ class Node:
                 missing = verdict.missing(now)
                 await self.sync.loader.look_up(sorted({Account(meter.limit.name, key) for meter, key in missing}))
             verdict = self.policy.decide_waiting(verdict, now)
-        if verdict.record:
-            self.journal.write([verdict.record])
+        if verdict.charge is not None:
+            self.journal.write([verdict.charge])
         return verdict
 
     async def flush(self, fault: str = "") -> bool:

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.verdict import Charge
 from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
-from ratelimitd.state import records as segments
+from ratelimitd.state import segments
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.records import Recovered, charge
+from ratelimitd.state.records import ends, windows
+from ratelimitd.state.segments import Recovered
+from tests.core.build import journal_in
 from tests.durability.node import make_limit
 
 NODE = "5e6f"
@@ -21,18 +24,21 @@ NODE = "5e6f"
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    made = Journal(tmp_path, NODE, "flush")
+    made = journal_in(tmp_path, NODE)
     made.begin(1)
     return made
 
 
-def _record(i: int) -> str:
-    return f"Ri{i}\0r@x\0001\0default\0001900000000\0user{i}@é.example\n"
+METER = Meter(make_limit())
+
+
+def _charge(i: int) -> Charge:
+    return Charge(f"i{i}", "r@x", 1, False, [Counter(METER, f"user{i}@é.example", 1900000000, 100)], 1)
 
 
 def _filled(journal: Journal, frames: int) -> Path:
     for i in range(frames):
-        journal.write([_record(i), _record(i + 1000)])
+        journal.write([_charge(i), _charge(i + 1000)])
     return journal.folder / f"{journal.number}.segment"
 
 
@@ -53,7 +59,7 @@ def test_what_is_written_is_read_back(journal: Journal) -> None:
     assert (first.number, second.number, first.node) == (1, 2, NODE)
     assert not first.torn
     assert not first.damaged
-    assert [charge(end) for end in second.charged()] == [
+    assert [windows(end) for end in ends(second.records)] == [
         (1, [("default", 1900000000, "user0@é.example")]),
         (1, [("default", 1900000000, "user1000@é.example")]),
     ]
@@ -164,10 +170,10 @@ def test_a_write_that_fails_is_counted_and_the_next_segment_is_written(
     _filled(journal, 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", _fail(code))
-        journal.write([_record(5), _record(6)])
+        journal.write([_charge(5), _charge(6)])
         assert journal.error is not None
         assert journal.error.errno == code
-        journal.write([_record(7)])
+        journal.write([_charge(7)])
         assert journal.rotate() == -1
     assert journal.failures == 3
     assert not journal.writable
@@ -192,7 +198,7 @@ def test_a_short_write_leaves_no_torn_frame_before_another(journal: Journal, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", short)
-        journal.write([_record(5)])
+        journal.write([_charge(5)])
     assert path.read_bytes() == whole
     assert not journal.writable
 
@@ -227,7 +233,7 @@ def test_journal_sync_says_when_the_disk_is_waited_for(
 ) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fdatasync", synced.append)
-    journal = Journal(tmp_path, NODE, sync)
+    journal = journal_in(tmp_path, NODE, sync)
     journal.begin(1)
     _filled(journal, 2)
     assert len(synced) == synced_at_write
@@ -260,7 +266,7 @@ def test_a_merge_that_is_killed_at_any_step_counts_everything_once(
     """Segments 1 and 2 say the same as the merged one would: whichever count, the sum is the same."""
     deltas = _deltas()
     for part in (deltas[:1000], deltas[1000:]):
-        journal.write([f"T\0\0{n}\0default\0001900000000\0{counter.key}\n" for counter, n in part])
+        journal.write([Charge("", None, n, False, [counter], 1) for counter, n in part])
         journal.settle(journal.rotate())
     unlinked = 0
 
@@ -293,7 +299,7 @@ def test_a_merge_that_is_killed_at_any_step_counts_everything_once(
             with pytest.raises(Killed):
                 journal.rewrite(1, 2, deltas)
     recovered = journal.recover()
-    assert sum(charge(end)[0] * times for one in recovered for end, times in one.charged().items()) == sum(
+    assert sum(windows(end)[0] * times for one in recovered for end, times in ends(one.records).items()) == sum(
         n for _, n in deltas
     )
     assert not list(journal.folder.glob(".*.new"))

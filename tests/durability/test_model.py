@@ -16,11 +16,13 @@ from ratelimitd.core import pending
 from ratelimitd.core.counters import Counter, Knowledge
 from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.rows import Delta
+from ratelimitd.core.verdict import Charge
+from ratelimitd.state import backlog
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Journal
-from ratelimitd.state.records import Recovered
+from ratelimitd.state.segments import Recovered
 from ratelimitd.stores import sqlite
-from ratelimitd.sync import flush, recovery
-from ratelimitd.sync.flush import Flush
+from ratelimitd.sync import recovery
 from tests.durability.model import Account, Model
 from tests.durability.node import Node, make_limit
 
@@ -182,7 +184,7 @@ def _accounts(login: str) -> list[Account]:
 @pytest.fixture(autouse=True)
 def few_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Merge soon, so that it happens often."""
-    monkeypatch.setattr(flush, "MAX_CLOSED", 2)
+    monkeypatch.setattr(backlog, "MAX_CLOSED", 2)
 
 
 def test_whatever_happens_every_answered_charge_is_stored_once() -> None:
@@ -208,8 +210,8 @@ def _rotate_keeps_the_number(patch: pytest.MonkeyPatch) -> None:
 def _record_is_lost(patch: pytest.MonkeyPatch) -> None:
     whole = Journal.write
 
-    def write(self: Journal, records: list[str]) -> None:
-        whole(self, [record for record in records if record.partition("\0")[0][-1] not in "258"])
+    def write(self: Journal, charges: Sequence[Charge]) -> None:
+        whole(self, [charge for charge in charges if charge.instance[-1:] not in ("2", "5", "8")])
 
     patch.setattr(Journal, "write", write)
 
@@ -229,7 +231,7 @@ def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
     def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
         return whole(segments, 0)
 
-    patch.setattr(flush, "merge", merge)
+    patch.setattr(backlog, "merge", merge)
 
 
 def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
@@ -239,7 +241,7 @@ def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
 
 
 def _joined_segments_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Flush, "_doubtful", property(lambda self: 0, lambda self, value: None), raising=False)
+    patch.setattr(Backlog, "_doubtful", property(lambda self: 0, lambda self, value: None), raising=False)
 
 
 MUTANTS = [

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.verdict import Charge
 from ratelimitd.state.journal import Journal
 from tests.durability.daemon import Clients, Daemon
+from tests.durability.node import make_limit
 from tests.instances.waiting import wait_until
 
 QUOTA = 50
@@ -82,10 +85,12 @@ def test_it_listens_soon_after_a_crash_with_many_records(folder: Path) -> None:
     journal.mkdir(parents=True)
     written = Journal(journal, "5e6f", "never")
     written.begin(1)
+    meter = Meter(make_limit())
     expiry = int(time.time()) + 86_400 * 365
     for i in range(0, records, batch):
         keys = [f"user{(i + j) % 5000}@example.com" for j in range(batch)]
-        written.write([f"Ri{i}.{key}\0r@x\0001\0default\0{expiry}\0{key}\n" for key in keys])
+        counters = [Counter(meter, key, expiry, 100) for key in keys]
+        written.write([Charge(f"i{i}.{counter.key}", "r@x", 1, False, [counter], 1) for counter in counters])
     written.close()
     began = time.monotonic()
     daemon.start()

@@ -1,7 +1,8 @@
 """What reading a segment of the journal must give, whatever is on the disk: every whole frame, and nothing else."""
 
 from ratelimitd.errors import JournalError
-from ratelimitd.state.records import charge, frame, header, read
+from ratelimitd.state.records import ends, remember, windows
+from ratelimitd.state.segments import frame, header, read
 from tests.core.build import memo
 from tests.fuzz.configurations import one_line
 from tests.fuzz.scratch import FOLDER
@@ -34,19 +35,19 @@ def _between_frames(data: bytes) -> None:
     written, records = header("0a1b", 3), []
     for number, piece in enumerate(pieces):
         text = piece.decode("utf-8", "backslashreplace").replace("\0", "")
-        batch = [f"R{number}.{text}\0{text}\0{number + 1}\0daily\0{number}\0{text or 'a'}\n"]
-        records += batch
-        written += piece + frame(batch)
+        record = f"R{number}.{text}\0{text}\0{number + 1}\0daily\0{number}\0{text or 'a'}\n"
+        records.append(record)
+        written += piece + frame(record)
     _FILE.write_bytes(written)
     found = read(_FILE)
     assert found.records == [record[:-1] for record in records]
     assert (found.node, found.first) == ("0a1b", 3)
     assert found.torn == 0
     assert found.damaged == sum(map(len, pieces))
-    for end in found.charged():
-        recipients, windows = charge(end)
+    for end in ends(found.records):
+        recipients, charged = windows(end)
         assert 1 <= recipients <= len(pieces)
-        assert len(windows) == 1
+        assert len(charged) == 1
     charges = memo()
-    found.remember(charges, 0)
+    remember(found.records, charges)
     assert len(charges) == len(records)

@@ -9,7 +9,7 @@ from ratelimitd.core.verdict import Waiting
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import json_line, policyd_line
 from ratelimitd.request import Request, RequestReader
-from tests.core.build import NOON, arrived, limit, policy
+from tests.core.build import NOON, arrived, limit, policy, record
 
 MAX_BYTES = 600
 MIN_QUOTA = 3
@@ -87,9 +87,9 @@ def _decide(asked: Policy, request: Request) -> None:
             meter.accept(key, None, 0, NOON)
         verdict = asked.decide_waiting(verdict, NOON)
     assert _REPLY.fullmatch(verdict.reply)
-    assert bool(verdict.record) == bool(verdict.charged)
-    if verdict.record:
-        _check_record(verdict.record, verdict.charged, _counters(asked, request))
+    assert (verdict.charge is not None) == bool(verdict.charged)
+    if verdict.charge is not None:
+        _check_record(record(verdict.charge), verdict.charged, _counters(asked, request))
     if verdict.status:
         line = policyd_line(verdict, True)
         assert line.isprintable()

@@ -18,7 +18,7 @@ from ratelimitd.request import RequestReader
 from ratelimitd.settings import LogSettings
 from ratelimitd.stores.mysql.access import access
 from ratelimitd.text import MAX_BYTES, MAX_FIELD
-from tests.core.build import arrived, ask, limit, memo, policy, rcpt, request
+from tests.core.build import arrived, ask, limit, memo, policy, rcpt, record, request
 from tests.hostile.lines import Lines
 
 
@@ -62,7 +62,7 @@ def test_endless_instances_and_recipients_are_remembered_by_a_hash_and_still_cha
     for instance in ("1." + long + "a", "1." + long + "b"):
         for recipient in (long + "@a", long + "@b"):
             first = rcpt(asked, recipient, instance)
-            assert len(first.record) < 3 * MAX_BYTES
+            assert len(record(first.charge)) < 3 * MAX_BYTES
             assert [first.charged, rcpt(asked, recipient, instance).charged] == [1, 0]
     assert all(len(instance) <= MAX_BYTES for instance in asked.memo._young)
 

@@ -1,0 +1,192 @@
+"""The backlog: what is charged and not stored yet, in memory and in the journal's files, which are kept in step here.
+
+Charges go to the open segment: Policy adds them to `Pending`, and the pump writes them to the `Journal`. A flush
+closes it (`rotate`), stores what is closed, a run at a time (`next_run`, `deltas`), and forgets it (`stored`,
+`delete`).
+
+While the store is unavailable segments accumulate: at most MAX_CLOSED, then they become one of totals (`condense`). So
+memory and disk hold one delta per account and segment, and of the latest MAX_CLOSED + 1 segments every charge (some
+150 bytes each). Segments of earlier runs, and those whose storing is in doubt, are left as they are.
+
+The files of earlier runs are kept for ASKED_AGAIN_S after this run began, though they are stored: Postfix asks again
+about what was charged and not answered, and this run may be killed before it does.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from ratelimitd.core.counters import Counter
+from ratelimitd.core.pending import Pending, Segment, joined, merge
+from ratelimitd.core.rows import Delta
+from ratelimitd.state.journal import Journal, Progress
+from ratelimitd.state.segments import Recovered
+
+MAX_CLOSED = 16
+"""Segments that may wait for the store before they are merged into one."""
+ASKED_AGAIN_S = 60.0
+
+
+class Unstored(NamedTuple):
+    """Closed segments of one run, which one transaction stores."""
+
+    node: str
+    segments: Sequence[Segment]
+
+    @property
+    def last(self) -> int:
+        """The number of the last segment: what the store records."""
+        return self.segments[-1].number
+
+
+class Backlog:
+    """Pending segments and their files: at the start `read`, `begin` and `restore`, then a `rotate` for each flush.
+
+    Methods raise only what they say.
+    """
+
+    def __init__(self, pending: Pending, journal: Journal) -> None:
+        self._pending = pending
+        self._journal = journal
+        self._first = 0  # of this run's segments
+        self._doubtful = 0  # segments up to this number may be stored, though nobody said so
+        self._certain = 0  # what _doubtful is again if the transaction of now is rolled back
+        self._incomplete: set[int] = set()  # numbers of closed segments whose files lack some of them
+        self._asked_again_until = -math.inf  # about the segments of earlier runs
+
+    # -- the journal -----------------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> str:
+        """This run's id."""
+        return self._journal.node
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return self._journal.folder
+
+    @property
+    def error(self) -> OSError | None:
+        """Why the journal cannot be written; None where it can."""
+        return self._journal.error
+
+    @property
+    def failures(self) -> int:
+        """Charges that were not written to the journal."""
+        return self._journal.failures
+
+    @property
+    def incomplete(self) -> frozenset[int]:
+        """The numbers of closed segments that are complete in memory alone."""
+        return frozenset(self._incomplete)
+
+    @property
+    def accounts(self) -> int:
+        """Counts that are not stored yet, one per account and segment."""
+        return len(self._pending)
+
+    # -- the start -------------------------------------------------------------------------------------------------
+
+    def read(self, progress: Progress | None = None) -> tuple[list[Recovered], int]:
+        """What earlier runs have left, oldest first, and the number of their last segment.
+
+        Raises JournalError for a file that is foreign or of another version, before anything is changed; OSError.
+        """
+        return self._journal.recover(progress), max(self._journal.numbers(), default=0)
+
+    def restore(self, segment: Recovered, deltas: dict[Counter, int]) -> None:
+        """Take in what an earlier run has left and the store may lack. The oldest comes first."""
+        self._pending.restore(Segment(segment.number, segment.node, deltas, segment.first))
+
+    def keep_only(self, segments: Iterable[Recovered], last: int) -> None:
+        """Delete the files up to a number that are none of these: they were replaced, or hold nothing."""
+        self._journal.forget(last, {segment.number for segment in segments})
+
+    def keep_aside(self, segment: Recovered) -> Path:
+        """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""
+        return self._journal.keep_aside(segment)
+
+    def begin(self, number: int) -> None:
+        """Begin this run's first segment."""
+        self._first = number
+        self._doubtful = number - 1
+        self._asked_again_until = trio.current_time() + ASKED_AGAIN_S
+        self._open(number)
+
+    def _open(self, number: int) -> None:
+        self._journal.begin(number)
+        self._pending.begin(number, self._journal.node)
+
+    # -- segments --------------------------------------------------------------------------------------------------
+
+    async def rotate(self) -> None:
+        """Close the open segment where it holds charges; where the journal cannot be written, try again."""
+        closed = self._pending.open
+        if closed.deltas:
+            descriptor = self._journal.rotate()
+            self._pending.close(self._journal.number)
+            self._incomplete.add(closed.number)
+            if descriptor >= 0:
+                with trio.CancelScope(shield=True):
+                    if await trio.to_thread.run_sync(self._journal.settle, descriptor):
+                        self._incomplete.discard(closed.number)
+        elif not self._journal.writable:
+            self._open(self._journal.number + 1)
+
+    async def condense(self) -> None:
+        """Merge segments where they are many, and write what the files lack. Raises OSError where that fails."""
+        ours = [segment for segment in self._pending.closed if segment.number > self._doubtful]
+        if len(ours) > MAX_CLOSED:
+            whole = await trio.to_thread.run_sync(joined, ours)
+            self._pending.merged(ours, whole)
+            self._incomplete.difference_update(segment.number for segment in ours)
+            self._incomplete.add(whole.number)
+        for segment in self._pending.closed:
+            if segment.number in self._incomplete:
+                await trio.to_thread.run_sync(
+                    self._journal.rewrite, segment.first, segment.number, segment.deltas.items()
+                )
+                self._incomplete.discard(segment.number)
+
+    # -- storing ---------------------------------------------------------------------------------------------------
+
+    def next_run(self) -> Unstored | None:
+        """The closed segments of the earliest run, for a transaction; None where nothing is left to store."""
+        self._certain = self._doubtful
+        for node, segments in groupby(self._pending.closed, attrgetter("node")):
+            return Unstored(node, list(segments))
+        return None
+
+    def deltas(self, unstored: Unstored, recorded: int) -> Iterator[Delta]:
+        """What the store lacks of these segments: it has recorded that it has those up to a number.
+
+        It is in doubt from now on whether they are stored, until `stored` or `not_stored` is called.
+        """
+        ours = unstored.node == self._journal.node
+        self._certain = max(self._first - 1, recorded if ours else 0)
+        self._doubtful = max(self._certain, unstored.last)
+        return merge(unstored.segments, recorded)
+
+    def not_stored(self) -> None:
+        """Note that the store rolled the transaction back."""
+        self._doubtful = self._certain
+
+    def stored(self, unstored: Unstored) -> None:
+        """Forget segments in memory: the store has them."""
+        self._pending.stored(unstored.last)
+        self._incomplete = {number for number in self._incomplete if number > unstored.last}
+
+    async def delete(self, unstored: Unstored) -> None:
+        """Delete the files of segments that the store has. Raises OSError; they will be deleted later then."""
+        first = self._first if trio.current_time() < self._asked_again_until else 0
+        await trio.to_thread.run_sync(self._journal.delete, first, unstored.last)
+
+    def close(self) -> None:
+        """Close the open segment's file."""
+        self._journal.close()
