@@ -1,4 +1,4 @@
-"""`ratelimitctl doctor`: looks at the daemon and at Postfix, and says what is wrong and how it is mended."""
+"""`ratelimitctl doctor`: looks at the daemon and at Postfix, and says what is wrong and how to fix it."""
 
 import grp
 import os
@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ratelimitd.config.read import Configuration
-from ratelimitd.control.commands import Answer, Doctor
+from ratelimitd.control.answers import Evidence
+from ratelimitd.control.commands import Doctor
+from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
 from ratelimitd.ctl.doctor import postconf
 from ratelimitd.ctl.doctor.postconf import Postfix
-from ratelimitd.ctl.doctor.restrictions import Fault, Use, examine, uses
+from ratelimitd.ctl.doctor.restrictions import Use, examine, uses
 from ratelimitd.net.listeners import Address, parse_address
 from ratelimitd.text import escape
 
@@ -24,41 +26,41 @@ ANY = ("0.0.0.0", "::")  # noqa: S104
 _LISTENING = "0A"  # the state in /proc/net/tcp
 
 
-def diagnose(configuration: Configuration, folder: Path | None) -> Answer:
-    """`faults`: name, what and mend of each. `folder` is that of Postfix's main.cf. Raises Refused."""
-    evidence: Answer | None = None
+def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
+    """Everything that is wrong. `folder` is that of Postfix's main.cf, None the default one. Raises Refused."""
+    evidence: Evidence | None = None
     try:
         evidence = ask(configuration.control_socket, Doctor())
     except NoDaemon as error:
         faults = [Fault("not-running", f"{error}", "start ratelimitd")]
     else:
         faults = list(_seen(evidence))
-    listen = evidence["listen"] if evidence is not None else configuration.settings.server.listen
+    listen = evidence.listen if evidence is not None else configuration.settings.server.listen
     addresses = [parse_address(text) for text in listen]
     postfix = postconf.read(folder)
     shown = listen[0] if listen[0].startswith("unix:") else f"inet:{listen[0]}"
     faults += examine(postfix, lambda use: _is_ours(use, postfix, addresses), shown)
     faults += _unreachable(postfix, addresses)
     faults += _shared_ports(postfix, addresses, running=evidence is not None)
-    return {"faults": [fault._asdict() for fault in dict.fromkeys(faults)]}
+    return Diagnosis(list(dict.fromkeys(faults)))
 
 
-def text(answer: Answer) -> str:
+def text(answer: Diagnosis) -> str:
     """The faults for people."""
-    if not answer["faults"]:
+    if not answer.faults:
         return "Nothing wrong was found.\n"
-    return "".join(f"WRONG  {escape(fault['what'])}\n  mend {escape(fault['mend'])}\n" for fault in answer["faults"])
+    return "".join(f"WRONG  {escape(fault.what)}\n  fix  {escape(fault.fix)}\n" for fault in answer.faults)
 
 
 # -- what the daemon has seen --------------------------------------------------------------------------------------
 
 
-def _seen(evidence: Answer) -> Iterator[Fault]:
-    if evidence["without_login"] >= ENOUGH_REQUESTS and not evidence["decisions"] and not evidence["without_key"]:
-        what = f"all {evidence['without_login']:,} requests came without sasl_username, so nothing was counted"
-        mend = "wire the smtpd where users log in (submission, port 587 or 465), or let them log in where they send"
-        yield Fault("without-login", what, mend)
-    pairs = evidence["bare_and_qualified"]
+def _seen(evidence: Evidence) -> Iterator[Fault]:
+    if evidence.without_login >= ENOUGH_REQUESTS and not evidence.decisions and not evidence.without_key:
+        what = f"all {evidence.without_login:,} requests came without sasl_username, so nothing was counted"
+        fix = "wire the smtpd where users log in (submission, port 587 or 465), or let them log in where they send"
+        yield Fault("without-login", what, fix)
+    pairs = evidence.bare_and_qualified
     if pairs:
         bare, qualified = pairs[0]
         domain = qualified.partition("@")[2]
@@ -128,8 +130,8 @@ def _unreachable(postfix: Postfix, addresses: Sequence[Address]) -> Iterator[Fau
             if not any(isinstance(ours, Path) and _same(ours, path) and path.exists() for ours in addresses):
                 what = f"{use.where}: {use.address} is {path} to Postfix, but ratelimitd listens on {meant}"
                 inside = postfix.queue_directory / "private" / meant.name
-                mend = f'[server] listen = ["unix:{inside}"], and unix:private/{meant.name} in main.cf'
-                yield Fault("unreachable", what, mend)
+                fix = f'[server] listen = ["unix:{inside}"], and unix:private/{meant.name} in main.cf'
+                yield Fault("unreachable", what, fix)
             elif not _may_connect(path, postfix.owner):
                 what = f"{use.where}: the user {postfix.owner} may not connect to {path}"
                 yield Fault("unreachable", what, f'[server] unix_mode = "0660" and unix_group = "{postfix.owner}"')
@@ -170,8 +172,8 @@ def _shared_ports(postfix: Postfix, addresses: Sequence[Address], *, running: bo
             known = running and any(number == p and (other == h or h == "localhost") for h, p in ours)
             if number == port and not known and (other in LOCALHOST or other in ANY or other == host):
                 what = f"another service listens on port {port}, at {other}; Postfix may ask either"
-                mend = f"see whose it is with `ss -ltnp 'sport = :{port}'`, stop it, and write an address into main.cf"
-                yield Fault("shared-port", what, mend)
+                fix = f"see whose it is with `ss -ltnp 'sport = :{port}'`, stop it, and write an address into main.cf"
+                yield Fault("shared-port", what, fix)
 
 
 def _listening() -> Iterator[tuple[str, int]]:

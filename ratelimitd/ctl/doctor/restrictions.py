@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from ratelimitd.ctl.answers import Fault
 from ratelimitd.ctl.doctor.postconf import Postfix, Smtpd
 
 RIGHT = "smtpd_sender_restrictions = check_policy_service { %s, timeout=10s, default_action=DUNNO }"
@@ -21,14 +22,6 @@ SERVICE = "check_policy_service"
 
 _WORD = re.compile(r"\{[^}]*\}|[^\s,{}]+")
 MAX_DEPTH = 10
-
-
-class Fault(NamedTuple):
-    """Something that is wrong: its name for programs, and for people what it is and how it is mended."""
-
-    name: str
-    what: str
-    mend: str
 
 
 class Use(NamedTuple):
@@ -112,8 +105,8 @@ def _of_use(use: Use) -> Iterator[Fault]:
     action = use.options.get("default_action", parameters["smtpd_policy_service_default_action"])
     if action == DEFAULT_ACTION:
         what = f"there is no default_action in {use.where}: while ratelimitd is down no mail is accepted"
-        mend = f"{SERVICE} {{ {use.address}, timeout=10s, default_action=DUNNO }}"
-        yield Fault("no-default-action", what, mend)
+        fix = f"{SERVICE} {{ {use.address}, timeout=10s, default_action=DUNNO }}"
+        yield Fault("no-default-action", what, fix)
 
 
 def _counts_nothing(use: Use) -> Iterator[Fault]:
