@@ -42,8 +42,8 @@ class StoreStatus(StoreHealth, frozen=True):
 class JournalStatus(Answer, frozen=True):
     """The journal's files."""
 
-    segments: Annotated[int, Meta(description="files")]
-    bytes: Annotated[int, Meta(description="their size")]
+    segments: Annotated[int, Meta(description="number of files")]
+    bytes: Annotated[int, Meta(description="size of all files")]
     unwritten: Annotated[int, Meta(description="records that could not be written since the start")]
     error: Annotated[str | None, Meta(description="why it cannot be written now")]
 
@@ -51,16 +51,16 @@ class JournalStatus(Answer, frozen=True):
 class NotStored(Answer, frozen=True):
     """What is in memory and journal, and not in the store yet."""
 
-    accounts: Annotated[int, Meta(description="accounts; one counts once for each segment and limit")]
-    recipients: Annotated[int, Meta(description="recipients")]
+    accounts: Annotated[int, Meta(description="accounts, each once per limit and segment")]
+    recipients: Annotated[int, Meta(description="recipients of these accounts")]
 
 
 class RunningStatus(Answer, frozen=True, kw_only=True):
     """A running daemon. Numbers of events count since its start."""
 
-    running: Annotated[bool, Meta(description="true")] = True
-    version: Annotated[str, Meta(description="of ratelimitd")]
-    pid: Annotated[int, Meta(description="its process")]
+    running: Annotated[bool, Meta(description="true: the daemon runs")] = True
+    version: Annotated[str, Meta(description="version of ratelimitd")]
+    pid: Annotated[int, Meta(description="process id")]
     started: Annotated[int, Meta(description="when it started, in seconds since 1970")]
     uptime_s: Annotated[float, Meta(description="seconds since then")]
     config: Annotated[str, Meta(description="the configuration file")]
@@ -92,7 +92,7 @@ class RunningStatus(Answer, frozen=True, kw_only=True):
 class StoppedStatus(Answer, frozen=True, kw_only=True):
     """What is there while no daemon runs."""
 
-    running: Annotated[bool, Meta(description="false")] = False
+    running: Annotated[bool, Meta(description="false: no daemon runs")] = False
     config: Annotated[str, Meta(description="the configuration file")]
     store: Annotated[StoreHealth, Meta(description="the store")]
     not_stored: Annotated[NotStored, Meta(description="what the journal has and the store has not")]
