@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the exit status."""
+    """Run one verb; gives the exit status."""
     options = parser(DEFAULT_CONFIG).parse_args(arguments)
     try:
         outcome = _plugins(options) if options.verb == "plugins" else _run(config.read(options.config), options)
