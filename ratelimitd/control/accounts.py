@@ -1,6 +1,6 @@
 """What an administrator sees of accounts, and does with them: show, set, reset, top.
 
-It works on memory and store together: of a running daemon or, while none runs, of what it left.
+It works on memory and store together: of a running daemon or, while none is running, of what one left.
 """
 
 import time

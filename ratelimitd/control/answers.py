@@ -58,7 +58,7 @@ class NotStored(Answer, frozen=True):
 class RunningStatus(Answer, frozen=True, kw_only=True):
     """A running daemon. Numbers of events count since its start."""
 
-    running: Annotated[bool, Meta(description="true: the daemon runs")] = True
+    running: Annotated[bool, Meta(description="true: a daemon is running")] = True
     version: Annotated[str, Meta(description="version of ratelimitd")]
     pid: Annotated[int, Meta(description="process id")]
     started: Annotated[int, Meta(description="when it started, in seconds since 1970")]
@@ -80,19 +80,19 @@ class RunningStatus(Answer, frozen=True, kw_only=True):
     lookups_held: Annotated[int, Meta(description="lookups delayed while memory was full of accounts not stored")]
     transactions_forgotten: Annotated[int, Meta(description="transactions forgotten early: there were too many")]
     without_login: Annotated[int, Meta(description="requests without sasl_username")]
-    log_lines_dropped: Annotated[int, Meta(description="log lines that no log took")]
-    log_lines_left_out: Annotated[int, Meta(description="repeated log lines that were summed up")]
+    log_lines_dropped: Annotated[int, Meta(description="log lines that could not be written")]
+    log_lines_left_out: Annotated[int, Meta(description="repeated log lines that were summarised")]
     timeouts: Annotated[int, Meta(description="connections closed for `server.request_timeout_s`")]
     too_long: Annotated[int, Meta(description="requests over `server.max_request_bytes`")]
     refused_peers: Annotated[int, Meta(description="connections from clients that may not ask")]
-    accept_pauses: Annotated[int, Meta(description="pauses in accepting, for want of file descriptors")]
-    errors: Annotated[int, Meta(description="requests that failed by a fault of ratelimitd")]
+    accept_pauses: Annotated[int, Meta(description="pauses in accepting connections: no file descriptor was free")]
+    errors: Annotated[int, Meta(description="requests that failed with an internal error")]
 
 
 class StoppedStatus(Answer, frozen=True, kw_only=True):
-    """What is there while no daemon runs."""
+    """What is found while no daemon is running."""
 
-    running: Annotated[bool, Meta(description="false: no daemon runs")] = False
+    running: Annotated[bool, Meta(description="false: no daemon is running")] = False
     config: Annotated[str, Meta(description="the configuration file")]
     store: Annotated[StoreHealth, Meta(description="the store")]
     not_stored: Annotated[NotStored, Meta(description="what the journal has and the store has not")]
@@ -111,7 +111,7 @@ class AccountView(Answer, frozen=True):
     source: Annotated[str, Meta(description="where the quota comes from, in words")]
     used: Annotated[int, Meta(description="what it has used in this period")]
     left: Annotated[int | None, Meta(description="what it may still use; null: unlimited")]
-    not_stored: Annotated[int, Meta(description="what of `used` the store does not have yet")]
+    not_stored: Annotated[int, Meta(description="how much of `used` the store does not have yet")]
     reset: Annotated[int, Meta(description="when the period ends, in seconds since 1970")]
     reset_at: Annotated[str, Meta(description="the same in the configured timezone, for people")]
     counts: Annotated[Literal["recipients", "messages"], Meta(description="what the limit counts")]
@@ -123,7 +123,7 @@ class ShownAccount(Answer, frozen=True):
     """An account under every limit."""
 
     key: Annotated[str, Meta(description="the key that was asked for")]
-    found: Annotated[bool, Meta(description="whether the account itself is known, not only one it shares")]
+    found: Annotated[bool, Meta(description="whether the account itself is known, not only one that it shares")]
     limits: Annotated[list[AccountView], Meta(description="the account under each limit")]
 
 

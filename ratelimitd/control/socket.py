@@ -71,7 +71,7 @@ class Control:
         except GONE:
             raise
         except Exception as error:
-            await _send(stream, Failure(f"a fault of ratelimitd: {error!r}", NO))
+            await _send(stream, Failure(f"an internal error of ratelimitd: {error!r}", NO))
             raise
 
     def _admit(self, stream: trio.SocketStream) -> None:

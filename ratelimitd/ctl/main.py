@@ -1,6 +1,6 @@
 """`ratelimitctl`: runs one verb, prints the answer as text or JSON, and gives the exit status.
 
-Exit statuses: 0 done; 1 the answer is no, or nothing was found; 2 wrong usage or configuration; 3 no daemon runs.
+Exit statuses: 0 done; 1 the answer is no, or nothing was found; 2 wrong usage or configuration; 3 no daemon is running.
 """
 
 import argparse
@@ -156,16 +156,16 @@ def _plugins(options: argparse.Namespace) -> Outcome:
 
 
 def _check(configuration: Configuration) -> Outcome:
-    """The file is read and its plugins are loaded by now; here the database is tried."""
+    """The file has been read and its plugins loaded before; here the database is opened."""
     store, failure = "", ""
     try:
         store = offline.check_store(configuration)
     except Refused as error:
         failure = str(error)
     limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
-    rows = [("configuration", f"{configuration.file}: right")]
+    rows = [("configuration", f"{configuration.file}: valid")]
     rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
-    rows += [("store", f"{store}: right" if store else failure.removeprefix("store: "))]
+    rows += [("store", f"{store}: available" if store else failure.removeprefix("store: "))]
     answer = Checked(str(configuration.file), limits, store, failure or None)
     return Outcome(answer, tables.pairs(rows), NO if failure else OK)
 

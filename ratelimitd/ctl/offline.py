@@ -1,4 +1,4 @@
-"""What `ratelimitctl` does by itself while no daemon runs: on its store, and on what its journal has left.
+"""What `ratelimitctl` does by itself while no daemon is running: on its store, and on what its journal has left.
 
 It takes the daemon's place for a moment: it holds the daemon's lock, becomes the daemon's user, runs the daemon's code.
 """
@@ -84,7 +84,7 @@ def _become_owner(state_dir: Path) -> None:
     try:
         owner = privileges.owner_of(state_dir)
     except OSError as error:
-        reason = f"no ratelimitd runs, nor has one: state_dir: {state_dir}: {error.strerror}"
+        reason = f"no ratelimitd is running, and none has ever run: state_dir: {state_dir}: {error.strerror}"
         raise Refused(reason, NO_DAEMON) from error
     except StartError as error:
         raise Refused(f"state_dir: {error}", WRONG) from error

@@ -149,7 +149,7 @@ def _not_stored(left: NotStored) -> str:
 
 
 def status_without_daemon(answer: StoppedStatus, reason: str) -> str:
-    """What is there while no daemon runs, and how that was found."""
+    """What is found while no daemon is running; `reason` says how that is known."""
     store = answer.store
     return pairs(
         [

@@ -28,12 +28,12 @@ def frame(ranking: Ranking, before: Ranking | None = None) -> str:
         elapsed_s = ranking.time - before.time
         earlier = {(view.limit, view.key): view.used for limit in before.limits for view in limit.accounts}
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ranking.time))
-    text = f"recipients in the present period, most first  {at}\n"
+    text = f"recipients in the current period, most first  {at}\n"
     for limit in ranking.limits:
         text += f"\n{limit.limit}, {limit.period}\n"
         rows = [_row(view, earlier, elapsed_s) for view in limit.accounts]
         header = ("KEY", "USED", "QUOTA", "%", "PER MIN", "RESETS AT")
-        text += tables.table(header, rows, right=(1, 2, 3, 4)) if rows else "nobody has sent\n"
+        text += tables.table(header, rows, right=(1, 2, 3, 4)) if rows else "nobody has sent yet\n"
     return text
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from ratelimitd import __version__
 from ratelimitd.control.commands import MAX_QUOTA
 
-EXIT_STATUSES = "exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no daemon runs"
+EXIT_STATUSES = "exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no daemon is running"
 
 
 def parser(default_config: Path) -> argparse.ArgumentParser:
@@ -29,9 +29,7 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     ranking = verb("top", "who sends most in this period; refreshed until you type q")
     ranking.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
     ranking.add_argument("--count", type=_count, default=20, metavar="N", help="accounts to show; default: %(default)s")
-    ranking.add_argument(
-        "--interval", type=_seconds, default=2.0, metavar="S", help="seconds between refreshes; default: %(default)s"
-    )
+    ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: %(default)s")
     ranking.add_argument("--once", action="store_true", help="show it once and exit")
     setting = verb("set", "give an account a quota: until its period ends, or for good")
     setting.add_argument("key", metavar="KEY")
@@ -47,9 +45,7 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     verb("reload", "make the daemon read its configuration again and apply all of it, or nothing")
     verb("check", "check the configuration, the key plugins and the database")
     doctor = verb("doctor", "look at the daemon and at Postfix, and say what is wrong and how to fix it")
-    doctor.add_argument(
-        "--postfix-config", type=Path, metavar="DIR", help="folder of main.cf; default: as for postconf"
-    )
+    doctor.add_argument("--postfix-config", type=Path, metavar="DIR", help="folder of main.cf; default: postconf's")
     verb("plugins", "which key plugins are installed, from which distribution, and which limits use them")
     migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")

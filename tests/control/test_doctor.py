@@ -143,7 +143,7 @@ def test_wired_too_early(daemon: Ratelimitd, examine: Examine) -> None:
     wired = SENDER.replace("_sender_", "_recipient_")
     ran = examine(daemon, f"{wired}, reject_unknown_recipient_domain, permit_sasl_authenticated, reject")
     assert set(names(ran)) == {"too-early"}
-    assert "move check_policy_service behind reject_unknown_recipient_domain" in ran.out
+    assert "move check_policy_service after reject_unknown_recipient_domain" in ran.out
     assert set(names(examine(daemon, SENDER.replace("_sender_", "_client_")))) == {"too-early"}
 
 

@@ -20,7 +20,7 @@ from ratelimitd.net.listeners import Address, parse_address
 from ratelimitd.text import escape
 
 ENOUGH_REQUESTS = 20
-"""So many requests, and none with a login: then it is no coincidence."""
+"""If none of so many requests has a login, that is no coincidence."""
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
 ANY = ("0.0.0.0", "::")  # noqa: S104
 _LISTENING = "0A"  # the state in /proc/net/tcp
@@ -58,15 +58,13 @@ def text(answer: Diagnosis) -> str:
 def _seen(evidence: Evidence) -> Iterator[Fault]:
     if evidence.without_login >= ENOUGH_REQUESTS and not evidence.decisions and not evidence.without_key:
         what = f"all {evidence.without_login:,} requests came without sasl_username, so nothing was counted"
-        fix = "wire the smtpd where users log in (submission, port 587 or 465), or let them log in where they send"
+        fix = "wire the smtpd that users log in to (submission, port 587 or 465), or let them log in where they send"
         yield Fault("without-login", what, fix)
     pairs = evidence.bare_and_qualified
     if pairs:
         bare, qualified = pairs[0]
         domain = qualified.partition("@")[2]
-        what = (
-            f"{bare} and {qualified} are both counted, each by itself ({len(pairs)} such pairs): one user, two quotas"
-        )
+        what = f"{bare} and {qualified} are counted separately ({len(pairs)} such pairs): one user, two quotas"
         yield Fault("two-names", what, f'if they are one account: [keys] default_domain = "{domain}"')
 
 
@@ -77,14 +75,14 @@ def _is_ours(use: Use, postfix: Postfix, addresses: Sequence[Address]) -> bool:
     kind, _, rest = use.address.partition(":")
     if kind == "unix":
         path = _socket_path(use, postfix)
-        # The path that is meant, though Postfix may not find it from its chroot.
+        # From its chroot Postfix may look elsewhere than at the path in main.cf; it still means us.
         return any(isinstance(ours, Path) and (_same(ours, path) or _same(ours, Path(rest))) for ours in addresses)
     host, port = _host_and_port(rest)
     return any(isinstance(ours, tuple) and ours[1] == port and _meets(host, ours[0]) for ours in addresses)
 
 
 def _socket_path(use: Use, postfix: Postfix) -> Path:
-    """Where Postfix finds `unix:PATH`: relative to its queue, and under it where it is chrooted."""
+    """Where Postfix finds `unix:PATH`: relative to its queue, and below it if the smtpd is chrooted."""
     path = use.address.removeprefix("unix:")
     if use.smtpd.chroot or not path.startswith("/"):
         return postfix.queue_directory / path.lstrip("/")
@@ -108,7 +106,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 
 def _meets(host: str, listens: str) -> bool:
-    """Whether who connects to a host arrives where somebody listens."""
+    """Whether a connection to `host` reaches a service that listens at `listens`."""
     if host == listens or listens in ANY:
         return True
     if host == "localhost" or listens == "localhost":
@@ -138,7 +136,7 @@ def _unreachable(postfix: Postfix, addresses: Sequence[Address]) -> Iterator[Fau
 
 
 def _may_connect(path: Path, user: str) -> bool:
-    """Whether a user may pass through the folders and write to the socket; True where that cannot be seen."""
+    """Whether a user may enter the folders and write to the socket; True if that cannot be determined."""
     try:
         entry = pwd.getpwnam(user)
         groups = {entry.pw_gid, *(group.gr_gid for group in grp.getgrall() if user in group.gr_mem)}
@@ -172,12 +170,12 @@ def _shared_ports(postfix: Postfix, addresses: Sequence[Address], *, running: bo
             known = running and any(number == p and (other == h or h == "localhost") for h, p in ours)
             if number == port and not known and (other in LOCALHOST or other in ANY or other == host):
                 what = f"another service listens on port {port}, at {other}; Postfix may ask either"
-                fix = f"see whose it is with `ss -ltnp 'sport = :{port}'`, stop it, and write an address into main.cf"
+                fix = f"find it with `ss -ltnp 'sport = :{port}'`, stop it, and give an address, not a name, in main.cf"
                 yield Fault("shared-port", what, fix)
 
 
 def _listening() -> Iterator[tuple[str, int]]:
-    """Who listens on TCP here; nobody where the system does not say so."""
+    """The addresses that are listened at on this machine over TCP; none if the system does not tell."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         try:
             lines = Path(f"/proc/net/{name}").read_text("ascii").splitlines()[1:]

@@ -1,4 +1,4 @@
-"""What is wrong with how Postfix asks this service: its restriction lists examined, nothing else looked at."""
+"""What is wrong with how Postfix asks this service: examines its restriction lists, and nothing else."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ MAX_DEPTH = 10
 
 
 class Use(NamedTuple):
-    """A place where Postfix asks a policy service, and what stands before and after it in its list."""
+    """A place where Postfix asks a policy service, and what comes before and after it in its list."""
 
     smtpd: Smtpd
     list_name: str
@@ -83,7 +83,7 @@ def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> l
     faults = [fault for use in ours for fault in _of_use(use)]
     logins = [smtpd for smtpd in postfix.smtpds if smtpd.is_on("smtpd_sasl_auth_enable")]
     if not logins:
-        what = "no smtpd of Postfix lets clients log in (smtpd_sasl_auth_enable = no), and nobody else is counted"
+        what = "no smtpd of Postfix lets clients log in (smtpd_sasl_auth_enable = no), and only logins are counted"
         faults.append(Fault("no-login", what, "set smtpd_sasl_auth_enable = yes where your users send"))
     for smtpd in logins:
         if not any(use.smtpd is smtpd for use in ours):
@@ -111,13 +111,13 @@ def _of_use(use: Use) -> Iterator[Fault]:
 
 def _counts_nothing(use: Use) -> Iterator[Fault]:
     if use.list_name == "smtpd_etrn_restrictions":
-        yield Fault("counts-nothing", f"{use.where}: ETRN is no mail", "move it to smtpd_sender_restrictions")
+        yield Fault("counts-nothing", f"{use.where}: ETRN sends no mail", "move it to smtpd_sender_restrictions")
     if use.list_name in AT_RCPT and not use.smtpd.is_on("smtpd_delay_reject"):
         what = f"{use.where} is evaluated before RCPT, since smtpd_delay_reject = no: nothing is counted there"
         yield Fault("counts-nothing", what, "set smtpd_delay_reject = yes, or move it to smtpd_recipient_restrictions")
     for word in ENDS:
         if word in use.before:
-            what = f"in {use.where} {word} stands before the service, which is never asked about users who log in"
+            what = f"in {use.where} {word} comes before the service, which is never asked about users who log in"
             yield Fault("counts-nothing", what, f"move {SERVICE} before {word}")
             return
 
@@ -132,5 +132,5 @@ def _too_early(use: Use) -> Iterator[Fault]:
             return
         if word.startswith("reject_"):
             what = f"in {use.where} the service is asked before {word}: what that rejects is counted"
-            yield Fault("too-early", what, f"move {SERVICE} behind {word}")
+            yield Fault("too-early", what, f"move {SERVICE} after {word}")
             return
