@@ -1,8 +1,9 @@
 """Makes the man pages: `python contrib/man/make.py FOLDER` writes man8/ratelimitd.8, man8/ratelimitctl.8 and
 man5/ratelimitd.toml.5 there.
 
-Options and verbs come from the programs themselves, settings and their meaning from conf/ratelimitd.toml; everything
-else is in the *.roff files here. A setting or verb without a description is an error.
+Options and verbs come from the programs themselves, settings from conf/ratelimitd.toml, what `ratelimitctl --json`
+prints from the types of its answers; the rest is in the *.roff files here. A setting, a verb or a field of an answer
+without a description is an error.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import NoReturn
 from unittest.mock import patch
 
 import msgspec
+from fields import answers, arguments, described, is_struct, undescribed
 
 from ratelimitd import __version__, settings
 from ratelimitd.ctl import main as ctl
@@ -83,23 +85,11 @@ def undocumented(sections: list[Section]) -> list[str]:
 def paths(table: type[msgspec.Struct], prefix: str = "") -> Iterator[str]:
     """Every setting of a table, as `table.name`."""
     for each in msgspec.structs.fields(table):
-        inner = [kind for kind in (each.type, *_arguments(each.type)) if _is_table(kind)]
+        inner = [kind for kind in (each.type, *arguments(each.type)) if is_struct(kind)]
         if inner:
             yield from paths(inner[0], f"{prefix}{each.encode_name}.")
         else:
             yield prefix + each.encode_name
-
-
-def _arguments(kind: object) -> list[object]:
-    """The types within a list, an Annotated or a union."""
-    found: list[object] = []
-    for argument in getattr(kind, "__args__", ()):
-        found += [argument, *_arguments(argument)]
-    return found
-
-
-def _is_table(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 # -- roff --------------------------------------------------------------------------------------------------------------
@@ -187,6 +177,22 @@ def verbs(parser: argparse.ArgumentParser) -> str:
     return out
 
 
+def objects() -> str:
+    """The types of answers with their fields."""
+    found = answers()
+    if missing := undescribed(found):
+        raise SystemExit(f"ratelimitctl --json: says nothing about {', '.join(missing)}")
+    out = ""
+    for kind, printed_by in found.items():
+        by = f" ({', '.join(printed_by)})" if printed_by else ""
+        out += f'.SS "{kind.__name__}{by}"\n{escape((kind.__doc__ or "").strip())}\n'
+        if kind.__base__ in found:
+            out += f"It has the fields of {kind.__base__.__name__}, and:\n"
+        for name, of_type, text in described(kind):
+            out += f".TP\n\\fB{escape(name)}\\fP: {escape(of_type)}\n{escape(text[0].upper() + text[1:])}.\n"
+    return out
+
+
 def ratelimitd_8() -> str:
     """The daemon's page."""
     return title("ratelimitd", 8) + part("ratelimitd.8").replace("@OPTIONS@\n", options(parser_of(cli.main)))
@@ -196,7 +202,7 @@ def ratelimitctl_8() -> str:
     """The page of ratelimitctl."""
     parser = parser_of(ctl.main)
     text = part("ratelimitctl.8").replace("@OPTIONS@\n", options(parser))
-    return title("ratelimitctl", 8) + text.replace("@VERBS@\n", verbs(parser))
+    return title("ratelimitctl", 8) + text.replace("@VERBS@\n", verbs(parser)).replace("@OBJECTS@\n", objects())
 
 
 def ratelimitd_toml_5() -> str:

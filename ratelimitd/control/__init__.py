@@ -1,1 +1,1 @@
-"""The control socket: commands and their answers, in types, and what a running daemon tells of itself."""
+"""The control channel: its commands and answers, its socket, and what a running daemon says about itself."""

@@ -1,15 +1,17 @@
-"""What an administrator sees of accounts, and does to them: show, set, reset, top.
+"""What an administrator sees of accounts, and does with them: show, set, reset, top.
 
-It works on memory and store alike, of a running daemon or, while none runs, of what it left.
+It works on memory and store together: of a running daemon or, while none is running, of what one left.
 """
 
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
+import msgspec
 import trio
 
-from ratelimitd.control.commands import NO, Answer, Refused, Reset, Set, Show, Top
+from ratelimitd.control.answers import AccountView, CountsReset, LimitRanking, QuotaSet, Ranking, ShownAccount
+from ratelimitd.control.commands import NO, Refused, Reset, Set, Show, Top
 from ratelimitd.core.counters import Counter, Meter, Source, given_for_now
 from ratelimitd.core.limits import UNLIMITED, KeyFailed, Limit
 from ratelimitd.core.policy import AT_RECIPIENT, Policy
@@ -23,16 +25,21 @@ from ratelimitd.sync.walk import most_used
 
 
 class Name(NamedTuple):
-    """What a text may mean under one limit: the key of the account of that login, and the text itself as a key."""
+    """What a text may mean under one limit: a login, whose key is `of_login`, or a key `itself`."""
 
     meter: Meter
     of_login: str | None
     itself: str
-    is_own: bool  # the login has this key alone, as under `email`; not one that it shares, as under `domain`
+    is_own: bool  # no other login has this key, as under `email`; under `domain` many share it
+
+    @property
+    def limit(self) -> str:
+        """The limit's name."""
+        return self.meter.limit.name
 
     @property
     def keys(self) -> list[str]:
-        """The possible keys, the likeliest first."""
+        """The possible keys, the likelier one first."""
         if self.of_login is None or self.of_login == self.itself:
             return [self.itself]
         return [self.of_login, self.itself] if self.is_own else [self.itself, self.of_login]
@@ -50,6 +57,7 @@ class Accounts:
     ) -> None:
         self.configure(settings)
         self._policy = policy
+        self._pending = policy.pending
         self._sync = sync
         self._clock = clock
 
@@ -59,80 +67,78 @@ class Accounts:
 
     # -- seeing ----------------------------------------------------------------------------------------------------
 
-    async def show(self, command: Show) -> Answer:
-        """An account under every limit. Raises Refused where none has seen it."""
+    async def show(self, command: Show) -> ShownAccount:
+        """An account under every limit. Raises Refused if that cannot be known."""
         names = self._names(command.key)
         known = await self._known(names)
-        shown: list[Answer] = []
+        limits: list[AccountView] = []
         for name in names:
-            limit = name.meter.limit.name
-            found = [known[Account(limit, key)] for key in name.keys if (limit, key) in known]
+            found = [known[Account(name.limit, key)] for key in name.keys if (name.limit, key) in known]
             if found:
-                shown.append(self._view(found[0], seen=True))
+                limits.append(self._view(found[0]))
             elif name.of_login is not None and ("@" in command.key or not known):
-                shown.append(self._view(self._unknown(name.meter, name.of_login), seen=False))
-        return {"key": command.key, "found": bool(await self._targets(names)), "limits": shown}
+                would_be = name.meter.apart(name.of_login, None, int(self._clock()))
+                limits.append(self._view(would_be, seen=False))
+        return ShownAccount(command.key, bool(await self._targets(names)), limits)
 
-    async def top(self, command: Top) -> AsyncIterator[Answer]:
-        """The accounts that have sent most in their present period, again and again."""
+    async def top(self, command: Top) -> AsyncIterator[Ranking]:
+        """The accounts that have used most in their present period, every `interval_s`. Raises Refused."""
         meters = [self._meter(command.limit)] if command.limit is not None else self._policy.meters
         while True:
             limits = [await self._ranking(meter, command.count) for meter in meters]
-            yield {"time": self._clock(), "limits": limits}
+            yield Ranking(self._clock(), limits)
             if command.once:
                 return
             await trio.sleep(command.interval_s)
 
-    async def _ranking(self, meter: Meter, count: int) -> Answer:
-        now = int(self._clock())
-        best = await most_used(meter, count, now)
-        shown = [self._view(counter, seen=True) for counter in best]
-        return {"limit": meter.limit.name, "period": meter.limit.period.name, "accounts": shown}
+    async def _ranking(self, meter: Meter, count: int) -> LimitRanking:
+        limit = meter.limit
+        best = await most_used(meter, count, int(self._clock()))
+        return LimitRanking(limit.name, limit.period.name, [self._view(counter) for counter in best])
 
-    def _view(self, counter: Counter, *, seen: bool) -> Answer:
-        limit = counter.meter.limit
-        unlimited = counter.quota == UNLIMITED
-        return {
-            "limit": limit.name,
-            "key": counter.key,
-            "period": limit.period.name,
-            "quota": None if unlimited else counter.quota,
-            "source": source(counter),
-            "used": counter.used,
-            "left": None if unlimited else max(0, counter.quota - counter.used),
-            "not_stored": self._policy.pending.of(counter),
-            "reset": counter.expiry,
-            "reset_at": limit.period.describe(counter.expiry),
-            "counts": "messages" if limit.by_message else "recipients",
-            "enforced": limit.enforce,
-            "seen": seen,
-        }
+    def _view(self, counter: Counter, *, seen: bool = True) -> AccountView:
+        limit, unlimited = counter.limit, counter.quota == UNLIMITED
+        return AccountView(
+            limit=limit.name,
+            key=counter.key,
+            period=limit.period.name,
+            quota=None if unlimited else counter.quota,
+            source=source(counter),
+            used=counter.used,
+            left=None if unlimited else max(0, counter.quota - counter.used),
+            not_stored=self._pending.of(counter),
+            reset=counter.expiry,
+            reset_at=limit.period.describe(counter.expiry),
+            counts="messages" if limit.by_message else "recipients",
+            enforced=limit.enforce,
+            seen=seen,
+        )
 
-    # -- doing -----------------------------------------------------------------------------------------------------
+    # -- changing --------------------------------------------------------------------------------------------------
 
-    async def set(self, command: Set) -> Answer:
-        """Give an account a quota: in memory at once, then in the store."""
-        names = self._named(command.key, command.limit)
-        meter, key = await self._target(command.key, names)
-        now = int(self._clock())
+    async def set(self, command: Set) -> QuotaSet:
+        """Give an account a quota: in memory at once, then in the store. Raises Refused."""
+        meter, key = await self._target(command.key, self._named(command.key, command.limit))
+        limit, now = meter.limit, int(self._clock())
+        configured = limit.configured_quota(key)
         counter = meter.find(key, now)
-        was_persistent = counter is not None and counter.source is Source.PERSISTENT and not command.persist
-        configured = meter.limit.configured_quota(key)
+        was_persistent = counter is not None and counter.source is Source.PERSISTENT
+        expiry = limit.period.end(now)
         if counter is not None:
+            expiry = counter.expiry
             lasting = Source.PERSISTENT if command.persist else given_for_now(command.quota, configured)
             counter.give(command.quota, lasting)
-        expiry = counter.expiry if counter is not None else meter.limit.period.end(now)
-        grant = Grant(meter.limit.name, key, command.quota, configured, command.persist, expiry)
+        grant = Grant(limit.name, key, command.quota, configured, command.persist, expiry)
         try:
             await self._sync.edit(lambda store: store.grant(grant, now))
         except StoreError as error:
             in_force = "in force until then, but " if counter is not None else ""
             raise Refused(f"{in_force}not stored: {error}; repeat it when the store is back", NO) from error
-        answer = self._view(meter.counters[key], seen=True)
-        return answer | {"gave_up_persistent": was_persistent}
+        view = self._view(meter.counters[key])
+        return QuotaSet(**msgspec.structs.asdict(view), gave_up_persistent=was_persistent and not command.persist)
 
-    async def reset(self, command: Reset) -> Answer:
-        """Set what an account has used to 0, under the limit that is named or under every one it is counted by."""
+    async def reset(self, command: Reset) -> CountsReset:
+        """Set what an account has used to 0, under one limit or under every one that counts it. Raises Refused."""
         names = self._named(command.key, command.limit)
         targets = [await self._target(command.key, names)] if command.limit else await self._targets(names)
         if not targets:
@@ -143,7 +149,7 @@ class Accounts:
         except StoreError as error:
             raise Refused(f"nothing is changed: {error}", NO) from error
         counters = [meter.counters.get(key) for meter, key in targets]
-        return {"key": command.key, "limits": [self._view(counter, seen=True) for counter in counters if counter]}
+        return CountsReset(command.key, [self._view(counter) for counter in counters if counter])
 
     # -- which account is meant ------------------------------------------------------------------------------------
 
@@ -174,19 +180,20 @@ class Accounts:
         for meter in self._policy.meters:
             if meter.limit.name == limit:
                 return meter
-        raise Refused(f"there is no limit {limit}; there are: {', '.join(t.limit.name for t in self._policy.meters)}")
+        names = ", ".join(meter.limit.name for meter in self._policy.meters)
+        raise Refused(f"there is no limit {limit}; there are: {names}")
 
     async def _targets(self, names: list[Name]) -> list[tuple[Meter, str]]:
-        """The accounts that are the text's own, where it is known; else those that it would begin."""
+        """The accounts that the text means, of those that are known: its own, not one that it shares."""
         known = await self._known(names)
         found: list[tuple[Meter, str]] = []
         for name in names:
             keys = [key for key in name.keys if name.is_own or key == name.itself]
-            found += [(name.meter, key) for key in keys if (name.meter.limit.name, key) in known][:1]
+            found += [(name.meter, key) for key in keys if (name.limit, key) in known][:1]
         return found
 
     async def _target(self, text: str, names: list[Name]) -> tuple[Meter, str]:
-        """The one account that is meant. Raises Refused where it might be another."""
+        """The one account that is meant, known or not. Raises Refused if it is not certain which."""
         targets = await self._targets(names)
         if not targets:
             targets = [(n.meter, n.keys[0]) for n in names if n.is_own or (n.of_login is None and len(names) == 1)]
@@ -194,16 +201,16 @@ class Accounts:
             return targets[0]
         if not targets and len(names) == 1:
             (name,) = names
-            raise Refused(f"under the limit {name.meter.limit.name} {text} is counted as {name.of_login}: name that")
-        limits = ", ".join(name.meter.limit.name for name in names)
-        raise Refused(f"{text}: say which limit is meant with --limit: {limits}")
+            raise Refused(f"under the limit {name.limit} {text} is counted as {name.of_login}: give that key")
+        limits = ", ".join(name.limit for name in names)
+        raise Refused(f"{text}: say which limit you mean with --limit: {limits}")
 
     # -- what is known ---------------------------------------------------------------------------------------------
 
     async def _known(self, names: list[Name]) -> dict[Account, Counter]:
-        """The counters of those accounts that somebody has seen. Raises Refused where nobody can say."""
+        """The counters of the accounts that memory or store know. Raises Refused if neither can be asked."""
         now = int(self._clock())
-        asked = [(name.meter, Account(name.meter.limit.name, key)) for name in names for key in name.keys]
+        asked = [(name.meter, Account(name.limit, key)) for name in names for key in name.keys]
         found = {account: counter for meter, account in asked if (counter := _find(meter, account.key, now))}
         unknown = [account for _, account in asked if account not in found]
         try:
@@ -220,13 +227,10 @@ class Accounts:
                 found[account] = meter.apart(account.key, rows[account], now)
         return found
 
-    def _unknown(self, meter: Meter, key: str) -> Counter:
-        return meter.apart(key, None, int(self._clock()))
-
 
 def source(counter: Counter) -> str:
     """Where a counter's quota comes from, in words."""
-    limit = counter.meter.limit
+    limit = counter.limit
     if counter.source is Source.PERSISTENT:
         return "database, persistent"
     if counter.source is Source.GRANTED:
@@ -243,6 +247,6 @@ def _configured_by(limit: Limit, key: str) -> str:
 
 
 def _find(meter: Meter, key: str, now: int) -> Counter | None:
-    """A counter in memory that is based on what was charged or stored."""
+    """A counter in memory, unless it was made without anything charged or stored."""
     counter = meter.find(key, now)
     return None if counter is None or counter.is_new else counter

@@ -1,49 +1,61 @@
-"""What `ratelimitctl` and a running daemon say to each other: a line of JSON each way, a type for each command.
+"""What `ratelimitctl` and a running daemon say to each other: a line of JSON each way, a type for each.
 
-A command is `{"verb": "show", "key": "alice@example.com"}`; an answer is an object, or `{"error": TEXT, "exit": N}`
-with the exit status that `ratelimitctl` is to end with. `top` is answered with a line every `interval_s`.
+A command is `{"verb": "show", "key": "alice@example.com"}`. Its class names the type of its answer; an error is a
+Failure, with the exit status for `ratelimitctl`. `top` is answered with a line every `interval_s`.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar, get_args
 
-from msgspec import DecodeError, Meta, Struct, json
+from msgspec import DecodeError, Meta, Struct, ValidationError, json
 
+from ratelimitd.control.answers import (
+    Answer,
+    CountsReset,
+    DumpWritten,
+    Evidence,
+    Failure,
+    QuotaSet,
+    Ranking,
+    Reloaded,
+    RunningStatus,
+    ShownAccount,
+)
 from ratelimitd.errors import RatelimitdError
 
 OK, NO, WRONG, NO_DAEMON = range(4)
-"""Exit statuses: done; the answer is no, or nothing was found; wrong usage or configuration; no daemon runs."""
+"""Exit statuses: done; the answer is no, or nothing was found; wrong usage or configuration; no daemon is running."""
 
 MAX_COMMAND_BYTES = 65536
 MAX_QUOTA = 4_294_967_295
 
-Answer = dict[str, Any]
 Key = Annotated[str, Meta(min_length=1, max_length=4096)]
+A = TypeVar("A", bound=Answer)
 
 
 class Refused(RatelimitdError):
-    """What was asked cannot be done; `status` is the exit status that says why."""
+    """A command that cannot be carried out; `status` is the exit status for `ratelimitctl`."""
 
     def __init__(self, text: str, status: int = WRONG) -> None:
         super().__init__(text)
         self.status = status
 
 
-class Command(Struct, tag_field="verb", tag=str.lower, forbid_unknown_fields=True):
-    """A command; its class's name in lower case is its verb."""
+class Command(Struct, Generic[A], tag_field="verb", tag=str.lower, forbid_unknown_fields=True):
+    """A command that is answered with an A. The verb is the class's name in lower case."""
 
 
-class Status(Command):
-    """How the daemon is."""
+class Status(Command[RunningStatus]):
+    """How the daemon is doing."""
 
 
-class Show(Command):
+class Show(Command[ShownAccount]):
     """An account under every limit."""
 
     key: Key
 
 
-class Top(Command):
-    """Who sends most in this period."""
+class Top(Command[Ranking]):
+    """Who has used most in this period."""
 
     limit: str | None = None
     count: Annotated[int, Meta(ge=1, le=1000)] = 20
@@ -51,7 +63,7 @@ class Top(Command):
     once: bool = False
 
 
-class Set(Command):
+class Set(Command[QuotaSet]):
     """Give an account a quota; 0: unlimited."""
 
     key: Key
@@ -60,40 +72,48 @@ class Set(Command):
     limit: str | None = None
 
 
-class Reset(Command):
+class Reset(Command[CountsReset]):
     """Set what an account has used to 0."""
 
     key: Key
     limit: str | None = None
 
 
-class Dump(Command):
+class Dump(Command[DumpWritten]):
     """Write the cache to `state_dir/cache.dump`."""
 
 
-class Reload(Command):
-    """Read the configuration anew."""
+class Reload(Command[Reloaded]):
+    """Read the configuration again and apply it."""
 
 
-class Doctor(Command):
+class Doctor(Command[Evidence]):
     """What the daemon has seen that points to a wrong configuration of Postfix."""
 
 
-_decoder = json.Decoder(Status | Show | Top | Set | Reset | Dump | Reload | Doctor)
+AnsweredOnce = Status | Show | Set | Reset | Dump | Reload | Doctor
+AnyCommand = AnsweredOnce | Top
+
+_decoder: json.Decoder[AnyCommand] = json.Decoder(AnyCommand)
 
 
-def encode(command: Command) -> bytes:
+def encode(command: Command[Any]) -> bytes:
     """A command as it is sent."""
     return json.encode(command) + b"\n"
 
 
-def decode(line: bytes) -> Command:
+def decode(line: bytes) -> AnyCommand:
     """A command that was received. Raises Refused."""
     try:
-        command: Command = _decoder.decode(line)
+        return _decoder.decode(line)
     except (DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Refused(f"not a command: {error}") from error
-    return command
+
+
+def answer_type(command: type[Command[A]]) -> type[A]:
+    """The type of the answers to a command, as its class names it."""
+    (found,) = get_args(command.__orig_bases__[0])  # type: ignore[attr-defined]
+    return found  # type: ignore[no-any-return]
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -101,9 +121,18 @@ def encode_answer(answer: Answer) -> bytes:
     return json.encode(answer) + b"\n"
 
 
-def decode_answer(line: bytes) -> Answer:
-    """An answer that was received. Raises Refused for an error."""
-    answer: Answer = json.decode(line, type=Answer)
-    if "error" in answer:
-        raise Refused(answer["error"], answer.get("exit", NO))
-    return answer
+def decode_answer(line: bytes, command: Command[A]) -> A:
+    """The answer to a command, as it was received. Raises Refused: for a Failure, and for an answer not understood."""
+    try:
+        failure = json.decode(line, type=Failure)
+    except ValidationError:  # it is no Failure
+        pass
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"the answer is not understood: {error}", NO) from error
+    else:
+        raise Refused(failure.error, failure.exit)
+    try:
+        return json.decode(line, type=answer_type(type(command)))
+    except ValidationError as error:
+        reason = "is the daemon another version than ratelimitctl? then restart it"
+        raise Refused(f"the answer is not understood: {error}; {reason}", NO) from error

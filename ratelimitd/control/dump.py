@@ -42,7 +42,7 @@ class CacheDump:
 
 
 async def lines(policy: Policy) -> AsyncIterator[str]:
-    """The dump, a slice of accounts at a time: other tasks have their turn in between."""
+    """The dump, a slice of accounts at a time, so that other tasks run in between."""
     yield HEADER
     for meter in policy.meters:
         async for counters in walk(list(meter.counters.values())):
@@ -50,14 +50,14 @@ async def lines(policy: Policy) -> AsyncIterator[str]:
 
 
 def _line(counter: Counter, pending: Pending) -> str:
-    limit = counter.meter.limit
+    limit = counter.limit
     reset = limit.period.describe(counter.expiry)
     fields = (escape(counter.key), limit.name, counter.quota, counter.used, reset, pending.of(counter))
     return "\t:\t".join(map(str, fields)) + "\n"
 
 
 def totals(policy: Policy, **numbers: int) -> str:
-    """The last line: how many accounts, how much that is not stored, and the numbers given."""
+    """The last line: how many accounts, recipients not stored and transactions there are, then `numbers`."""
     accounts = sum(len(meter.counters) for meter in policy.meters)
     counts = {
         "Accounts": accounts,

@@ -1,30 +1,29 @@
 """The control socket: where `ratelimitctl` asks the daemon. Nothing administrative is on the policy port.
 
-Each connection sends one command (commands.py) and reads its answers. The socket's mode says who may connect; while
-it is the owner's alone, the peer must also be root or the daemon's own user (SO_PEERCRED, unix(7)).
+Each connection sends one command (commands.py) and reads its answers. The socket's mode says who may connect; if
+only its owner may, the peer must also be root or the daemon's own user.
 """
 
 import os
 import socket
-import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
 import trio
 
-from ratelimitd.control.commands import MAX_COMMAND_BYTES, NO, WRONG, Answer, Command, Refused, decode, encode_answer
+from ratelimitd.control.answers import Answer, Failure
+from ratelimitd.control.commands import MAX_COMMAND_BYTES, NO, WRONG, AnyCommand, Refused, decode, encode_answer
 from ratelimitd.log.log import Log
+from ratelimitd.net.admission import peer_uid
 
 MAX_CLIENTS = 32
 COMMAND_TIMEOUT_S = 10.0
-"""A client that has connected must have sent its command within this time, and must take each answer within it."""
+"""How long a client may take to send its command, and to read each answer."""
 MODE_OF_ALL = 0o077
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-"""What a client that takes no answers raises."""
+"""What is raised when a client no longer reads its answers."""
 
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
-
-Answers = Callable[[Command], AsyncIterator[Answer]]
+Answers = Callable[[AnyCommand], AsyncGenerator[Answer, None]]
 """Gives the answers to a command, one after the other; raises Refused."""
 
 
@@ -38,7 +37,7 @@ class Control:
         self._clients = 0
 
     async def run(self, listener: socket.socket) -> None:
-        """Serve until cancelled; then the socket is gone."""
+        """Serve until cancelled, then remove the socket."""
         path = listener.getsockname()
         served = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         try:
@@ -53,7 +52,7 @@ class Control:
             async with stream:
                 await self._converse(stream)
         except GONE:
-            pass  # before it was answered: `top` ends so
+            pass  # the usual end of `top`
         except Exception as error:
             self._log.error("a command on the control socket failed", reason=repr(error))
         finally:
@@ -65,35 +64,31 @@ class Control:
             with trio.move_on_after(COMMAND_TIMEOUT_S):
                 line = await _read_line(stream)
             if line:
-                self._admit(stream)  # not before: a client that is refused while it writes reads no reason
+                self._admit(stream)  # after reading: a client that is refused while it still writes never reads why
                 await self._answer(decode(line), stream)
         except Refused as error:
-            await _send(stream, {"error": str(error), "exit": error.status})
+            await _send(stream, Failure(str(error), error.status))
         except GONE:
             raise
         except Exception as error:
-            await _send(stream, {"error": f"a fault of ratelimitd: {error!r}", "exit": NO})
+            await _send(stream, Failure(f"an internal error of ratelimitd: {error!r}", NO))
             raise
 
     def _admit(self, stream: trio.SocketStream) -> None:
         if self._clients > MAX_CLIENTS:
             raise Refused(f"more than {MAX_CLIENTS} clients at the control socket", NO)
-        option = getattr(socket, "SO_PEERCRED", None)
-        if not self._check_user or option is None:
-            return
-        _, uid, _ = _CREDENTIALS.unpack(stream.socket.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
-        if uid not in (0, os.geteuid()):
+        if self._check_user and (uid := peer_uid(stream.socket)) not in (0, os.geteuid()):
             self._log.warning("refused a command on the control socket", uid=uid)
             raise Refused("only root and the daemon's own user may ask", WRONG)
 
-    async def _answer(self, command: Command, stream: trio.SocketStream) -> None:
-        async with aclosing(self._answers(command)) as answers:  # type: ignore[type-var]
+    async def _answer(self, command: AnyCommand, stream: trio.SocketStream) -> None:
+        async with aclosing(self._answers(command)) as answers:
             async for answer in answers:
                 await _send(stream, answer)
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:
-    """The client's line; b"" where it went without one. Raises Refused where it is too long."""
+    """The client's line; b"" if it hung up without one. Raises Refused if it is too long."""
     line = b""
     while not line.endswith(b"\n"):
         data = await stream.receive_some(MAX_COMMAND_BYTES)

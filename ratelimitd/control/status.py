@@ -1,14 +1,16 @@
-"""How a running daemon is, and what it has seen, as `ratelimitctl status` and `doctor` show it."""
+"""How a running daemon is doing, and what it has seen, for `ratelimitctl status` and `doctor`."""
 
 import os
 import time
 from collections import deque
+from math import inf
 from pathlib import Path
 
 import trio
 
 from ratelimitd import __version__
-from ratelimitd.control.commands import Answer
+from ratelimitd.control.answers import Evidence, JournalStatus, NotStored, RunningStatus, StoreStatus
+from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
 from ratelimitd.log.log import Log
 from ratelimitd.server.pump import Pump
@@ -18,12 +20,12 @@ from ratelimitd.sync.walk import walk
 
 SAMPLE_S = 1.0
 SAMPLES = 11
-"""So the rate is that of the last ten seconds."""
+"""Eleven samples span ten seconds: the rate is that of the last ten."""
 MAX_PAIRS = 20
 
 
 class DaemonStatus:
-    """Looks at the parts of a daemon; `sample` runs as long as it does."""
+    """Looks at the parts of a daemon; `sample` runs as long as the daemon does. It may be made before trio runs."""
 
     def __init__(self, file: Path, policy: Policy, pump: Pump, sync: StoreSync, journal: Journal, log: Log) -> None:
         self.file = file
@@ -43,44 +45,44 @@ class DaemonStatus:
             await trio.sleep(SAMPLE_S)
 
     def rate(self) -> float:
-        """Requests per second, of late."""
+        """Requests per second, recently."""
         now = time.monotonic()
         since, requests = self._samples[0] if self._samples else (self._started, 0)
         return (self._pump.requests - requests) / (now - since) if now > since else 0.0
 
-    def answer(self) -> Answer:
+    def answer(self) -> RunningStatus:
         """Everything in numbers."""
-        policy, pump, connections = self._policy, self._pump, self._pump.connections
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "started": int(self._started_at),
-            "uptime_s": round(time.monotonic() - self._started, 1),
-            "config": str(self.file),
-            "listen": connections.listeners.addresses,
-            "limits": [meter.limit.name for meter in policy.meters],
-            "store": self._store(),
-            "journal": self._journal_size(),
-            "accounts": {meter.limit.name: len(meter.counters) for meter in policy.meters},
-            "not_stored": self._not_stored(),
-            "requests": pump.requests,
-            "per_second": round(self.rate(), 1),
-            "decisions": self._decisions(),
-            "connections": len(connections.open),
-            "parked": len(pump.parked),
-            "transactions": len(policy.memo),
-            "evicted": self._sync.evicted,
-            "lookups_held": self._sync.held,
-            "transactions_forgotten": policy.memo.forgotten,
-            "without_login": policy.tally.without_login,
-            "log_lines_dropped": self._log.dropped,
-            "log_lines_left_out": connections.quiet.left_out,
-            "timeouts": connections.timeouts,
-            "too_long": pump.too_long,
-            "refused_peers": connections.refused_peers,
-            "accept_pauses": connections.pauses,
-            "errors": pump.errors,
-        }
+        policy, memo, pump, connections = self._policy, self._policy.memo, self._pump, self._pump.connections
+        return RunningStatus(
+            version=__version__,
+            pid=os.getpid(),
+            started=int(self._started_at),
+            uptime_s=round(time.monotonic() - self._started, 1),
+            config=str(self.file),
+            listen=self._pump.connections.listeners.addresses,
+            limits=[meter.limit.name for meter in policy.meters],
+            store=self._store(),
+            journal=self._journal_files(),
+            accounts={meter.limit.name: len(meter.counters) for meter in policy.meters},
+            not_stored=not_stored(policy.pending),
+            requests=pump.requests,
+            per_second=round(self.rate(), 1),
+            decisions=self._decisions(),
+            connections=len(connections.open),
+            parked=len(pump.parked),
+            transactions=len(memo),
+            evicted=self._sync.evicted,
+            lookups_held=self._sync.held,
+            transactions_forgotten=memo.forgotten,
+            without_login=policy.tally.without_login,
+            log_lines_dropped=self._log.dropped,
+            log_lines_left_out=connections.quiet.left_out,
+            timeouts=connections.timeouts,
+            too_long=pump.too_long,
+            refused_peers=connections.refused_peers,
+            accept_pauses=connections.pauses,
+            errors=pump.errors,
+        )
 
     def _decisions(self) -> dict[str, int]:
         """By status, over all limits."""
@@ -90,56 +92,56 @@ class DaemonStatus:
                 found[status] = found.get(status, 0) + number
         return found
 
-    def _store(self) -> Answer:
+    def _store(self) -> StoreStatus:
         link, flusher = self._sync.link, self._sync.flusher
-        ago = time.monotonic() - flusher.done_at
-        return {
-            "name": link.store.name,
-            "up": link.up,
-            "failures": link.failures,
-            "flushes": flusher.count,
-            "last_flush_s_ago": round(ago, 1) if ago < float("inf") else None,
-            "last_flush_ms": round(flusher.seconds * 1000, 1),
-            "rejected": flusher.rejected,
-        }
+        ago = trio.current_time() - flusher.done_at
+        return StoreStatus(
+            name=link.store.name,
+            up=link.up,
+            failures=link.failures,
+            flushes=flusher.count,
+            last_flush_s_ago=round(ago, 1) if ago < inf else None,
+            last_flush_ms=round(flusher.seconds * 1000, 1),
+            rejected=flusher.rejected,
+        )
 
-    def _not_stored(self) -> Answer:
-        pending = self._policy.pending
-        return {"accounts": len(pending), "recipients": pending.recipients}
-
-    def _journal_size(self) -> Answer:
+    def _journal_files(self) -> JournalStatus:
         journal = self._journal
-        sizes = []
+        sizes: list[int] = []
         try:
             with os.scandir(journal.folder) as entries:
                 sizes = [entry.stat().st_size for entry in entries if entry.name.endswith(".segment")]
-        except OSError:  # in `error` too, once it is written
+        except OSError:  # the next write to the journal fails too, and sets `error`
             pass
         error = journal.error.strerror if journal.error is not None else None
-        return {"segments": len(sizes), "bytes": sum(sizes), "unwritten": journal.failures, "error": error}
+        return JournalStatus(segments=len(sizes), bytes=sum(sizes), unwritten=journal.failures, error=error)
 
-    async def evidence(self) -> Answer:
-        """What points to a wrong configuration of Postfix; see doctor.py."""
+    async def evidence(self) -> Evidence:
+        """What points to a wrong configuration of Postfix; ctl/doctor judges it."""
         tally = self._policy.tally
-        return {
-            "pid": os.getpid(),
-            "listen": self._pump.connections.listeners.addresses,
-            "requests": self._pump.requests,
-            "decisions": sum(self._decisions().values()),
-            "other_states": tally.other_states,
-            "without_login": tally.without_login,
-            "without_key": tally.without_key,
-            "bare_and_qualified": await self._bare_and_qualified(),
-        }
+        return Evidence(
+            pid=os.getpid(),
+            listen=self._pump.connections.listeners.addresses,
+            requests=self._pump.requests,
+            decisions=sum(self._decisions().values()),
+            other_states=tally.other_states,
+            without_login=tally.without_login,
+            without_key=tally.without_key,
+            bare_and_qualified=await self._bare_and_qualified(),
+        )
 
-    async def _bare_and_qualified(self) -> list[list[str]]:
+    async def _bare_and_qualified(self) -> list[tuple[str, str]]:
         """Pairs of keys such as `alice` and `alice@example.com` under one limit, at most MAX_PAIRS of them."""
-        pairs: list[list[str]] = []
+        pairs: list[tuple[str, str]] = []
         for meter in self._policy.meters:
-            keys = list(meter.counters)
-            async for some in walk(keys):
-                for key in some:
+            async for keys in walk(list(meter.counters)):
+                for key in keys:
                     bare, at, _ = key.partition("@")
                     if at and bare in meter.counters and len(pairs) < MAX_PAIRS:
-                        pairs.append([bare, key])
+                        pairs.append((bare, key))
         return pairs
+
+
+def not_stored(pending: Pending) -> NotStored:
+    """How much is not in the store yet."""
+    return NotStored(accounts=len(pending), recipients=pending.recipients)

@@ -1,13 +1,14 @@
-"""What a running daemon does with the commands of its control socket. Whatever changes something is logged."""
+"""Carries out the commands of the control socket in a running daemon. Whatever changes something is logged."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 from ratelimitd.control.accounts import Accounts
+from ratelimitd.control.answers import AccountView, Answer, CountsReset, DumpWritten, QuotaSet, Reloaded
 from ratelimitd.control.commands import (
     NO,
-    Answer,
-    Command,
+    AnsweredOnce,
+    AnyCommand,
     Doctor,
     Dump,
     Refused,
@@ -26,8 +27,8 @@ from ratelimitd.log.log import Log
 class Administration:
     """Gives the answers to commands.
 
-    `dump` writes the cache; `reload` obeys the configuration anew and gives what needs a new start. Both raise
-    RatelimitdError.
+    `dump` writes the cache and gives the file; `reload` applies the configuration and gives the changed settings
+    that need a restart. Both raise RatelimitdError.
     """
 
     def __init__(
@@ -44,44 +45,55 @@ class Administration:
         self._dump = dump
         self._reload = reload
 
-    async def answers(self, command: Command) -> AsyncIterator[Answer]:
-        """What a command is answered, once or again and again. Raises Refused."""
+    async def answers(self, command: AnyCommand) -> AsyncGenerator[Answer, None]:
+        """The answer to a command; to `top` one after the other. Raises Refused."""
         if isinstance(command, Top):
             async for ranking in self._accounts.top(command):
                 yield ranking
         else:
             yield await self._answer(command)
 
-    async def _answer(self, command: Command) -> Answer:
+    async def _answer(self, command: AnsweredOnce) -> Answer:
         match command:
             case Status():
                 return self._status.answer()
             case Show():
                 return await self._accounts.show(command)
             case Set():
-                answer = await self._accounts.set(command)
-                lasting = "for good" if command.persist else "until the period ends"
-                self._log.info("a quota is set", **_of(answer), quota=command.quota or "unlimited", lasting=lasting)
-                return answer
+                return await self._set(command)
             case Reset():
-                answer = await self._accounts.reset(command)
-                for account in answer["limits"]:
-                    self._log.info("a count is reset", **_of(account))
-                return answer
+                return await self._reset(command)
             case Dump():
-                try:
-                    return {"file": str(await self._dump())}
-                except RatelimitdError as error:
-                    raise Refused(f"the cache cannot be dumped: {error}", NO) from error
+                return await self._dumped()
             case Reload():
-                try:
-                    return {"needs_start": await self._reload()}
-                except RatelimitdError as error:
-                    raise Refused(f"nothing is changed: {error}") from error
+                return await self._reloaded()
             case Doctor():
                 return await self._status.evidence()
-        raise Refused(f"{type(command).__name__.lower()} is not known here")
+
+    async def _set(self, command: Set) -> QuotaSet:
+        account = await self._accounts.set(command)
+        lasting = "for good" if command.persist else "until the period ends"
+        self._log.info("a quota is set", **_of(account), quota=command.quota or "unlimited", lasting=lasting)
+        return account
+
+    async def _reset(self, command: Reset) -> CountsReset:
+        answer = await self._accounts.reset(command)
+        for account in answer.limits:
+            self._log.info("a count is reset", **_of(account))
+        return answer
+
+    async def _dumped(self) -> DumpWritten:
+        try:
+            return DumpWritten(str(await self._dump()))
+        except RatelimitdError as error:
+            raise Refused(f"the cache cannot be dumped: {error}", NO) from error
+
+    async def _reloaded(self) -> Reloaded:
+        try:
+            return Reloaded(await self._reload())
+        except RatelimitdError as error:
+            raise Refused(f"nothing is changed: {error}") from error
 
 
-def _of(account: Answer) -> Answer:
-    return {"key": account["key"], "limit": account["limit"]}
+def _of(account: AccountView) -> dict[str, str]:
+    return {"key": account.key, "limit": account.limit}

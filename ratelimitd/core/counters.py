@@ -61,6 +61,11 @@ class Counter(Struct, eq=False, gc=False):
     def __post_init__(self) -> None:
         self.notice_at = self.meter.notice_from
 
+    @property
+    def limit(self) -> Limit:
+        """The limit that it counts for, as configured now."""
+        return self.meter.limit
+
     def give(self, quota: int, source: Source) -> None:
         """Set the quota and its source; nothing else does. Notices are due again where the quota changes."""
         self.source = source

@@ -1,1 +1,1 @@
-"""`ratelimitctl`: what an administrator asks of a daemon, running or not, and sees on a terminal."""
+"""`ratelimitctl`: what an administrator asks a daemon, running or not, and sees on a terminal."""

@@ -4,10 +4,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from ratelimitd.control.commands import NO_DAEMON, WRONG, Answer, Command, Refused, decode_answer, encode
+from ratelimitd.control.commands import NO_DAEMON, WRONG, A, Command, Refused, decode_answer, encode
 
 TIMEOUT_S = 90.0
-"""Longer than the longest that a daemon waits for its store."""
+"""Longer than a daemon ever waits for its store."""
 _NOBODY = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
 
 
@@ -18,21 +18,21 @@ class NoDaemon(Refused):
         super().__init__(f"no ratelimitd answers at {path}{reason and ': '}{reason}", NO_DAEMON)
 
 
-def ask(path: Path, command: Command) -> Answer:
+def ask(path: Path, command: Command[A]) -> A:
     """The one answer to a command. Raises Refused; NoDaemon."""
     for answer in answers(path, command):
         return answer
     raise NoDaemon(path, "it hung up")
 
 
-def answers(path: Path, command: Command) -> Iterator[Answer]:
+def answers(path: Path, command: Command[A]) -> Iterator[A]:
     """The answers to a command, as they come. Raises Refused; NoDaemon."""
     with _connect(path) as connection:
         try:
             connection.sendall(encode(command))
             with connection.makefile("rb") as lines:
                 for line in lines:
-                    yield decode_answer(line)
+                    yield decode_answer(line, command)
         except OSError as error:
             raise NoDaemon(path, error.strerror or str(error)) from error
 

@@ -1,7 +1,7 @@
-"""`ratelimitctl plugins`: which key plugins are installed, whose they are, which limits use them, which are broken.
+"""`ratelimitctl plugins`: which key plugins are installed, from which distribution, which limits use them, which fail.
 
-It answers where the daemon would not start, for that is when it is asked: the configuration is read without being
-checked, and every plugin is tried on its own.
+It is most needed when the daemon does not start. So the configuration is read without being checked, and every plugin
+is tried by itself.
 """
 
 from importlib.metadata import EntryPoint
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ratelimitd.config.read import parse
-from ratelimitd.control.commands import Answer
+from ratelimitd.ctl.answers import InstalledPlugin, Inventory
 from ratelimitd.ctl.tables import table
 from ratelimitd.errors import ConfigError
 from ratelimitd.plugins import imported, installed, load, owner
@@ -17,11 +17,10 @@ from ratelimitd.settings import LimitSettings
 from ratelimitd.text import escape
 
 _LIMIT = LimitSettings(quota=0)
-_NOBODY: dict[str, str | None] = {"distribution": None, "version": None, "entry_point": None}
 
 
-def inventory(config: Path | str) -> Answer:
-    """`plugins`: name, distribution, version, entry_point, limits and error of each; `error`: of the file, or None."""
+def inventory(config: Path | str) -> Inventory:
+    """The plugins that are installed, and those that a configuration uses."""
     file, error, data = Path(config), None, {}
     try:
         data = parse(file.absolute())
@@ -29,19 +28,18 @@ def inventory(config: Path | str) -> Answer:
         error = f"{file}: {wrong}"
     users, options = _users(data), data.get("keys")
     found = installed()
-    plugins = []
+    plugins: list[InstalledPlugin] = []
     for name in sorted({*found, *users}):
         limits = users.get(name, [])
         own = options.get(name) if isinstance(options, dict) else None
-        problem = _problem(name, found.get(name, []), limits, own if isinstance(own, dict) else {})
-        owners = [_owner(point) for point in found.get(name, [])] or [_NOBODY]
-        plugins += [{"name": name, **whose, "limits": limits, "error": problem} for whose in owners]
-    return {"config": str(file), "error": error, "plugins": plugins}
-
-
-def _owner(point: EntryPoint) -> dict[str, str | None]:
-    version = point.dist.version if point.dist else None
-    return {"distribution": owner(point), "version": version, "entry_point": point.value}
+        points = found.get(name, [])
+        problem = _problem(name, points, limits, own if isinstance(own, dict) else {})
+        for point in points:
+            version = point.dist.version if point.dist else None
+            plugins.append(InstalledPlugin(name, owner(point), version, point.value, limits, problem))
+        if not points:
+            plugins.append(InstalledPlugin(name, None, None, None, limits, problem))
+    return Inventory(str(file), error, plugins)
 
 
 def _users(data: dict[str, Any]) -> dict[str, list[str]]:
@@ -68,19 +66,24 @@ def _problem(name: str, points: list[EntryPoint], limits: list[str], options: di
     return None
 
 
-def works(answer: Answer) -> bool:
-    """Whether every plugin that a limit uses can be used."""
-    return not any(plugin["limits"] and plugin["error"] for plugin in answer["plugins"])
+def works(answer: Inventory) -> bool:
+    """Whether every plugin that a limit uses works."""
+    return not any(plugin.limits and plugin.error for plugin in answer.plugins)
 
 
-def text(answer: Answer) -> str:
+def text(answer: Inventory) -> str:
     """The inventory as a table, and below it what is wrong."""
     header = "KEY", "DISTRIBUTION", "VERSION", "USED BY LIMIT", ""
-    rows = []
-    for plugin in answer["plugins"]:
-        whose = plugin["distribution"] or "not installed", plugin["version"] or "-"
-        state = "BROKEN" if plugin["error"] else ""
-        rows.append((plugin["name"], *whose, ", ".join(plugin["limits"]) or "-", state))
-    lines = sorted({plugin["error"] for plugin in answer["plugins"] if plugin["error"]})
-    lines += [answer["error"]] if answer["error"] else []
+    rows = [
+        (
+            plugin.name,
+            plugin.distribution or "not installed",
+            plugin.version or "-",
+            ", ".join(plugin.limits) or "-",
+            "BROKEN" if plugin.error else "",
+        )
+        for plugin in answer.plugins
+    ]
+    lines = sorted({plugin.error for plugin in answer.plugins if plugin.error})
+    lines += [answer.error] if answer.error else []
     return table(header, rows) + "".join(escape(line) + "\n" for line in lines)

@@ -1,22 +1,27 @@
-"""`ratelimitctl`: what an administrator asks of a daemon, running or not.
+"""`ratelimitctl`: runs one verb, prints the answer as text or JSON, and gives the exit status.
 
-Exit statuses: 0 done; 1 the answer is no, or nothing was found; 2 wrong usage or configuration; 3 no daemon runs.
+Exit statuses: 0 done; 1 the answer is no, or nothing was found; 2 wrong usage or configuration; 3 no daemon is running.
 """
 
 import argparse
 import json
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
 
 from ratelimitd import plugins
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration
+from ratelimitd.control.accounts import Accounts
+from ratelimitd.control.answers import Answer, Failure
 from ratelimitd.control.commands import (
     NO,
     NO_DAEMON,
     OK,
     WRONG,
-    Answer,
+    A,
     Command,
     Dump,
     Refused,
@@ -28,6 +33,7 @@ from ratelimitd.control.commands import (
     Top,
 )
 from ratelimitd.ctl import inventory, offline, tables, top
+from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
 from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
@@ -38,29 +44,33 @@ from ratelimitd.text import escape
 
 
 class Outcome(NamedTuple):
-    """What a verb gave: for a program, for a person, and the exit status."""
+    """What a verb gave: for programs, for people, and the exit status."""
 
-    answer: Any
+    answer: Answer | None
     text: str
     status: int = OK
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the exit status."""
+    """Run one verb; gives the exit status."""
     options = parser(DEFAULT_CONFIG).parse_args(arguments)
     try:
         outcome = _plugins(options) if options.verb == "plugins" else _run(config.read(options.config), options)
-        print(json.dumps(outcome.answer) + "\n" if options.json and outcome.answer else outcome.text, end="")
+        print(_json(outcome.answer) if options.json and outcome.answer else outcome.text, end="")
         return outcome.status
     except RatelimitdError as error:
         status = error.status if isinstance(error, Refused) else WRONG
         if options.json:
-            print(json.dumps({"error": str(error), "exit": status}))
+            print(_json(Failure(str(error), status)), end="")
         else:
             print(f"ratelimitctl: {escape(str(error))}", file=sys.stderr)
         return status
     except (BrokenPipeError, KeyboardInterrupt):
         return NO
+
+
+def _json(answer: Answer) -> str:
+    return json.dumps(msgspec.to_builtins(answer)) + "\n"
 
 
 def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
@@ -69,59 +79,62 @@ def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
         case "status":
             return _status(configuration)
         case "show":
-            answer = _ask(configuration, Show(options.key))
-            return Outcome(answer, tables.accounts(answer["limits"]), OK if answer["found"] else NO)
+            show = Show(options.key)
+            shown = _ask(configuration, show, lambda accounts: accounts.show(show))
+            return Outcome(shown, tables.accounts(shown.limits), OK if shown.found else NO)
         case "top":
             return _top(configuration, options)
         case "set":
-            answer = _ask(configuration, Set(options.key, options.quota, options.persist, options.limit))
-            lost = "The quota was persistent; from the next period on the configured one counts.\n"
-            return Outcome(answer, tables.accounts([answer]) + (lost if answer["gave_up_persistent"] else ""))
+            return _set(configuration, Set(options.key, options.quota, options.persist, options.limit))
         case "reset":
-            answer = _ask(configuration, Reset(options.key, options.limit))
-            return Outcome(answer, tables.accounts(answer["limits"]))
+            reset = Reset(options.key, options.limit)
+            done = _ask(configuration, reset, lambda accounts: accounts.reset(reset))
+            return Outcome(done, tables.accounts(done.limits))
         case "dump":
-            answer = ask(configuration.control_socket, Dump())
-            return Outcome(answer, answer["file"] + "\n")
+            dump = ask(configuration.control_socket, Dump())
+            return Outcome(dump, dump.file + "\n")
         case "reload":
-            answer = ask(configuration.control_socket, Reload())
-            waiting = " ".join(answer["needs_start"])
-            text = f"These changed settings are obeyed only at the next start: {waiting}\n" if waiting else ""
-            return Outcome(answer, "The configuration is obeyed.\n" + text)
+            return _reload(configuration)
         case "check":
             return _check(configuration)
         case "doctor":
-            answer = doctor.diagnose(configuration, options.postfix_config)
-            return Outcome(answer, doctor.text(answer), NO if answer["faults"] else OK)
+            diagnosis = doctor.diagnose(configuration, options.postfix_config)
+            return Outcome(diagnosis, doctor.text(diagnosis), NO if diagnosis.faults else OK)
         case "migrate":
-            done = migrate(configuration, options.dry_run)
-            return Outcome({"dry_run": options.dry_run, "done": done}, "".join(f"{line}\n" for line in done))
+            lines = migrate(configuration, options.dry_run)
+            return Outcome(Migrated(options.dry_run, lines), "".join(f"{line}\n" for line in lines))
         case verb:
             raise AssertionError(verb)
 
 
-def _ask(configuration: Configuration, command: Command) -> Answer:
-    """The running daemon's answer, or ours where none runs."""
+def _ask(configuration: Configuration, command: Command[A], offline_work: Callable[[Accounts], Awaitable[A]]) -> A:
+    """The running daemon's answer, or ours if none runs."""
     try:
         return ask(configuration.control_socket, command)
     except NoDaemon:
-        return offline.answer(configuration, command)
+        return offline.on_accounts(configuration, offline_work)
 
 
 def _status(configuration: Configuration) -> Outcome:
     try:
-        answer = ask(configuration.control_socket, Status())
-        return Outcome({"running": True, **answer}, tables.status(answer))
+        running = ask(configuration.control_socket, Status())
+        return Outcome(running, tables.status(running))
     except NoDaemon as error:
-        answer = offline.answer(configuration, Status())
-        left, store = answer["not_stored"], answer["store"]
-        rows = [
-            ("ratelimitd", f"is not running: {error}"),
-            ("configuration", answer["config"]),
-            ("store", f"{store['name']}, {'up' if store['up'] else 'AWAY'}"),
-            ("not stored", f"{left['recipients']:,} recipients of {left['accounts']:,} accounts"),
-        ]
-        return Outcome(answer, tables.pairs(rows), NO_DAEMON)
+        stopped = offline.status(configuration)
+        return Outcome(stopped, tables.status_without_daemon(stopped, str(error)), NO_DAEMON)
+
+
+def _set(configuration: Configuration, command: Set) -> Outcome:
+    account = _ask(configuration, command, lambda accounts: accounts.set(command))
+    lost = "The quota was persistent; from the next period on the configured one applies.\n"
+    return Outcome(account, tables.accounts([account]) + (lost if account.gave_up_persistent else ""))
+
+
+def _reload(configuration: Configuration) -> Outcome:
+    answer = ask(configuration.control_socket, Reload())
+    waiting = " ".join(answer.needs_start)
+    text = f"These changed settings need a restart: {waiting}\n" if waiting else ""
+    return Outcome(answer, "The configuration is applied.\n" + text)
 
 
 def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
@@ -131,7 +144,7 @@ def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
         return Outcome(ranking, top.frame(ranking))
     if options.json:
         for ranking in answers(path, Top(options.limit, options.count, options.interval)):
-            print(json.dumps(ranking), flush=True)
+            print(_json(ranking), end="", flush=True)
     else:
         top.watch(lambda: ask(path, once), options.interval)
     return Outcome(None, "")
@@ -139,24 +152,21 @@ def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
 
 def _plugins(options: argparse.Namespace) -> Outcome:
     answer = inventory.inventory(options.config)
-    return Outcome(answer, inventory.text(answer), WRONG if answer["error"] else OK if inventory.works(answer) else NO)
+    return Outcome(answer, inventory.text(answer), WRONG if answer.error else OK if inventory.works(answer) else NO)
 
 
 def _check(configuration: Configuration) -> Outcome:
-    """The configuration was read already, its plugins are loaded; now the database."""
+    """The file has been read and its plugins loaded before; here the database is opened."""
     store, failure = "", ""
     try:
         store = offline.check_store(configuration)
     except Refused as error:
         failure = str(error)
-    limits = [
-        {"limit": limit.name, "key": limit.key_name, "plugin": _distribution(limit.key_name)}
-        for limit in configuration.limits
-    ]
-    rows = [("configuration", f"{configuration.file}: right")]
-    rows += [(f"limit {limit['limit']}", f"key {limit['key']}, of {limit['plugin']}") for limit in limits]
-    rows += [("store", f"{store}: right" if store else failure.removeprefix("store: "))]
-    answer = {"config": str(configuration.file), "limits": limits, "store": store, "error": failure or None}
+    limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
+    rows = [("configuration", f"{configuration.file}: valid")]
+    rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
+    rows += [("store", f"{store}: available" if store else failure.removeprefix("store: "))]
+    answer = Checked(str(configuration.file), limits, store, failure or None)
     return Outcome(answer, tables.pairs(rows), NO if failure else OK)
 
 

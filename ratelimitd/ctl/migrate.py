@@ -1,4 +1,4 @@
-"""`ratelimitctl migrate`: the Perl daemon's table becomes ours, in place and live; safe to run again."""
+"""`ratelimitctl migrate`: converts the Perl daemon's table to ours, in place and in use; safe to run again."""
 
 import re
 import time
@@ -33,9 +33,10 @@ _TYPES = {
 
 
 def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
-    """Migrate the table of `[store]`; what was done, or with `dry_run` would be, a line each.
+    """Migrate the table of `[store]`; what was done, or with `dry_run` would be, one line each.
 
-    Raises StoreError, StartError; a table that is neither the Perl daemon's nor ours is left as it is.
+    Raises StartError for another backend; StoreError. A table that is neither the Perl daemon's nor ours is an
+    error too, and left alone.
     """
     if config.settings.store.backend != "mysql":
         raise StartError(f'{config.file}: store.backend: found "{config.settings.store.backend}"; allowed: "mysql"')
@@ -54,7 +55,7 @@ async def _migrate(config: Configuration, dry_run: bool) -> list[str]:
 
 
 class OldRow(NamedTuple):
-    """A row, as far as merging it with another needs it."""
+    """What matters of a row when it is merged with another."""
 
     id: int
     limit: str
@@ -107,7 +108,7 @@ class Migration:
         """Raises StoreError unless it is the Perl daemon's table."""
         table = self._names.table
         if any(name in found.columns for name in ADDED):
-            raise StoreError(f"the table {table} was begun to be migrated by other means and cannot be used: {fault}")
+            raise StoreError(f"the table {table} was partly migrated by other means and cannot be used: {fault}")
         for name, wanted in _TYPES.items():
             kind = found.columns[name].type if name in found.columns else "nothing"
             if not re.fullmatch(wanted, kind):
@@ -136,7 +137,7 @@ class Migration:
     # -- senders -------------------------------------------------------------------------------------------------
 
     async def _normalise(self, migrated: bool) -> None:
-        """Bring every sender to its normalised form; rows that become one are merged."""
+        """Normalise every sender; rows whose senders become the same are merged."""
         limit_name = "`limit_name`" if migrated else f"'{self._first.name}'"
         groups: dict[tuple[str, str], list[str]] = {}
         seen = rows = 0
@@ -191,7 +192,7 @@ class Migration:
 
 
 def merge(rows: Iterable[OldRow], normal: str, now: int) -> OldRow:
-    """One row of several: uses of what is not over added, the larger quota, persist if any had it.
+    """One row from several: the sum of their current uses, the largest quota, persist if any has it.
 
     It keeps the id of the row that had the normalised sender, else the lowest.
     """

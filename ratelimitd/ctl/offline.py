@@ -1,99 +1,92 @@
-"""What `ratelimitctl` does by itself while no daemon runs: on its store, and on what its journal has left.
+"""What `ratelimitctl` does by itself while no daemon is running: on its store, and on what its journal has left.
 
-It takes the daemon's place for a moment: under its lock, as its user, with its own code.
+It takes the daemon's place for a moment: it holds the daemon's lock, becomes the daemon's user, runs the daemon's code.
 """
 
-import os
-import pwd
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
 from ratelimitd.config.read import Configuration
-from ratelimitd.control.commands import NO_DAEMON, WRONG, Answer, Command, Refused, Reset, Set, Show, Status
-from ratelimitd.daemon.parts import compose, make_store
+from ratelimitd.control.accounts import Accounts
+from ratelimitd.control.answers import StoppedStatus, StoreHealth
+from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, Refused
+from ratelimitd.control.status import not_stored
+from ratelimitd.daemon import privileges
+from ratelimitd.daemon.parts import Parts, compose, make_store
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink
 from ratelimitd.settings import LogSettings
 
 CHECK_TIMEOUT_S = 10.0
+T = TypeVar("T")
 
 
-def answer(config: Configuration, command: Command) -> Answer:
-    """The answer to status, show, set or reset. Raises Refused."""
-    _be_its_user(config.state_dir)
+def on_accounts(config: Configuration, work: Callable[[Accounts], Awaitable[T]]) -> T:
+    """What some work on the accounts gives. Raises Refused, StartError."""
+    return _at_rest(config, lambda _, accounts: work(accounts))
+
+
+def status(config: Configuration) -> StoppedStatus:
+    """What the store and the journal have. Raises Refused, StartError."""
+    return _at_rest(config, _status)
+
+
+async def _status(parts: Parts, _: Accounts) -> StoppedStatus:
+    link = parts.sync.link
+    return StoppedStatus(
+        config=str(parts.status.file),
+        store=StoreHealth(link.name, link.up),
+        not_stored=not_stored(parts.policy.pending),
+    )
+
+
+def _at_rest(config: Configuration, work: Callable[[Parts, Accounts], Awaitable[T]]) -> T:
+    async def run() -> T:
+        parts = compose(config, Log([StderrSink()], LogSettings(level="warning")))
+        async with parts.at_rest(config) as accounts:
+            return await work(parts, accounts)
+
+    _become_owner(config.state_dir)
     try:
-        return trio.run(_answer, config, command, strict_exception_groups=True)
+        return trio.run(run, strict_exception_groups=True)
     except StartError as error:
         raise Refused(str(error), NO_DAEMON) from error
 
 
-async def _answer(config: Configuration, command: Command) -> Answer:
-    parts = compose(config, Log([StderrSink()], LogSettings(level="warning")))
-    async with parts.at_rest(config) as accounts:
-        match command:
-            case Show():
-                return await accounts.show(command)
-            case Set():
-                return await accounts.set(command)
-            case Reset():
-                return await accounts.reset(command)
-            case Status():
-                pending, link = parts.policy.pending, parts.sync.link
-                return {
-                    "running": False,
-                    "config": str(config.file),
-                    "store": {"name": link.store.name, "up": link.up},
-                    "not_stored": {"accounts": len(pending), "recipients": pending.recipients},
-                }
-            case _:
-                raise Refused(f"{type(command).__name__.lower()}: only a running ratelimitd can do that", NO_DAEMON)
-
-
 def check_store(config: Configuration) -> str:
-    """The store's name, if it can be opened. Raises Refused."""
-    _be_its_user(config.state_dir)
-    return trio.run(_within, lambda: _check_store(config))
+    """The store's name, if it can be opened. Raises Refused, StartError."""
+    _become_owner(config.state_dir)
+    return trio.run(_check_store, config)
 
 
 async def _check_store(config: Configuration) -> str:
     try:
-        store = make_store(config)
-        try:
-            await store.open()
-            await store.recorded("")
-        finally:
-            await store.close()
+        with trio.fail_after(CHECK_TIMEOUT_S):
+            store = make_store(config)
+            try:
+                await store.open()
+                await store.recorded("")
+            finally:
+                await store.close()
     except (StartError, StoreError) as error:
-        raise Refused(f"store: {error}", 1) from error
+        raise Refused(f"store: {error}", NO) from error
+    except trio.TooSlowError as error:
+        raise Refused(f"store: no answer within {CHECK_TIMEOUT_S:g} s", NO) from error
     return store.name
 
 
-async def _within(work: Callable[[], Awaitable[str]]) -> str:
-    try:
-        with trio.fail_after(CHECK_TIMEOUT_S):
-            return await work()
-    except trio.TooSlowError as error:
-        raise Refused(f"store: no answer within {CHECK_TIMEOUT_S:g} s", 1) from error
-
-
-def _be_its_user(state_dir: Path) -> None:
+def _become_owner(state_dir: Path) -> None:
     """As root, become the owner of state_dir: no file may be left there that the daemon cannot write."""
     try:
-        owner = state_dir.stat()
+        owner = privileges.owner_of(state_dir)
     except OSError as error:
-        raise Refused(
-            f"no ratelimitd runs, nor has one: state_dir: {state_dir}: {error.strerror}", NO_DAEMON
-        ) from error
-    if os.geteuid() == owner.st_uid:
-        return
-    if os.geteuid() != 0:
-        raise Refused(f"state_dir: {state_dir} is another user's; ask as root or as the daemon's own user", WRONG)
-    try:
-        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
-    except KeyError:
-        os.setgroups([])
-    os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
-    os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+        reason = f"no ratelimitd is running, and none has ever run: state_dir: {state_dir}: {error.strerror}"
+        raise Refused(reason, NO_DAEMON) from error
+    except StartError as error:
+        raise Refused(f"state_dir: {error}", WRONG) from error
+    if owner is not None:
+        privileges.become(owner)

@@ -1,10 +1,10 @@
-"""Tables that are pleasant to read on a terminal, and what a terminal is not to be told."""
+"""Answers as tables that are pleasant to read on a terminal. Nothing in them can control the terminal."""
 
 import time
 from collections.abc import Iterable, Sequence
 from unicodedata import combining, east_asian_width
 
-from ratelimitd.control.commands import Answer
+from ratelimitd.control.answers import AccountView, JournalStatus, NotStored, RunningStatus, StoppedStatus, StoreStatus
 from ratelimitd.text import escape
 
 GAP = "  "
@@ -12,7 +12,7 @@ _DAY_S, _HOUR_S, _MINUTE_S = 86400, 3600, 60
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
-    """Rows below a header, columns aligned, those of the numbers `right` to the right; cells escaped."""
+    """Rows below a header, cells escaped, columns aligned: those whose numbers are in `right` to the right."""
     cells = [list(header), *[[_cell(cell) for cell in row] for row in rows]]
     widths = [max(_width(row[i]) for row in cells) for i in range(len(header))]
     lines = []
@@ -64,33 +64,34 @@ def size(number: int) -> str:
     return f"{amount:.1f} {unit}"
 
 
-def accounts(limits: Sequence[Answer]) -> str:
+def accounts(views: Sequence[AccountView]) -> str:
     """An account under each limit."""
     rows = [
         (
-            view["limit"],
-            view["key"],
-            _or_unlimited(view["quota"]),
-            view["used"],
-            _or_unlimited(view["left"]),
-            view["reset_at"],
-            view["source"] + _remarks(view),
+            view.limit,
+            view.key,
+            or_unlimited(view.quota),
+            view.used,
+            or_unlimited(view.left),
+            view.reset_at,
+            view.source + _remarks(view),
         )
-        for view in limits
+        for view in views
     ]
     return table(("LIMIT", "KEY", "QUOTA", "USED", "LEFT", "RESETS AT", "QUOTA FROM"), rows, right=(2, 3, 4))
 
 
-def _remarks(view: Answer) -> str:
+def _remarks(view: AccountView) -> str:
     remarks = [
-        *(["messages, not recipients"] if view["counts"] == "messages" else []),
-        *([] if view["enforced"] else ["not enforced"]),
-        *([] if view["seen"] else ["nothing sent yet"]),
+        *(["messages, not recipients"] if view.counts == "messages" else []),
+        *([] if view.enforced else ["not enforced"]),
+        *([] if view.seen else ["nothing sent yet"]),
     ]
     return f" ({', '.join(remarks)})" if remarks else ""
 
 
-def _or_unlimited(quota: int | None) -> int | str:
+def or_unlimited(quota: int | None) -> int | str:
+    """A quota, or what is left of it, as it is shown."""
     return "unlimited" if quota is None else quota
 
 
@@ -98,35 +99,63 @@ def _plural(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def status(answer: Answer) -> str:
+def status(answer: RunningStatus) -> str:
     """A running daemon's status."""
-    store, journal, left = answer["store"], answer["journal"], answer["not_stored"]
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(answer["started"]))
-    flushed = store["last_flush_s_ago"]
-    decisions = ", ".join(f"{name} {number:,}" for name, number in sorted(answer["decisions"].items()))
-    health = "up" if store["up"] else "AWAY: counting in memory and journal"
-    unwritten = f", {journal['unwritten']:,} records not written" if journal["unwritten"] else ""
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(answer.started))
+    decisions = ", ".join(f"{name} {number:,}" for name, number in sorted(answer.decisions.items()))
     return pairs(
         [
-            ("ratelimitd", f"{answer['version']}, pid {answer['pid']}"),
-            ("running", f"{duration(answer['uptime_s'])}, since {since}"),
-            ("configuration", answer["config"]),
-            ("listening on", " ".join(answer["listen"])),
-            ("store", f"{store['name']}, {health}"),
-            ("  flushed", "not yet" if flushed is None else f"{duration(flushed)} ago, in {store['last_flush_ms']} ms"),
-            ("  flushes", f"{store['flushes']:,}, {store['failures']:,} failed, {store['rejected']:,} records refused"),
-            ("journal", f"{_plural(journal['segments'], 'segment')}, {size(journal['bytes'])}{unwritten}"),
-            ("  error", journal["error"] or "none"),
-            ("not stored", f"{left['recipients']:,} recipients of {left['accounts']:,} accounts"),
-            ("accounts", ", ".join(f"{name} {number:,}" for name, number in answer["accounts"].items())),
-            ("requests", f"{answer['requests']:,}, {answer['per_second']:,} per second"),
+            ("ratelimitd", f"{answer.version}, pid {answer.pid}"),
+            ("running", f"{duration(answer.uptime_s)}, since {since}"),
+            ("configuration", answer.config),
+            ("listening on", " ".join(answer.listen)),
+            *_store(answer.store),
+            *_journal(answer.journal),
+            ("not stored", _not_stored(answer.not_stored)),
+            ("accounts", ", ".join(f"{name} {number:,}" for name, number in answer.accounts.items())),
+            ("requests", f"{answer.requests:,}, {answer.per_second:,} per second"),
             ("decisions", decisions or "none"),
-            ("no login", f"{answer['without_login']:,} requests"),
-            ("connections", f"{answer['connections']:,}, {answer['parked']:,} waiting for the store"),
-            ("refused", f"{answer['refused_peers']:,} peers, {answer['too_long']:,} requests too long"),
-            ("timed out", f"{answer['timeouts']:,} connections"),
-            ("memory", f"{answer['evicted']:,} accounts put out, {answer['lookups_held']:,} lookups held back"),
-            ("  forgotten", _plural(answer["transactions_forgotten"], "transaction")),
-            ("log", f"{answer['log_lines_dropped']:,} lines dropped, {answer['log_lines_left_out']:,} left out"),
+            ("no login", f"{answer.without_login:,} requests"),
+            ("connections", f"{answer.connections:,}, {answer.parked:,} waiting for the store"),
+            ("refused", f"{answer.refused_peers:,} peers, {answer.too_long:,} requests too long"),
+            ("timed out", f"{answer.timeouts:,} connections"),
+            ("memory", f"{answer.evicted:,} accounts evicted, {answer.lookups_held:,} lookups delayed"),
+            ("  forgotten", _plural(answer.transactions_forgotten, "transaction")),
+            ("log", f"{answer.log_lines_dropped:,} lines dropped, {answer.log_lines_left_out:,} left out"),
+        ]
+    )
+
+
+def _store(store: StoreStatus) -> list[tuple[str, object]]:
+    ago, ms = store.last_flush_s_ago, store.last_flush_ms
+    health = "up" if store.up else "UNAVAILABLE: counting in memory and journal"
+    return [
+        ("store", f"{store.name}, {health}"),
+        ("  flushed", "not yet" if ago is None else f"{duration(ago)} ago, in {ms} ms"),
+        ("  flushes", f"{store.flushes:,}, {store.failures:,} failed, {store.rejected:,} records refused"),
+    ]
+
+
+def _journal(journal: JournalStatus) -> list[tuple[str, object]]:
+    unwritten = f", {journal.unwritten:,} records not written" if journal.unwritten else ""
+    return [
+        ("journal", f"{_plural(journal.segments, 'segment')}, {size(journal.bytes)}{unwritten}"),
+        ("  error", journal.error or "none"),
+    ]
+
+
+def _not_stored(left: NotStored) -> str:
+    return f"{left.recipients:,} recipients of {left.accounts:,} accounts"
+
+
+def status_without_daemon(answer: StoppedStatus, reason: str) -> str:
+    """What is found while no daemon is running; `reason` says how that is known."""
+    store = answer.store
+    return pairs(
+        [
+            ("ratelimitd", f"is not running: {reason}"),
+            ("configuration", answer.config),
+            ("store", f"{store.name}, {'up' if store.up else 'UNAVAILABLE'}"),
+            ("not stored", _not_stored(answer.not_stored)),
         ]
     )

@@ -10,48 +10,43 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ratelimitd.control.commands import Answer
+from ratelimitd.control.answers import AccountView, Ranking
 from ratelimitd.ctl import tables
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
 _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 
 Earlier = dict[tuple[str, str], int]
+"""What was used, by limit and key."""
 
 
-def frame(ranking: Answer, before: Answer | None = None) -> str:
+def frame(ranking: Ranking, before: Ranking | None = None) -> str:
     """One ranking as text; with the one before it, recipients per minute since then."""
     earlier: Earlier = {}
-    elapsed = 0.0
+    elapsed_s = 0.0
     if before is not None:
-        elapsed = ranking["time"] - before["time"]
-        earlier = {(view["limit"], view["key"]): view["used"] for view in _views(before)}
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ranking["time"]))
-    text = f"recipients in the present period, most first  {at}\n"
-    for limit in ranking["limits"]:
-        text += f"\n{limit['limit']}, {limit['period']}\n"
-        rows = [_row(view, earlier, elapsed) for view in limit["accounts"]]
+        elapsed_s = ranking.time - before.time
+        earlier = {(view.limit, view.key): view.used for limit in before.limits for view in limit.accounts}
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ranking.time))
+    text = f"recipients in the current period, most first  {at}\n"
+    for limit in ranking.limits:
+        text += f"\n{limit.limit}, {limit.period}\n"
+        rows = [_row(view, earlier, elapsed_s) for view in limit.accounts]
         header = ("KEY", "USED", "QUOTA", "%", "PER MIN", "RESETS AT")
-        text += tables.table(header, rows, right=(1, 2, 3, 4)) if rows else "nobody has sent\n"
+        text += tables.table(header, rows, right=(1, 2, 3, 4)) if rows else "nobody has sent yet\n"
     return text
 
 
-def _views(ranking: Answer) -> Iterator[Answer]:
-    for limit in ranking["limits"]:
-        yield from limit["accounts"]
+def _row(view: AccountView, earlier: Earlier, elapsed_s: float) -> tuple[object, ...]:
+    was = earlier.get((view.limit, view.key))
+    share = "" if view.quota is None else view.used * 100 // view.quota
+    rate = "" if was is None or elapsed_s <= 0 else max(0, round((view.used - was) * 60 / elapsed_s))
+    return (view.key, view.used, tables.or_unlimited(view.quota), share, rate, view.reset_at)
 
 
-def _row(view: Answer, earlier: Earlier, elapsed_s: float) -> tuple[object, ...]:
-    was = earlier.get((view["limit"], view["key"]))
-    quota = view["quota"]
-    share = "" if quota is None else view["used"] * 100 // quota
-    rate = "" if was is None or elapsed_s <= 0 else max(0, round((view["used"] - was) * 60 / elapsed_s))
-    return (view["key"], view["used"], "unlimited" if quota is None else quota, share, rate, view["reset_at"])
-
-
-def watch(ask: Callable[[], Answer], interval_s: float) -> None:
+def watch(ask: Callable[[], Ranking], interval_s: float) -> None:
     """Show rankings in place until a q is typed. Raises what `ask` raises."""
-    before: Answer | None = None
+    before: Ranking | None = None
     with _screen():
         while True:
             ranking = ask()

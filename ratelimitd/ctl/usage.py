@@ -6,13 +6,13 @@ from pathlib import Path
 from ratelimitd import __version__
 from ratelimitd.control.commands import MAX_QUOTA
 
-EXIT_STATUSES = "exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no daemon runs"
+EXIT_STATUSES = "exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no daemon is running"
 
 
 def parser(default_config: Path) -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="ratelimitctl", description="Asks and steers a ratelimitd.", epilog=EXIT_STATUSES
+        prog="ratelimitctl", description="Asks and controls a ratelimitd.", epilog=EXIT_STATUSES
     )
     made.add_argument("-c", "--config", type=Path, default=default_config, metavar="FILE", help="default: %(default)s")
     made.add_argument("--json", action="store_true", help="answer in JSON")
@@ -24,30 +24,30 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
         return sub
 
-    verb("status", "how the daemon is")
+    verb("status", "how the daemon is doing")
     verb("show", "an account's quota, use and reset time under every limit").add_argument("key", metavar="KEY")
-    ranking = verb("top", "who sends most in this period; refreshed until q is typed")
-    ranking.add_argument("--limit", metavar="NAME", help="under this [[limit]] alone")
+    ranking = verb("top", "who sends most in this period; refreshed until you type q")
+    ranking.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
     ranking.add_argument("--count", type=_count, default=20, metavar="N", help="accounts to show; default: %(default)s")
-    ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="S", help="seconds; default: %(default)s")
-    ranking.add_argument("--once", action="store_true", help="show it once, and end")
+    ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: %(default)s")
+    ranking.add_argument("--once", action="store_true", help="show it once and exit")
     setting = verb("set", "give an account a quota: until its period ends, or for good")
     setting.add_argument("key", metavar="KEY")
     setting.add_argument(
         "--quota", type=_quota, required=True, metavar="N", help='recipients per period, or "unlimited"'
     )
     setting.add_argument("--persist", action="store_true", help="for good, not only until the period ends")
-    setting.add_argument("--limit", metavar="NAME", help="the [[limit]] that is meant, where there are several")
+    setting.add_argument("--limit", metavar="NAME", help="under this [[limit]]; needed if several count the account")
     reset = verb("reset", "set what an account has used to 0")
     reset.add_argument("key", metavar="KEY")
-    reset.add_argument("--limit", metavar="NAME", help="under this [[limit]] alone")
-    verb("dump", "have the daemon write its memory to state_dir/cache.dump")
-    verb("reload", "have the daemon obey its configuration as it is now; whole, or not at all")
-    verb("check", "see whether configuration, key plugins and database are right")
-    doctor = verb("doctor", "look at the daemon and at Postfix, and say what is wrong and how it is mended")
-    doctor.add_argument("--postfix-config", type=Path, metavar="DIR", help="another Postfix's; default: postconf's own")
-    verb("plugins", "which key plugins are installed, whose they are, which limits use them")
-    migrate = verb("migrate", "make the Perl daemon's MySQL table ours, in place; safe to run again")
+    reset.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
+    verb("dump", "make the daemon write its memory to state_dir/cache.dump")
+    verb("reload", "make the daemon read its configuration again and apply all of it, or nothing")
+    verb("check", "check the configuration, the key plugins and the database")
+    doctor = verb("doctor", "look at the daemon and at Postfix, and say what is wrong and how to fix it")
+    doctor.add_argument("--postfix-config", type=Path, metavar="DIR", help="folder of main.cf; default: postconf's")
+    verb("plugins", "which key plugins are installed, from which distribution, and which limits use them")
+    migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return made
 

@@ -41,6 +41,20 @@ def find(user: str, group: str) -> Identity | None:
     return None
 
 
+def owner_of(folder: Path) -> Identity | None:
+    """The owner of a folder, to become; None: stay who we are. Raises OSError for the folder; StartError."""
+    status = folder.stat()
+    if os.geteuid() == status.st_uid:
+        return None
+    if os.geteuid() != 0:
+        raise StartError(f"{folder} is another user's; ask as root or as the daemon's own user")
+    try:
+        groups = os.getgrouplist(pwd.getpwuid(status.st_uid).pw_name, status.st_gid)
+    except KeyError:  # an owner that has no name has no groups either
+        groups = []
+    return Identity(_name(status.st_uid), status.st_uid, status.st_gid, groups)
+
+
 def _name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name

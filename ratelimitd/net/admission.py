@@ -5,6 +5,8 @@ import struct
 from collections.abc import Collection
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+import trio
+
 _UCRED = struct.Struct("3i")
 
 
@@ -19,7 +21,7 @@ def recognise(
     No unix_uids: whom the socket's mode admits.
     """
     if sock.family == socket.AF_UNIX:
-        if unix_uids and (uid := _uid(sock)) not in unix_uids:
+        if unix_uids and (uid := peer_uid(sock)) not in unix_uids:
             return f"uid {uid}", "not in server.unix_users"
         return "unix", ""
     peer = f"{address[0]}:{address[1]}"
@@ -32,7 +34,7 @@ def _is_in(host: str, allow: Collection[IPv4Network | IPv6Network]) -> bool:
     return any((mapped or address) in network for network in allow)
 
 
-def _uid(sock: socket.socket) -> int:
+def peer_uid(sock: socket.socket | trio.socket.SocketType) -> int:
     """The uid of a unix socket's other end (SO_PEERCRED, unix(7): struct ucred of pid, uid and gid)."""
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return int(uid)

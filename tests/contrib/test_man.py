@@ -4,15 +4,18 @@ import argparse
 import re
 import runpy
 import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 import tomli
 
 from ratelimitd.config import read as config
+from ratelimitd.control.answers import Answer
 from ratelimitd.ctl import main as ctl
+from ratelimitd.ctl.answers import PRINTED
 from ratelimitd.daemon import main as cli
 from ratelimitd.settings import Settings
 from tests.conftest import require
@@ -20,6 +23,7 @@ from tests.instances.components import program
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "conf" / "ratelimitd.toml"
+sys.path.insert(0, str(ROOT / "contrib" / "man"))  # where make.py's own folder is, when it is run as a program
 make = runpy.run_path(str(ROOT / "contrib" / "man" / "make.py"))
 
 
@@ -78,6 +82,35 @@ def test_every_verb_and_option_is_in_the_page(pages: dict[str, str], page: str, 
                     check(sub)
 
     check(parser)
+
+
+def test_every_field_of_every_answer_is_in_the_page(pages: dict[str, str]) -> None:
+    text = plain(pages["man8/ratelimitctl.8"])
+    (action,) = (a for a in make["parser_of"](ctl.main)._actions if isinstance(a, argparse._SubParsersAction))
+    assert set(PRINTED) == set(action.choices)
+    for kind, verbs in make["answers"]().items():
+        section = re.search(rf'^\.SS "{kind.__name__}\b(.*?)(^\.S|\Z)', text, re.M | re.S)
+        assert section, kind
+        assert all(verb in section[1] for verb in verbs)
+        for name, of_type, said in make["described"](kind):
+            said = said.replace("`", "")
+            assert f"\n{name}: {of_type}\n{said[0].upper()}{said[1:]}." in section[1], (kind, name)
+
+
+def test_a_field_that_nothing_is_said_about_is_found() -> None:
+    class Said(Answer, frozen=True):
+        """An answer."""
+
+        told: Annotated[int, msgspec.Meta(description="something")]
+
+    class Unsaid(Said, frozen=True):
+        """Another."""
+
+        bare: int
+        other: Annotated[str, msgspec.Meta(min_length=1)]
+
+    assert make["undescribed"](make["answers"]()) == []
+    assert make["undescribed"]([Said, Unsaid]) == ["Unsaid.bare", "Unsaid.other"]
 
 
 @pytest.mark.real

@@ -57,7 +57,8 @@ def examine(folder: Path, ctl_of: Ctl) -> Examine:
         found = ctl_of(daemon, "doctor", "--postfix-config", str(etc), "--json")
         assert text.status == found.status
         for fault in found.json["faults"]:
-            assert f"WRONG  {fault['what']}\n  mend {fault['mend']}\n" in text.out
+            assert list(fault) == ["name", "what", "fix"]
+            assert f"WRONG  {fault['what']}\n  fix  {fault['fix']}\n" in text.out
         return found
 
     return run
@@ -72,7 +73,7 @@ def says(ran: Ran, name: str, *parts: str) -> bool:
     """Whether this is the only fault, and its text has these parts."""
     assert names(ran) == [name]
     (fault,) = ran.json["faults"]
-    return all(part in fault["what"] + fault["mend"] for part in parts)
+    return all(part in fault["what"] + fault["fix"] for part in parts)
 
 
 SENDER = "smtpd_sender_restrictions = check_policy_service { @, timeout=10s, default_action=DUNNO }"
@@ -142,7 +143,7 @@ def test_wired_too_early(daemon: Ratelimitd, examine: Examine) -> None:
     wired = SENDER.replace("_sender_", "_recipient_")
     ran = examine(daemon, f"{wired}, reject_unknown_recipient_domain, permit_sasl_authenticated, reject")
     assert set(names(ran)) == {"too-early"}
-    assert "move check_policy_service behind reject_unknown_recipient_domain" in ran.out
+    assert "move check_policy_service after reject_unknown_recipient_domain" in ran.out
     assert set(names(examine(daemon, SENDER.replace("_sender_", "_client_")))) == {"too-early"}
 
 

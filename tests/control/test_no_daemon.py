@@ -119,7 +119,7 @@ def test_a_mode_that_lets_others_in_lets_them_ask(start: Start) -> None:
     daemon = start(control={"mode": "0666"})
     daemon.state.chmod(0o755)
     with as_user(NOBODY):
-        assert ask(daemon.state / "control.sock", Status())["pid"] == daemon.process.pid
+        assert ask(daemon.state / "control.sock", Status()).pid == daemon.process.pid
 
 
 @as_root

@@ -182,7 +182,7 @@ def test_what_only_a_new_start_obeys_is_said(start: Start, ctl_of: Ctl) -> None:
     ran = ctl_of(daemon, "reload")
     assert (ran.status, ran.out.splitlines()[1:]) == (
         0,
-        ["These changed settings are obeyed only at the next start: server.unix_mode store.path"],
+        ["These changed settings need a restart: server.unix_mode store.path"],
     )
     daemon.wait_for_log("changed settings that need a restart: settings=server.unix_mode store.path")
     assert ctl_of(daemon, "reload", "--json").json["needs_start"] == ["server.unix_mode", "store.path"]

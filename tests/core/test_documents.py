@@ -20,6 +20,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAME = re.compile(r"`([a-z_/]+\.py)(?::([A-Za-z_.]+))?`")
 """`core/policy.py` or `core/policy.py:Policy.decide`, under ratelimitd/."""
 
+
 def prose(page: Path) -> str:
     """The text of a page without its blocks of code."""
     return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)

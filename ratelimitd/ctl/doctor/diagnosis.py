@@ -1,4 +1,4 @@
-"""`ratelimitctl doctor`: looks at the daemon and at Postfix, and says what is wrong and how it is mended."""
+"""`ratelimitctl doctor`: looks at the daemon and at Postfix, and says what is wrong and how to fix it."""
 
 import grp
 import os
@@ -9,62 +9,62 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ratelimitd.config.read import Configuration
-from ratelimitd.control.commands import Answer, Doctor
+from ratelimitd.control.answers import Evidence
+from ratelimitd.control.commands import Doctor
+from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
 from ratelimitd.ctl.doctor import postconf
 from ratelimitd.ctl.doctor.postconf import Postfix
-from ratelimitd.ctl.doctor.restrictions import Fault, Use, examine, uses
+from ratelimitd.ctl.doctor.restrictions import Use, examine, uses
 from ratelimitd.net.listeners import Address, parse_address
 from ratelimitd.text import escape
 
 ENOUGH_REQUESTS = 20
-"""So many requests, and none with a login: then it is no coincidence."""
+"""If none of so many requests has a login, that is no coincidence."""
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
 ANY = ("0.0.0.0", "::")  # noqa: S104
 _LISTENING = "0A"  # the state in /proc/net/tcp
 
 
-def diagnose(configuration: Configuration, folder: Path | None) -> Answer:
-    """`faults`: name, what and mend of each. `folder` is that of Postfix's main.cf. Raises Refused."""
-    evidence: Answer | None = None
+def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
+    """Everything that is wrong. `folder` is that of Postfix's main.cf, None the default one. Raises Refused."""
+    evidence: Evidence | None = None
     try:
         evidence = ask(configuration.control_socket, Doctor())
     except NoDaemon as error:
         faults = [Fault("not-running", f"{error}", "start ratelimitd")]
     else:
         faults = list(_seen(evidence))
-    listen = evidence["listen"] if evidence is not None else configuration.settings.server.listen
+    listen = evidence.listen if evidence is not None else configuration.settings.server.listen
     addresses = [parse_address(text) for text in listen]
     postfix = postconf.read(folder)
     shown = listen[0] if listen[0].startswith("unix:") else f"inet:{listen[0]}"
     faults += examine(postfix, lambda use: _is_ours(use, postfix, addresses), shown)
     faults += _unreachable(postfix, addresses)
     faults += _shared_ports(postfix, addresses, running=evidence is not None)
-    return {"faults": [fault._asdict() for fault in dict.fromkeys(faults)]}
+    return Diagnosis(list(dict.fromkeys(faults)))
 
 
-def text(answer: Answer) -> str:
+def text(answer: Diagnosis) -> str:
     """The faults for people."""
-    if not answer["faults"]:
+    if not answer.faults:
         return "Nothing wrong was found.\n"
-    return "".join(f"WRONG  {escape(fault['what'])}\n  mend {escape(fault['mend'])}\n" for fault in answer["faults"])
+    return "".join(f"WRONG  {escape(fault.what)}\n  fix  {escape(fault.fix)}\n" for fault in answer.faults)
 
 
 # -- what the daemon has seen --------------------------------------------------------------------------------------
 
 
-def _seen(evidence: Answer) -> Iterator[Fault]:
-    if evidence["without_login"] >= ENOUGH_REQUESTS and not evidence["decisions"] and not evidence["without_key"]:
-        what = f"all {evidence['without_login']:,} requests came without sasl_username, so nothing was counted"
-        mend = "wire the smtpd where users log in (submission, port 587 or 465), or let them log in where they send"
-        yield Fault("without-login", what, mend)
-    pairs = evidence["bare_and_qualified"]
+def _seen(evidence: Evidence) -> Iterator[Fault]:
+    if evidence.without_login >= ENOUGH_REQUESTS and not evidence.decisions and not evidence.without_key:
+        what = f"all {evidence.without_login:,} requests came without sasl_username, so nothing was counted"
+        fix = "wire the smtpd that users log in to (submission, port 587 or 465), or let them log in where they send"
+        yield Fault("without-login", what, fix)
+    pairs = evidence.bare_and_qualified
     if pairs:
         bare, qualified = pairs[0]
         domain = qualified.partition("@")[2]
-        what = (
-            f"{bare} and {qualified} are both counted, each by itself ({len(pairs)} such pairs): one user, two quotas"
-        )
+        what = f"{bare} and {qualified} are counted separately ({len(pairs)} such pairs): one user, two quotas"
         yield Fault("two-names", what, f'if they are one account: [keys] default_domain = "{domain}"')
 
 
@@ -75,14 +75,14 @@ def _is_ours(use: Use, postfix: Postfix, addresses: Sequence[Address]) -> bool:
     kind, _, rest = use.address.partition(":")
     if kind == "unix":
         path = _socket_path(use, postfix)
-        # The path that is meant, though Postfix may not find it from its chroot.
+        # From its chroot Postfix may look elsewhere than at the path in main.cf; it still means us.
         return any(isinstance(ours, Path) and (_same(ours, path) or _same(ours, Path(rest))) for ours in addresses)
     host, port = _host_and_port(rest)
     return any(isinstance(ours, tuple) and ours[1] == port and _meets(host, ours[0]) for ours in addresses)
 
 
 def _socket_path(use: Use, postfix: Postfix) -> Path:
-    """Where Postfix finds `unix:PATH`: relative to its queue, and under it where it is chrooted."""
+    """Where Postfix finds `unix:PATH`: relative to its queue, and below it if the smtpd is chrooted."""
     path = use.address.removeprefix("unix:")
     if use.smtpd.chroot or not path.startswith("/"):
         return postfix.queue_directory / path.lstrip("/")
@@ -106,7 +106,7 @@ def _host_and_port(text: str) -> tuple[str, int]:
 
 
 def _meets(host: str, listens: str) -> bool:
-    """Whether who connects to a host arrives where somebody listens."""
+    """Whether a connection to `host` reaches a service that listens at `listens`."""
     if host == listens or listens in ANY:
         return True
     if host == "localhost" or listens == "localhost":
@@ -128,15 +128,15 @@ def _unreachable(postfix: Postfix, addresses: Sequence[Address]) -> Iterator[Fau
             if not any(isinstance(ours, Path) and _same(ours, path) and path.exists() for ours in addresses):
                 what = f"{use.where}: {use.address} is {path} to Postfix, but ratelimitd listens on {meant}"
                 inside = postfix.queue_directory / "private" / meant.name
-                mend = f'[server] listen = ["unix:{inside}"], and unix:private/{meant.name} in main.cf'
-                yield Fault("unreachable", what, mend)
+                fix = f'[server] listen = ["unix:{inside}"], and unix:private/{meant.name} in main.cf'
+                yield Fault("unreachable", what, fix)
             elif not _may_connect(path, postfix.owner):
                 what = f"{use.where}: the user {postfix.owner} may not connect to {path}"
                 yield Fault("unreachable", what, f'[server] unix_mode = "0660" and unix_group = "{postfix.owner}"')
 
 
 def _may_connect(path: Path, user: str) -> bool:
-    """Whether a user may pass through the folders and write to the socket; True where that cannot be seen."""
+    """Whether a user may enter the folders and write to the socket; True if that cannot be determined."""
     try:
         entry = pwd.getpwnam(user)
         groups = {entry.pw_gid, *(group.gr_gid for group in grp.getgrall() if user in group.gr_mem)}
@@ -170,12 +170,12 @@ def _shared_ports(postfix: Postfix, addresses: Sequence[Address], *, running: bo
             known = running and any(number == p and (other == h or h == "localhost") for h, p in ours)
             if number == port and not known and (other in LOCALHOST or other in ANY or other == host):
                 what = f"another service listens on port {port}, at {other}; Postfix may ask either"
-                mend = f"see whose it is with `ss -ltnp 'sport = :{port}'`, stop it, and write an address into main.cf"
-                yield Fault("shared-port", what, mend)
+                fix = f"find it with `ss -ltnp 'sport = :{port}'`, stop it, and give an address, not a name, in main.cf"
+                yield Fault("shared-port", what, fix)
 
 
 def _listening() -> Iterator[tuple[str, int]]:
-    """Who listens on TCP here; nobody where the system does not say so."""
+    """The addresses that are listened at on this machine over TCP; none if the system does not tell."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         try:
             lines = Path(f"/proc/net/{name}").read_text("ascii").splitlines()[1:]

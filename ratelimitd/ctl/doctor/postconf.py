@@ -1,4 +1,4 @@
-"""Postfix's configuration, as `postconf` tells it: main.cf, and master.cf with its overrides, parameters expanded."""
+"""Postfix's configuration, as `postconf` shows it: main.cf, and master.cf with its overrides, parameters expanded."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ _WITH_DEFAULTS = (
 
 @dataclass(frozen=True)
 class Smtpd:
-    """An smtpd service of master.cf, and every parameter that counts for it."""
+    """An smtpd service of master.cf, and every parameter that applies to it."""
 
     name: str
     chroot: bool
@@ -33,7 +33,7 @@ class Smtpd:
 
 @dataclass(frozen=True)
 class Postfix:
-    """One instance. `ports` are the TCP services of master.cf as they are written there."""
+    """One instance. `ports` are the TCP services of master.cf as written there."""
 
     queue_directory: Path
     owner: str
@@ -74,7 +74,7 @@ def _parameters(text: str) -> dict[str, str]:
 def _postconf(folder: Path | None, *arguments: str) -> str:
     program = shutil.which("postconf", path=_PATH)
     if program is None:
-        raise Refused("doctor: there is no postconf, so no Postfix to look at", WRONG)
+        raise Refused("doctor: postconf is not installed, so there is no Postfix to look at", WRONG)
     command = [program, *(["-c", str(folder)] if folder else []), *arguments]
     try:
         ran = subprocess.run(  # noqa: S603 postconf, found in the system's folders

@@ -1,9 +1,10 @@
-"""What is wrong with how Postfix asks this service: its restriction lists examined, nothing else looked at."""
+"""What is wrong with how Postfix asks this service: examines its restriction lists, and nothing else."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from ratelimitd.ctl.answers import Fault
 from ratelimitd.ctl.doctor.postconf import Postfix, Smtpd
 
 RIGHT = "smtpd_sender_restrictions = check_policy_service { %s, timeout=10s, default_action=DUNNO }"
@@ -23,16 +24,8 @@ _WORD = re.compile(r"\{[^}]*\}|[^\s,{}]+")
 MAX_DEPTH = 10
 
 
-class Fault(NamedTuple):
-    """Something that is wrong: its name for programs, and for people what it is and how it is mended."""
-
-    name: str
-    what: str
-    mend: str
-
-
 class Use(NamedTuple):
-    """A place where Postfix asks a policy service, and what stands before and after it in its list."""
+    """A place where Postfix asks a policy service, and what comes before and after it in its list."""
 
     smtpd: Smtpd
     list_name: str
@@ -90,7 +83,7 @@ def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> l
     faults = [fault for use in ours for fault in _of_use(use)]
     logins = [smtpd for smtpd in postfix.smtpds if smtpd.is_on("smtpd_sasl_auth_enable")]
     if not logins:
-        what = "no smtpd of Postfix lets clients log in (smtpd_sasl_auth_enable = no), and nobody else is counted"
+        what = "no smtpd of Postfix lets clients log in (smtpd_sasl_auth_enable = no), and only logins are counted"
         faults.append(Fault("no-login", what, "set smtpd_sasl_auth_enable = yes where your users send"))
     for smtpd in logins:
         if not any(use.smtpd is smtpd for use in ours):
@@ -112,19 +105,19 @@ def _of_use(use: Use) -> Iterator[Fault]:
     action = use.options.get("default_action", parameters["smtpd_policy_service_default_action"])
     if action == DEFAULT_ACTION:
         what = f"there is no default_action in {use.where}: while ratelimitd is down no mail is accepted"
-        mend = f"{SERVICE} {{ {use.address}, timeout=10s, default_action=DUNNO }}"
-        yield Fault("no-default-action", what, mend)
+        fix = f"{SERVICE} {{ {use.address}, timeout=10s, default_action=DUNNO }}"
+        yield Fault("no-default-action", what, fix)
 
 
 def _counts_nothing(use: Use) -> Iterator[Fault]:
     if use.list_name == "smtpd_etrn_restrictions":
-        yield Fault("counts-nothing", f"{use.where}: ETRN is no mail", "move it to smtpd_sender_restrictions")
+        yield Fault("counts-nothing", f"{use.where}: ETRN sends no mail", "move it to smtpd_sender_restrictions")
     if use.list_name in AT_RCPT and not use.smtpd.is_on("smtpd_delay_reject"):
         what = f"{use.where} is evaluated before RCPT, since smtpd_delay_reject = no: nothing is counted there"
         yield Fault("counts-nothing", what, "set smtpd_delay_reject = yes, or move it to smtpd_recipient_restrictions")
     for word in ENDS:
         if word in use.before:
-            what = f"in {use.where} {word} stands before the service, which is never asked about users who log in"
+            what = f"in {use.where} {word} comes before the service, which is never asked about users who log in"
             yield Fault("counts-nothing", what, f"move {SERVICE} before {word}")
             return
 
@@ -139,5 +132,5 @@ def _too_early(use: Use) -> Iterator[Fault]:
             return
         if word.startswith("reject_"):
             what = f"in {use.where} the service is asked before {word}: what that rejects is counted"
-            yield Fault("too-early", what, f"move {SERVICE} behind {word}")
+            yield Fault("too-early", what, f"move {SERVICE} after {word}")
             return
