@@ -56,7 +56,7 @@ class StoreError(RatelimitdError):
     """The database did not do what it was asked; nothing is known to be lost, and it may be asked again."""
 
 
-class StoreUnfit(StoreError):
+class StoreUnsuitable(StoreError):
     """The database answers but cannot serve as configured: asking again will not help before somebody changes that."""
 
 

@@ -1,4 +1,4 @@
-"""The daemon's link to its store: whether it is up, one log line when it goes and one when it is back."""
+"""The daemon's link to its store: whether it is up; one log line when it becomes unavailable, one when it is back."""
 
 import trio
 
@@ -6,8 +6,8 @@ from ratelimitd.errors import StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.stores import Store
 
-AWAY = (StoreError, trio.TooSlowError)
-"""What a store that is away raises."""
+UNAVAILABLE = (StoreError, trio.TooSlowError)
+"""What a store that is unavailable raises."""
 
 
 class StoreLink:
@@ -30,13 +30,13 @@ class StoreLink:
             self.cursor = (await self.store.changes("")).cursor
 
     def succeeded(self) -> bool:
-        """Note that the store answered; whether it had been away."""
-        was_away = not self.up
+        """Note that the store answered; whether it had been unavailable."""
+        was_unavailable = not self.up
         self.up = True
         if self._told:
             self._told = False
-            self._log.warning("the store is back", store=self.store.name)
-        return was_away
+            self._log.warning("the store is available again", store=self.store.name)
+        return was_unavailable
 
     def failed(self, error: BaseException) -> None:
         """Note that the store did not do what it was asked."""
@@ -45,4 +45,4 @@ class StoreLink:
         if not self._told:
             self._told = True
             reason = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error)
-            self._log.error("the store is away; counting in memory and journal until it is back", reason=reason)
+            self._log.error("the store is unavailable; counting in memory and journal until it is back", reason=reason)

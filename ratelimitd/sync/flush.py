@@ -23,7 +23,7 @@ from ratelimitd.errors import NotStored, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
-from ratelimitd.stores.link import AWAY, StoreLink
+from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.loader import Loader
 from ratelimitd.text import escape
 
@@ -72,7 +72,7 @@ class Flush:
                 if not self._link.up:
                     await self._link.store.recorded(self._journal.node)
                 await self._store_closed()
-        except AWAY as error:
+        except UNAVAILABLE as error:
             self._link.failed(error)
             await self._mend()
             return False

@@ -7,13 +7,13 @@ import trio
 
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.errors import StartError, StoreError, StoreUnfit
+from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
 from ratelimitd.log.log import Log
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Store
-from ratelimitd.stores.link import AWAY, StoreLink
+from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.sync.loader import Loader
 from ratelimitd.sync.walk import SLICE, walk
@@ -83,9 +83,9 @@ class StoreSync:
                 for run in runs:
                     recorded[run] = await self.link.store.recorded(run)
             self.link.succeeded()
-        except StoreUnfit as error:
+        except StoreUnsuitable as error:
             raise StartError(f"store: {error}") from error
-        except AWAY as error:
+        except UNAVAILABLE as error:
             self.link.failed(error)
         self.flusher.begin(last_segment + 1)
         return recorded
@@ -167,7 +167,7 @@ class StoreSync:
             try:
                 with trio.fail_after(FLUSH_TIMEOUT_S):
                     rows = await change(self.link.store)
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 self.link.failed(error)
                 raise StoreError(str(error) or "the store does not answer") from error
             self.loader.accept(rows)
@@ -184,7 +184,7 @@ class StoreSync:
         try:
             with trio.fail_after(self._timeout_s):
                 return await self.link.store.lookup(accounts)
-        except AWAY as error:
+        except UNAVAILABLE as error:
             raise StoreError(f"the store is away: {error}".removesuffix(": ")) from error
 
     async def refresh(self) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ratelimitd.errors import StoreError, StoreUnfit
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, Names, schema
 from ratelimitd.stores.mysql.session import Session
 
@@ -92,19 +92,19 @@ async def tables(session: Session) -> dict[str, str]:
 
 
 async def check(session: Session, names: Names) -> None:
-    """Create what is not there. Raises StoreUnfit where what is there will not do, or may not be created."""
+    """Create what is not there. Raises StoreUnsuitable where what is there will not do, or may not be created."""
     there = await tables(session)
     if names.table in there:
         found = await layout(session, names)
         if not any(name in found.columns for name in ADDED):
-            raise StoreUnfit(f"the table {names.table} is not migrated: {MIGRATE}")
+            raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
         for fault in found.faults():
-            raise StoreUnfit(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
+            raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
     await create(session, names, there)
 
 
 async def create(session: Session, names: Names, there: dict[str, str]) -> None:
-    """Create those of our tables and the view that are not there. Raises StoreUnfit."""
+    """Create those of our tables and the view that are not there. Raises StoreUnsuitable."""
     for statement in statements(names.apply(schema("mysql"), "`")):
         created = _CREATES.match(statement)
         if created is None or created["name"] in there:
@@ -113,7 +113,7 @@ async def create(session: Session, names: Names, there: dict[str, str]) -> None:
             await session.run(statement)
         except StoreError as error:
             if created["kind"] == "TABLE":
-                raise StoreUnfit(f"{created['name']} cannot be created: {error}; sql/mysql.sql has it") from error
+                raise StoreUnsuitable(f"{created['name']} cannot be created: {error}; sql/mysql.sql has it") from error
             # The view is for people; an account that may not create it can do without.
 
 

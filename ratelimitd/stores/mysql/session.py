@@ -11,7 +11,7 @@ import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import StoreError, StoreUnfit
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access, Address, place
 from ratelimitd.stores.mysql.wire import Wire
 
@@ -35,7 +35,7 @@ ELSEWHERE = (
     *(ER.OPTION_PREVENTS_STATEMENT, ER.QUERY_INTERRUPTED, 1836, 1927, 4031),
 )
 """This server cannot, another might: gone, stopping, Galera's "not ready" (1047), read-only (1290, 1836), killed."""
-UNFIT = (
+UNSUITABLE = (
     *(ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.BAD_DB_ERROR),
     *(ER.COLUMNACCESS_DENIED_ERROR, ER.NOT_SUPPORTED_AUTH_MODE, ER.VIEW_INVALID, 1227, 1698, 3159),
 )
@@ -122,7 +122,7 @@ class Session:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Every error of driver and network as DatabaseError or StoreUnfit."""
+    """Every error of driver and network as DatabaseError or StoreUnsuitable."""
     try:
         yield
     except StoreError:
@@ -132,15 +132,15 @@ def _told() -> Iterator[None]:
     except err.MySQLError as error:
         code, text = error.args if len(error.args) == 2 else (CR.CR_SERVER_LOST, str(error))
         text = str(getattr(error, "original_exception", text))
-        if code in UNFIT:
-            raise StoreUnfit(f"{text} ({code})") from error
+        if code in UNSUITABLE:
+            raise StoreUnsuitable(f"{text} ({code})") from error
         raise DatabaseError(code, text) from error
     except Exception as error:  # the driver takes the server's bytes on trust: any of them may trip it
         cause = error.__cause__ or error
         if isinstance(cause, ExceptionGroup):  # of the addresses of one name
             cause = cause.exceptions[-1]
         if isinstance(cause, ssl.SSLCertVerificationError):
-            raise StoreUnfit(f"the server's certificate: {cause.verify_message}") from error
+            raise StoreUnsuitable(f"the server's certificate: {cause.verify_message}") from error
         text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         raise DatabaseError(CR.CR_SERVER_LOST, text) from error
 
@@ -148,7 +148,7 @@ def _told() -> Iterator[None]:
 async def connect(access: Access, address: Address, timeout_s: float, *, patience_s: float = PATIENCE_S) -> Session:
     """A session with one server, within `timeout_s`; no statement in it takes longer than `patience_s`.
 
-    Raises DatabaseError, StoreUnfit.
+    Raises DatabaseError, StoreUnsuitable.
     """
     host, port = address
     wire = Wire(access, host)
@@ -230,8 +230,8 @@ class Servers:
                 failed.append(error)
                 reasons.append(f"{place(address)}: {error}")
                 self._next(address)
-        unfit = all(isinstance(error, StoreUnfit) for error in failed)
-        raise (StoreUnfit if unfit else StoreError)("; ".join(reasons))
+        unsuitable = all(isinstance(error, StoreUnsuitable) for error in failed)
+        raise (StoreUnsuitable if unsuitable else StoreError)("; ".join(reasons))
 
     def _next(self, address: Address) -> None:
         """Turn to the next server, if this one is still the one that is asked."""

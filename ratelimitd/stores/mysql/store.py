@@ -14,7 +14,7 @@ import trio
 from trio_mysql.constants import ER
 
 from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
-from ratelimitd.errors import NotStored, StoreError, StoreUnfit
+from ratelimitd.errors import NotStored, StoreError, StoreUnsuitable
 from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check
@@ -82,13 +82,13 @@ class MySQLStore:
         return self._names.apply(statement, "`")
 
     async def open(self) -> None:
-        """Look at the tables, create them in a fresh database. Raises StoreUnfit for ones that will not do."""
+        """Look at the tables, create them in a fresh database. Raises StoreUnsuitable for ones that will not do."""
         await self._servers.attempt(self._open)
 
     async def _open(self, session: Session) -> None:
         await check(session, self._names)
         ended = "SELECT `node` FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
-        with suppress(StoreUnfit):  # an account that may not delete keeps a small row per run
+        with suppress(StoreUnsuitable):  # an account that may not delete keeps a small row per run
             # One by one: a DELETE that looks through the table would wait for every node that is flushing.
             for (node,) in await session.run(self._sql(ended), (RUNS_KEPT_DAYS,)):
                 await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
@@ -120,7 +120,7 @@ class MySQLStore:
         committing = trio.Event()
         try:
             return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge, committing))
-        except StoreUnfit:
+        except StoreUnsuitable:
             raise
         except StoreError as error:
             if committing.is_set():

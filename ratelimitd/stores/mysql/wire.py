@@ -12,7 +12,7 @@ from trio_mysql import _auth, err
 from trio_mysql.connections import Connection
 from trio_mysql.constants import CLIENT, CR
 
-from ratelimitd.errors import StoreUnfit
+from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access
 
 RECEIVE_BYTES = 8192
@@ -81,9 +81,9 @@ class Wire(Connection):  # type: ignore[misc]
     async def _get_server_information(self) -> None:
         await super()._get_server_information()
         if self.ssl and not self.server_capabilities & CLIENT.SSL:
-            raise StoreUnfit("the server offers no TLS, and store.tls_ca asks for it")
+            raise StoreUnsuitable("the server offers no TLS, and store.tls_ca asks for it")
         if self.ssl and len(self._rbuf) > self._rbuf_offset:
-            raise StoreUnfit("something else talks where the server's TLS should begin")
+            raise StoreUnsuitable("something else talks where the server's TLS should begin")
         # Named first whatever the server prefers, so that it asks for the account's plugin by a switch.
         self._auth_plugin_name = _NATIVE
 
@@ -96,7 +96,7 @@ class Wire(Connection):  # type: ignore[misc]
             return await self._tell(_signed(self.password, nonce))
         if plugin == "caching_sha2_password":
             return await self._caching_sha2(nonce[:_NONCE_BYTES])
-        raise StoreUnfit(
+        raise StoreUnsuitable(
             f"the account {self.user.decode()} logs in by {plugin}; "
             "ratelimitd knows mysql_native_password, ed25519 and caching_sha2_password"
         )
@@ -123,7 +123,7 @@ class Wire(Connection):  # type: ignore[misc]
             return await self._tell(self.password + b"\0")
         if self._public_key:
             return await self._tell(_encrypted(self.password, nonce, self._public_key))
-        raise StoreUnfit(
+        raise StoreUnsuitable(
             f"the password of {self.user.decode()} would travel in the clear: "
             "set store.tls_ca, store.unix_socket or store.server_public_key"
         )
@@ -142,7 +142,7 @@ def _signed(password: bytes, nonce: bytes) -> bytes:
     try:
         signature: bytes = _auth.ed25519_password(password, nonce)
     except RuntimeError as error:
-        raise StoreUnfit("an account with ed25519 needs: pip install 'ratelimitd[mysql-auth]'") from error
+        raise StoreUnsuitable("an account with ed25519 needs: pip install 'ratelimitd[mysql-auth]'") from error
     return signature
 
 
@@ -150,7 +150,7 @@ def _encrypted(password: bytes, nonce: bytes, key: bytes) -> bytes:
     try:
         encrypted: bytes = _auth.sha2_rsa_encrypt(password, nonce, key)
     except RuntimeError as error:
-        raise StoreUnfit("store.server_public_key needs: pip install 'ratelimitd[mysql-auth]'") from error
+        raise StoreUnsuitable("store.server_public_key needs: pip install 'ratelimitd[mysql-auth]'") from error
     except ValueError as error:
-        raise StoreUnfit(f"store.server_public_key: not an RSA key in PEM: {error}") from error
+        raise StoreUnsuitable(f"store.server_public_key: not an RSA key in PEM: {error}") from error
     return encrypted
