@@ -31,8 +31,12 @@ class RatelimitdError(Exception):
     """Anything this program says about itself; its text is one line for the administrator."""
 
 
-class ConfigError(RatelimitdError):
-    """The configuration is wrong: the path of the key, what was found there, what is allowed."""
+class StartError(RatelimitdError):
+    """The daemon cannot start: a port in use, a folder that is not ours, a configuration that is wrong."""
+
+
+class ConfigError(StartError):
+    """The configuration is wrong: the path of the setting, what was found there, what is allowed."""
 
     def __init__(self, path: str, found: str, allowed: str) -> None:
         super().__init__(path, found, allowed)
@@ -42,10 +46,6 @@ class ConfigError(RatelimitdError):
 
     def __str__(self) -> str:
         return escape(f"{self.path}: found {self.found}; allowed: {self.allowed}")
-
-
-class StartError(RatelimitdError):
-    """The configuration is right, but the daemon cannot start: a port in use, a folder that is not ours."""
 
 
 class RequestTooLong(RatelimitdError):

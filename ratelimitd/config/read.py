@@ -5,7 +5,8 @@ import pwd
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from importlib.util import find_spec
@@ -24,11 +25,13 @@ from ratelimitd.core.windows import Period
 from ratelimitd.errors import SECRETS, ConfigError
 from ratelimitd.keys import normalise
 from ratelimitd.log.sinks import FACILITIES
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.net.listeners import parse_address
 from ratelimitd.notify.targets import Notify, checked
 from ratelimitd.plugins import installed, load, normalised
 from ratelimitd.settings import Keys, LimitSettings, QuotaSetting, Settings
 from ratelimitd.stores import COLUMNS, Names
+from ratelimitd.stores.mysql.access import addresses
 
 Network = IPv4Network | IPv6Network
 _LOCALTIME = Path("/etc/localtime")
@@ -49,6 +52,7 @@ class Configuration:
     failure_action: Template
     options: Mapping[str, dict[str, Any]] = field(repr=False)
     notify: list[Notify]
+    credentials: Credentials = field(repr=False)
 
     def path(self, setting: str) -> Path:
         """A path of the configuration, which may be relative to the file."""
@@ -70,11 +74,22 @@ class Configuration:
         return self.state_dir / self.settings.control.socket
 
 
-def read(file: Path) -> Configuration:
-    """The configuration of a file. Raises ConfigError, its path beginning with the file's name."""
+def read(file: Path, *, lenient: bool = False) -> Configuration:
+    """The configuration of a file. Raises ConfigError, its path beginning with the file's name.
+
+    Where `lenient` is true, files of secrets and certificates that this user may not read are no errors; they are noted
+    in `credentials.unreadable`.
+    """
     file = file.absolute()
+    with naming(file):
+        return _make(file, parse(file), Credentials(file.parent, lenient=lenient))
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Whatever ConfigError is raised inside names the file."""
     try:
-        return _make(file, parse(file))
+        yield
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.path}", error.found, error.allowed) from error
 
@@ -92,7 +107,7 @@ def parse(file: Path) -> dict[str, Any]:
         raise ConfigError("syntax", str(error), "TOML") from error
 
 
-def _make(file: Path, data: dict[str, Any]) -> Configuration:
+def _make(file: Path, data: dict[str, Any], credentials: Credentials) -> Configuration:
     options = _plugin_options(data)
     try:
         settings = msgspec.convert(data, Settings)
@@ -113,7 +128,8 @@ def _make(file: Path, data: dict[str, Any]) -> Configuration:
         _names(settings),
         _template("server.failure_action", settings.server.failure_action),
         options,
-        [checked(f"notify[{i}]", notify, names, file.parent) for i, notify in enumerate(settings.notify)],
+        [checked(f"notify[{i}]", notify, names, credentials) for i, notify in enumerate(settings.notify)],
+        credentials,
     )
 
 
@@ -146,6 +162,7 @@ def _check(settings: Settings) -> None:
     if settings.log.facility not in FACILITIES:
         raise ConfigError("log.facility", f'"{settings.log.facility}"', ", ".join(FACILITIES))
     _check_metrics(settings)
+    addresses(settings.store)
     if settings.group and not settings.user:
         raise ConfigError("group", f'"{settings.group}" without user', "user and group, or user alone")
     domain = settings.keys.default_domain

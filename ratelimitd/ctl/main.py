@@ -32,6 +32,7 @@ from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.usage import parser
+from ratelimitd.daemon.check import resolve
 from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.text import escape
@@ -143,16 +144,17 @@ def _plugins(options: argparse.Namespace) -> Outcome:
 
 
 def _check(configuration: Configuration) -> Outcome:
-    """The configuration was read already, its plugins are loaded; now the database."""
-    store, failure = "", ""
-    try:
-        store = offline.check_store(configuration)
-    except Refused as error:
-        failure = str(error)
+    """The configuration was read already, its plugins are loaded; now all that it names, and the database."""
+    resolve(configuration)
     limits = [
         {"limit": limit.name, "key": limit.key_name, "plugin": _distribution(limit.key_name)}
         for limit in configuration.limits
     ]
+    store, failure = "", ""
+    try:  # last, for it may become the daemon's user, who need not be able to read what Python loads late
+        store = offline.check_store(configuration)
+    except Refused as error:
+        failure = str(error)
     rows = [("configuration", f"{configuration.file}: right")]
     rows += [(f"limit {limit['limit']}", f"key {limit['key']}, of {limit['plugin']}") for limit in limits]
     rows += [("store", f"{store}: right" if store else failure.removeprefix("store: "))]

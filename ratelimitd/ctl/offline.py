@@ -17,6 +17,7 @@ from ratelimitd.daemon.parts import open_store
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink
+from ratelimitd.stores import Store
 
 CHECK_TIMEOUT_S = 10.0
 
@@ -53,20 +54,20 @@ async def _answer(config: Configuration, command: Command) -> Answer:
 
 
 def check_store(config: Configuration) -> str:
-    """The store's name, if it can be opened. Raises Refused."""
+    """The store's name, if it can be opened. Raises Refused, StartError."""
+    store = open_store(config)  # as a start does: it reads the secrets before it becomes its user
     _be_its_user(config.state_dir)
-    return trio.run(_within, lambda: _check_store(config))
+    return trio.run(_within, lambda: _check_store(store))
 
 
-async def _check_store(config: Configuration) -> str:
+async def _check_store(store: Store) -> str:
     try:
-        store = open_store(config)
         try:
             await store.open()
             await store.recorded("")
         finally:
             await store.close()
-    except (StartError, StoreError) as error:
+    except StoreError as error:
         raise Refused(f"store: {error}", 1) from error
     return store.name
 

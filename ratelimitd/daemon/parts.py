@@ -8,7 +8,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.server.connections import Bounds
 from ratelimitd.stores import Store
-from ratelimitd.stores.mysql.access import access
+from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 
@@ -42,7 +42,7 @@ def open_store(config: Configuration) -> Store:
     """The store as configured, not yet connected. Raises StartError."""
     settings = config.settings.store
     if settings.backend == "mysql":
-        return MySQLStore(access(settings, config.file.parent), config.names, settings.timeout_s)
+        return MySQLStore(Access.of(settings, config.credentials), config.names, settings.timeout_s)
     return SQLiteStore(config.state_dir / settings.path, config.names)
 
 

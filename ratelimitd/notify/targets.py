@@ -15,13 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
 from ratelimitd import __version__
 from ratelimitd.errors import ConfigError, RatelimitdError
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import NotifySettings
 
 SIGNATURE = "X-Ratelimitd-Signature"
@@ -60,7 +60,7 @@ class Notify:
         return hashlib.sha256(json.dumps([self.command, self.url]).encode()).hexdigest()[:16]
 
 
-def checked(where: str, settings: NotifySettings, limits: list[str], folder: Path) -> Notify:
+def checked(where: str, settings: NotifySettings, limits: list[str], credentials: Credentials) -> Notify:
     """What is made of a `[[notify]]`. Raises ConfigError, with `where` the table's place in the file."""
     if bool(settings.command) == bool(settings.url):
         found = "both command and url" if settings.url else "neither command nor url"
@@ -75,8 +75,8 @@ def checked(where: str, settings: NotifySettings, limits: list[str], folder: Pat
         tuple(settings.limits or limits),
         tuple(settings.command),
         settings.url,
-        _secret(where, settings, folder),
-        _tls(f"{where}.tls_ca", folder / settings.tls_ca if settings.tls_ca else None),
+        _secret(where, settings, credentials),
+        credentials.tls(f"{where}.tls_ca", settings.tls_ca),
         settings.timeout_s,
         settings.retries,
         settings.max_waiting,
@@ -96,26 +96,18 @@ def _check_url(where: str, url: str) -> None:
         raise ConfigError(where, f'"{url}"', "https://HOST/PATH")
 
 
-def _secret(where: str, settings: NotifySettings, folder: Path) -> bytes:
+def _secret(where: str, settings: NotifySettings, credentials: Credentials) -> bytes:
     if settings.secret and settings.secret_file:
         raise ConfigError(where, "both secret and secret_file", "one of them")
     if not settings.secret_file:
         return settings.secret.encode()
-    file = folder / settings.secret_file
-    try:
-        secret = file.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"{where}.secret_file", f"{file}: {error.strerror}", "a readable file") from error
-    if not secret:
+    content = credentials.read(f"{where}.secret_file", settings.secret_file)
+    if content is None:
+        return b""
+    if not content.strip():
+        file = credentials.path(settings.secret_file)
         raise ConfigError(f"{where}.secret_file", f"{file}, which is empty", "a file with a secret in it")
-    return secret
-
-
-def _tls(where: str, authorities: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=authorities)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(where, f"{authorities}: {error}", "a file of PEM certificates") from error
+    return content.strip()
 
 
 class Target(Protocol):

@@ -14,8 +14,9 @@ from ratelimitd.core.memo import Memo
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import MAX_LINE, Log
 from ratelimitd.log.sinks import SyslogSink
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.request import RequestReader
-from ratelimitd.stores.mysql.access import access
+from ratelimitd.stores.mysql.access import Access
 from ratelimitd.text import MAX_BYTES, MAX_FIELD
 from tests.core.build import arrived, ask, limit, memo, policy, rcpt, request
 from tests.hostile.lines import Lines
@@ -133,7 +134,7 @@ def test_no_password_is_in_the_text_of_a_configuration(folder: Path) -> None:
     config = read(file)
     assert "tell-nobody" not in repr(config)
     assert "tell-nobody" not in repr(config.settings)
-    assert "tell-nobody" not in repr(access(config.settings.store, folder))
+    assert "tell-nobody" not in repr(Access.of(config.settings.store, Credentials(folder)))
 
 
 @pytest.mark.parametrize(

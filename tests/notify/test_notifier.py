@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify import notifier as notify
 from ratelimitd.notify.ledger import NAME
 from ratelimitd.notify.notifier import Notifier
@@ -72,7 +73,7 @@ class Run:
         self.log = Log([])
         self.notifier = Notifier(StateDir(folder), self.log, clock=lambda: NOON)
         entries = [
-            checked("notify", NotifySettings(command=[f"/target/{n}"], **settings), ["default"], folder)  # type: ignore[arg-type]
+            checked("notify", NotifySettings(command=[f"/target/{n}"], **settings), ["default"], Credentials(folder))  # type: ignore[arg-type]
             for n in range(len(answers))
         ]
         self.notifier.configure(entries)

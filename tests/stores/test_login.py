@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ratelimitd.errors import StartError, StoreUnsuitable
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import StoreSettings
-from ratelimitd.stores.mysql.access import Access, access, address
+from ratelimitd.stores.mysql.access import Access, address
 from ratelimitd.stores.mysql.session import connect
 from tests.instances.certificates import make_certificates
 from tests.instances.mariadb import MariaDB
@@ -17,6 +18,10 @@ from tests.instances.mysql9 import MySQL9
 
 PASSWORD = "it's ünsafe\\%s"
 _numbers = itertools.count(1)
+
+
+def access(store: StoreSettings, folder: Path) -> Access:
+    return Access.of(store, Credentials(folder))
 
 
 async def user_of(known: Access, timeout_s: float = 20) -> tuple[str, bool]:
@@ -174,13 +179,13 @@ def test_the_password_file_is_read_without_its_line_end(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_is_named(tmp_path: Path, setting: str) -> None:
     store = StoreSettings()
     setattr(store, setting, "missing")
-    with pytest.raises(StartError, match=f"store.{setting}: {tmp_path}/missing: No such file"):
+    with pytest.raises(StartError, match=f"store.{setting}: found {tmp_path}/missing: No such file"):
         access(store, tmp_path)
 
 
 def test_a_tls_ca_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
-    with pytest.raises(StartError, match=r"store.tls_ca: .*ca.pem: .*; a file of PEM certificates"):
+    with pytest.raises(StartError, match=r"store.tls_ca: found .*ca.pem: .*; allowed: a file of PEM certificates"):
         access(StoreSettings(tls_ca="ca.pem"), tmp_path)
 
 
