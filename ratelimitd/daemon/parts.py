@@ -42,7 +42,7 @@ def open_store(config: Configuration) -> Store:
     """The store as configured, not yet connected. Raises StartError."""
     settings = config.settings.store
     if settings.backend == "mysql":
-        return MySQLStore(Access.of(settings, config.credentials), config.names, settings.timeout_s)
+        return MySQLStore(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
     return SQLiteStore(config.state_dir / settings.path, config.names)
 
 

@@ -12,8 +12,9 @@ import trio
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores.mysql import session as session_module
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.session import Rows, Session, connect
+from ratelimitd.stores.mysql.session import Session, connect
 from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.mysql.wire import Rows
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until

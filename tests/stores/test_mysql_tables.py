@@ -11,7 +11,7 @@ import trio
 
 from ratelimitd.core.rows import Account
 from ratelimitd.errors import StoreUnsuitable
-from ratelimitd.stores import mysql
+from ratelimitd.stores.mysql import store as mysql
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import STATEMENT_S, connect
 from ratelimitd.stores.mysql.store import MySQLStore
