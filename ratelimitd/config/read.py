@@ -27,7 +27,7 @@ from ratelimitd.keys import normalise
 from ratelimitd.log.sinks import FACILITIES
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.net.listeners import parse_address
-from ratelimitd.notify.targets import Notify, checked
+from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.plugins import installed, load, normalised
 from ratelimitd.settings import Keys, LimitSettings, QuotaSetting, Settings
 from ratelimitd.stores import COLUMNS, Names

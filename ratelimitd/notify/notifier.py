@@ -13,9 +13,10 @@ import trio
 
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
+from ratelimitd.notify.configured import Notify
 from ratelimitd.notify.ledger import Ledger, Open
 from ratelimitd.notify.notices import Notice, Watch
-from ratelimitd.notify.targets import DeliveryFailed, Notify, Target, encode, make
+from ratelimitd.notify.targets import DeliveryFailed, Target, encode, make
 from ratelimitd.state.directory import StateDir
 
 FIRST_PAUSE_S = 1.0

@@ -15,9 +15,10 @@ from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify import notifier as notify
+from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.notify.ledger import NAME
 from ratelimitd.notify.notifier import Notifier
-from ratelimitd.notify.targets import DeliveryFailed, Notify, checked
+from ratelimitd.notify.targets import DeliveryFailed
 from ratelimitd.settings import NotifySettings
 from ratelimitd.state.directory import StateDir
 from tests.core.build import NOON, data, limit, policy

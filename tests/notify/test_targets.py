@@ -11,8 +11,9 @@ import trio
 
 from ratelimitd.errors import ConfigError
 from ratelimitd.net.credentials import Credentials
-from ratelimitd.notify import targets
-from ratelimitd.notify.targets import DeliveryFailed, Target, checked, make
+from ratelimitd.notify import configured, targets
+from ratelimitd.notify.configured import checked
+from ratelimitd.notify.targets import DeliveryFailed, Target, make
 from ratelimitd.settings import NotifySettings
 from tests.instances.guard import session_pids
 from tests.instances.waiting import wait_until
@@ -153,7 +154,7 @@ async def test_a_wrong_setting_is_an_error_that_names_its_place(
 
 
 async def test_without_httpx_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "find_spec", lambda name: None)
+    monkeypatch.setattr(configured, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'pip install "ratelimitd\[notify\]"'):
         target(tmp_path, url="https://a/")
     assert target(tmp_path, command=["a"]).name == "a"
