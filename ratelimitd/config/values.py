@@ -2,7 +2,6 @@
 
 import pwd
 import re
-import socket
 from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -81,10 +80,6 @@ def networks(allow: list[str]) -> tuple[Network, ...]:
 
 def uids(users: list[str]) -> frozenset[int]:
     """The uids of `server.unix_users`, names or numbers. Raises ConfigError."""
-    if users and not hasattr(socket, "SO_PEERCRED"):
-        raise ConfigError(
-            "server.unix_users", "users", "none: this system does not tell who is at a socket's other end"
-        )
     found: set[int] = set()
     for i, user in enumerate(users):
         try:

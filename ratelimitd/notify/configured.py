@@ -1,4 +1,4 @@
-"""What is made of a `[[notify]]` of the configuration, checked; targets.py delivers to it."""
+"""A `[[notify]]` of the configuration, checked; targets.py delivers to it."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ INSTALL_HTTPX = 'the extra "notify" for webhooks: pip install "ratelimitd[notify
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """A `[[notify]]` as configured and checked; `at` per cent of quota, for the limits of these names."""
+    """A `[[notify]]`, checked: at which percentages of quota, of the limits of which names, it is notified, and how."""
 
     at: tuple[int, ...]
     limits: tuple[str, ...]
@@ -34,7 +34,7 @@ class Notify:
 
 
 def checked(where: str, settings: NotifySettings, limits: list[str], credentials: Credentials) -> Notify:
-    """What is made of a `[[notify]]`. Raises ConfigError, with `where` the table's place in the file."""
+    """Check a `[[notify]]`: `where` is its place in the file, `limits` are all limits' names. Raises ConfigError."""
     if bool(settings.command) == bool(settings.url):
         found = "both command and url" if settings.url else "neither command nor url"
         raise ConfigError(where, found, 'one of command = ["/a/program"] and url = "https://..."')

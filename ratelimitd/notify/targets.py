@@ -1,7 +1,6 @@
-"""Who is told of a notice: a command that reads JSON, or a webhook.
+"""Where notices are sent: a program that reads JSON, or a webhook; one attempt at a time.
 
-A target is tried a few times, with pauses that double. What can never succeed (a command that does not exist, a 404)
-is not tried again.
+A failure says whether it is for good (a program that does not exist, a 404); the notifier repeats the others.
 """
 
 import hashlib
@@ -22,8 +21,9 @@ from ratelimitd.notify.configured import Notify
 
 SIGNATURE = "X-Ratelimitd-Signature"
 AT_ONCE = 4
-"""Deliveries to one target that may run at the same time."""
+"""How many deliveries to one target may run at the same time."""
 KILL_AFTER_S = 2.0
+"""How long a program may take to end after SIGTERM."""
 _TRY_LATER = (408, 425, 429)
 
 
@@ -54,7 +54,7 @@ def make(notify: Notify) -> Target:
 
 
 class Program:
-    """A program that is run with the notice on its standard input; its errors go where the daemon's do."""
+    """A program that is run with the notice on its standard input; its standard error is the daemon's."""
 
     def __init__(self, notify: Notify) -> None:
         self.notify = notify
@@ -63,7 +63,7 @@ class Program:
         self.waiting = 0
 
     async def deliver(self, notice_id: str, body: bytes) -> None:
-        """Run the program; an exit status but 0 is a failure."""
+        """Run the program; an exit status other than 0 is a failure."""
         try:
             done = await trio.run_process(
                 self.notify.command,
@@ -80,7 +80,7 @@ class Program:
 
 
 async def _end_session(process: trio.Process) -> None:
-    """End a program that takes too long, and what it has started."""
+    """End a program that takes too long, and all that it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with trio.move_on_after(KILL_AFTER_S):
@@ -109,7 +109,7 @@ class Webhook:
         self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
     async def deliver(self, notice_id: str, body: bytes) -> None:
-        """Post it; anything but 2xx is a failure. The answer's body is not read."""
+        """Post the notice; any status but 2xx is a failure. The response's body is not read."""
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"ratelimitd/{__version__}",
