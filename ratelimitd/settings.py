@@ -97,7 +97,7 @@ class LogSettings(Section):
 
 
 class NotifySettings(Section, kw_only=True):
-    """`[[notify]]`: who is notified when an account has reached a share of its quota."""
+    """`[[notify]]`: who is told when an account has reached a share of its quota."""
 
     at: Annotated[list[Percent], Meta(min_length=1, max_length=10)] = field(default_factory=lambda: [80, 100])
     limits: list[str] = []

@@ -80,7 +80,7 @@ async def test_an_unknown_database_is_named(mariadb: MariaDB) -> None:
         await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
 
 
-# -- tables that will not do ------------------------------------------------------------------------------------------
+# -- tables that are unsuitable ----------------------------------------------------------------------------------------
 
 
 async def test_the_perl_daemons_table_is_refused_before_it_is_migrated(backend: Backend) -> None:
