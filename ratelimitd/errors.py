@@ -1,19 +1,18 @@
-"""The errors an administrator sees. Each is one line that says what is wrong and where."""
+"""The errors that an administrator sees. Each is one line that says what is wrong, and where."""
 
 from collections.abc import Mapping
 
 from ratelimitd.text import escape
 
 SECRETS = ("password", "secret", "token")
-"""Settings that are never shown, ours or a plugin's."""
-
+"""Names of settings that are never shown, ours or a plugin's."""
 
 UNKNOWN = object()
-"""What is found where an option has no business."""
+"""Found in an OptionError: the plugin has no such option."""
 
 
 def shown(value: object) -> str:
-    """A TOML value in words, for an error: its text, or of which kind it is."""
+    """A TOML value as an error shows it: in words, and of a table or a list only that it is one."""
     if value is UNKNOWN:
         return "an unknown option"
     if value is None:
@@ -28,11 +27,15 @@ def shown(value: object) -> str:
 
 
 class RatelimitdError(Exception):
-    """Anything this program says about itself; its text is one line for the administrator."""
+    """The base of all errors of this program; its text is one line for the administrator."""
 
 
-class ConfigError(RatelimitdError):
-    """The configuration is wrong: the path of the key, what was found there, what is allowed."""
+class StartError(RatelimitdError):
+    """The daemon cannot start: a port in use, a folder that is not ours, a configuration that is wrong."""
+
+
+class ConfigError(StartError):
+    """The configuration is wrong: the path of the setting, what was found there, what is allowed."""
 
     def __init__(self, path: str, found: str, allowed: str) -> None:
         super().__init__(path, found, allowed)
@@ -44,25 +47,21 @@ class ConfigError(RatelimitdError):
         return escape(f"{self.path}: found {self.found}; allowed: {self.allowed}")
 
 
-class StartError(RatelimitdError):
-    """The configuration is right, but the daemon cannot start: a port in use, a folder that is not ours."""
-
-
 class RequestTooLong(RatelimitdError):
     """A client sent more than max_request_bytes without ending its request."""
 
 
 class StoreError(RatelimitdError):
-    """The database did not do what it was asked; nothing is known to be lost, and it may be asked again."""
+    """An operation of the database failed; nothing is lost, and it may be tried again."""
 
 
-class StoreUnfit(StoreError):
-    """The database answers but cannot serve as configured: asking again will not help before somebody changes that."""
+class StoreUnsuitable(StoreError):
+    """The database answers, but cannot be used as configured: trying again is of no use until somebody changes that."""
 
 
 class JournalError(RatelimitdError):
-    """A journal segment that this version does not understand; it is left untouched."""
+    """A journal segment that this version does not understand; it is left as it is."""
 
 
 class NotStored(StoreError):
-    """A flush that the database has rolled back: nothing of it is stored, beyond doubt."""
+    """A flush that the database has certainly rolled back: nothing of it is stored."""

@@ -1,34 +1,58 @@
-"""What a key is, how every key is normalised, and the two built-in key plugins.
+"""The API of key plugins: what a key is, how every key is normalised, and the two built-in key plugins.
 
-A key plugin is a factory of options to a function of the request; the built-in ones are registered in our
-pyproject.toml exactly as a third party's would be, and nothing here or elsewhere treats them otherwise.
+A key plugin is a factory: it takes options and gives a function of the request. The built-in plugins are registered in
+pyproject.toml exactly as a third party's would be, and nothing treats them differently.
+
+>>> from ratelimitd.keys import KeyFunction, OptionError, only
+>>> from ratelimitd.testing import check_key, request
+>>> def helo(options):
+...     only(options, "begins")
+...     begins = options.get("begins", "")
+...     if not isinstance(begins, str):
+...         raise OptionError("begins", begins, "a text")
+...
+...     def key(request):
+...         return request["helo_name"] if request["client_address"].startswith(begins) else None
+...
+...     return key
+>>> check_key(helo, {"begins": "192.0.2."}, request(helo_name="MX1"), request(client_address="203.0.113.7"))
+['mx1', None]
 """
 
 import string
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from ratelimitd.errors import UNKNOWN, shown
+from ratelimitd.errors import UNKNOWN as _UNKNOWN
+from ratelimitd.errors import shown as _shown
 from ratelimitd.request import Request
-from ratelimitd.text import MAX_BYTES, shorten
+from ratelimitd.text import MAX_BYTES as _MAX_BYTES
+from ratelimitd.text import shorten as _shorten
+
+__all__ = ["KeyFactory", "KeyFunction", "OptionError", "domain", "email", "normalise", "of_login", "only"]
 
 
 class KeyFunction(Protocol):
-    """Gives the key that a request is counted under, or None: the limit does not apply to it.
+    """Gives the key that a request is counted under, or None: the limit does not apply to the request.
 
-    Called once for each request and limit that uses it, at RCPT, DATA and END-OF-MESSAGE; what it gives is kept for
-    that request alone, unless it is declared `of_login`. `request["client_address"]` is an attribute's value, "" where
-    Postfix sent none; `request.login` is the SASL login without outer blanks, with `keys.default_domain` added to a
-    bare one.
+    Called once for each request and each limit that uses it, at RCPT, DATA and END-OF-MESSAGE. The key is kept for that
+    request alone, unless the function is declared `of_login`. `request["client_address"]` is the value of an attribute,
+    "" where Postfix sent none; `request.login` is the SASL login without outer blanks, with `keys.default_domain` added
+    to a bare one.
 
-    The key is a `str`, not blank, without LF and NUL; it is normalised afterwards (see `normalise`), so there is no
-    need to lower or strip it. Two requests with the same attributes have the same key.
+    >>> from ratelimitd.testing import request
+    >>> key: KeyFunction = lambda request: request["client_address"] or None
+    >>> key(request(client_address="192.0.2.7"))
+    '192.0.2.7'
 
-    All mail waits while it runs: it computes, in microseconds. No I/O, no lookup of names, no sleep, no lock, no
-    task or thread, nothing kept that grows with what clients send. What is to be read is read by the factory.
+    The key is a `str`, not blank, without LF and NUL. It is normalised afterwards (see `normalise`): there is no need
+    to strip it or to make it lower case. Two requests with the same attributes have the same key.
 
-    Where it raises or gives anything else, its limit alone is answered with `server.failure_action`; that is logged
-    once a minute, as are calls of more than 10 ms.
+    All mail waits while it runs: it computes, in microseconds. No I/O, no name lookup, no sleep, no lock, no task or
+    thread, nothing kept that grows with what clients send. Files are read by the factory.
+
+    Where it raises or gives anything else, its limit alone is answered with `server.failure_action`; the log has a line
+    a minute about it, as about calls of more than 10 ms.
     """
 
     def __call__(self, request: Request, /) -> str | None:
@@ -37,13 +61,27 @@ class KeyFunction(Protocol):
 
 
 class KeyFactory(Protocol):
-    """Makes the key function; this is what an entry point of the group `ratelimitd.keys` names.
+    """Makes the key function; an entry point of the group `ratelimitd.keys` names it.
 
-    Called at the start, at each reload and by `--check`, once for each limit that uses the plugin. `options` is
-    exactly the table `[keys.NAME]` as TOML has it, {} where there is none. It checks all of them, unknown ones
-    included, and raises OptionError for the first that is wrong: nothing starts, or the reload changes nothing, and
-    the administrator reads the path, what was found and what is allowed. It may read files. After a reload
-    the new function is asked and the old one is dropped.
+    Called at the start, at each reload and by `--check`, once for each limit that uses the plugin. `options` is the
+    table `[keys.NAME]` exactly as TOML has it, {} where there is none. It may read files. After a reload the new
+    function is called and the old one is dropped.
+
+    It checks all options, unknown ones included, and raises OptionError for the first that is wrong. Then nothing
+    starts, or the reload changes nothing, and the administrator reads the path, what was found and what is allowed.
+
+    >>> from ratelimitd.testing import request
+    >>> def attribute(options):
+    ...     only(options, "name")
+    ...     name = options.get("name", "client_address")
+    ...     if name not in ("client_address", "client_name"):
+    ...         raise OptionError("name", name, '"client_address" or "client_name"')
+    ...     return lambda request: request[name] or None
+    >>> attribute({"name": "client_name"})(request(client_name="mx.example.com"))
+    'mx.example.com'
+    >>> attribute({"name": 5})
+    Traceback (most recent call last):
+    ratelimitd.keys.OptionError: name: found 5; allowed: "client_address" or "client_name"
     """
 
     def __call__(self, options: Mapping[str, Any], /) -> KeyFunction:
@@ -52,7 +90,11 @@ class KeyFactory(Protocol):
 
 
 class OptionError(ValueError):
-    """An option of a key plugin is wrong: its name, what was found (any TOML value), what is allowed."""
+    """An option of a key plugin is wrong: its name, what was found (any TOML value), what is allowed.
+
+    >>> str(OptionError("prefix", 40, "a whole number from 0 to 32"))
+    'prefix: found 40; allowed: a whole number from 0 to 32'
+    """
 
     def __init__(self, option: str, found: object, allowed: str) -> None:
         super().__init__(option, found, allowed)
@@ -61,27 +103,40 @@ class OptionError(ValueError):
         self.allowed = allowed
 
     def __str__(self) -> str:
-        return f"{self.option}: found {shown(self.found)}; allowed: {self.allowed}"
+        return f"{self.option}: found {_shown(self.found)}; allowed: {self.allowed}"
 
 
 def of_login(function: Callable[[Request], str | None]) -> KeyFunction:
     """Declare that the key depends on `request.login` and nothing else; may be used as a decorator.
 
-    Such a function is not called again for a login that has sent of late: its account is known.
+    Such a function is not called again for a login that has sent recently: its account is known.
+
+    >>> from ratelimitd.testing import request
+    >>> @of_login
+    ... def local_part(request):
+    ...     return request.login.partition("@")[0] or None
+    >>> local_part(request(sasl_username="alice@example.com"))
+    'alice'
     """
 
     def of_the_login(request: Request) -> str | None:
         return function(request)
 
-    of_the_login.of_login = True  # type: ignore[attr-defined]  # a method, say, has no room for it
+    of_the_login.of_login = True  # type: ignore[attr-defined]  # set on a wrapper: a bound method takes no attributes
     return of_the_login
 
 
 def only(options: Mapping[str, Any], *names: str) -> None:
-    """Raise OptionError for the first option that has none of these names."""
+    """Raise OptionError for the first option that has none of these names.
+
+    >>> only({"prefix": 24}, "prefix", "networks")
+    >>> only({"prefx": 24}, "prefix", "networks")
+    Traceback (most recent call last):
+    ratelimitd.keys.OptionError: prefx: found an unknown option; allowed: prefix, networks
+    """
     for name in options:
         if name not in names:
-            raise OptionError(name, UNKNOWN, ", ".join(names) or "none: this plugin has no options")
+            raise OptionError(name, _UNKNOWN, ", ".join(names) or "none: this plugin has no options")
 
 
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -90,16 +145,22 @@ _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 def normalise(key: str, lowercase: bool = True) -> str:
     """The one form of a key that memory and every database use; "" for a blank one.
 
-    Outer blanks go, ASCII letters become lower case, and beyond 255 bytes (UTF-8) the key is a prefix and a hash.
+    Outer blanks are stripped, ASCII letters become lower case where `lowercase` is true (`keys.lowercase`), and a key
+    of more than 255 bytes in UTF-8 becomes a prefix and a hash.
+
+    >>> normalise(" Alice@Example.COM ")
+    'alice@example.com'
+    >>> len(normalise("x" * 9000))
+    255
     """
     key = key.strip(" \t")
     if key.isascii():
         if lowercase:
             key = key.lower()
-        return key if len(key) <= MAX_BYTES else shorten(key)
+        return key if len(key) <= _MAX_BYTES else _shorten(key)
     if lowercase:
         key = key.translate(_LOWER)
-    return key if len(key.encode()) <= MAX_BYTES else shorten(key)
+    return key if len(key.encode()) <= _MAX_BYTES else _shorten(key)
 
 
 def email(options: Mapping[str, Any]) -> KeyFunction:

@@ -16,13 +16,13 @@ GROUP = "ratelimitd.keys"
 OURS = ("sender", "subnet", "tenant")
 """The key plugins that are distributed beside this package, in plugins/."""
 MAX_KEY_CHARACTERS = 65536
-"""A longer answer is no key: hashing a megabyte per request would be the client's to ask for."""
+"""A longer answer is not a key: otherwise a client could make us hash a megabyte for each request."""
 
 SLOW_S = 0.010
-"""A longer call is warned about: every client waits for it."""
+"""A longer call is logged as a warning: every client waits for it."""
 
 _ANYTHING = (Exception, SystemExit)
-"""What a plugin may raise without harm to anyone else."""
+"""What a plugin may raise without harming anything but its own limit."""
 
 
 def installed() -> dict[str, list[EntryPoint]]:
@@ -30,7 +30,7 @@ def installed() -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
     try:
         points: Iterable[EntryPoint] = entry_points(group=GROUP)
-    except Exception:  # somebody's metadata is broken; that is no reason to do without everybody's
+    except Exception:  # one distribution's broken metadata must not hide the plugins of all others
         points = _readable()
     for point in points:
         found.setdefault(point.name, []).append(point)
@@ -38,7 +38,7 @@ def installed() -> dict[str, list[EntryPoint]]:
 
 
 def _readable() -> list[EntryPoint]:
-    """Our entry points of those distributions whose metadata can be read; of one that is there twice, the first."""
+    """The key plugins of those distributions whose metadata can be read; of a distribution found twice, the first."""
     found: dict[str, EntryPoints] = {}
     for distribution in distributions():
         with suppress(Exception):
@@ -47,7 +47,7 @@ def _readable() -> list[EntryPoint]:
 
 
 def owner(point: EntryPoint) -> str:
-    """The name of the distribution that an entry point is of."""
+    """The name of the distribution that an entry point belongs to."""
     return (point.dist and point.dist.name) or f"an unknown distribution with {point.value}"
 
 
@@ -78,8 +78,8 @@ def imported(point: EntryPoint, where: str) -> Callable[[dict[str, Any]], Any]:
         factory = point.load()
     except _ANYTHING as error:
         found = f"{name}, which cannot be loaded: {_one_line(error)}"
-        mend = f"pip install --force-reinstall {owner(point)}"
-        raise ConfigError(where, found, f"a plugin that imports; {mend}") from error
+        fix = f"pip install --force-reinstall {owner(point)}"
+        raise ConfigError(where, found, f"a plugin that can be imported; {fix}") from error
     if not callable(factory):
         raise ConfigError(where, f"{name}, which is {_kind(factory)}", "a factory of key functions")
     return factory  # type: ignore[no-any-return]
@@ -106,9 +106,9 @@ def normalised(
     health: KeyHealth | None = None,
     clock: Callable[[], float] = float,
 ) -> Callable[[Request], str | None]:
-    """The plugin's function as the policy calls it: normalised keys, or None, or KeyFailed.
+    """The plugin's function as the policy calls it: it gives a normalised key or None, or raises KeyFailed.
 
-    Calls that are slow by `clock`, in seconds, are noted in `health`.
+    Calls that take more than SLOW_S by `clock`, in seconds, are noted in `health`.
     """
     health = health or KeyHealth()
 

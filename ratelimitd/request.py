@@ -1,4 +1,6 @@
-"""The policy protocol, bytes in and requests out; no sockets.
+"""The policy protocol: bytes in, requests out; no sockets.
+
+`Request` is part of the API of key plugins; `RequestReader` is the daemon's own.
 
 A request is lines of `name=value`, each ended by LF, and an empty line
 (http://www.postfix.org/SMTPD_POLICY_README.html, "Protocol description"). Nothing in it is trusted: lines are
@@ -13,14 +15,21 @@ from msgspec import Struct
 
 from ratelimitd.errors import RequestTooLong
 
+__all__ = ["POLICY_REQUEST", "Request"]
+
 POLICY_REQUEST = "smtpd_access_policy"
+"""The value of the attribute `request` in what Postfix asks of a policy service."""
 
 
 class Request(Struct, frozen=True, eq=False, gc=False):
     """One request: `request["sasl_username"]` is the attribute's value, "" where Postfix sent none.
 
     Values never contain LF or NUL. Bytes that are not UTF-8 appear as `\\xNN`. What every decision and its log line
-    need has a field; all other attributes are looked for when somebody asks.
+    need has a field; all other attributes are searched for when they are asked for.
+
+    >>> request = Request.of("sasl_username=alice\\nclient_address=192.0.2.1\\n", default_domain="example.com")
+    >>> request["client_address"], request["helo_name"], request.login
+    ('192.0.2.1', '', 'alice@example.com')
     """
 
     text: str  # the lines, each ended by LF
@@ -38,7 +47,7 @@ class Request(Struct, frozen=True, eq=False, gc=False):
 
     @classmethod
     def of(cls, text: str, default_domain: str = "") -> Self:
-        """The request of these lines, in whatever order; without the empty one."""
+        """The request of these lines, in any order, without the empty line that ends them."""
         text = text if text.endswith("\n") else text + "\n"
         return cls(text, default_domain, *[_find(text, name) for name in _ESSENTIALS])
 
@@ -109,17 +118,16 @@ _POSTFIX_ORDER = _in_order(
 class RequestReader:
     """Turns the bytes of one connection into requests, at whatever places they are cut.
 
-    Call `receive` with what arrived, then `next` as long as `buffer` holds something and it does not give None.
-    `max_bytes` bounds a request: Postfix's own limit for one attribute is its line_length_limit of 2,048 times a few,
-    logins of 8,900 bytes were seen, and an endless one must not fill the memory.
+    Call `receive` with what arrived, then `next` until it gives None or `buffer` is empty. `max_bytes` bounds a request
+    (`server.max_request_bytes`), so that an endless one cannot fill the memory; logins of 8,900 bytes were seen.
     """
 
     __slots__ = ("_searched", "_start", "buffer", "default_domain", "max_bytes")
 
-    def __init__(self, max_bytes: int = 65536, default_domain: str = "") -> None:
+    def __init__(self, max_bytes: int, default_domain: str = "") -> None:
         self.max_bytes = max_bytes
         self.default_domain = default_domain
-        self.buffer = b""  # empty where all that has arrived was given out
+        self.buffer = b""  # empty where all that has arrived was read
         self._start = 0  # where the next request begins
         self._searched = 0  # no end of it lies before here
 
@@ -166,7 +174,7 @@ class RequestReader:
         return Request.of(text.replace("\0", "\\0"), self.default_domain)
 
     def _take(self, end: int) -> None:
-        """The buffer is given out up to here; an idle connection keeps nothing of what it has sent."""
+        """The buffer was read up to `end`; an idle connection keeps nothing of what it has sent."""
         if end == len(self.buffer):
             self.buffer, end = b"", 0
         self._start = self._searched = end

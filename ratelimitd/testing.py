@@ -16,6 +16,8 @@ from ratelimitd.keys import KeyFactory, KeyFunction
 from ratelimitd.plugins import SLOW_S, normalised
 from ratelimitd.request import POLICY_REQUEST, Request
 
+__all__ = ["ATTRIBUTES", "REQUESTS", "check_key", "request"]
+
 ATTRIBUTES: Mapping[str, str] = {
     "request": POLICY_REQUEST,
     "protocol_state": "RCPT",
@@ -49,7 +51,7 @@ ATTRIBUTES: Mapping[str, str] = {
     "compatibility_level": "3.6",
     "mail_version": "3.7.11",
 }
-"""A request at RCPT, of a client that has logged in (SMTPD_POLICY_README, "Protocol description")."""
+"""A request at RCPT, of a client that is logged in (SMTPD_POLICY_README, "Protocol description")."""
 
 _TIMES = 5
 _EVENTS = ("open", "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "sqlite3.connect")
@@ -60,6 +62,9 @@ def request(*, default_domain: str = "", **attributes: str | int) -> Request:
     """A request with these attributes, the others as in ATTRIBUTES; `default_domain` is `keys.default_domain`.
 
     Raises TypeError for an attribute that Postfix does not send, ValueError for a value that it cannot send.
+
+    >>> request(sasl_username="bob", default_domain="example.com").login
+    'bob@example.com'
     """
     for name, value in attributes.items():
         if name not in ATTRIBUTES:
@@ -90,13 +95,20 @@ REQUESTS: tuple[Request, ...] = (
     request(client_address="unknown", client_port="0"),
     Request.of(""),
 )
-"""Requests that every plugin must have an answer to: ordinary ones, and what a client may make of them."""
+"""Requests that every plugin must answer: ordinary ones, and those that a hostile client can cause."""
 
 
 def check_key(factory: KeyFactory, options: Mapping[str, Any] | None = None, *requests: Request) -> list[str | None]:
     """Check that a key plugin keeps the contract with these options; the normalised keys of `requests`.
 
-    Raises AssertionError, which says what is wrong. REQUESTS are asked, too.
+    Raises AssertionError, which says what is wrong. The function is called with each of REQUESTS, too.
+
+    >>> from ratelimitd.keys import domain, only
+    >>> check_key(domain, {}, request(sasl_username="Bob@Example.com"), request(sasl_username="bob"))
+    ['example.com', None]
+    >>> check_key(lambda options: only(options) or (lambda request: ""))
+    Traceback (most recent call last):
+    AssertionError: key plugin under test gave an empty key, for ...
     """
     options = dict(options or {})
     before = copy.deepcopy(options)
@@ -147,7 +159,7 @@ def _listening() -> Iterator[list[str]]:
     """The names of the I/O that is done inside; modules that are imported do not count."""
     global _heard
     if _heard is None:
-        sys.addaudithook(_hear)  # for good: it cannot be taken away
+        sys.addaudithook(_hear)  # for good: an audit hook cannot be removed
     heard: list[str] = []
     _heard = heard
     try:

@@ -1,29 +1,29 @@
-"""Text of clients and administrators as it is kept and shown: escaped, cut, shortened."""
+"""Texts of clients and administrators, made fit to be stored and shown: escaped, cut, shortened."""
 
 import hashlib
 
 MAX_BYTES = 255
-"""The width of the database's column: one longer key would lose the whole batch it is in."""
+"""The width of the database's column, in bytes: a longer key would fail the whole statement that it is in."""
 MAX_FIELD = 512
-"""Characters of one field of a log line, where the whole is long."""
+"""How many characters of a field a long log line shows."""
 
 _HASH_DIGITS = 32
 
 
 def escape(text: str) -> str:
-    """The text with whatever is not printable (controls, line ends, bidi marks) as a Python escape."""
+    """The text with all that is not printable (controls, line ends, bidi marks) as Python escapes."""
     if text.isprintable():
         return text
     return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
 
 
 def cut(text: str, length: int = MAX_FIELD) -> str:
-    """The beginning of a text that is too long, and how long it was; `length` in characters."""
+    """The text; of one longer than `length` characters the beginning, and how long it was."""
     return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
 
 
 def shorten(text: str) -> str:
-    """A prefix of a text and a hash of the whole, MAX_BYTES long in UTF-8."""
+    """A prefix of a text and a hash of the whole, together at most MAX_BYTES long in UTF-8."""
     whole = text.encode()
     digest = hashlib.sha256(whole).hexdigest()[:_HASH_DIGITS]
     return whole[: MAX_BYTES - 1 - _HASH_DIGITS].decode(errors="ignore") + "~" + digest

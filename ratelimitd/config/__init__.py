@@ -1,1 +1,1 @@
-"""ratelimitd.toml: the file becomes objects, and every error names its place."""
+"""The configuration: ratelimitd.toml becomes objects, and every error names its place in the file."""

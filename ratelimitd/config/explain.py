@@ -1,4 +1,7 @@
-"""Turns msgspec's complaint about a configuration into the line an administrator needs: path, found, allowed."""
+"""Turns msgspec's error about a configuration into the line an administrator needs: path, found, allowed.
+
+It takes the text of the error apart; tests/core/test_explain.py holds those texts.
+"""
 
 import re
 from typing import Any
@@ -15,7 +18,7 @@ _STEP = re.compile(r"\.(?P<name>[^.\[\]]+)|\[(?P<index>[0-9]+|\.\.\.)\]")
 
 
 def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[msgspec.Struct]) -> ConfigError:
-    """The same error as ConfigError; `data` is what was to be converted to `shape`."""
+    """The error as a ConfigError; `data` is what could not be converted to `shape`."""
     match = _AT.fullmatch(str(error))
     what, steps = (match["what"], match["path"] or "") if match else (str(error), "")
     path, found, expected = _follow(steps, data, inspect.type_info(shape))
@@ -48,7 +51,7 @@ def _follow(steps: str, data: Any, expected: inspect.Type) -> tuple[str, Any, in
 
 
 def _fits(value: Any, expected: inspect.Type) -> bool:
-    """Whether a value of a dictionary is of one of the types that our settings have there: whole numbers or texts."""
+    """Whether a value in a dictionary fits; our settings have whole numbers and texts there."""
     types = expected.types if isinstance(expected, inspect.UnionType) else (expected,)
     for kind in types:
         if isinstance(kind, inspect.IntType) and type(value) is int:

@@ -1,4 +1,4 @@
-"""What `ratelimitd --check` prints: every setting in force, as TOML, secrets left out."""
+"""What `ratelimitd --check` prints: every setting in force, as TOML, without secrets."""
 
 import re
 from datetime import date, time
@@ -14,7 +14,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def in_force(config: Configuration) -> str:
-    """The configuration with every default filled in; it can be read again, and means the same but for its secrets."""
+    """The configuration with every default filled in. It can be read again, and is the same except for its secrets."""
     settings: dict[str, Any] = msgspec.to_builtins(config.settings)
     settings["keys"] |= config.options
     notify = settings.pop("notify")
@@ -52,7 +52,7 @@ def _name(key: str) -> str:
 
 def _value(value: Any) -> str:
     """A value in TOML, on one line."""
-    if isinstance(value, str):  # a JSON string is a TOML one, but for DEL
+    if isinstance(value, str):  # a JSON string is a TOML one, except for DEL
         return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -38,6 +38,7 @@ from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.usage import parser
+from ratelimitd.daemon.check import resolve
 from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.text import escape
@@ -156,13 +157,14 @@ def _plugins(options: argparse.Namespace) -> Outcome:
 
 
 def _check(configuration: Configuration) -> Outcome:
-    """The file has been read and its plugins loaded before; here the database is opened."""
+    """The file has been read and its plugins are loaded; now everything that it names, and the database."""
+    resolve(configuration)
+    limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
     store, failure = "", ""
-    try:
+    try:  # last: it may become the daemon's user, who may not be able to read what Python loads late
         store = offline.check_store(configuration)
     except Refused as error:
         failure = str(error)
-    limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
     rows = [("configuration", f"{configuration.file}: valid")]
     rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
     rows += [("store", f"{store}: available" if store else failure.removeprefix("store: "))]

@@ -13,7 +13,7 @@ from ratelimitd.core.limits import UNLIMITED, Limit
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
-from ratelimitd.stores.mysql.access import access
+from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, statements, tables
 from ratelimitd.stores.mysql.session import Session, connect
 
@@ -44,7 +44,7 @@ def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
 
 
 async def _migrate(config: Configuration, dry_run: bool) -> list[str]:
-    known = access(config.settings.store, config.file.parent)
+    known = Access.of(config.settings.store, config.credentials)
     session = await connect(known, known.addresses[0], CONNECT_TIMEOUT_S, patience_s=inf)
     try:
         return await Migration(config, session, dry_run).run()

@@ -20,6 +20,7 @@ from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink
 from ratelimitd.settings import LogSettings
+from ratelimitd.stores import Store
 
 CHECK_TIMEOUT_S = 10.0
 T = TypeVar("T")
@@ -59,20 +60,20 @@ def _at_rest(config: Configuration, work: Callable[[Parts, Accounts], Awaitable[
 
 def check_store(config: Configuration) -> str:
     """The store's name, if it can be opened. Raises Refused, StartError."""
+    store = make_store(config)  # as a start does: it reads the secrets before it becomes its user
     _become_owner(config.state_dir)
-    return trio.run(_check_store, config)
+    return trio.run(_check_store, store)
 
 
-async def _check_store(config: Configuration) -> str:
+async def _check_store(store: Store) -> str:
     try:
         with trio.fail_after(CHECK_TIMEOUT_S):
-            store = make_store(config)
             try:
                 await store.open()
                 await store.recorded("")
             finally:
                 await store.close()
-    except (StartError, StoreError) as error:
+    except StoreError as error:
         raise Refused(f"store: {error}", NO) from error
     except trio.TooSlowError as error:
         raise Refused(f"store: no answer within {CHECK_TIMEOUT_S:g} s", NO) from error

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from ratelimitd import __version__
-from ratelimitd.config import read as config
+from ratelimitd.config.read import naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
+from ratelimitd.daemon.check import check
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.text import escape
 
@@ -29,15 +30,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check(file: Path) -> None:
+    """Print what is in force, and warnings. Raises RatelimitdError."""
+    config, warnings = check(file)
+    print(in_force(config), end="")
+    for warning in warnings:
+        print(f"ratelimitd: warning: {escape(warning)}", file=sys.stderr)
+
+
+def _run(file: Path) -> None:
+    """Run the daemon until it is stopped. Raises RatelimitdError."""
+    config = read(file)
+    with naming(config.file):
+        daemon.run(config)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the daemon; the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        read = config.read(options.config)
         if options.check:
-            print(in_force(read), end="")
+            _check(options.config)
         else:
-            daemon.run(read)
+            _run(options.config)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
         return EXIT_WRONG

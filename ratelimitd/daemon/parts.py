@@ -27,7 +27,7 @@ from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
-from ratelimitd.stores.mysql.access import access
+from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.flush import Flush
@@ -138,7 +138,7 @@ def make_store(config: Configuration) -> Store:
     """The store as configured, not yet connected. Raises StartError."""
     settings = config.settings.store
     if settings.backend == "mysql":
-        return MySQLStore(access(settings, config.folder), config.names, settings.timeout_s)
+        return MySQLStore(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
     return SQLiteStore(config.state_dir / settings.path, config.names)
 
 

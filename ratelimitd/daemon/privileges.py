@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ratelimitd.errors import StartError
+from ratelimitd.errors import ConfigError, StartError
 
 
 class Identity(NamedTuple):
@@ -20,23 +20,29 @@ class Identity(NamedTuple):
     groups: list[int]
 
 
-def find(user: str, group: str) -> Identity | None:
-    """Whom the settings say to become; None: stay who we are. Raises StartError."""
-    if not user:
-        return None
+def resolve(user: str, group: str) -> Identity:
+    """The user and group of these names; the group "" is the user's own. Raises ConfigError."""
     try:
         entry = pwd.getpwnam(user)
     except KeyError as error:
-        raise StartError(f"user: there is no user {user}") from error
+        raise ConfigError("user", f'"{user}"', "a user of this system") from error
     gid = entry.pw_gid
     if group:
         try:
             gid = grp.getgrnam(group).gr_gid
         except KeyError as error:
-            raise StartError(f"group: there is no group {group}") from error
+            raise ConfigError("group", f'"{group}"', "a group of this system") from error
+    return Identity(user, entry.pw_uid, gid, os.getgrouplist(user, gid))
+
+
+def find(user: str, group: str) -> Identity | None:
+    """Whom the settings say to become; None: stay who we are. Raises ConfigError, StartError."""
+    if not user:
+        return None
+    identity = resolve(user, group)
     if os.geteuid() == 0:
-        return Identity(user, entry.pw_uid, gid, os.getgrouplist(user, gid))
-    if os.geteuid() != entry.pw_uid:
+        return identity
+    if os.geteuid() != identity.uid:
         raise StartError(f"user: only root can become {user}; this is {_name(os.geteuid())}")
     return None
 

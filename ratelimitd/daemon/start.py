@@ -16,7 +16,7 @@ from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import privileges
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
-from ratelimitd.net.listeners import Listeners
+from ratelimitd.net.listeners import Listeners, control_address
 from ratelimitd.net.systemd import take_sockets
 from ratelimitd.state.directory import StateDir
 from ratelimitd.stores import schema
@@ -43,7 +43,7 @@ class Sockets:
 
     def open_control(self, config: Configuration) -> None:
         """Open the control socket. Raises StartError."""
-        self.control.open([f"unix:{config.control_socket}"], int(config.settings.control.mode, 8))
+        self.control.open([control_address(config.control_socket)], int(config.settings.control.mode, 8))
 
     def close(self) -> None:
         """Close all."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ratelimitd.errors import StartError
+from ratelimitd.errors import ConfigError, StartError
 
 BACKLOG = 1024
 _TCP = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%a-z]+)\]|(?P<v4>[0-9.]+|localhost)):(?P<port>[0-9]{1,5})")
@@ -41,6 +41,16 @@ def describe(listener: socket.socket) -> str:
         return f"unix:{name}"
     host, port = name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def control_address(path: Path) -> str:
+    """The address of the control socket, as `server.listen` would have it. Raises ConfigError."""
+    text = f"unix:{path}"
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise ConfigError("control.socket", f'"{path}"', "a path of at most 107 bytes") from error
+    return text
 
 
 class Inherited(socket.socket):
@@ -104,13 +114,11 @@ class Listeners:
 
 def open_listener(text: str, unix_mode: int, unix_group: str, setting: str) -> socket.socket:
     """A listening, non-blocking socket. Raises StartError with the reason in one line."""
-    try:
-        address = parse_address(text)
-    except ValueError as error:
-        raise StartError(f"{setting}: {text}: not an address; a unix socket's path has at most 107 bytes") from error
+    address = parse_address(text)
+    gid = group_id(unix_group)
     try:
         if isinstance(address, Path):
-            return _open_unix(address, unix_mode, unix_group)
+            return _open_unix(address, unix_mode, gid)
         return _open_tcp(*address)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -137,8 +145,7 @@ def _open_tcp(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _open_unix(path: Path, mode: int, group: str) -> socket.socket:
-    group_id = _group_id(group) if group else -1
+def _open_unix(path: Path, mode: int, gid: int) -> socket.socket:
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -147,7 +154,7 @@ def _open_unix(path: Path, mode: int, group: str) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
-        os.chown(path, -1, group_id)
+        os.chown(path, -1, gid)
         os.chmod(path, mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -178,11 +185,12 @@ def _remove_stale(path: Path) -> None:
     raise StartError(f"unix:{path}: already in use; is another ratelimitd running?")
 
 
-def _group_id(name: str) -> int:
+def group_id(name: str) -> int:
+    """The group of `server.unix_group`; -1 for "": the process's own. Raises ConfigError."""
     try:
-        return grp.getgrnam(name).gr_gid
+        return grp.getgrnam(name).gr_gid if name else -1
     except KeyError as error:
-        raise StartError(f"server.unix_group: there is no group {name}") from error
+        raise ConfigError("server.unix_group", f'"{name}"', "a group of this system") from error
 
 
 def close_all(listeners: Sequence[socket.socket]) -> None:

@@ -1,1 +1,1 @@
-"""Notices: who is told when an account reaches a share of its quota."""
+"""Notices: who is notified when an account reaches a share of its quota."""

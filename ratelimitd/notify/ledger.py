@@ -1,12 +1,12 @@
-"""What was told, durably: a restart or kill -9 tells nothing again, and forgets nothing that was to be told.
+"""Which notices were sent, durably: a restart or kill -9 sends nothing again, and forgets nothing that is to be sent.
 
 `state_dir/notices.jsonl` has one JSON object per line:
 
-    {"id": ID, "expiry": SECONDS, "to": [TARGET, ...], "notice": {...}}    is to be told; without "to": was told
-    {"id": ID, "over": TARGET}                                             told, or given up
+    {"id": ID, "expiry": SECONDS, "to": [TARGET, ...], "notice": {...}}    is to be sent; without "to": was sent
+    {"id": ID, "over": TARGET}                                             was sent to a target, or given up
 
-A torn last line, of a daemon that was killed, is left out. The file is written anew at every start and every
-hour, without the notices of windows that are over.
+A torn last line, of a daemon that was killed, is ignored. The file is rewritten at every start and every hour, without
+the notices of windows that are over.
 """
 
 import json
@@ -21,8 +21,8 @@ NAME = "notices.jsonl"
 
 
 @dataclass(slots=True)
-class Open:
-    """A notice that is to be told to some targets still."""
+class Unsent:
+    """A notice that is still to be sent to some targets."""
 
     expiry: int
     notice: dict[str, Any]
@@ -30,53 +30,53 @@ class Open:
 
 
 class Ledger:
-    """The file. `open` is what is to be told still, by id. Its methods are for a thread, and raise StartError."""
+    """The file. `unsent` is what is still to be sent, by id. Its methods are for a thread, and raise StartError."""
 
     def __init__(self, state: StateDir) -> None:
-        self.open: dict[str, Open] = {}
+        self.unsent: dict[str, Unsent] = {}
         self._state = state
 
     def load(self) -> dict[str, int]:
         """Read the file: the ids of all notices in it, and the ends of their windows."""
-        told: dict[str, int] = {}
+        ids: dict[str, int] = {}
         for record in _records(self._state.path / NAME):
             notice_id = record["id"]
             if "over" in record:
                 self._over(notice_id, record["over"])
                 continue
-            told[notice_id] = int(record["expiry"])
+            ids[notice_id] = int(record["expiry"])
             if record.get("to"):
-                self.open[notice_id] = Open(int(record["expiry"]), record["notice"], set(record["to"]))
-        return told
+                self.unsent[notice_id] = Unsent(int(record["expiry"]), record["notice"], set(record["to"]))
+        return ids
 
-    def begin(self, notices: Mapping[str, Open], over: Iterable[tuple[str, str]] = ()) -> None:
-        """Record notices that are to be told, and (id, target) of those that are over."""
-        self.open |= {notice_id: entry for notice_id, entry in notices.items() if entry.to}
-        lines = [_to_tell(notice_id, entry) for notice_id, entry in notices.items()]
+    def record(self, notices: Mapping[str, Unsent], over: Iterable[tuple[str, str]] = ()) -> None:
+        """Record notices that are to be sent, and (id, target) of those that are over."""
+        self.unsent |= {notice_id: entry for notice_id, entry in notices.items() if entry.to}
+        lines = [_to_send(notice_id, entry) for notice_id, entry in notices.items()]
         for notice_id, target in over:
             self._over(notice_id, target)
             lines.append(json.dumps({"id": notice_id, "over": target}) + "\n")
         self._state.append(NAME, "".join(lines))
 
     def _over(self, notice_id: str, target: str) -> None:
-        entry = self.open.get(notice_id)
+        entry = self.unsent.get(notice_id)
         if entry is not None:
             entry.to.discard(target)
             if not entry.to:
-                del self.open[notice_id]
+                del self.unsent[notice_id]
 
-    def compact(self, told: Mapping[str, int]) -> None:
-        """Write the file anew, with what is to be told still and the ids of what was told."""
-        lines = [_to_tell(notice_id, entry) for notice_id, entry in self.open.items()]
+    def compact(self, ids: Mapping[str, int]) -> None:
+        """Rewrite the file: what is still to be sent, and the other notices' ids with the ends of their windows."""
+        lines = [_to_send(notice_id, entry) for notice_id, entry in self.unsent.items()]
         lines += [
             json.dumps({"id": notice_id, "expiry": expiry}) + "\n"
-            for notice_id, expiry in told.items()
-            if notice_id not in self.open
+            for notice_id, expiry in ids.items()
+            if notice_id not in self.unsent
         ]
         self._state.replace(NAME, "".join(lines))
 
 
-def _to_tell(notice_id: str, entry: Open) -> str:
+def _to_send(notice_id: str, entry: Unsent) -> str:
     record = {"id": notice_id, "expiry": entry.expiry, "to": sorted(entry.to), "notice": entry.notice}
     return json.dumps(record) + "\n"
 

@@ -1,13 +1,12 @@
-"""When an account's owner or administrator is to be told: which shares of a quota were reached, each once per window.
+"""When a notice is due: which shares of a quota an account has reached, each once per window.
 
-Pure: the decision on a request calls `Watch.look`, which appends to a bounded queue; whoever delivers the notices
-takes them from there. A notice's id is the same wherever and however often it is told, so that a receiver may
-recognise a repetition.
+Pure: the decision on a request calls `Watch.look`, which appends to a bounded queue, which the notifier empties.
+The id of a notice is the same wherever and however often it is sent: a receiver can recognise a repetition.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ratelimitd.core.counters import NEVER, Counter
@@ -29,55 +28,60 @@ class Notice:
 
 
 class Watch:
-    """What was told already, and the queue of what is to be told.
+    """Which notices were queued already, and the queue of those that are to be sent.
 
-    `wake` is called when there is something in the queue; `told` has the ids of notices that were told, with the end of
-    their window.
+    `wake` is called when something is queued. `notified` has the ids of all notices, with the end of their window;
+    `dropped` counts notices that found `max_waiting` others in the queue.
     """
 
-    def __init__(self, max_waiting: int, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
         self.queue: deque[Notice] = deque()
-        self.told: dict[str, int] = {}
+        self.notified: dict[str, int] = {}
         self.dropped = 0
-        self.max_waiting = max_waiting
+        self.max_waiting = 0
         self._wake = wake
-        self._at: Mapping[str, Sequence[int]] = {}
+        self._percents: Mapping[str, Sequence[int]] = {}
 
-    def configure(self, at: Mapping[str, Sequence[int]]) -> None:
-        """Set the percentages of quota, by the name of the limit; those of a limit ascend."""
-        self._at = {limit: sorted(set(percents)) for limit, percents in at.items()}
+    def configure(self, percents: Mapping[str, Iterable[int]], max_waiting: int) -> None:
+        """Set the percentages of quota, by the name of the limit, and how many notices may wait."""
+        self._percents = {limit: sorted(set(of_limit)) for limit, of_limit in percents.items()}
+        self.max_waiting = max_waiting
+
+    def restore(self, notified: Mapping[str, int]) -> None:
+        """Take the notices of earlier runs: their ids, and the ends of their windows."""
+        self.notified = dict(notified)
 
     def watches(self, limit: str) -> bool:
-        """Whether anything is to be told about a limit."""
-        return bool(self._at.get(limit))
+        """Whether a limit has notices."""
+        return bool(self._percents.get(limit))
 
     def look(self, counter: Counter, refused: bool = False) -> None:
-        """Queue what the account has reached and was not told; set the count at which to look again.
+        """Queue the shares that the account has reached and was not notified of; set the count at which to look again.
 
-        A refusal tells of 100 per cent, also where the request was too large for what was left.
+        A refusal has reached 100 per cent, even where the request was too large for what was left.
         """
         quota = counter.quota
         reached = max(counter.used, quota) if refused else counter.used
-        for percent in self._at.get(counter.meter.limit.name, ()) if quota else ():
+        for percent in self._percents.get(counter.meter.limit.name, ()) if quota else ():
             threshold = -(-quota * percent // 100)
             if reached < threshold:
                 counter.notice_at = threshold
                 return
             notice_id = identify(counter, percent)
-            if notice_id in self.told:
+            if notice_id in self.notified:
                 continue
             if len(self.queue) >= self.max_waiting:
                 self.dropped += 1
                 counter.notice_at = threshold  # the account's next mail tries again
                 return
-            self.told[notice_id] = counter.expiry
+            self.notified[notice_id] = counter.expiry
             self.queue.append(_notice(notice_id, percent, counter))
             self._wake()
         counter.notice_at = NEVER
 
     def forget_ended(self, now: int) -> None:
-        """Forget what was told about windows that are over."""
-        self.told = {notice_id: expiry for notice_id, expiry in self.told.items() if expiry > now}
+        """Forget the notices of windows that are over at `now` (seconds since 1970)."""
+        self.notified = {notice_id: expiry for notice_id, expiry in self.notified.items() if expiry > now}
 
 
 def identify(counter: Counter, percent: int) -> str:

@@ -1,7 +1,6 @@
-"""Who is told of a notice: a command that reads JSON, or a webhook.
+"""Where notices are sent: a program that reads JSON, or a webhook; one attempt at a time.
 
-A target is tried a few times, with pauses that double. What can never succeed (a command that does not exist, a 404)
-is not tried again.
+A failure says whether it is for good (a program that does not exist, a 404); the notifier repeats the others.
 """
 
 import hashlib
@@ -9,26 +8,22 @@ import hmac
 import json
 import os
 import signal
-import ssl
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 
 import trio
 
 from ratelimitd import __version__
-from ratelimitd.errors import ConfigError, RatelimitdError
-from ratelimitd.settings import NotifySettings
+from ratelimitd.errors import RatelimitdError
+from ratelimitd.notify.configured import Notify
 
 SIGNATURE = "X-Ratelimitd-Signature"
-INSTALL_HTTPX = 'the extra "notify" for webhooks: pip install "ratelimitd[notify]"'
 AT_ONCE = 4
-"""Deliveries to one target that may run at the same time."""
+"""How many deliveries to one target may run at the same time."""
 KILL_AFTER_S = 2.0
+"""How long a program may take to end after SIGTERM."""
 _TRY_LATER = (408, 425, 429)
 
 
@@ -38,84 +33,6 @@ class DeliveryFailed(RatelimitdError):
     def __init__(self, reason: str, for_good: bool = False) -> None:
         super().__init__(reason)
         self.for_good = for_good
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """A `[[notify]]` as configured and checked; `at` per cent of quota, for the limits of these names."""
-
-    at: tuple[int, ...]
-    limits: tuple[str, ...]
-    command: tuple[str, ...]
-    url: str
-    secret: bytes = field(repr=False)
-    tls: ssl.SSLContext
-    timeout_s: float
-    retries: int
-    max_waiting: int
-
-    @property
-    def id(self) -> str:
-        """The target's name in the ledger: it stays when the order of the file changes."""
-        return hashlib.sha256(json.dumps([self.command, self.url]).encode()).hexdigest()[:16]
-
-
-def checked(where: str, settings: NotifySettings, limits: list[str], folder: Path) -> Notify:
-    """What is made of a `[[notify]]`. Raises ConfigError, with `where` the table's place in the file."""
-    if bool(settings.command) == bool(settings.url):
-        found = "both command and url" if settings.url else "neither command nor url"
-        raise ConfigError(where, found, 'one of command = ["/a/program"] and url = "https://..."')
-    for i, name in enumerate(settings.limits):
-        if name not in limits:
-            raise ConfigError(f"{where}.limits[{i}]", f'"{name}"', "the name of a [[limit]]: " + ", ".join(limits))
-    if settings.url:
-        _check_url(f"{where}.url", settings.url)
-    return Notify(
-        tuple(settings.at),
-        tuple(settings.limits or limits),
-        tuple(settings.command),
-        settings.url,
-        _secret(where, settings, folder),
-        _tls(f"{where}.tls_ca", folder / settings.tls_ca if settings.tls_ca else None),
-        settings.timeout_s,
-        settings.retries,
-        settings.max_waiting,
-    )
-
-
-def _check_url(where: str, url: str) -> None:
-    if find_spec("httpx") is None:
-        raise ConfigError(where, "an installation without httpx", INSTALL_HTTPX)
-    import httpx
-
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigError(where, f"{error}", "https://HOST/PATH") from error
-    if parsed.scheme not in ("https", "http") or not parsed.host:
-        raise ConfigError(where, f'"{url}"', "https://HOST/PATH")
-
-
-def _secret(where: str, settings: NotifySettings, folder: Path) -> bytes:
-    if settings.secret and settings.secret_file:
-        raise ConfigError(where, "both secret and secret_file", "one of them")
-    if not settings.secret_file:
-        return settings.secret.encode()
-    file = folder / settings.secret_file
-    try:
-        secret = file.read_bytes().strip()
-    except OSError as error:
-        raise ConfigError(f"{where}.secret_file", f"{file}: {error.strerror}", "a readable file") from error
-    if not secret:
-        raise ConfigError(f"{where}.secret_file", f"{file}, which is empty", "a file with a secret in it")
-    return secret
-
-
-def _tls(where: str, authorities: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=authorities)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(where, f"{authorities}: {error}", "a file of PEM certificates") from error
 
 
 class Target(Protocol):
@@ -137,7 +54,7 @@ def make(notify: Notify) -> Target:
 
 
 class Program:
-    """A program that is run with the notice on its standard input; its errors go where the daemon's do."""
+    """A program that is run with the notice on its standard input; its standard error is the daemon's."""
 
     def __init__(self, notify: Notify) -> None:
         self.notify = notify
@@ -146,7 +63,7 @@ class Program:
         self.waiting = 0
 
     async def deliver(self, notice_id: str, body: bytes) -> None:
-        """Run the program; an exit status but 0 is a failure."""
+        """Run the program; an exit status other than 0 is a failure."""
         try:
             done = await trio.run_process(
                 self.notify.command,
@@ -163,7 +80,7 @@ class Program:
 
 
 async def _end_session(process: trio.Process) -> None:
-    """End a program that takes too long, and what it has started."""
+    """End a program that takes too long, and all that it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with trio.move_on_after(KILL_AFTER_S):
@@ -192,7 +109,7 @@ class Webhook:
         self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
     async def deliver(self, notice_id: str, body: bytes) -> None:
-        """Post it; anything but 2xx is a failure. The answer's body is not read."""
+        """Post the notice; any status but 2xx is a failure. The response's body is not read."""
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"ratelimitd/{__version__}",

@@ -1,7 +1,7 @@
 """Where counts are kept: the Store protocol, which every backend fulfils and one conformance suite tests.
 
-A store is asked by the daemon alone, off the way of the mail, and may fail with StoreError at any time: whatever was
-asked can be asked again.
+Mail never waits for a store, but for the one lookup of a new account. Every operation may fail with StoreError at any
+time, and may be tried again.
 """
 
 import re
@@ -18,7 +18,7 @@ MAX_USED = 4_294_967_295
 """The width of the column `used` (INT UNSIGNED): counts stop there."""
 
 RUNS_KEPT_DAYS = 62
-"""A run is forgotten so long after its last flush: what its journal may still hold is of windows that have ended."""
+"""A run is forgotten this long after its last flush: whatever its journal still has is of windows that have ended."""
 
 COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "used", "updated", "expiry")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
@@ -32,7 +32,7 @@ class Flushed(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Rows that somebody changed, and where to go on the next time; `more`: there are some left, ask again at once."""
+    """Rows that were changed, and the cursor for the next call; `more`: there are more of them now."""
 
     rows: list[Row]
     cursor: str
@@ -63,13 +63,13 @@ class Store(Protocol):
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store a node's deltas up to a segment, in one transaction that records the segment.
 
-        `merge` is called with the segment that is recorded, once or more often, and gives the deltas of those after
-        it. So a flush whose outcome is unknown is simply done again; but only by the caller.
+        `merge` is called with the recorded segment, once or more often, and gives the deltas of later segments. So a
+        flush whose outcome is unknown can be repeated, by the caller only. Raises NotStored where nothing was stored.
         """
         ...
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
-        """Give an account a quota; its row as it is then. A row whose window is over begins the grant's, unused."""
+        """Give an account a quota; the row as it is then. A row whose window is over begins the grant's with 0 used."""
         ...
 
     async def reset(self, accounts: Sequence[Account]) -> list[Row]:
@@ -77,12 +77,12 @@ class Store(Protocol):
         ...
 
     async def changes(self, cursor: str) -> Changes:
-        """Rows changed since the cursor; "" begins now. A row may be given more than once."""
+        """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on."""
         ...
 
 
 def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
-    """The accounts' keys under each limit, each once; a key that is no text (a lone surrogate) has no row anywhere."""
+    """The accounts' keys by limit, each once, without keys that UTF-8 cannot encode: no database has a row of those."""
     found: dict[str, dict[str, None]] = {}
     for limit, key in accounts:
         if key.isascii() or key.encode(errors="ignore").decode() == key:
@@ -91,13 +91,13 @@ def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
 
 
 class Names(NamedTuple):
-    """The table's and its columns' names, as configured; checked, for they go into statements."""
+    """The names of the table and its columns, as configured. They go into statements: `checked` must have passed."""
 
     table: str = "ratelimit"
     columns: tuple[tuple[str, str], ...] = ()
 
     def checked(self) -> "Names":
-        """Itself; raises ValueError for a name that is no plain identifier or a column that does not exist."""
+        """Itself. Raises ValueError for a name that is not a plain identifier, or for an unknown column."""
         for name in (self.table, *dict(self.columns).values()):
             if not _IDENTIFIER.fullmatch(name):
                 raise ValueError(name)
@@ -107,7 +107,7 @@ class Names(NamedTuple):
         return self
 
     def apply(self, statement: str, quote: str) -> str:
-        """A statement over the default names, each between `quote`s, with the configured ones in their place."""
+        """A statement with the default names, each between `quote`s, replaced by the configured ones."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
         names |= {f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched")}
 

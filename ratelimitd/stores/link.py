@@ -1,4 +1,4 @@
-"""The daemon's link to its store: whether it is up, one log line when it goes and one when it is back."""
+"""The daemon's link to its store: whether it is up; one log line when it becomes unavailable, one when it is back."""
 
 import trio
 
@@ -6,20 +6,20 @@ from ratelimitd.errors import StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.stores import Store
 
-AWAY = (StoreError, trio.TooSlowError)
-"""What a store that is away raises."""
+UNAVAILABLE = (StoreError, trio.TooSlowError)
+"""What a store that is unavailable raises."""
 
 
 class StoreLink:
-    """A store and its health: `up` is what the last operation said, `failures` counts those that failed."""
+    """A store and its health: `up`: the last operation succeeded; `failures` counts those that did not."""
 
     def __init__(self, store: Store, log: Log) -> None:
         self.store = store
         self.up = False
         self.failures = 0
-        self.cursor = ""  # of the changes taken over last
+        self.cursor = ""  # of the changes that were applied last
         self._log = log
-        self._told = False
+        self._reported = False
         self._opened = False
 
     @property
@@ -39,19 +39,19 @@ class StoreLink:
         await self.store.close()
 
     def succeeded(self) -> bool:
-        """Note that the store answered; whether it had been away."""
-        was_away = not self.up
+        """Note that the store answered; whether it had been unavailable."""
+        was_unavailable = not self.up
         self.up = True
-        if self._told:
-            self._told = False
-            self._log.warning("the store is back", store=self.store.name)
-        return was_away
+        if self._reported:
+            self._reported = False
+            self._log.warning("the store is available again", store=self.store.name)
+        return was_unavailable
 
     def failed(self, error: BaseException) -> None:
-        """Note that the store did not do what it was asked."""
+        """Note that an operation failed."""
         self.failures += 1
         self.up = False
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             reason = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error)
-            self._log.error("the store is away; counting in memory and journal until it is back", reason=reason)
+            self._log.error("the store is unavailable; counting in memory and journal until it is back", reason=reason)

@@ -1,7 +1,7 @@
 """The embedded store: one SQLite file in WAL mode, read and written in threads.
 
-Writing and reading have a connection each, so a lookup never waits for a flush. SQLite's own work releases the
-interpreter's lock; what a thread does between statements is little.
+One connection writes and another reads, so that a lookup never waits for a flush. SQLite releases the interpreter's
+lock while it works, and a thread does little between two statements.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ BUSY_TIMEOUT_S = 5.0
 """How long a flush waits for another process that writes (an administrator's sqlite3)."""
 CHANGES_PAGE = 5000
 CHANGES_OVERLAP_S = 10
-"""A transaction may commit this long after the time it wrote as `updated`."""
+"""A transaction may commit this long after the time it has written as `updated`."""
 
 _ROW = (
     '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
@@ -58,6 +58,9 @@ _RESET = """
 UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
 """
 
+_BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
+"""One record is at fault, not the database."""
+
 T = TypeVar("T")
 
 
@@ -83,7 +86,7 @@ class SQLiteStore:
     def _open(self) -> None:
         self._writer = self._connect()
         self._writer.execute("PRAGMA journal_mode = WAL")
-        # A segment of the journal is deleted once it is stored: then it must survive a power cut here.
+        # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
         self._writer.execute("PRAGMA synchronous = FULL")
         self._writer.executescript(self._sql(schema("sqlite")))
         forget = f"DELETE FROM \"ratelimit_node\" WHERE \"updated\" < datetime('now', '-{RUNS_KEPT_DAYS} days')"
@@ -115,11 +118,9 @@ class SQLiteStore:
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
         """The stored rows of these accounts."""
-        return await self._run(lambda: self._lookup(self._reader, accounts), self._reading, abandon=True)
+        return await self._run(lambda: self._lookup(_opened(self._reader), accounts), self._reading, abandon=True)
 
-    def _lookup(self, connection: sqlite3.Connection | None, accounts: Iterable[Account]) -> list[Row]:
-        if connection is None:
-            raise sqlite3.OperationalError("not open")
+    def _lookup(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
@@ -130,11 +131,9 @@ class SQLiteStore:
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
-        return await self._run(lambda: self._recorded(self._reader, node), self._reading, abandon=True)
+        return await self._run(lambda: self._recorded(_opened(self._reader), node), self._reading, abandon=True)
 
-    def _recorded(self, connection: sqlite3.Connection | None, node: str) -> int:
-        if connection is None:
-            raise sqlite3.OperationalError("not open")
+    def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
         select = self._sql('SELECT "segment" FROM "ratelimit_node" WHERE "node" = ?')
         found = connection.execute(select, (node,)).fetchone()
         return int(found[0]) if found else 0
@@ -144,10 +143,8 @@ class SQLiteStore:
         return await self._run(lambda: self._flush(node, segment, merge), self._writing)
 
     def _flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
-        connection = self._writer
-        if connection is None:
-            raise sqlite3.OperationalError("not open")
-        # IMMEDIATE: a deferred transaction fails at once, without waiting, when it turns to writing.
+        connection = _opened(self._writer)
+        # IMMEDIATE: a deferred transaction that turns to writing fails at once instead of waiting for the lock.
         connection.execute("BEGIN IMMEDIATE")
         committing = False
         try:
@@ -166,7 +163,7 @@ class SQLiteStore:
             committing = True
             connection.execute("COMMIT")
         except BaseException as error:
-            if connection.in_transaction:  # SQLITE_FULL rolls back by itself
+            if connection.in_transaction:  # not after SQLITE_FULL, which has rolled back
                 connection.execute("ROLLBACK")
                 committing = False
             if isinstance(error, sqlite3.Error) and not committing:
@@ -175,28 +172,22 @@ class SQLiteStore:
         return Flushed(rows, rejected)
 
     def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
-        """Store a chunk; where it holds a delta that the database refuses, that one is given back."""
+        """Store a chunk; the deltas that the database refuses, each with the reason."""
         upsert = self._sql(_UPSERT)
         connection.execute("SAVEPOINT chunk")
         try:
             connection.executemany(upsert, chunk)
             connection.execute("RELEASE chunk")
             return []
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError):
+        except _BAD_RECORD:
             connection.execute("ROLLBACK TO chunk")
             connection.execute("RELEASE chunk")
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
                 connection.execute(upsert, delta)
-            except (
-                sqlite3.IntegrityError,
-                sqlite3.DataError,
-                sqlite3.InterfaceError,
-                ValueError,
-                OverflowError,
-            ) as e:
-                rejected.append((delta, str(e)))
+            except _BAD_RECORD as error:
+                rejected.append((delta, str(error)))
         return rejected
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
@@ -210,9 +201,7 @@ class SQLiteStore:
         return await self._run(lambda: self._change(*statement, accounts), self._writing)
 
     def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
-        connection = self._writer
-        if connection is None:
-            raise sqlite3.OperationalError("not open")
+        connection = _opened(self._writer)
         connection.execute("BEGIN IMMEDIATE")
         try:
             for some in values:
@@ -230,23 +219,29 @@ class SQLiteStore:
         return await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
 
     def _changes(self, cursor: str) -> Changes:
-        if self._reader is None:
-            raise sqlite3.OperationalError("not open")
-        (now,) = self._reader.execute(f"SELECT datetime('now', '-{CHANGES_OVERLAP_S} seconds')").fetchone()
+        reader = _opened(self._reader)
+        (now,) = reader.execute(f"SELECT datetime('now', '-{CHANGES_OVERLAP_S} seconds')").fetchone()
         if not cursor:
             return Changes([], now)
         since, _, place = cursor.partition("|")
-        last, _, begun = place.partition("|")  # within pages: the last row's id, and the time to go on from after them
+        last, _, begun = place.partition("|")  # between pages: the last row's id, and the cursor after the last page
         select = self._sql(
             f'SELECT {_ROW}, "updated", "id" FROM "ratelimit" WHERE ("updated", "id") > (?, ?)'
             f' ORDER BY "updated", "id" LIMIT {CHANGES_PAGE}'
         )
-        found = self._reader.execute(select, (since, int(last or 0))).fetchall()
+        found = reader.execute(select, (since, int(last or 0))).fetchall()
         rows = [_row(values[:-2]) for values in found]
         begun = begun or now
         if len(found) < CHANGES_PAGE:
             return Changes(rows, begun)
         return Changes(rows, f"{found[-1][-2]}|{found[-1][-1]}|{begun}", more=True)
+
+
+def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
+    """The connection. Raises sqlite3.OperationalError where the store is not open."""
+    if connection is None:
+        raise sqlite3.OperationalError("not open")
+    return connection
 
 
 def _row(values: tuple[str, str, int, int | None, int, int, int, int | None]) -> Row:

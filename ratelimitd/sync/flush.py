@@ -15,7 +15,7 @@ from ratelimitd.errors import NotStored, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state.backlog import Backlog, Unstored
 from ratelimitd.state.directory import StateDir
-from ratelimitd.stores.link import AWAY, StoreLink
+from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.loader import Loader
 from ratelimitd.text import escape
 
@@ -54,7 +54,7 @@ class Flush:
                     await self._link.store.recorded(self._backlog.node)
                 while unstored := self._backlog.next_run():
                     await self._store(unstored)
-        except AWAY as error:
+        except UNAVAILABLE as error:
             self._link.failed(error)
             await self._condense()
             return False

@@ -14,7 +14,7 @@ from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.core.verdict import Waiting
-from ratelimitd.stores.link import AWAY, StoreLink
+from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.walk import walk
 
 
@@ -79,7 +79,7 @@ class Loader:
         try:
             with trio.fail_after(self.timeout_s):
                 rows, stored = await self._read(accounts)
-        except AWAY as error:
+        except UNAVAILABLE as error:
             self._link.failed(error)
         else:
             self._install(accounts, rows, stored)
@@ -155,7 +155,7 @@ class Loader:
             try:
                 with trio.fail_after(timeout_s):
                     changes = await self._link.store.changes(self._link.cursor)
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 self._link.failed(error)
                 return
             self._link.cursor, more = changes.cursor, changes.more

@@ -7,10 +7,10 @@ import trio
 
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.errors import StartError, StoreError, StoreUnfit
+from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
 from ratelimitd.settings import StoreSettings
 from ratelimitd.stores import Store
-from ratelimitd.stores.link import AWAY, StoreLink
+from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.sync.loader import Loader, P, Parking
 from ratelimitd.sync.walk import SLICE, walk
@@ -71,9 +71,9 @@ class StoreSync:
                 for run in runs:
                     recorded[run] = await self.link.store.recorded(run)
             self.link.succeeded()
-        except StoreUnfit as error:
+        except StoreUnsuitable as error:
             raise StartError(f"store: {error}") from error
-        except AWAY as error:
+        except UNAVAILABLE as error:
             self.link.failed(error)
         self.flusher.begin(last_segment + 1)
         return recorded
@@ -157,7 +157,7 @@ class StoreSync:
             try:
                 with trio.fail_after(FLUSH_TIMEOUT_S):
                     rows = await change(self.link.store)
-            except AWAY as error:
+            except UNAVAILABLE as error:
                 self.link.failed(error)
                 raise StoreError(str(error) or "the store does not answer") from error
             self.loader.accept(rows)
@@ -174,7 +174,7 @@ class StoreSync:
         try:
             with trio.fail_after(self._timeout_s):
                 return await self.link.store.lookup(accounts)
-        except AWAY as error:
+        except UNAVAILABLE as error:
             raise StoreError(f"the store is unavailable: {error}".removesuffix(": ")) from error
 
     async def refresh(self) -> None:

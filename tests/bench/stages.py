@@ -139,7 +139,7 @@ class Core:
 
     def parse(self, batch: list[bytes]) -> list[Request]:
         """RequestReader."""
-        reader = RequestReader()
+        reader = RequestReader(65536)
         requests = []
         for data in batch:
             request = reader.receive(data)

@@ -18,7 +18,7 @@ from tests.instances.waiting import wait_until
 from tests.stores.proxy import Proxy
 
 pytestmark = pytest.mark.real
-LOST, BACK = "the store is away", "the store is back"
+LOST, BACK = "the store is unavailable", "the store is available again"
 TIMEOUT_S = 0.8
 LOGINS = [f"user{n:03}@example.com" for n in range(300)]
 _numbers = itertools.count(1)

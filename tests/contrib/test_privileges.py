@@ -103,8 +103,8 @@ def test_a_state_directory_of_roots_run_is_handed_over(folder: Path, make: Make)
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"user": "no-such-user"}, "user: there is no user no-such-user"),
-        ({"user": USER, "group": "no-such-group"}, "group: there is no group no-such-group"),
+        ({"user": "no-such-user"}, 'user: found "no-such-user"; allowed: a user of this system'),
+        ({"user": USER, "group": "no-such-group"}, 'group: found "no-such-group"; allowed: a group of this system'),
         ({"group": "mail"}, 'group: found "mail" without user; allowed: user and group, or user alone'),
         ({"pid_file": "no/such/pid"}, "no/such/pid: No such file or directory"),
     ],

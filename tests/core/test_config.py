@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from ratelimitd.config import limits
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration
 from ratelimitd.config.show import in_force
@@ -208,7 +209,7 @@ def test_tz_may_be_the_path_of_a_file(write: Write, monkeypatch: pytest.MonkeyPa
     path = write(LIMIT)
     monkeypatch.setenv("TZ", ":/etc/nowhere")
     assert refused(path).startswith('timezone: found "local", which is "/etc/nowhere"; allowed: ')
-    monkeypatch.setattr(config, "_LOCALTIME", Path("/nonexistent"))
+    monkeypatch.setattr(limits, "_LOCALTIME", Path("/nonexistent"))
     zoneinfo = Path(config.__file__)  # no zone file at all
     monkeypatch.setenv("TZ", f":{zoneinfo}")
     assert refused(path).startswith(f'timezone: found "local", which is "{zoneinfo}"; allowed: ')
@@ -216,7 +217,7 @@ def test_tz_may_be_the_path_of_a_file(write: Write, monkeypatch: pytest.MonkeyPa
 
 def test_the_local_time_zone_is_etc_localtime_or_utc(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(LIMIT)
-    monkeypatch.setattr(config, "_LOCALTIME", path.parent / "localtime")
+    monkeypatch.setattr(limits, "_LOCALTIME", path.parent / "localtime")
     assert zone(path) is UTC
     (path.parent / "localtime").write_bytes(b"TZif2" + bytes(15) + bytes(24))
     assert refused(path).startswith("timezone: found ")

@@ -27,7 +27,7 @@ def read(parts: Iterable[bytes], max_bytes: int = 65536) -> tuple[list[str], boo
 
 
 def one(data: bytes, default_domain: str = "") -> Request:
-    reader = RequestReader(default_domain=default_domain)
+    reader = RequestReader(65536, default_domain=default_domain)
     request = reader.receive(data)
     assert request is not None
     assert reader.next() is None
@@ -88,7 +88,7 @@ def test_no_byte_is_lost_or_invented(stream: bytes, places: list[int]) -> None:
 
 
 def test_two_requests_in_one_write_are_two() -> None:
-    reader = RequestReader()
+    reader = RequestReader(65536)
     assert [request["a"] for request in arrived(reader, b"a=1\n\na=2\n\na=3")] == ["1", "2"]
     assert reader.buffer
     request = reader.receive(b"\n\n")

@@ -43,7 +43,7 @@ lines = st.lists(st.sampled_from(POSTFIX_ORDER) | values, max_size=4)
 
 
 def read(data: bytes) -> list[Request]:
-    return list(arrived(RequestReader(), data))
+    return list(arrived(RequestReader(65536), data))
 
 
 def by_hand(text: str) -> dict[str, str]:

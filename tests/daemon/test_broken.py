@@ -185,7 +185,7 @@ def test_a_socket_folder_or_group_that_is_missing_is_refused(make: Start, folder
     daemon = make(server={"listen": [f"unix:{folder}/no/socket"]})
     expect_refusal(daemon, f"server.listen: unix:{folder}/no/socket: No such file or directory")
     daemon = make(server={"listen": [f"unix:{folder}/socket"], "unix_group": "no-such-group"})
-    expect_refusal(daemon, "server.unix_group: there is no group no-such-group")
+    expect_refusal(daemon, 'server.unix_group: found "no-such-group"; allowed: a group of this system')
     assert not (folder / "socket").exists()
 
 

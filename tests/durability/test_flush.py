@@ -62,7 +62,7 @@ async def test_a_flush_that_fails_at_any_step_is_made_up_for(make: Callable[...,
     assert await node.flush()
     assert await _used(node) == 7
     assert node.journal.numbers() == [node.journal.number]
-    assert len(node.said("the store is away")) == len(node.said("the store is back")) == 1
+    assert len(node.said("the store is unavailable")) == len(node.said("the store is available again")) == 1
     await node.stop()
 
 

@@ -30,10 +30,10 @@ def _outage(folder: Path, seconds: float) -> None:
         holder.execute("BEGIN EXCLUSIVE")
         during = Clients(daemon.socket, CONNECTIONS, ACCOUNTS, False, 2)
         during.run(seconds, drain=True)
-        wait_until(lambda: "the store is away" in _log(folder), "the loss is told", 60)
+        wait_until(lambda: "the store is unavailable" in _log(folder), "the loss is told", 60)
         assert len(list((folder / "state" / "journal").iterdir())) <= 20
         holder.execute("ROLLBACK")
-    wait_until(lambda: "the store is back" in _log(folder), "the return is told", 60)
+    wait_until(lambda: "the store is available again" in _log(folder), "the return is told", 60)
     daemon.stop()
     print(f"slowest reply: before {before.slowest_s:.4f} s, in the outage {during.slowest_s:.4f} s")
     answered = before.answered + during.answered
@@ -41,7 +41,7 @@ def _outage(folder: Path, seconds: float) -> None:
     assert during.slowest_s < 1
     assert min(answered[f"user{i}@example.com"] for i in range(ACCOUNTS)) > QUOTA, "enough was asked to be refused"
     assert (before.replies + during.replies)[b"action=DUNNO"] == QUOTA * ACCOUNTS
-    assert _log(folder).count("the store is away") == _log(folder).count("the store is back") == 1
+    assert _log(folder).count("the store is unavailable") == _log(folder).count("the store is available again") == 1
 
 
 def _log(folder: Path) -> str:
@@ -69,7 +69,7 @@ def test_a_store_that_cannot_be_had_at_the_start_is_taken_up_when_it_can(folder:
     daemon.wait()
     clients.run(0.3, drain=True)
     (folder / "db").mkdir()
-    wait_until(lambda: "the store is back" in _log(folder), "the return is told", 60)
+    wait_until(lambda: "the store is available again" in _log(folder), "the return is told", 60)
     clients.run(0.3, drain=True)
     daemon.stop()
     (folder / "state" / "ratelimit.sqlite3").symlink_to(folder / "db" / "r.sqlite3")

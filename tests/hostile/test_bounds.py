@@ -14,9 +14,10 @@ from ratelimitd.core.memo import Memo
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import MAX_LINE, Log
 from ratelimitd.log.sinks import SyslogSink
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.request import RequestReader
 from ratelimitd.settings import LogSettings
-from ratelimitd.stores.mysql.access import access
+from ratelimitd.stores.mysql.access import Access
 from ratelimitd.text import MAX_BYTES, MAX_FIELD
 from tests.core.build import arrived, ask, limit, memo, policy, rcpt, record, request
 from tests.hostile.lines import Lines
@@ -68,14 +69,14 @@ def test_endless_instances_and_recipients_are_remembered_by_a_hash_and_still_cha
 
 
 def test_a_reader_that_has_given_everything_out_keeps_nothing() -> None:
-    reader = RequestReader()
+    reader = RequestReader(65536)
     for data in (b"helo_name=" + b"x" * 60_000 + b"\n\n", b"\n", b"a=b\n\nc=d\n\n"):
         assert list(arrived(reader, data))
         assert reader.buffer == b""
 
 
 def test_a_million_attributes_are_a_request_that_is_too_long() -> None:
-    reader = RequestReader()
+    reader = RequestReader(65536)
     data = b"".join(b"a%d=\n" % number for number in range(1_000_000))
     for start in range(0, 65_536, 16_384):
         assert reader.receive(data[start : start + 16_384]) is None
@@ -84,7 +85,7 @@ def test_a_million_attributes_are_a_request_that_is_too_long() -> None:
 
 
 def test_as_many_attributes_as_fit_are_one_request() -> None:
-    found = RequestReader().receive(b"a=\n" * 21_000 + b"sasl_username=alice\nsasl_username=bob\n\n")
+    found = RequestReader(65536).receive(b"a=\n" * 21_000 + b"sasl_username=alice\nsasl_username=bob\n\n")
     assert found is not None
     assert found["sasl_username"] == "alice"
     assert len(found.attributes) == 2
@@ -134,7 +135,7 @@ def test_no_password_is_in_the_text_of_a_configuration(folder: Path) -> None:
     config = read(file)
     assert "tell-nobody" not in repr(config)
     assert "tell-nobody" not in repr(config.settings)
-    assert "tell-nobody" not in repr(access(config.settings.store, folder))
+    assert "tell-nobody" not in repr(Access.of(config.settings.store, Credentials(folder)))
 
 
 @pytest.mark.parametrize(

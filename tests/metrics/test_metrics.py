@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from ratelimitd.config import read as configuration
+from ratelimitd.config import values
 from ratelimitd.errors import ConfigError
 from tests.daemon.process import Ratelimitd, config
 from tests.instances.ports import free_port
@@ -169,7 +170,7 @@ def test_without_prometheus_client_the_error_says_what_to_install(
 ) -> None:
     file = tmp_path / "ratelimitd.toml"
     file.write_text(config(metrics={"listen": "127.0.0.1:9132"}))
-    monkeypatch.setattr(configuration, "find_spec", lambda name: None)
+    monkeypatch.setattr(values, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'pip install "ratelimitd\[metrics\]"'):
         configuration.read(file)
 

@@ -13,10 +13,12 @@ from trio.testing import MockClock
 
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify import notifier as notify
+from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.notify.ledger import NAME
 from ratelimitd.notify.notifier import Notifier
-from ratelimitd.notify.targets import DeliveryFailed, Notify, checked
+from ratelimitd.notify.targets import DeliveryFailed
 from ratelimitd.settings import NotifySettings
 from ratelimitd.state.directory import StateDir
 from tests.core.build import NOON, data, limit, policy
@@ -71,7 +73,7 @@ class Run:
         monkeypatch.setattr(notify, "make", make)
         self.log = Log([])
         entries = [
-            checked("notify", NotifySettings(command=[f"/target/{n}"], **settings), ["default"], folder)  # type: ignore[arg-type]
+            checked("notify", NotifySettings(command=[f"/target/{n}"], **settings), ["default"], Credentials(folder))  # type: ignore[arg-type]
             for n in range(len(answers))
         ]
         self.notifier = Notifier(StateDir(folder), self.log, entries, clock=lambda: NOON)
@@ -86,7 +88,7 @@ class Run:
 
     def _over(self) -> bool:
         told, left = state(self.folder)
-        return told == set(self.notifier.watch.told) and not left
+        return told == set(self.notifier.watch.notified) and not left
 
 
 def state(folder: Path) -> tuple[set[str], set[tuple[str, str]]]:
@@ -195,7 +197,7 @@ async def test_a_target_that_stays_down_is_given_up_and_not_told_by_the_next_run
         await run.notifier.stop()
     assert run.targets[0].attempts == 3
     assert run.notifier.failed == 1
-    assert state(tmp_path) == ({*run.notifier.watch.told}, set())
+    assert state(tmp_path) == ({*run.notifier.watch.notified}, set())
 
 
 async def test_what_can_never_succeed_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ async def test_a_dead_target_is_bounded_in_number_and_delays_no_other(
         nursery.start_soon(run.notifier.run)
         for n in range(20):
             run.send(f"{n}@example.com", 8)
-            await until(lambda: len(run.targets[1].taken) == len(run.notifier.watch.told))
+            await until(lambda: len(run.targets[1].taken) == len(run.notifier.watch.notified))
         assert run.targets[0].waiting == 5
         assert run.targets[0].attempts == 4
         assert run.notifier.dropped == 15
@@ -310,7 +312,7 @@ async def test_a_disk_that_is_full_stops_no_notice_and_is_told_once(
         nursery.start_soon(run.notifier.run)
         for n in range(3):
             run.send(f"{n}@example.com", 8)
-            await until(lambda: len(run.targets[0].taken) == len(run.notifier.watch.told))
+            await until(lambda: len(run.targets[0].taken) == len(run.notifier.watch.notified))
         await run.notifier.stop()
     assert len(run.targets[0].taken) == 3
     assert len(errors) == 1
@@ -322,7 +324,7 @@ async def test_a_torn_ledger_is_read_as_far_as_it_goes(monkeypatch: pytest.Monke
     )
     run = Run(monkeypatch, tmp_path, take)
     await run.notifier.begin()
-    assert run.notifier.watch.told == {"a": NOON + 1}
+    assert run.notifier.watch.notified == {"a": NOON + 1}
 
 
 async def test_windows_that_are_over_leave_the_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

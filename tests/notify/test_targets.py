@@ -10,8 +10,10 @@ import pytest
 import trio
 
 from ratelimitd.errors import ConfigError
-from ratelimitd.notify import targets
-from ratelimitd.notify.targets import DeliveryFailed, Target, checked, make
+from ratelimitd.net.credentials import Credentials
+from ratelimitd.notify import configured, targets
+from ratelimitd.notify.configured import checked
+from ratelimitd.notify.targets import DeliveryFailed, Target, make
 from ratelimitd.settings import NotifySettings
 from tests.instances.guard import session_pids
 from tests.instances.waiting import wait_until
@@ -21,7 +23,7 @@ BODY = b'{"id": "1234"}'
 
 
 def target(folder: Path, **settings: object) -> Target:
-    return make(checked("notify[0]", NotifySettings(**settings), ["default", "hourly"], folder))  # type: ignore[arg-type]
+    return make(checked("notify[0]", NotifySettings(**settings), ["default", "hourly"], Credentials(folder)))  # type: ignore[arg-type]
 
 
 def program(folder: Path, text: str) -> str:
@@ -152,14 +154,14 @@ async def test_a_wrong_setting_is_an_error_that_names_its_place(
 
 
 async def test_without_httpx_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "find_spec", lambda name: None)
+    monkeypatch.setattr(configured, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'pip install "ratelimitd\[notify\]"'):
         target(tmp_path, url="https://a/")
     assert target(tmp_path, command=["a"]).name == "a"
 
 
 def test_the_id_of_a_target_stays_when_the_file_changes_elsewhere(tmp_path: Path) -> None:
-    one = checked("notify[0]", NotifySettings(command=["a"], at=[50]), ["default"], tmp_path)
-    two = checked("notify[1]", NotifySettings(command=["a"], retries=1), ["default"], tmp_path)
-    other = checked("notify[1]", NotifySettings(command=["b"]), ["default"], tmp_path)
+    one = checked("notify[0]", NotifySettings(command=["a"], at=[50]), ["default"], Credentials(tmp_path))
+    two = checked("notify[1]", NotifySettings(command=["a"], retries=1), ["default"], Credentials(tmp_path))
+    other = checked("notify[1]", NotifySettings(command=["b"]), ["default"], Credentials(tmp_path))
     assert one.id == two.id != other.id

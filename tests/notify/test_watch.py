@@ -11,8 +11,8 @@ from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, r
 
 
 def watched(quota: int, *percents: int, max_waiting: int = 1000, count_rejected: bool = True) -> tuple[Policy, Watch]:
-    watch = Watch(max_waiting, nobody)
-    watch.configure({"default": percents})
+    watch = Watch(nobody)
+    watch.configure({"default": percents}, max_waiting)
     return policy(limit(quota), under=rules(count_rejected), watch=watch), watch
 
 
@@ -69,7 +69,7 @@ def test_what_an_earlier_run_told_is_not_told_again() -> None:
     asked, watch = watched(10, 80, 100)
     (meter,) = asked.meters
     counter = meter.accept("alice@example.com", row("alice@example.com", used=8, quota=10, configured=10), 0, NOON)
-    watch.told[identify(counter, 80)] = MIDNIGHT
+    watch.notified[identify(counter, 80)] = MIDNIGHT
     rcpt(asked, "b@example.org")
     rcpt(asked, "c@example.org")
     assert told(watch) == [("alice@example.com", 100, 10)]
@@ -106,10 +106,10 @@ def test_a_full_queue_drops_and_counts_and_the_next_mail_tries_again() -> None:
 
 
 def test_windows_that_are_over_are_forgotten() -> None:
-    watch = Watch(1, nobody)
-    watch.told = {"ended": NOON, "running": NOON + 1}
+    watch = Watch(nobody)
+    watch.notified = {"ended": NOON, "running": NOON + 1}
     watch.forget_ended(NOON)
-    assert watch.told == {"running": NOON + 1}
+    assert watch.notified == {"running": NOON + 1}
 
 
 def test_without_notify_a_counter_is_never_looked_at() -> None:

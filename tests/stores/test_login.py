@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.errors import StartError, StoreUnfit
+from ratelimitd.errors import StartError, StoreUnsuitable
+from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import StoreSettings
-from ratelimitd.stores.mysql.access import Access, access, address
+from ratelimitd.stores.mysql.access import Access, address
 from ratelimitd.stores.mysql.session import connect
 from tests.instances.certificates import make_certificates
 from tests.instances.mariadb import MariaDB
@@ -17,6 +18,10 @@ from tests.instances.mysql9 import MySQL9
 
 PASSWORD = "it's ünsafe\\%s"
 _numbers = itertools.count(1)
+
+
+def access(store: StoreSettings, folder: Path) -> Access:
+    return Access.of(store, Credentials(folder))
 
 
 async def user_of(known: Access, timeout_s: float = 20) -> tuple[str, bool]:
@@ -70,21 +75,23 @@ async def test_caching_sha2_over_plain_tcp_with_the_servers_key(mysql9: MySQL9, 
 @pytest.mark.real
 async def test_a_password_that_would_travel_in_the_clear_is_refused(mysql9: MySQL9, sha2: str) -> None:
     known = access(settings(mysql9, sha2), Path("/"))
-    with pytest.raises(StoreUnfit, match=r"in the clear: set store.tls_ca, store.unix_socket or store.server_public"):
+    with pytest.raises(
+        StoreUnsuitable, match=r"in the clear: set store.tls_ca, store.unix_socket or store.server_public"
+    ):
         await user_of(known)
 
 
 @pytest.mark.real
 async def test_a_key_that_is_none_is_refused(mysql9: MySQL9, sha2: str, folder: Path) -> None:
     known = replace(access(settings(mysql9, sha2), folder), server_public_key=b"no key")
-    with pytest.raises(StoreUnfit, match=r"store\.server_public_key: not an RSA key"):
+    with pytest.raises(StoreUnsuitable, match=r"store\.server_public_key: not an RSA key"):
         await user_of(known)
 
 
 @pytest.mark.real
 async def test_a_wrong_password_is_refused(mysql9: MySQL9, sha2: str) -> None:
     known = replace(access(settings(mysql9, sha2, unix_socket=mysql9.socket), Path("/")), password=b"wrong")
-    with pytest.raises(StoreUnfit, match=f"Access denied for user '{sha2}'"):
+    with pytest.raises(StoreUnsuitable, match=f"Access denied for user '{sha2}'"):
         await user_of(known)
 
 
@@ -98,7 +105,7 @@ async def test_mariadbs_plugins(mariadb: MariaDB, plugin: str) -> None:
     mariadb.add_user(user, PASSWORD, plugin)
     assert await user_of(access(settings(mariadb, user), Path("/"))) == (user, False)
     assert await user_of(access(settings(mariadb, user, unix_socket=mariadb.socket), Path("/"))) == (user, False)
-    with pytest.raises(StoreUnfit, match="Access denied"):
+    with pytest.raises(StoreUnsuitable, match="Access denied"):
         await user_of(replace(access(settings(mariadb, user), Path("/")), password=b"wrong"))
 
 
@@ -113,15 +120,15 @@ async def test_tls_is_verified_and_never_left_out(
     assert await user_of(known) == ("secure", True)
     named = replace(known, addresses=(("localhost", server.port),))
     assert await user_of(named) == ("secure", True)
-    with pytest.raises(StoreUnfit, match="Access denied"):
+    with pytest.raises(StoreUnsuitable, match="Access denied"):
         await user_of(replace(known, tls=None))
 
     stranger = access(settings(server, "secure", tls_ca=make_certificates(folder).ca), folder)
-    with pytest.raises(StoreUnfit, match="certificate"):
+    with pytest.raises(StoreUnsuitable, match="certificate"):
         await user_of(stranger)
 
     mariadb.add_user("plain", PASSWORD)
-    with pytest.raises(StoreUnfit, match="offers no TLS"):
+    with pytest.raises(StoreUnsuitable, match="offers no TLS"):
         await user_of(replace(known, user="plain", addresses=(("127.0.0.1", mariadb.port),)))
 
 
@@ -132,7 +139,7 @@ async def test_a_certificate_for_another_name_is_refused(make_mariadb: Callable[
     server.add_user("secure", PASSWORD)
     store = settings(server, "secure", tls_ca=server.certificates.ca)
     store.host = "127.0.0.2"
-    with pytest.raises(StoreUnfit, match=r"certificate.*127\.0\.0\.2"):
+    with pytest.raises(StoreUnsuitable, match=r"certificate.*127\.0\.0\.2"):
         await user_of(access(store, folder))
     store.tls_verify_name = False
     assert await user_of(access(store, folder)) == ("secure", True)
@@ -172,13 +179,13 @@ def test_the_password_file_is_read_without_its_line_end(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_is_named(tmp_path: Path, setting: str) -> None:
     store = StoreSettings()
     setattr(store, setting, "missing")
-    with pytest.raises(StartError, match=f"store.{setting}: {tmp_path}/missing: No such file"):
+    with pytest.raises(StartError, match=f"store.{setting}: found {tmp_path}/missing: No such file"):
         access(store, tmp_path)
 
 
 def test_a_tls_ca_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
-    with pytest.raises(StartError, match=r"store.tls_ca: .*ca.pem: .*; a file of PEM certificates"):
+    with pytest.raises(StartError, match=r"store.tls_ca: found .*ca.pem: .*; allowed: a file of PEM certificates"):
         access(StoreSettings(tls_ca="ca.pem"), tmp_path)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from ratelimitd.errors import StoreError, StoreUnfit
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores.mysql import session as session_module
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.session import Rows, Session, connect
+from ratelimitd.stores.mysql.session import Session, connect
 from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.mysql.wire import Rows
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until
@@ -236,7 +237,7 @@ async def test_a_server_that_asks_for_the_password_itself_does_not_get_it(plugin
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         address = ("127.0.0.1", listeners[0].socket.getsockname()[1])
-        with pytest.raises(StoreUnfit, match=f"logs in by {plugin.decode()}"):
+        with pytest.raises(StoreUnsuitable, match=f"logs in by {plugin.decode()}"):
             await connect(Access((address,), "me", b"my secret", "mail"), address, PATIENT_S)
         nursery.cancel_scope.cancel()
     assert b"my secret" not in received
@@ -282,4 +283,4 @@ async def test_no_server_there_is_an_error_that_names_all(folder: Path) -> None:
     store = MySQLStore(known, timeout_s=PATIENT_S)
     with pytest.raises(StoreError, match=rf"127.0.0.1:{port}: .*refused.*; {folder}/none: .*No such file") as caught:
         await store.open()
-    assert not isinstance(caught.value, StoreUnfit)
+    assert not isinstance(caught.value, StoreUnsuitable)

@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from ratelimitd.core.rows import Account
-from ratelimitd.errors import StoreUnfit
-from ratelimitd.stores import mysql
+from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores.mysql import store as mysql
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import STATEMENT_S, connect
 from ratelimitd.stores.mysql.store import MySQLStore
@@ -57,7 +57,7 @@ async def test_an_account_without_create_works_on_tables_that_are_there(mariadb:
 async def test_without_tables_and_without_create_it_says_so(mariadb: MariaDB, database: str) -> None:
     mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE, DELETE ON {database}.*")
     known = Access(((str(mariadb.socket), 0),), f"few_{database}", b"x", database)
-    with pytest.raises(StoreUnfit, match=r"ratelimit cannot be created: CREATE command denied.*sql/mysql\.sql"):
+    with pytest.raises(StoreUnsuitable, match=r"ratelimit cannot be created: CREATE command denied.*sql/mysql\.sql"):
         await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
 
 
@@ -76,16 +76,16 @@ async def test_daemons_that_start_at_once_on_a_fresh_database_all_start(backend:
 
 async def test_an_unknown_database_is_named(mariadb: MariaDB) -> None:
     known = Access(((str(mariadb.socket), 0),), "root", b"", "nowhere")
-    with pytest.raises(StoreUnfit, match="Unknown database 'nowhere'"):
+    with pytest.raises(StoreUnsuitable, match="Unknown database 'nowhere'"):
         await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
 
 
-# -- tables that will not do ------------------------------------------------------------------------------------------
+# -- tables that are unsuitable ----------------------------------------------------------------------------------------
 
 
 async def test_the_perl_daemons_table_is_refused_before_it_is_migrated(backend: Backend) -> None:
     backend.sql("CREATE TABLE ratelimit (id INT PRIMARY KEY, sender VARCHAR(255), quota INT, used INT)")
-    with pytest.raises(StoreUnfit, match="the table ratelimit is not migrated: run `ratelimitctl migrate`"):
+    with pytest.raises(StoreUnsuitable, match="the table ratelimit is not migrated: run `ratelimitctl migrate`"):
         await open_and_close(backend.make())
 
 
@@ -105,7 +105,7 @@ async def test_the_perl_daemons_table_is_refused_before_it_is_migrated(backend: 
 async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, change: str, words: str) -> None:
     await open_and_close(backend.make())
     backend.sql(f"ALTER TABLE ratelimit {change}")
-    with pytest.raises(StoreUnfit, match=words):
+    with pytest.raises(StoreUnsuitable, match=words):
         await open_and_close(backend.make())
 
 

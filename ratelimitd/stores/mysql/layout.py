@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ratelimitd.errors import StoreError, StoreUnfit
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, Names, schema
 from ratelimitd.stores.mysql.session import Session
 
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
     engine: str
 
     def faults(self) -> Iterator[str]:
-        """What keeps the daemon from working with it."""
+        """Why the daemon cannot work with the table."""
         for name in COLUMNS:
             if name not in self.columns:
                 yield f"it lacks the column {name}"
@@ -65,7 +65,7 @@ class Layout(NamedTuple):
 
 
 def exact(collation: str) -> bool:
-    """Whether a collation tells all normalised keys apart: those never end in a blank, so PAD SPACE does no harm."""
+    """Whether a collation tells all normalised keys apart; PAD SPACE is harmless, for none of them ends in a blank."""
     return collation.startswith("utf8mb4_") and collation.endswith("_bin")
 
 
@@ -92,19 +92,19 @@ async def tables(session: Session) -> dict[str, str]:
 
 
 async def check(session: Session, names: Names) -> None:
-    """Create what is not there. Raises StoreUnfit where what is there will not do, or may not be created."""
+    """Create the tables that are missing. Raises StoreUnsuitable for tables that cannot be used or created."""
     there = await tables(session)
     if names.table in there:
         found = await layout(session, names)
         if not any(name in found.columns for name in ADDED):
-            raise StoreUnfit(f"the table {names.table} is not migrated: {MIGRATE}")
+            raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
         for fault in found.faults():
-            raise StoreUnfit(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
+            raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
     await create(session, names, there)
 
 
 async def create(session: Session, names: Names, there: dict[str, str]) -> None:
-    """Create those of our tables and the view that are not there. Raises StoreUnfit."""
+    """Create those of our tables, and the view, that are missing. Raises StoreUnsuitable."""
     for statement in statements(names.apply(schema("mysql"), "`")):
         created = _CREATES.match(statement)
         if created is None or created["name"] in there:
@@ -113,8 +113,8 @@ async def create(session: Session, names: Names, there: dict[str, str]) -> None:
             await session.run(statement)
         except StoreError as error:
             if created["kind"] == "TABLE":
-                raise StoreUnfit(f"{created['name']} cannot be created: {error}; sql/mysql.sql has it") from error
-            # The view is for people; an account that may not create it can do without.
+                raise StoreUnsuitable(f"{created['name']} cannot be created: {error}; sql/mysql.sql has it") from error
+            # The view is for people; the daemon works without it.
 
 
 def statements(script: str) -> Iterator[str]:

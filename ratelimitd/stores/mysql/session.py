@@ -5,27 +5,29 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from math import inf
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import StoreError, StoreUnfit
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access, Address, place
-from ratelimitd.stores.mysql.wire import Wire
+from ratelimitd.stores.mysql.wire import Rows, Wire
 
 LOCK_WAIT_S = 3
 STATEMENT_S = 10
-"""The server ends a statement after this long by itself: one that we gave up must not go on with its locks."""
+"""The server itself ends a statement after this long: one that we gave up must not keep its locks."""
 ATTEMPTS = 5
-"""How often what lost against another transaction is tried."""
+"""How often a piece of work is tried that conflicts with other transactions or loses its server."""
 IDLE_S = 5.0
-"""A session unused for longer is not trusted to be alive."""
+"""A session that was idle for longer may be dead: it is not used again."""
 ABANDONED_S = 60
 """The server ends a session that is silent for this long: the client's machine is gone, and its locks must go too."""
 QUIT_S = 0.2
+"""How long a session's end may take before it is cut off."""
 PATIENCE_S = STATEMENT_S + 1.0
+"""How long we wait for a statement: a little longer than the server does."""
 
 CONFLICT = (ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CHECKREAD)
 """Lost against another transaction, Galera's certification included; the same may succeed at once."""
@@ -35,14 +37,13 @@ ELSEWHERE = (
     *(ER.OPTION_PREVENTS_STATEMENT, ER.QUERY_INTERRUPTED, 1836, 1927, 4031),
 )
 """This server cannot, another might: gone, stopping, Galera's "not ready" (1047), read-only (1290, 1836), killed."""
-UNFIT = (
+UNSUITABLE = (
     *(ER.ACCESS_DENIED_ERROR, ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.BAD_DB_ERROR),
     *(ER.COLUMNACCESS_DENIED_ERROR, ER.NOT_SUPPORTED_AUTH_MODE, ER.VIEW_INVALID, 1227, 1698, 3159),
 )
 """Somebody has to change an account, a grant or a table."""
 
 T = TypeVar("T")
-Rows = Sequence[tuple[Any, ...]]
 
 
 class DatabaseError(StoreError):
@@ -72,12 +73,8 @@ class Session:
         if arguments:
             statement %= tuple(map(self._wire.literal, arguments))
         data = statement.encode()
-        with _told(), trio.fail_after(self._patience_s):
-            await self._wire.query(data)
-            result = self._wire._result
-            if result.has_next:  # trio-mysql would wait for it for ever
-                raise err.InternalError(CR.CR_COMMANDS_OUT_OF_SYNC, "more than one result")
-        return result.rows or ()
+        with _as_store_errors(), trio.fail_after(self._patience_s):
+            return await self._wire.rows(data)
 
     async def commit(self) -> None:
         """COMMIT. Raises DatabaseError where it was refused, and another StoreError where that is not known."""
@@ -100,19 +97,19 @@ class Session:
             "innodb_lock_wait_timeout": LOCK_WAIT_S,
         }
         if self._patience_s < inf:
-            values["wait_timeout"] = 60
-            # MySQL's counts milliseconds and ends SELECT only.
+            values["wait_timeout"] = ABANDONED_S
+            # MySQL's is in milliseconds, and for SELECT only.
             values |= (
                 {"max_statement_time": STATEMENT_S} if self.mariadb else {"max_execution_time": STATEMENT_S * 1000}
             )
         await self.run("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in values.items()))
 
     def discard(self) -> None:
-        """End it at once; the server rolls back."""
+        """Close the connection at once; the server rolls back."""
         self._wire.discard()
 
     async def quit(self) -> None:
-        """End it politely, but soon. Never raises but Cancelled."""
+        """End the session in order, within QUIT_S. Raises only Cancelled."""
         try:
             with trio.move_on_after(QUIT_S):
                 await self._wire.aclose()
@@ -121,8 +118,8 @@ class Session:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Every error of driver and network as DatabaseError or StoreUnfit."""
+def _as_store_errors() -> Iterator[None]:
+    """Every error of driver and network as DatabaseError or StoreUnsuitable."""
     try:
         yield
     except StoreError:
@@ -132,15 +129,15 @@ def _told() -> Iterator[None]:
     except err.MySQLError as error:
         code, text = error.args if len(error.args) == 2 else (CR.CR_SERVER_LOST, str(error))
         text = str(getattr(error, "original_exception", text))
-        if code in UNFIT:
-            raise StoreUnfit(f"{text} ({code})") from error
+        if code in UNSUITABLE:
+            raise StoreUnsuitable(f"{text} ({code})") from error
         raise DatabaseError(code, text) from error
-    except Exception as error:  # the driver takes the server's bytes on trust: any of them may trip it
+    except Exception as error:  # the driver trusts the server's bytes: any exception may come of them
         cause = error.__cause__ or error
-        if isinstance(cause, ExceptionGroup):  # of the addresses of one name
+        if isinstance(cause, ExceptionGroup):  # one exception for each address of a name
             cause = cause.exceptions[-1]
         if isinstance(cause, ssl.SSLCertVerificationError):
-            raise StoreUnfit(f"the server's certificate: {cause.verify_message}") from error
+            raise StoreUnsuitable(f"the server's certificate: {cause.verify_message}") from error
         text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         raise DatabaseError(CR.CR_SERVER_LOST, text) from error
 
@@ -148,13 +145,13 @@ def _told() -> Iterator[None]:
 async def connect(access: Access, address: Address, timeout_s: float, *, patience_s: float = PATIENCE_S) -> Session:
     """A session with one server, within `timeout_s`; no statement in it takes longer than `patience_s`.
 
-    Raises DatabaseError, StoreUnfit.
+    Raises DatabaseError, StoreUnsuitable.
     """
     host, port = address
     wire = Wire(access, host)
     stream: trio.SocketStream | None = None
     try:
-        with _told(), trio.fail_after(timeout_s):
+        with _as_store_errors(), trio.fail_after(timeout_s):
             stream = await trio.open_tcp_stream(host, port) if port else await trio.open_unix_socket(host)
             await wire.start(stream, secure=not port)
             session = Session(wire, address, patience_s)
@@ -168,16 +165,16 @@ async def connect(access: Access, address: Address, timeout_s: float, *, patienc
 
 
 class Servers:
-    """The servers of one database: tried in turn, and the one that works is kept."""
+    """The servers of one database: tried in turn, and the one that works is kept. `timeout_s` is for them together."""
 
     def __init__(self, access: Access, timeout_s: float) -> None:
-        self.access = access
+        self._access = access
         self._timeout_s = max(timeout_s / len(access.addresses), 0.2)
         self._at = 0
         self._idle: Session | None = None
 
     async def attempt(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Do a piece of work, which ends what it begins, in a session; again where that is worth it."""
+        """Do a piece of work, a whole transaction or less, in a session; try again where that may help."""
         lost = 0
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -185,7 +182,7 @@ class Servers:
                     return await work(session)
             except DatabaseError as error:
                 lost += error.code in ELSEWHERE
-                if attempt == ATTEMPTS or lost > len(self.access.addresses):
+                if attempt == ATTEMPTS or lost > len(self._access.addresses):
                     raise
                 if error.code not in (*CONFLICT, *ELSEWHERE):
                     raise
@@ -194,7 +191,7 @@ class Servers:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """A session for one piece of work; any error ends it, and the server rolls back."""
+        """A session for one piece of work; an error closes it, and the server rolls back."""
         session = self._take_idle() or await self._connect()
         try:
             yield session
@@ -204,7 +201,7 @@ class Servers:
                 self._next(session.address)
             raise
         session.used_at = trio.current_time()
-        if self._idle is None and session.address == self.access.addresses[self._at]:
+        if self._idle is None and session.address == self._access.addresses[self._at]:
             self._idle = session
         else:
             await session.quit()
@@ -222,24 +219,24 @@ class Servers:
     async def _connect(self) -> Session:
         failed: list[StoreError] = []
         reasons: list[str] = []
-        for _ in self.access.addresses:
-            address = self.access.addresses[self._at]
+        for _ in self._access.addresses:
+            address = self._access.addresses[self._at]
             try:
-                return await connect(self.access, address, self._timeout_s)
+                return await connect(self._access, address, self._timeout_s)
             except StoreError as error:
                 failed.append(error)
                 reasons.append(f"{place(address)}: {error}")
                 self._next(address)
-        unfit = all(isinstance(error, StoreUnfit) for error in failed)
-        raise (StoreUnfit if unfit else StoreError)("; ".join(reasons))
+        unsuitable = all(isinstance(error, StoreUnsuitable) for error in failed)
+        raise (StoreUnsuitable if unsuitable else StoreError)("; ".join(reasons))
 
     def _next(self, address: Address) -> None:
-        """Turn to the next server, if this one is still the one that is asked."""
-        if address == self.access.addresses[self._at]:
-            self._at = (self._at + 1) % len(self.access.addresses)
+        """Turn to the next server, unless another task has done so already."""
+        if address == self._access.addresses[self._at]:
+            self._at = (self._at + 1) % len(self._access.addresses)
 
     async def close(self) -> None:
-        """End the session that is kept."""
+        """End the session that is kept for the next work."""
         session, self._idle = self._idle, None
         if session is not None:
             await session.quit()

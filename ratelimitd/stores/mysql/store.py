@@ -1,7 +1,8 @@
 """The store that many nodes share: MySQL and MariaDB, a Galera cluster too.
 
-A flush is one transaction. It first locks this node's row in ratelimit_node, so one that an earlier attempt left behind
-on the server has ended before the recorded segment is read; deltas are added, never set, so that nodes commute.
+A flush is one transaction. It first locks this node's row in ratelimit_node: a transaction that an earlier attempt left
+behind on the server has ended before the recorded segment is read. Deltas are added, never set, so that the order of
+several nodes' flushes does not matter.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,14 +15,15 @@ import trio
 from trio_mysql.constants import ER
 
 from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
-from ratelimitd.errors import NotStored, StoreError, StoreUnfit
+from ratelimitd.errors import NotStored, StoreError, StoreUnsuitable
 from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check
-from ratelimitd.stores.mysql.session import DatabaseError, Rows, Servers, Session
+from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
+from ratelimitd.stores.mysql.wire import Rows
 
 CHUNK = 250
-"""Rows per statement: a few milliseconds of the loop's time at most."""
+"""Rows per statement: at most a few milliseconds of the loop's time."""
 CHANGES_OVERLAP_S = 30
 """A transaction may commit this long after the time it wrote as `updated`, and servers' clocks differ."""
 CHANGES_PAGE = 5000
@@ -31,7 +33,7 @@ BAD_RECORD = (
     *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
     *(1300, 1644, 1690, 3819, 3854, 4025),
 )
-"""The fault is one record's: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
+"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 
 _ROW = "`limit_name`, `sender`, `quota`, `configured`, `persist`, `used`, `expiry`, UNIX_TIMESTAMP(`updated`)"
 # Assigned from left to right: quota needs the old configured, expiry and updated, used the old expiry.
@@ -71,9 +73,9 @@ T = TypeVar("T")
 
 
 class MySQLStore:
-    """A Store in a MySQL or MariaDB database. Raises StoreError."""
+    """A Store in a MySQL or MariaDB database; `timeout_s` (seconds) is for connecting. Raises StoreError."""
 
-    def __init__(self, access: Access, names: Names | None = None, timeout_s: float = 1.0) -> None:
+    def __init__(self, access: Access, names: Names | None = None, *, timeout_s: float) -> None:
         self.name = access.name
         self._names = names or Names()
         self._servers = Servers(access, timeout_s)
@@ -82,14 +84,14 @@ class MySQLStore:
         return self._names.apply(statement, "`")
 
     async def open(self) -> None:
-        """Look at the tables, create them in a fresh database. Raises StoreUnfit for ones that will not do."""
+        """Check the tables, create them in a fresh database. Raises StoreUnsuitable for tables that cannot be used."""
         await self._servers.attempt(self._open)
 
     async def _open(self, session: Session) -> None:
         await check(session, self._names)
         ended = "SELECT `node` FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
-        with suppress(StoreUnfit):  # an account that may not delete keeps a small row per run
-            # One by one: a DELETE that looks through the table would wait for every node that is flushing.
+        with suppress(StoreUnsuitable):  # an account without the right to delete leaves a small row per run
+            # One by one: a DELETE that scans the table would wait for every node that is flushing.
             for (node,) in await session.run(self._sql(ended), (RUNS_KEPT_DAYS,)):
                 await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
 
@@ -120,7 +122,7 @@ class MySQLStore:
         committing = trio.Event()
         try:
             return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge, committing))
-        except StoreUnfit:
+        except StoreUnsuitable:
             raise
         except StoreError as error:
             if committing.is_set():
@@ -155,7 +157,7 @@ class MySQLStore:
         insert = self._sql("INSERT IGNORE INTO `ratelimit_node` (`node`, `segment`) VALUES (%s, 0)")
         await session.run("START TRANSACTION")
         found = await session.run(select, (node,))
-        if not found:  # a lock on what is not there locks nothing out
+        if not found:  # a row that does not exist cannot be locked
             await session.run("ROLLBACK")
             await session.run(insert, (node,))
             await session.run("START TRANSACTION")
@@ -163,7 +165,7 @@ class MySQLStore:
         return _number(found)
 
     async def _store(self, session: Session, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
-        """Store a chunk; a statement that fails changes nothing, so the bad record is found by halving."""
+        """Store a chunk; a statement that fails changes nothing, so a bad record is found by halving the chunk."""
         values = ", ".join([_VALUES] * len(chunk))
         upsert = self._sql(_UPSERT).format(rows=values, max_used=MAX_USED)
         try:

@@ -1,10 +1,11 @@
-"""trio-mysql's connection, with what it lacks mended: logins that are safe, short reads, a close that closes.
+"""trio-mysql's connection with its faults fixed: safe logins, short reads, a close that closes.
 
-What it does wrong was found by running it (version 1.0.3): a server that offers no TLS gets the password in plain text,
-caching_sha2_password as a server's first choice is never awaited, and any server may ask for the password as it is.
+The faults were found by running it (version 1.0.3): a server that offers no TLS gets the password in plain text,
+caching_sha2_password as a server's first choice is never awaited, and any server may ask for the plain password.
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -12,11 +13,13 @@ from trio_mysql import _auth, err
 from trio_mysql.connections import Connection
 from trio_mysql.constants import CLIENT, CR
 
-from ratelimitd.errors import StoreUnfit
+from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access
 
 RECEIVE_BYTES = 8192
-"""Rows are parsed between two receives without a pause: some hundred of them, a millisecond or two."""
+"""Rows that arrived together are parsed without a pause: some hundred of them, a millisecond or two."""
+
+Rows = Sequence[tuple[Any, ...]]
 
 _NATIVE = "mysql_native_password"
 _NONCE_BYTES = 20
@@ -24,7 +27,7 @@ _FAST_AUTH_DONE, _FULL_AUTH_WANTED = b"\x01\x03", b"\x01\x04"
 
 
 class Wire(Connection):  # type: ignore[misc]
-    """One connection, which lives once. `connect` takes the stream; `discard` ends it from anywhere, at once."""
+    """One connection, which is used once: `start` logs in, `rows` runs statements, `discard` ends it at any time."""
 
     _sock: trio.abc.Stream | None
     _rbuf_offset: int
@@ -42,14 +45,22 @@ class Wire(Connection):  # type: ignore[misc]
             program_name="ratelimitd",
         )
         self._public_key = access.server_public_key
+        self._secure = False
 
     async def start(self, stream: trio.SocketStream, secure: bool) -> None:
-        """Log in over a stream; `secure`: a password may be sent over it as it is."""
+        """Log in over a stream; `secure`: a password may be sent over it in plain text."""
         self._secure = secure
         await self.connect(stream)
 
+    async def rows(self, statement: bytes) -> Rows:
+        """Run one statement; its rows. Raises the driver's errors."""
+        await self.query(statement)
+        if self._result.has_next:  # the driver would wait for a further result for ever
+            raise err.InternalError(CR.CR_COMMANDS_OUT_OF_SYNC, "more than one result")
+        return self._result.rows or ()
+
     def discard(self) -> None:
-        """Close the socket, whatever the connection was about to do."""
+        """Close the socket, whatever the connection is doing."""
         stream, self._sock = self._sock, None
         self._closed = True
         while isinstance(stream, trio.SSLStream):
@@ -60,7 +71,7 @@ class Wire(Connection):  # type: ignore[misc]
     _force_close = discard
 
     def __del__(self) -> None:
-        """Nothing: a session ends its wire while the loop still runs."""
+        """Nothing: the session has closed the socket while the loop was running."""
 
     async def _read_bytes(self, num_bytes: int) -> bytes:
         buffer: bytearray = self._rbuf
@@ -81,27 +92,27 @@ class Wire(Connection):  # type: ignore[misc]
     async def _get_server_information(self) -> None:
         await super()._get_server_information()
         if self.ssl and not self.server_capabilities & CLIENT.SSL:
-            raise StoreUnfit("the server offers no TLS, and store.tls_ca asks for it")
+            raise StoreUnsuitable("the server offers no TLS, and store.tls_ca asks for it")
         if self.ssl and len(self._rbuf) > self._rbuf_offset:
-            raise StoreUnfit("something else talks where the server's TLS should begin")
-        # Named first whatever the server prefers, so that it asks for the account's plugin by a switch.
+            raise StoreUnsuitable("something else answers where the server's TLS should begin")
+        # Offered first whatever the server prefers: then it asks for the account's own plugin by a switch request.
         self._auth_plugin_name = _NATIVE
 
     async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
         plugin = plugin_name.decode("ascii", "replace")
         nonce = auth_packet.read_all()
         if plugin == _NATIVE:
-            return await self._tell(_auth.scramble_native_password(self.password, nonce))
+            return await self._exchange(_auth.scramble_native_password(self.password, nonce))
         if plugin == "client_ed25519":
-            return await self._tell(_signed(self.password, nonce))
+            return await self._exchange(_signed(self.password, nonce))
         if plugin == "caching_sha2_password":
             return await self._caching_sha2(nonce[:_NONCE_BYTES])
-        raise StoreUnfit(
+        raise StoreUnsuitable(
             f"the account {self.user.decode()} logs in by {plugin}; "
             "ratelimitd knows mysql_native_password, ed25519 and caching_sha2_password"
         )
 
-    async def _tell(self, data: bytes) -> Any:
+    async def _exchange(self, data: bytes) -> Any:
         await self.write_packet(data)
         packet = await self._read_packet()
         packet.check_error()
@@ -109,7 +120,7 @@ class Wire(Connection):  # type: ignore[misc]
 
     async def _caching_sha2(self, nonce: bytes) -> Any:
         """https://dev.mysql.com/doc/dev/mysql-server/latest/page_caching_sha2_authentication_exchanges.html."""
-        packet = await self._tell(_scrambled(self.password, nonce))
+        packet = await self._exchange(_scrambled(self.password, nonce))
         if packet.is_ok_packet():
             return packet
         answer = packet.get_all_data()
@@ -120,10 +131,10 @@ class Wire(Connection):  # type: ignore[misc]
         if answer != _FULL_AUTH_WANTED:
             raise err.OperationalError(CR.CR_SERVER_LOST, "an answer out of place during the login")
         if self._secure:
-            return await self._tell(self.password + b"\0")
+            return await self._exchange(self.password + b"\0")
         if self._public_key:
-            return await self._tell(_encrypted(self.password, nonce, self._public_key))
-        raise StoreUnfit(
+            return await self._exchange(_encrypted(self.password, nonce, self._public_key))
+        raise StoreUnsuitable(
             f"the password of {self.user.decode()} would travel in the clear: "
             "set store.tls_ca, store.unix_socket or store.server_public_key"
         )
@@ -142,7 +153,7 @@ def _signed(password: bytes, nonce: bytes) -> bytes:
     try:
         signature: bytes = _auth.ed25519_password(password, nonce)
     except RuntimeError as error:
-        raise StoreUnfit("an account with ed25519 needs: pip install 'ratelimitd[mysql-auth]'") from error
+        raise StoreUnsuitable("an account with ed25519 needs: pip install 'ratelimitd[mysql-auth]'") from error
     return signature
 
 
@@ -150,7 +161,7 @@ def _encrypted(password: bytes, nonce: bytes, key: bytes) -> bytes:
     try:
         encrypted: bytes = _auth.sha2_rsa_encrypt(password, nonce, key)
     except RuntimeError as error:
-        raise StoreUnfit("store.server_public_key needs: pip install 'ratelimitd[mysql-auth]'") from error
+        raise StoreUnsuitable("store.server_public_key needs: pip install 'ratelimitd[mysql-auth]'") from error
     except ValueError as error:
-        raise StoreUnfit(f"store.server_public_key: not an RSA key in PEM: {error}") from error
+        raise StoreUnsuitable(f"store.server_public_key: not an RSA key in PEM: {error}") from error
     return encrypted

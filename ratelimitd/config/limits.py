@@ -1,0 +1,77 @@
+"""Makes a Limit of each `[[limit]]`: its key function, period, quotas and reply."""
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ratelimitd.core.action import ActionError, Template
+from ratelimitd.core.limits import UNLIMITED, KeyHealth, Limit
+from ratelimitd.core.windows import Period
+from ratelimitd.errors import ConfigError
+from ratelimitd.keys import normalise
+from ratelimitd.plugins import load, normalised
+from ratelimitd.settings import LimitSettings, QuotaSetting, Settings
+
+_LOCALTIME = Path("/etc/localtime")
+
+
+def make_limit(
+    index: int, limit: LimitSettings, settings: Settings, zone: tzinfo, options: Mapping[str, dict[str, Any]]
+) -> Limit:
+    """The limit of a `[[limit]]`, the index'th; `options` are those of all key plugins by name. Raises ConfigError."""
+    where = f"limit[{index}]"
+    lowercase = settings.keys.lowercase
+    function = load(limit.key, options.get(limit.key, {}), f"{where}.key")
+    quotas: dict[str, int] = {}
+    for account, quota in limit.quotas.items():
+        key = normalise(account, lowercase)
+        if not key or key in quotas:
+            raise ConfigError(f"{where}.quotas", f'"{account}"', "each account or @domain once, upper or lower case")
+        quotas[key] = _quota(quota)
+    health = KeyHealth()
+    return Limit(
+        limit.name,
+        limit.key,
+        normalised(limit.key, function, lowercase, health, time.perf_counter),
+        Period(limit.period, zone, settings.week_starts),
+        _quota(limit.quota),
+        template(f"{where}.action", limit.action),
+        quotas,
+        enforce=limit.enforce,
+        by_message=limit.count == "messages",
+        health=health,
+        of_login=getattr(function, "of_login", False),
+    )
+
+
+def _quota(setting: QuotaSetting) -> int:
+    return UNLIMITED if setting == "unlimited" else int(setting)
+
+
+def template(where: str, text: str) -> Template:
+    """The reply of a setting, which `where` names. Raises ConfigError."""
+    try:
+        return Template(text)
+    except ActionError as error:
+        raise ConfigError(where, f'"{text}"', str(error)) from error
+
+
+def time_zone(name: str) -> tzinfo:
+    """The time zone of a name; `local` is that of TZ, else of /etc/localtime, else UTC. Raises ConfigError."""
+    found = f'"{name}"'
+    if name == "local":
+        name = os.environ.get("TZ", "").removeprefix(":")
+        found = f'"local", which is "{name or _LOCALTIME}"'
+        if not name and not _LOCALTIME.exists():
+            return UTC
+    try:
+        if not name or Path(name).is_absolute():
+            with Path(name or _LOCALTIME).open("rb") as stream:
+                return ZoneInfo.from_file(stream, key=name or "local")
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError("timezone", found, '"local" or a name such as "Europe/Zurich"') from error

@@ -1,0 +1,168 @@
+"""`ratelimitd --check`: it refuses what a start would refuse, in the same line, and starts nothing."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratelimitd.config import read as config
+from ratelimitd.config.show import in_force
+from ratelimitd.ctl.main import main as ratelimitctl
+from ratelimitd.daemon.main import main
+from tests.conftest import missing
+from tests.daemon.process import PROGRAM, Ratelimitd
+from tests.daemon.process import config as toml
+
+MYSQL = {"backend": "mysql"}
+SECRET = {"url": "https://hooks.example.com/"}
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a host's port": (
+        {"store": MYSQL | {"host": "db1:99999"}},
+        'store.host: found "db1:99999"; allowed: HOST or HOST:PORT, [ADDRESS6]:PORT',
+    ),
+    "a host's port, of several": (
+        {"store": MYSQL | {"host": ["db1", "db2:x"]}},
+        'store.host: found "db2:x"; allowed: HOST or HOST:PORT, [ADDRESS6]:PORT',
+    ),
+    "a host's port, in a store that is not used": (
+        {"store": {"host": "db1:99999"}},
+        'store.host: found "db1:99999"; allowed: HOST or HOST:PORT, [ADDRESS6]:PORT',
+    ),
+    "no password file": (
+        {"store": MYSQL | {"password_file": "none"}},
+        "store.password_file: found FOLDER/none: No such file or directory; allowed: a readable file",
+    ),
+    "a password file that is a folder": (
+        {"store": MYSQL | {"password_file": "."}},
+        "store.password_file: found FOLDER: Is a directory; allowed: a readable file",
+    ),
+    "no tls_ca": (
+        {"store": MYSQL | {"tls_ca": "none"}},
+        "store.tls_ca: found FOLDER/none: No such file or directory; allowed: a file of PEM certificates",
+    ),
+    "a tls_ca without certificates": (
+        {"store": MYSQL | {"tls_ca": "empty"}},
+        "store.tls_ca: found FOLDER/empty: ",
+    ),
+    "no public key": (
+        {"store": MYSQL | {"server_public_key": "none"}},
+        "store.server_public_key: found FOLDER/none: No such file or directory; allowed: a readable file",
+    ),
+    "a user": ({"user": "no-such-user"}, 'user: found "no-such-user"; allowed: a user of this system'),
+    "a group": (
+        {"user": "daemon", "group": "no-such-group"},
+        'group: found "no-such-group"; allowed: a group of this system',
+    ),
+    "a socket's group": (
+        {"server": {"listen": ["unix:/FOLDER/socket"], "unix_group": "no-such-group"}},
+        'server.unix_group: found "no-such-group"; allowed: a group of this system',
+    ),
+    "a socket's group, without a socket": (
+        {"server": {"unix_group": "no-such-group"}},
+        'server.unix_group: found "no-such-group"; allowed: a group of this system',
+    ),
+    "a socket's path that is too long": (
+        {"control": {"socket": "x" * 108}},
+        f'control.socket: found "FOLDER/state/{"x" * 108}"; allowed: a path of at most 107 bytes',
+    ),
+    "no secret": (
+        {"notify": [SECRET | {"secret_file": "none"}]},
+        "notify[0].secret_file: found FOLDER/none: No such file or directory; allowed: a readable file",
+    ),
+    "no certificates of a webhook": (
+        {"notify": [SECRET | {"tls_ca": "none"}]},
+        "notify[0].tls_ca: found FOLDER/none: No such file or directory; allowed: a file of PEM certificates",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_a_start_would_refuse_is_refused_in_one_line(
+    folder: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tables, line = REFUSED[kind]
+    (folder / "empty").write_text("")
+    daemon = Ratelimitd(folder, toml(**tables).replace("/FOLDER", str(folder)))
+    line = f"{daemon.file}: {line}".replace("FOLDER", str(folder))
+    assert main(["-c", str(daemon.file), "--check"]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"ratelimitd: {line}")
+    assert captured.err.count("\n") == 1
+    assert not daemon.state.exists()
+    assert daemon.spawn().wait() == 2
+    assert daemon.output() == captured.err
+    assert ratelimitctl(["-c", str(daemon.file), "check"]) == 2
+    assert capfd.readouterr().err == captured.err.replace("ratelimitd: ", "ratelimitctl: ", 1)
+
+
+def powerless() -> list[str]:
+    """What makes a program one that may read what its user may read, and no more."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("component missing: setpriv")
+    return [setpriv, "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+
+
+def test_a_file_that_the_user_may_not_read_is_named_and_no_failure(folder: Path) -> None:
+    store = MYSQL | {"password_file": "secret", "tls_ca": "hidden/ca.pem", "server_public_key": "secret"}
+    text = toml(store=store, notify=[SECRET | {"secret_file": "secret", "tls_ca": "secret"}])
+    (folder / "secret").write_text("s3cret")
+    (folder / "secret").chmod(0)
+    (folder / "hidden").mkdir(mode=0)
+    daemon = Ratelimitd(folder, text, prefix=powerless())
+    assert daemon.spawn("--check").wait() == 0
+    lines = daemon.output().splitlines()
+    files = {
+        "store.password_file": "secret",
+        "store.tls_ca": "hidden/ca.pem",
+        "store.server_public_key": "secret",
+        "notify[0].secret_file": "secret",
+        "notify[0].tls_ca": "secret",
+    }
+    for setting, file in files.items():
+        reason = f"this user may not read {folder}/{file}"
+        assert f"ratelimitd: warning: {daemon.file}: {setting} is not checked: {reason}" in lines
+    assert sum("warning" in line for line in lines) == len(files)
+    assert 'backend = "mysql"' in lines
+    assert daemon.spawn().wait() == 2  # a start cannot do without
+    assert "secret: Permission denied; allowed: a " in daemon.output()
+
+
+def test_a_folder_that_a_start_needs_and_that_is_missing_is_a_warning(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = {"listen": [f"unix:{folder}/run/socket"]}
+    daemon = Ratelimitd(folder, toml(pid_file="run/pid", log={"file": "logs/log"}, server=server))
+    assert main(["-c", str(daemon.file), "--check"]) == 0
+    captured = capfd.readouterr()
+    assert captured.out == in_force(config.read(daemon.file))
+    places = {"pid_file": f"{folder}/run", "log.file": f"{folder}/logs", "server.listen[0]": f"{folder}/run"}
+    assert sorted(captured.err.splitlines()) == sorted(
+        f"ratelimitd: warning: {daemon.file}: {setting}: the folder {path} does not exist; a start needs it"
+        for setting, path in places.items()
+    )
+    for name in ("run", "logs"):
+        (folder / name).mkdir()
+    assert main(["-c", str(daemon.file), "--check"]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_ratelimitctl_reads_the_secrets_as_root_and_asks_the_database_as_the_daemons_user(folder: Path) -> None:
+    if os.geteuid() != 0:
+        missing("only root can become somebody else")
+    (folder / "secret").write_text("s3cret")
+    (folder / "secret").chmod(0o600)
+    store = MYSQL | {"unix_socket": "none", "password_file": "secret"}
+    daemon = Ratelimitd(folder, toml(user="daemon", store=store))
+    daemon.state.mkdir()
+    os.chown(daemon.state, pwd.getpwnam("daemon").pw_uid, -1)
+    command: list[str | Path] = [PROGRAM.with_name("ratelimitctl"), "-c", daemon.file, "check"]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 1
+    assert f"store          {folder}/none: " in checked.stdout  # no server, but a password
