@@ -170,11 +170,11 @@ class Settings(Section, kw_only=True):
 def needing_a_restart(old: Settings, new: Settings) -> list[str]:
     """The settings that differ and that a reload does not apply, by their paths."""
     before, after = to_builtins(old), to_builtins(new)
-    return [path for path in _restarts() if _at(before, path) != _at(after, path)]
+    return [path for path in restarts() if _at(before, path) != _at(after, path)]
 
 
 @cache
-def _restarts() -> tuple[str, ...]:
+def restarts() -> tuple[str, ...]:
     """The paths of all settings that are not marked Live."""
     paths: list[str] = []
     for name, hint in get_type_hints(Settings, include_extras=True).items():

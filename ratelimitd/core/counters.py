@@ -8,21 +8,26 @@ counters of one limit.
 from collections.abc import Iterable
 from enum import IntEnum
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from msgspec import Struct
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.rows import Row
 
-if TYPE_CHECKING:
-    from ratelimitd.core.pending import Pending
-
 NEVER = 1 << 62
 """No count is ever as high."""
 KEPT_LOGINS = 8192
 MAX_KEPT_CHARACTERS = 255
 """Counters are kept by login for so many logins of at most this length: 4 MB per limit."""
+
+
+class NotStored(Protocol):
+    """Who knows what is not stored yet: Pending."""
+
+    def of(self, counter: "Counter") -> int:
+        """The counter's recipients that are not stored yet."""
+        ...
 
 
 class Knowledge(IntEnum):
@@ -166,14 +171,14 @@ class Meter:
         counter.meter = self  # or it and `other`, which refer to each other, would never be freed (gc=False)
         return counter
 
-    def drop_ended(self, keys: Iterable[str], now: int, pending: "Pending") -> None:
+    def drop_ended(self, keys: Iterable[str], now: int, pending: NotStored) -> None:
         """Forget those accounts whose window is over and stored."""
         for key in keys:
             counter = self.counters.get(key)
             if counter is not None and counter.expiry <= now and not pending.of(counter):
                 self._remove(key)
 
-    def evict(self, at_most: int, pending: "Pending") -> int:
+    def evict(self, at_most: int, pending: NotStored) -> int:
         """Evict up to so many accounts that are stored, those known longest first; how many were evicted.
 
         They are looked up again at their next mail. What is not stored yet is never evicted.

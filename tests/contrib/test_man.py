@@ -2,9 +2,7 @@
 
 import argparse
 import re
-import runpy
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +17,11 @@ from ratelimitd.ctl.answers import PRINTED
 from ratelimitd.daemon import main as cli
 from ratelimitd.settings import Settings
 from tests.conftest import require
+from tests.contrib.pages import make
 from tests.instances.components import program
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "conf" / "ratelimitd.toml"
-sys.path.insert(0, str(ROOT / "contrib" / "man"))  # where make.py's own folder is, when it is run as a program
-make = runpy.run_path(str(ROOT / "contrib" / "man" / "make.py"))
 
 
 @pytest.fixture(scope="module")

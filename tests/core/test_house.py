@@ -112,7 +112,7 @@ def test_the_plugin_api_is_visible(module: str) -> None:
 
 
 def test_every_live_setting_is_said_once_beside_the_setting() -> None:
-    restarts = settings._restarts()
+    restarts = settings.restarts()
     assert "state_dir" in restarts
     assert "count_rejected" not in restarts
     assert not [path for path in restarts if path.startswith(("limit", "log.", "keys.", "notify"))]

@@ -1,7 +1,6 @@
 """conf/: every setting is documented with its default, and the example runs."""
 
 import re
-import runpy
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ from msgspec.structs import fields
 from ratelimitd import settings
 from ratelimitd.config import read as config
 from ratelimitd.settings import LimitSettings, NotifySettings, Settings
+from tests.contrib.pages import make
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -59,13 +59,12 @@ def test_every_setting_in_the_documented_file_has_a_comment() -> None:
 
 
 def test_every_setting_that_needs_a_restart_says_so_and_no_other() -> None:
-    make = runpy.run_path(str(ROOT / "contrib" / "man" / "make.py"))
     said: dict[str, bool] = {}
     for section in make["parse"]((CONF / "ratelimitd.toml").read_text(encoding="utf-8")):
         for entry in section.entries:
             for name, _ in entry.settings:
                 said[f"{section.header.strip('[]')}.{name}".lstrip(".")] = RESTART in " ".join(entry.text)
-    assert {setting for setting, restart in said.items() if restart} == set(settings._restarts())
+    assert {setting for setting, restart in said.items() if restart} == set(settings.restarts())
 
 
 def test_the_example_runs_from_the_checkout() -> None:
