@@ -96,7 +96,7 @@ class DaemonStatus:
         link, flusher = self._sync.link, self._sync.flusher
         ago = trio.current_time() - flusher.done_at
         return StoreStatus(
-            name=link.store.name,
+            name=link.name,
             up=link.up,
             failures=link.failures,
             flushes=flusher.count,

@@ -47,13 +47,17 @@ async def _status(parts: Parts, _: Accounts) -> StoppedStatus:
 
 def _at_rest(config: Configuration, work: Callable[[Parts, Accounts], Awaitable[T]]) -> T:
     async def run() -> T:
-        parts = compose(config, Log([StderrSink()], LogSettings(level="warning")))
         async with parts.at_rest(config) as accounts:
             return await work(parts, accounts)
 
-    _become_owner(config.state_dir)
     try:
-        return trio.run(run, strict_exception_groups=True)
+        # As in a start, secrets are read before the user changes: only root may be able to read them.
+        parts = compose(config, Log([StderrSink()], LogSettings(level="warning")))
+        try:
+            _become_owner(config.state_dir)
+            return trio.run(run, strict_exception_groups=True)
+        finally:
+            parts.close()
     except StartError as error:
         raise Refused(str(error), NO_DAEMON) from error
 

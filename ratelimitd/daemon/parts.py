@@ -16,6 +16,7 @@ from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy, Rules
 from ratelimitd.daemon.start import Sockets, connections_for
+from ratelimitd.errors import StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import open_sinks
@@ -69,22 +70,26 @@ class Parts:
         self.connections.configure(clients, settings.keys.default_domain)
 
     async def recover(self, max_transactions: int, progress: Progress | None) -> None:
-        """Take over what an earlier run left in the state directory, which is locked. Raises StartError."""
-        self.state.folder("journal")
-        await recover(self.backlog, self.sync, self.policy, self.log, max_transactions, progress)
+        """Take over what an earlier run left in the state directory, which is locked.
+
+        Raises StartError, with the store closed again.
+        """
+        try:
+            self.state.folder("journal")
+            await recover(self.backlog, self.sync, self.policy, self.log, max_transactions, progress)
+        except StartError:
+            await self.sync.link.close()
+            raise
 
     @asynccontextmanager
     async def at_rest(self, config: Configuration) -> AsyncIterator[Accounts]:
         """Memory, journal and store while no daemon runs: what ratelimitctl works on then. Raises StartError."""
+        self.state.acquire()
+        await self.recover(config.settings.server.max_transactions, None)
         try:
-            self.state.acquire()
-            await self.recover(config.settings.server.max_transactions, None)
-            try:
-                yield self.accounts
-            finally:
-                await self.sync.finish(config.settings.server.shutdown_timeout_s)
+            yield self.accounts
         finally:
-            self.close()
+            await self.sync.finish(config.settings.server.shutdown_timeout_s)
 
     def close(self) -> None:
         """Release sockets, log and state directory."""

@@ -44,6 +44,10 @@ class Store(Protocol):
 
     name: str
 
+    def configure(self, timeout_s: float) -> None:
+        """Take `store.timeout_s`; at any time."""
+        ...
+
     async def open(self) -> None:
         """Connect, and create what is missing."""
         ...

@@ -79,6 +79,9 @@ class SQLiteStore:
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, '"')
 
+    def configure(self, timeout_s: float) -> None:
+        """Nothing: no connection to a file waits, and who asks bounds the time."""
+
     async def open(self) -> None:
         """Open the file, create the table."""
         await self._run(self._open, self._writing)

@@ -31,6 +31,7 @@ class Flush:
         self.seconds = 0.0
         self.done_at = -math.inf  # on trio's clock: the last time that nothing was left to store
         self._link = link
+        self._store = link.store
         self._loader = loader
         self._backlog = backlog
         self._state = state
@@ -51,9 +52,9 @@ class Flush:
             with trio.fail_after(FLUSH_TIMEOUT_S):
                 await self._link.open()
                 if not self._link.up:
-                    await self._link.store.recorded(self._backlog.node)
+                    await self._store.recorded(self._backlog.node)
                 while unstored := self._backlog.next_run():
-                    await self._store(unstored)
+                    await self._store_run(unstored)
         except UNAVAILABLE as error:
             self._link.failed(error)
             await self._condense()
@@ -71,11 +72,11 @@ class Flush:
             self._log.warning("stopping with counts that are in the journal only", accounts=accounts)
         self._backlog.close()
 
-    async def _store(self, unstored: Unstored) -> None:
+    async def _store_run(self, unstored: Unstored) -> None:
         """Store segments of one run in one transaction; then they are forgotten, and deleted."""
         deltas = partial(self._backlog.deltas, unstored)
         try:
-            stored = await self._link.store.flush(unstored.node, unstored.last, deltas)
+            stored = await self._store.flush(unstored.node, unstored.last, deltas)
         except NotStored:
             self._backlog.not_stored()
             raise

@@ -54,6 +54,7 @@ class Loader:
         self, link: StoreLink, policy: Policy, timeout_s: float, clock: Callable[[], float] = time.time
     ) -> None:
         self._link = link
+        self._store = link.store
         self._policy = policy
         self._pending = policy.pending
         self.timeout_s = timeout_s
@@ -105,9 +106,9 @@ class Loader:
             generation = pending.generation
             uncertain = any(map(self._pending_of, accounts))
             runs = {pending.open.node, *(segment.node for segment in pending.closed)} if uncertain else set()
-            before = {run: await self._link.store.recorded(run) for run in runs}
-            rows = await self._link.store.lookup(accounts)
-            after = {run: await self._link.store.recorded(run) for run in runs}
+            before = {run: await self._store.recorded(run) for run in runs}
+            rows = await self._store.lookup(accounts)
+            after = {run: await self._store.recorded(run) for run in runs}
             if before == after and (generation == pending.generation or not runs):
                 return rows, after
 
@@ -154,7 +155,7 @@ class Loader:
         while more:
             try:
                 with trio.fail_after(timeout_s):
-                    changes = await self._link.store.changes(self._link.cursor)
+                    changes = await self._store.changes(self._link.cursor)
             except UNAVAILABLE as error:
                 self._link.failed(error)
                 return

@@ -42,6 +42,7 @@ class StoreSync:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.link = link
+        self._store = link.store
         self.loader = loader
         self.flusher = flusher
         self.evicted = self.held = 0
@@ -55,6 +56,7 @@ class StoreSync:
     def configure(self, settings: StoreSettings, max_accounts: int) -> None:
         """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
         self.loader.timeout_s = self._timeout_s = settings.timeout_s
+        self._store.configure(settings.timeout_s)
         self._max_accounts = max_accounts
         self._flush_interval_s, self._refresh_s = settings.flush_interval_s, settings.refresh_s
         self._hurried.set()
@@ -69,7 +71,7 @@ class StoreSync:
             with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
                 await self.link.open()
                 for run in runs:
-                    recorded[run] = await self.link.store.recorded(run)
+                    recorded[run] = await self._store.recorded(run)
             self.link.succeeded()
         except StoreUnsuitable as error:
             raise StartError(f"store: {error}") from error
@@ -173,7 +175,7 @@ class StoreSync:
         await self.loader.look_up_unread(accounts)
         try:
             with trio.fail_after(self._timeout_s):
-                return await self.link.store.lookup(accounts)
+                return await self._store.lookup(accounts)
         except UNAVAILABLE as error:
             raise StoreError(f"the store is unavailable: {error}".removesuffix(": ")) from error
 

@@ -25,6 +25,9 @@ class Counting:
         self.flushed_at: list[float] = []
         self.away = False
 
+    def configure(self, timeout_s: float) -> None:
+        pass
+
     async def open(self) -> None:
         await trio.lowlevel.checkpoint()
 

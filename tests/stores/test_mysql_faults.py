@@ -1,6 +1,7 @@
 """What the MySQL store survives: conflicts, cancelled and lost connections, servers that cannot."""
 
 import itertools
+import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -284,3 +285,12 @@ async def test_no_server_there_is_an_error_that_names_all(folder: Path) -> None:
     with pytest.raises(StoreError, match=rf"127.0.0.1:{port}: .*refused.*; {folder}/none: .*No such file") as caught:
         await store.open()
     assert not isinstance(caught.value, StoreUnsuitable)
+
+
+async def test_a_reload_s_time_out_holds_for_the_next_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = ("127.0.0.1", silent.getsockname()[1])
+        store = MySQLStore(Access((address,), "root", b"", "policyd"), timeout_s=10 * PATIENT_S)
+        store.configure(0.2)
+        with trio.fail_after(PATIENT_S), pytest.raises(StoreError, match="no answer in time"):
+            await store.open()

@@ -169,9 +169,13 @@ class Servers:
 
     def __init__(self, access: Access, timeout_s: float) -> None:
         self._access = access
-        self._timeout_s = max(timeout_s / len(access.addresses), 0.2)
         self._at = 0
         self._idle: Session | None = None
+        self.configure(timeout_s)
+
+    def configure(self, timeout_s: float) -> None:
+        """Take the time that connecting may take, in seconds; at any time."""
+        self._timeout_s = max(timeout_s / len(self._access.addresses), 0.2)
 
     async def attempt(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Do a piece of work, a whole transaction or less, in a session; try again where that may help."""

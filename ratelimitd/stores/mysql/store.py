@@ -83,6 +83,10 @@ class MySQLStore:
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, "`")
 
+    def configure(self, timeout_s: float) -> None:
+        """Take `store.timeout_s`; at any time."""
+        self._servers.configure(timeout_s)
+
     async def open(self) -> None:
         """Check the tables, create them in a fresh database. Raises StoreUnsuitable for tables that cannot be used."""
         await self._servers.attempt(self._open)
