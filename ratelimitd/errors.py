@@ -51,6 +51,13 @@ class RequestTooLong(RatelimitdError):
     """A client sent more than max_request_bytes without ending its request."""
 
 
+class NotPostfix(RatelimitdError):
+    """A client began in a way that Postfix does not: its text says what was seen, and quotes nothing of it."""
+
+    def __str__(self) -> str:
+        return f"not Postfix: {self.args[0]}"
+
+
 class StoreError(RatelimitdError):
     """An operation of the database failed; nothing is lost, and it may be tried again."""
 

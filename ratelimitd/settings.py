@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field, to_builtins
 
 from ratelimitd.core.windows import PeriodName, WeekStart
 from ratelimitd.errors import SECRETS
+from ratelimitd.request import LoginRules
 
 T = TypeVar("T")
 
@@ -144,6 +145,12 @@ class Keys(Section):
 
     lowercase: bool = True
     default_domain: str = ""
+    domains: list[str] = []
+
+    @property
+    def login_rules(self) -> LoginRules:
+        """Which logins are one account."""
+        return LoginRules(self.default_domain, self.domains)
 
 
 class Settings(Section, kw_only=True):

@@ -1,6 +1,7 @@
 """Texts of clients and administrators, made fit to be stored and shown: escaped, cut, shortened."""
 
 import hashlib
+import string
 
 MAX_BYTES = 255
 """The width of the database's column, in bytes: a longer key would fail the whole statement that it is in."""
@@ -8,6 +9,12 @@ MAX_FIELD = 512
 """How many characters of a field a long log line shows."""
 
 _HASH_DIGITS = 32
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def lower(text: str) -> str:
+    """The text with its ASCII letters in lower case, and no others: where names are compared, `K` is not U+212A."""
+    return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def escape(text: str) -> str:

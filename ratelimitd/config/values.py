@@ -35,9 +35,15 @@ def check(settings: Settings) -> None:
     addresses(settings.store)
     if settings.group and not settings.user:
         raise ConfigError("group", f'"{settings.group}" without user', "user and group, or user alone")
-    domain = settings.keys.default_domain
-    if domain and not _DOMAIN.fullmatch(domain):
-        raise ConfigError("keys.default_domain", f'"{domain}"', "a domain, without @")
+    if settings.keys.default_domain:
+        _check_domain("keys.default_domain", settings.keys.default_domain)
+    for i, domain in enumerate(settings.keys.domains):
+        _check_domain(f"keys.domains[{i}]", domain)
+
+
+def _check_domain(where: str, domain: str) -> None:
+    if not _DOMAIN.fullmatch(domain):
+        raise ConfigError(where, f'"{domain}"', "a domain, without @")
 
 
 def _check_texts(path: str, value: Any) -> None:

@@ -63,7 +63,7 @@ class Accounts:
 
     def configure(self, settings: Keys) -> None:
         """Take how keys are normalised; at any time."""
-        self._keys = settings
+        self._lowercase, self._rules = settings.lowercase, settings.login_rules
 
     # -- seeing ----------------------------------------------------------------------------------------------------
 
@@ -156,17 +156,17 @@ class Accounts:
     def _names(self, text: str) -> list[Name]:
         if not text.isprintable() or not text.strip():
             raise Refused(f"{text!r}: not a key")
-        request = Request.of(
-            f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}", self._keys.default_domain
+        request = Request.under(
+            self._rules, f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}"
         )
-        own = {normalise(text, self._keys.lowercase), normalise(request.login, self._keys.lowercase)}
+        own = {normalise(text, self._lowercase), normalise(request.login, self._lowercase)}
         names: list[Name] = []
         for meter in self._policy.meters:
             try:
                 of_login = meter.limit.key_of(request)
             except KeyFailed:
                 of_login = None
-            names.append(Name(meter, of_login, normalise(text, self._keys.lowercase), of_login in own))
+            names.append(Name(meter, of_login, normalise(text, self._lowercase), of_login in own))
         return names
 
     def _named(self, text: str, limit: str | None) -> list[Name]:

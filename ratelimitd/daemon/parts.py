@@ -67,7 +67,7 @@ class Parts:
         self.journal.configure(settings.journal_sync)
         self.sync.configure(settings.store, settings.server.max_accounts)
         self.accounts.configure(settings.keys)
-        self.connections.configure(clients, settings.keys.default_domain)
+        self.connections.configure(clients, settings.keys.login_rules)
 
     async def recover(self, max_transactions: int, progress: Progress | None) -> None:
         """Take over what an earlier run left in the state directory, which is locked.
@@ -118,7 +118,7 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
     flusher = Flush(link, loader, backlog, state, log)
     sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
     sockets = Sockets()
-    connections = Connections(sockets.policy, log, clients, settings.keys.default_domain)
+    connections = Connections(sockets.policy, log, clients, settings.keys.login_rules)
     pump = Pump(connections, policy, journal, log, sync.hurry)
     return Parts(
         state=state,
