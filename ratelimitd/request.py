@@ -244,7 +244,9 @@ class RequestReader:
         at = self._checked
         while at < end:
             if not self._in_value:
-                at = _NAME.match(buffer, _LINES.match(buffer, at, end).end(), end).end()
+                for expected in (_LINES, _NAME):
+                    if found := expected.match(buffer, at, end):
+                        at = found.end()
                 if at == end:
                     break
                 if buffer[at : at + 1] != b"=":
