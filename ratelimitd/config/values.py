@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ratelimitd.errors import SECRETS, ConfigError
+from ratelimitd.errors import ConfigError, is_secret, shown
 from ratelimitd.log.sinks import FACILITIES
 from ratelimitd.net.listeners import parse_address
 from ratelimitd.settings import Settings
@@ -54,8 +54,8 @@ def _check_texts(path: str, value: Any) -> None:
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             _check_texts(f"{path}[{i}]", inner)
-    elif isinstance(value, str) and _CONTROL.search(value) and path.rpartition(".")[2] not in SECRETS:
-        raise ConfigError(path, f'"{value}"', "a text without control characters")
+    elif isinstance(value, str) and _CONTROL.search(value) and not is_secret(path):
+        raise ConfigError(path, shown(value), "a text without control characters")
 
 
 def _check_metrics(settings: Settings) -> None:

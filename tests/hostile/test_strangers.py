@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from ratelimitd.control.answers import RunningStatus
 from ratelimitd.control.commands import Status
+from ratelimitd.ctl import main as ctl
 from ratelimitd.ctl.client import ask
 from tests.daemon.client import PolicyClient, request
 from tests.daemon.conftest import Start
@@ -172,13 +174,12 @@ def test_a_thousand_who_do_not_begin_as_postfix_are_a_few_lines_and_a_number(sta
     assert len(lines) == 11
 
 
-def test_no_password_is_anywhere_it_can_be_read(folder: Path) -> None:
+def test_no_password_is_anywhere_it_can_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = "tell-nobody"
+    url = f"http://user:{secret}@127.0.0.1:{free_port()}/{secret}?token={secret}"
     text = config(
         store={"backend": "mysql", "host": f"127.0.0.1:{free_port()}", "password": secret, "timeout_s": 0.2},
-        notify=[
-            {"url": f"http://127.0.0.1:{free_port()}/", "secret": secret, "at": [1], "timeout_s": 0.2, "retries": 0}
-        ],
+        notify=[{"url": url, "secret": secret, "at": [1], "timeout_s": 0.2, "retries": 0}],
         log={"level": "debug", "stderr": True},
         limit=[{"quota": 1}],
     )
@@ -191,8 +192,18 @@ def test_no_password_is_anywhere_it_can_be_read(folder: Path) -> None:
             for _ in range(3):
                 client.ask()
         daemon.dump()
+        daemon.wait_for_log("a notice cannot be delivered")
+        for verb in ("status", "check", "plugins", "reload"):
+            for more in ([], ["--json"]):
+                ctl.main(["-c", str(daemon.file), verb, *more])
+        daemon.file.write_text(text.replace("http://user", "ftp://user"))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("the configuration is not applied")
+        ctl.main(["-c", str(daemon.file), "check", "--json"])
+        daemon.file.write_text(text)
         assert daemon.stop() == 0
         daemon.spawn("--check").wait(60)
+        shown += "".join(capsys.readouterr()).encode()
         shown += (
             daemon.output().encode() + "\n".join(daemon.log()).encode() + (daemon.state / "cache.dump").read_bytes()
         )
