@@ -50,7 +50,7 @@ def public(text: str) -> str:
     'https://hooks.example.com/...'
     """
     url = _URL.search(text)
-    if url is None:
+    if url is None or not url[2]:
         return text
     before, rest = text[: url.end(1)], url[2]
     found = _HOST.fullmatch(rest)

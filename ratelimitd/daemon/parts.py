@@ -19,6 +19,7 @@ from ratelimitd.daemon.start import Sockets, connections_for
 from ratelimitd.errors import StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.log.sinks import open_sinks
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.connections import Bounds, Connections
@@ -107,7 +108,8 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
     store = make_store(config)
     state = StateDir(config.state_dir)
     log = log or Log(open_sinks(settings.log, config.folder), settings.log, several_limits=len(config.limits) > 1)
-    notifier = Notifier(state, log, config.notify)
+    quiet = QuietLog(log)
+    notifier = Notifier(state, quiet, config.notify)
     memo = Memo(settings.server.max_transactions, settings.server.max_remembered_recipients)
     pending = Pending()
     policy = Policy(config.limits, rules(config), pending, memo, notifier.watch)
@@ -118,7 +120,7 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
     flusher = Flush(link, loader, backlog, state, log)
     sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
     sockets = Sockets()
-    connections = Connections(sockets.policy, log, clients, settings.keys.login_rules)
+    connections = Connections(sockets.policy, quiet, clients, settings.keys.login_rules)
     pump = Pump(connections, policy, journal, log, sync.hurry)
     return Parts(
         state=state,

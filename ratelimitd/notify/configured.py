@@ -63,8 +63,8 @@ def _check_url(where: str, url: str) -> None:
 
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigError(where, _found(url), "https://HOST/PATH") from error
+    except httpx.InvalidURL as error:  # its text quotes parts of the URL
+        raise ConfigError(where, f"{_found(url)}: Invalid URL", "https://HOST/PATH") from error
     if parsed.scheme not in ("https", "http") or not parsed.host:
         raise ConfigError(where, _found(url), "https://HOST/PATH")
 

@@ -14,7 +14,6 @@ from ipaddress import IPv4Network, IPv6Network
 
 import trio
 
-from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.admission import recognise
 from ratelimitd.net.listeners import Listeners
@@ -63,7 +62,7 @@ class Connections:
     A file descriptor that is ready but not in `watched` belongs to a listener, or to a client that has left: `accept`.
     """
 
-    def __init__(self, listeners: Listeners, log: Log, bounds: Bounds, rules: LoginRules) -> None:
+    def __init__(self, listeners: Listeners, quiet: QuietLog, bounds: Bounds, rules: LoginRules) -> None:
         self.bounds = bounds
         self.rules = rules
         self.poll = select.epoll()
@@ -71,7 +70,7 @@ class Connections:
         self.open: set[Connection] = set()
         self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
         self.listeners = listeners
-        self.quiet = QuietLog(log)
+        self.quiet = quiet
         self._accepting = False
         self._ended = False
         # A byte sent here by another task ends the wait of the pump.
