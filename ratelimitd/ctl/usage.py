@@ -6,7 +6,10 @@ from pathlib import Path
 from ratelimitd import __version__
 from ratelimitd.control.commands import MAX_QUOTA
 
-EXIT_STATUSES = "exit status: 0 done, 1 something is wrong or nothing was found, 2 wrong usage or configuration, 3 no daemon is running"
+EXIT_STATUSES = (
+    "exit status: 0 done, 1 something is wrong or nothing was found, "
+    "2 wrong usage or configuration, 3 no daemon is running"
+)
 
 
 def parser(default_config: Path) -> argparse.ArgumentParser:
