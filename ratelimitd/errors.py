@@ -34,6 +34,10 @@ class StartError(RatelimitdError):
     """The daemon cannot start: a port in use, a folder that is not ours, a configuration that is wrong."""
 
 
+class InUse(StartError):
+    """Another process has the state directory or an address: starting again later may help."""
+
+
 class ConfigError(StartError):
     """The configuration is wrong: the path of the setting, what was found there, what is allowed."""
 

@@ -15,7 +15,7 @@ from ratelimitd.control.answers import StoppedStatus, StoreHealth
 from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, Refused
 from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
-from ratelimitd.daemon.parts import Parts, compose, make_store
+from ratelimitd.daemon.parts import Parts, compose, hold, make_store
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink
@@ -52,7 +52,7 @@ def _at_rest(config: Configuration, work: Callable[[Parts, Accounts], Awaitable[
 
     try:
         # As in a start, secrets are read before the user changes: only root may be able to read them.
-        parts = compose(config, Log([StderrSink()], LogSettings(level="warning")))
+        parts = compose(config, hold(config), Log([StderrSink()], LogSettings(level="warning")))
         try:
             _become_owner(config.state_dir)
             return trio.run(run, strict_exception_groups=True)

@@ -15,7 +15,7 @@ import trio
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.socket import Control
 from ratelimitd.control.verbs import Administration
-from ratelimitd.daemon.parts import compose
+from ratelimitd.daemon.parts import Parts, compose, hold
 from ratelimitd.daemon.reload import Reloader
 from ratelimitd.daemon.start import announce, prepare, remove_pid_file, warn
 from ratelimitd.errors import RatelimitdError
@@ -28,10 +28,10 @@ SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
 class Daemon:
-    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored. Raises StartError where it is made."""
+    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored."""
 
-    def __init__(self, config: Configuration) -> None:
-        self.parts = parts = compose(config)
+    def __init__(self, config: Configuration, parts: Parts) -> None:
+        self.parts = parts
         self._reloader = Reloader(config, parts)
         administration = Administration(
             parts.accounts, parts.status, parts.log, parts.dump.write, self._reloader.reload
@@ -48,7 +48,6 @@ class Daemon:
         for number in SIGNALS:  # one that is still pending when the receiver closes must not kill
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(*SIGNALS) as signals:
-            self.parts.state.acquire()
             await self._start()
             await self._serve(signals)
 
@@ -130,11 +129,15 @@ def run(config: Configuration) -> None:
     # at the start is frozen. Small steps, because a flush makes many objects: 1 ms at most while 10,000 are stored.
     gc.freeze()
     gc.set_threshold(1_000, 10, 50)
-    daemon = Daemon(config)
+    held = hold(config)
     try:
-        prepare(config, daemon.parts.state, daemon.parts.sockets)
-        trio.run(daemon.run, strict_exception_groups=True)
+        prepare(config, held)
+        parts = compose(config, held)
+        try:
+            trio.run(Daemon(config, parts).run, strict_exception_groups=True)
+        finally:
+            parts.close()
     finally:
         if config.settings.pid_file:
             remove_pid_file(config.path(config.settings.pid_file))
-        daemon.parts.close()
+        held.release()

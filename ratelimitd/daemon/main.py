@@ -9,12 +9,14 @@ from ratelimitd.config.read import naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
 from ratelimitd.daemon.check import check
-from ratelimitd.errors import RatelimitdError
+from ratelimitd.errors import InUse, RatelimitdError
 from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
 EXIT_WRONG = 2
 """The exit status where configuration or circumstances are wrong: starting again will not help."""
+EXIT_IN_USE = 75
+"""The exit status where another process has state_dir or an address (EX_TEMPFAIL of sysexits.h): later it may not."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,5 +57,5 @@ def main(arguments: list[str] | None = None) -> int:
             _run(options.config)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
-        return EXIT_WRONG
+        return EXIT_IN_USE if isinstance(error, InUse) else EXIT_WRONG
     return 0

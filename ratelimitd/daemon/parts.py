@@ -15,7 +15,7 @@ from ratelimitd.control.status import DaemonStatus
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy, Rules
-from ratelimitd.daemon.start import Sockets, connections_for
+from ratelimitd.daemon.start import Held, Sockets, connections_for
 from ratelimitd.errors import StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
@@ -24,7 +24,7 @@ from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.backlog import Backlog
-from ratelimitd.state.directory import StateDir
+from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
@@ -84,7 +84,7 @@ class Parts:
     @asynccontextmanager
     async def at_rest(self, config: Configuration) -> AsyncIterator[Accounts]:
         """Memory, journal and store while no daemon runs: what ratelimitctl works on then. Raises StartError."""
-        self.state.acquire()
+        self.state.acquire(CTL)
         await self.recover(config.settings.server.max_transactions, None)
         try:
             yield self.accounts
@@ -100,25 +100,28 @@ class Parts:
         self.state.release()
 
 
-def compose(config: Configuration, log: Log | None = None) -> Parts:
-    """All parts of a daemon; nothing is opened yet but the log, unless one is given. Raises StartError."""
+def hold(config: Configuration) -> Held:
+    """What is to be held before the parts are made; nothing is opened yet. Raises StartError."""
+    return Held(make_store(config), StateDir(config.state_dir))
+
+
+def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
+    """All parts of a daemon; nothing more is opened yet but the log, unless one is given. Raises StartError."""
     settings = config.settings
     clients = bounds(config)
-    store = make_store(config)
-    state = StateDir(config.state_dir)
+    state = held.state
     log = log or Log(open_sinks(settings.log, config.folder), settings.log, several_limits=len(config.limits) > 1)
     notifier = Notifier(state, log, config.notify)
     memo = Memo(settings.server.max_transactions, settings.server.max_remembered_recipients)
     pending = Pending()
     policy = Policy(config.limits, rules(config), pending, memo, notifier.watch)
     journal = Journal(state.path / "journal", secrets.token_hex(16), settings.journal_sync)
-    link = StoreLink(store, log)
+    link = StoreLink(held.store, log)
     loader = Loader(link, policy, settings.store.timeout_s)
     backlog = Backlog(pending, journal)
     flusher = Flush(link, loader, backlog, state, log)
     sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
-    sockets = Sockets()
-    connections = Connections(sockets.policy, log, clients, settings.keys.default_domain)
+    connections = Connections(held.sockets.policy, log, clients, settings.keys.default_domain)
     pump = Pump(connections, policy, journal, log, sync.hurry)
     return Parts(
         state=state,
@@ -131,7 +134,7 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
         backlog=backlog,
         sync=sync,
         accounts=Accounts(policy, sync, settings.keys),
-        sockets=sockets,
+        sockets=held.sockets,
         connections=connections,
         pump=pump,
         status=DaemonStatus(config.file, policy, pump, sync, journal, log),

@@ -17,7 +17,8 @@ from ratelimitd.log.log import Log
 from ratelimitd.notify.configured import Notify
 from ratelimitd.notify.ledger import Ledger, Unsent
 from ratelimitd.notify.notices import Notice, Watch
-from ratelimitd.notify.targets import DeliveryFailed, Target, encode, make
+from ratelimitd.notify.target import DeliveryFailed, Target
+from ratelimitd.notify.targets import encode, make
 from ratelimitd.state.directory import StateDir
 
 FIRST_PAUSE_S = 1.0

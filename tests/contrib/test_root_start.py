@@ -1,0 +1,261 @@
+"""Started as root with `user` set: the user owns state_dir and may plant anything there; nothing of root's changes."""
+
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratelimitd.daemon import handover, start
+from ratelimitd.daemon.privileges import Identity
+from ratelimitd.errors import StartError
+from ratelimitd.net.listeners import Listeners
+from tests.contrib.test_privileges import make as make
+from tests.daemon.process import Ratelimitd
+from tests.instances.waiting import wait_until
+
+USER = "daemon"  # there is one on every Unix
+OWNER = pwd.getpwnam(USER)
+IDENTITY = Identity(USER, OWNER.pw_uid, OWNER.pw_gid, [OWNER.pw_gid])
+Make = Callable[..., Ratelimitd]
+Plant = Callable[[Path, Path], None]
+Snapshot = dict[str, tuple[int, int, int, bytes]]
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def precious(folder: Path) -> Path:
+    """A folder of root's, with a file and a folder in it."""
+    path = folder / "precious"
+    (path / "inner").mkdir(parents=True)
+    (path / "file").write_text("precious")
+    (path / "inner" / "lock").write_text("precious")
+    for file in path.rglob("*"):
+        file.chmod(0o700 if file.is_dir() else 0o600)
+    path.chmod(0o700)
+    return path
+
+
+@pytest.fixture
+def users(folder: Path) -> Path:
+    """A folder of the user's, beside state_dir."""
+    return owned(folder / "users")
+
+
+def owned(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    os.chown(path, OWNER.pw_uid, OWNER.pw_gid)
+    return path
+
+
+def snapshot(path: Path) -> Snapshot:
+    """All that is in a folder: owner, group, mode, content."""
+    found: Snapshot = {}
+    for entry in (path, *path.rglob("*")):
+        status = entry.lstat()
+        content = entry.read_bytes() if entry.is_file() else b""
+        found[str(entry)] = (status.st_uid, status.st_gid, status.st_mode, content)
+    return found
+
+
+def run(daemon: Ratelimitd) -> None:
+    """Start, and wait until it is ready or has given up."""
+    process = daemon.spawn()
+
+    def over() -> bool:
+        return not process.running() or any("is ready" in line for line in daemon.log())
+
+    wait_until(over, "a start or its end", 60)
+    daemon.kill()
+
+
+def link(name: str, to: str) -> Plant:
+    def plant(at: Path, precious: Path) -> None:
+        (at / name).parent.mkdir(parents=True, exist_ok=True)
+        (at / name).symlink_to(precious / to)
+
+    return plant
+
+
+def second_name(name: str) -> Plant:
+    def plant(at: Path, precious: Path) -> None:
+        os.link(precious / "file", at / name)
+
+    return plant
+
+
+NAMES = ["lock", "ratelimit.sqlite3", "ratelimit.sqlite3-wal", "notices.jsonl", ".notices.jsonl.new", "control.sock"]
+PLANTED = {
+    **{f"{name} is a link": link(name, "file") for name in NAMES},
+    **{f"{name} is a link to nothing": link(name, "new") for name in NAMES},
+    **{f"{name} is a hard link": second_name(name) for name in NAMES},
+    "journal is a link": link("journal", "inner"),
+    "a segment is a link": link("journal/1.segment", "file"),
+}
+
+
+@as_root
+@pytest.mark.real
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_the_user_plants_in_state_dir_changes_nothing_of_roots(
+    folder: Path, precious: Path, make: Make, kind: str
+) -> None:
+    daemon = make(user=USER)
+    PLANTED[kind](owned(daemon.state), precious)
+    before = snapshot(precious)
+    run(daemon)
+    assert snapshot(precious) == before
+
+
+@as_root
+@pytest.mark.real
+@pytest.mark.parametrize("is_link", [True, False])
+@pytest.mark.parametrize("setting", ["log", "pid", ".pid.new", "socket"])
+def test_what_the_user_plants_in_a_folder_of_its_own_changes_nothing_of_roots(
+    folder: Path, precious: Path, users: Path, make: Make, is_link: bool, setting: str
+) -> None:
+    plant = link(setting, "file") if is_link else second_name(setting)
+    plant(users, precious)
+    daemon = make(
+        user=USER,
+        pid_file=str(users / "pid"),
+        server={"listen": [f"unix:{users}/socket"], "unix_group": "mail", "unix_mode": "0666"},
+        log={"file": str(users / "log")},
+    )
+    before = snapshot(precious)
+    run(daemon)
+    assert snapshot(precious) == before
+
+
+@as_root
+@pytest.mark.real
+@pytest.mark.parametrize("setting", ["log", "pid", "socket", "state"])
+def test_a_folder_that_the_user_has_made_a_link_leads_root_nowhere(
+    folder: Path, precious: Path, users: Path, make: Make, setting: str
+) -> None:
+    (users / "down").symlink_to(precious / "inner")
+    os.chown(users / "down", OWNER.pw_uid, OWNER.pw_gid, follow_symlinks=False)
+    at: dict[str, dict[str, Any]] = {
+        "log": {"log": {"file": str(users / "down" / "log")}},
+        "pid": {"pid_file": str(users / "down" / "pid")},
+        "socket": {"server": {"listen": [f"unix:{users}/down/socket"], "unix_group": "mail"}},
+        "state": {"state_dir": str(users / "down")},
+    }
+    daemon = make(user=USER, **at[setting])
+    before = snapshot(precious)
+    run(daemon)
+    assert snapshot(precious) == before
+
+
+@as_root
+@pytest.mark.real
+def test_a_folder_of_roots_that_is_not_ours_is_refused_and_stays_as_it_is(
+    folder: Path, precious: Path, make: Make
+) -> None:
+    daemon = make(user=USER, state_dir=str(precious))
+    before = snapshot(precious)
+    assert daemon.spawn().wait() == 2
+    assert f"state_dir: {precious} is root's" in daemon.output()
+    assert f"chown {USER}" in daemon.output()
+    assert daemon.output().count("\n") == 1
+    assert snapshot(precious) == before
+
+
+@as_root
+@pytest.mark.real
+def test_a_root_s_folder_that_bears_our_name_or_is_missing_is_the_user_s_then(folder: Path, make: Make) -> None:
+    for name in ("ratelimitd", "deep/er/state"):
+        (folder / "ratelimitd").mkdir(exist_ok=True)
+        daemon = make(user=USER, state_dir=name)
+        daemon.start()
+        assert daemon.stop() == 0
+        assert {path.owner() for path in (daemon.state, *daemon.state.rglob("*"))} == {USER}
+    assert (folder / "deep").owner() == "root"
+
+
+CALLS = ("open", "stat", "fstat", "lstat", "mkdir", "chown", "fchown", "unlink", "rename", "readlink", "listdir")
+
+
+class Swaps:
+    """Before the nth system call, the folder `at` is replaced by a link to `to`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: Path, to: Path, before: int) -> None:
+        self.left = before
+        self.done = False
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._swapping(getattr(os, name), at, to))
+
+    def _swapping(self, call: Callable[..., Any], at: Path, to: Path) -> Callable[..., Any]:
+        def called(*args: Any, **named: Any) -> Any:
+            self.left -= 1
+            if self.left < 0 and not self.done:
+                self.done = True
+                at.rename(at.with_name("swapped"))
+                at.symlink_to(to)
+                os.lchown(at, OWNER.pw_uid, OWNER.pw_gid)
+            return call(*args, **named)
+
+        return called
+
+
+@pytest.fixture
+def swapping() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@as_root
+@pytest.mark.parametrize("what", ["state", "log", "pid", "socket"])
+def test_a_folder_that_is_swapped_for_a_link_in_the_middle_leads_root_nowhere(
+    folder: Path, precious: Path, what: str
+) -> None:
+    for name in ("lock", "log", "pid", "ratelimit.sqlite3"):
+        (precious / name).write_text("precious")
+    before = snapshot(precious)
+    for calls in range(60):
+        users = folder / f"users{calls}"
+        at = owned(users / "at")
+        if what != "state":  # whose parent is root's, or root leaves it to the user
+            owned(users)
+        for name in ("lock", "log"):  # of an earlier run as root
+            (at / name).write_text("")
+        with pytest.MonkeyPatch.context() as patch:
+            swaps = Swaps(patch, at, precious, calls)
+            with suppress(StartError):
+                match what:
+                    case "state":
+                        handover.give_state(at, IDENTITY)
+                    case "log":
+                        handover.give_log(at / "log", IDENTITY)
+                    case "pid":
+                        start.write_pid_file(at / "pid")
+                    case "socket":
+                        listeners = Listeners("server.listen")
+                        listeners.open([f"unix:{at}/socket"], 0o666, "mail")
+                        listeners.close()
+        assert snapshot(precious) == before
+        if not swaps.done:
+            return
+    raise AssertionError("there was always one more call")
+
+
+@as_root
+def test_a_socket_has_its_final_mode_and_group_from_the_start(folder: Path) -> None:
+    (folder / "private").mkdir(mode=0o700)
+    path = folder / "private" / "policy"
+    os.umask(umask := os.umask(0o077))
+    listeners = Listeners("server.listen")
+    listeners.open([f"unix:{path}"], 0o666, "mail")
+    assert listeners.addresses == [f"unix:{path}"]
+    assert (stat.S_IMODE(path.stat().st_mode), path.group()) == (0o666, "mail")
+    assert (os.getegid(), os.umask(umask)) == (0, umask)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    listeners.close()
+    assert not path.exists()
