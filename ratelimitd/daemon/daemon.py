@@ -16,6 +16,7 @@ from ratelimitd.config.read import Configuration
 from ratelimitd.control.socket import Control
 from ratelimitd.control.verbs import Administration
 from ratelimitd.daemon.parts import Parts, compose, hold
+from ratelimitd.daemon.reaper import keep_reaping
 from ratelimitd.daemon.reload import Reloader
 from ratelimitd.daemon.start import announce, prepare, remove_pid_file, warn
 from ratelimitd.errors import RatelimitdError
@@ -79,6 +80,7 @@ class Daemon:
                 nursery.start_soon(parts.pump.tick)
                 nursery.start_soon(parts.notifier.run)
                 nursery.start_soon(systemd.keep_watchdog)
+                nursery.start_soon(keep_reaping)
                 nursery.start_soon(parts.status.sample)
                 for listener in parts.sockets.metrics:
                     nursery.start_soon(self._serve_metrics, listener)

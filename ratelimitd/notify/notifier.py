@@ -89,6 +89,8 @@ class Notifier:
         """Read the notices of earlier runs. Before `run` and the first decision; never raises."""
         try:
             self.watch.restore(await trio.to_thread.run_sync(self._ledger.load))
+            if self._ledger.foreign:
+                self._log.warning("lines of notices.jsonl are not understood, and left out", lines=self._ledger.foreign)
         except OSError as error:
             self._note_failure(error)
 
