@@ -28,12 +28,13 @@ from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
+from ratelimitd.stores.looking import MySQLLook, SQLiteLook
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.flush import Flush
 from ratelimitd.sync.loader import Loader
-from ratelimitd.sync.recovery import recover
+from ratelimitd.sync.recovery import look, recover
 from ratelimitd.sync.schedule import StoreSync
 
 
@@ -83,13 +84,25 @@ class Parts:
 
     @asynccontextmanager
     async def at_rest(self, config: Configuration) -> AsyncIterator[Accounts]:
-        """Memory, journal and store while no daemon runs: what ratelimitctl works on then. Raises StartError."""
+        """Memory, journal and store while no daemon runs: where ratelimitctl changes something then. Raises StartError.
+
+        A daemon that starts meanwhile waits for the end of it.
+        """
         self.state.acquire(CTL)
         await self.recover(config.settings.server.max_transactions, None)
         try:
             yield self.accounts
         finally:
             await self.sync.finish(config.settings.server.shutdown_timeout_s)
+
+    @asynccontextmanager
+    async def looked_at(self) -> AsyncIterator[Accounts]:
+        """The same for reading alone: nothing is locked, created or changed, and a daemon may start meanwhile."""
+        try:
+            await look(self.backlog, self.sync, self.policy)
+            yield self.accounts
+        finally:
+            await self.sync.link.close()
 
     def close(self) -> None:
         """Release sockets, log and state directory."""
@@ -100,9 +113,9 @@ class Parts:
         self.state.release()
 
 
-def hold(config: Configuration) -> Held:
+def hold(config: Configuration, *, only_look: bool = False) -> Held:
     """What is to be held before the parts are made; nothing is opened yet. Raises StartError."""
-    return Held(make_store(config), StateDir(config.state_dir))
+    return Held(make_store(config, only_look=only_look), StateDir(config.state_dir))
 
 
 def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
@@ -142,12 +155,13 @@ def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
     )
 
 
-def make_store(config: Configuration) -> Store:
+def make_store(config: Configuration, *, only_look: bool = False) -> Store:
     """The store as configured, not yet connected. Raises StartError."""
     settings = config.settings.store
     if settings.backend == "mysql":
-        return MySQLStore(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
-    return SQLiteStore(config.state_dir / settings.path, config.names)
+        mysql = MySQLLook if only_look else MySQLStore
+        return mysql(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
+    return (SQLiteLook if only_look else SQLiteStore)(config.state_dir / settings.path, config.names)
 
 
 def bounds(config: Configuration) -> Bounds:
