@@ -55,6 +55,10 @@ class RequestTooLong(RatelimitdError):
     """A client sent more than max_request_bytes without ending its request."""
 
 
+class InternalError(RatelimitdError):
+    """The running daemon has met a fault of its own, and has ended."""
+
+
 class StoreError(RatelimitdError):
     """An operation of the database failed; nothing is lost, and it may be tried again."""
 

@@ -7,8 +7,10 @@ import gc
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 
@@ -19,7 +21,7 @@ from ratelimitd.daemon.parts import Parts, compose, hold
 from ratelimitd.daemon.reaper import keep_reaping
 from ratelimitd.daemon.reload import Reloader
 from ratelimitd.daemon.start import announce, prepare, remove_pid_file, warn
-from ratelimitd.errors import RatelimitdError
+from ratelimitd.errors import InternalError, RatelimitdError
 from ratelimitd.net import systemd
 from ratelimitd.net.http import serve
 from ratelimitd.sync.recovery import show_progress
@@ -45,12 +47,17 @@ class Daemon:
         return self._reloader.config
 
     async def run(self) -> None:
-        """Start, serve, stop. Raises StartError."""
+        """Start, serve, stop. Raises StartError; InternalError."""
         for number in SIGNALS:  # one that is still pending when the receiver closes must not kill
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(*SIGNALS) as signals:
-            await self._start()
-            await self._serve(signals)
+            try:
+                await self._start()
+                await self._serve(signals)
+            except RatelimitdError:
+                raise
+            except Exception as error:
+                raise self._fault(error) from error
 
     async def _start(self) -> None:
         """Everything up to the first request. Raises StartError, with the store closed again."""
@@ -95,6 +102,17 @@ class Daemon:
             await parts.sync.finish(self.config.settings.server.shutdown_timeout_s)
             parts.log.info("ratelimitd has stopped", requests=parts.pump.requests)
 
+    def _fault(self, error: Exception) -> InternalError:
+        """Say in one line what has ended the daemon, and where; the traceback is for whoever looks for the fault."""
+        first = error
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        at = traceback.extract_tb(first.__traceback__)[-1]
+        where = f"{Path(at.filename).name}:{at.lineno}"
+        self.parts.log.error("an internal error has ended the daemon; please report it", error=repr(first), at=where)
+        self.parts.log.debug("the internal error in full", traceback="".join(traceback.format_exception(error)))
+        return InternalError(f"an internal error has ended the daemon; please report it: {first!r} at {where}")
+
     async def _serve_metrics(self, listener: socket.socket) -> None:
         from ratelimitd.metrics import Figures  # needs the extra `metrics`
 
@@ -126,7 +144,7 @@ class Daemon:
 
 
 def run(config: Configuration) -> None:
-    """Run a daemon until SIGTERM or SIGINT. Raises StartError."""
+    """Run a daemon until SIGTERM or SIGINT. Raises StartError; InternalError."""
     # The garbage collector has little to walk: accounts and transactions are not tracked (gc=False), and what exists
     # at the start is frozen. Small steps, because a flush makes many objects: 1 ms at most while 10,000 are stored.
     gc.freeze()

@@ -9,10 +9,12 @@ from ratelimitd.config.read import naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
 from ratelimitd.daemon.check import check
-from ratelimitd.errors import InUse, RatelimitdError
+from ratelimitd.errors import InternalError, InUse, RatelimitdError
 from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
+EXIT_FAULT = 1
+"""The exit status where the daemon has ended by a fault of its own: starting again helps."""
 EXIT_WRONG = 2
 """The exit status where configuration or circumstances are wrong: starting again will not help."""
 EXIT_IN_USE = 75
@@ -59,5 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             _run(options.config)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
+        if isinstance(error, InternalError):
+            return EXIT_FAULT
         return EXIT_IN_USE if isinstance(error, InUse) else EXIT_WRONG
     return 0

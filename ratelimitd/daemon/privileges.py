@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ratelimitd.errors import ConfigError, StartError
+from ratelimitd.folders import opened
 
 
 class Identity(NamedTuple):
@@ -50,7 +51,8 @@ def find(user: str, group: str) -> Identity | None:
 
 def owner_of(folder: Path) -> Identity | None:
     """The owner of a folder, to become; None: stay who we are. Raises OSError for the folder; StartError."""
-    status = folder.stat()
+    with opened(folder) as descriptor:
+        status = os.fstat(descriptor)
     if os.geteuid() == status.st_uid:
         return None
     if os.geteuid() != 0:
