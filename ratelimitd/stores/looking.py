@@ -18,6 +18,7 @@ class SQLiteLook(SQLiteStore):
     def __init__(self, path: Path, names: Names | None = None) -> None:
         super().__init__(path, names)
         self._at = path
+        self._reader: sqlite3.Connection | None = None
 
     async def open(self) -> None:
         """Open the file, if there is one."""
