@@ -45,7 +45,8 @@ def give_state(path: Path, identity: Identity, also: Collection[str] = ()) -> No
         _make_parents(path.parent, identity)
         with opened(path.parent) as parent:
             above = os.fstat(parent)
-            if may_write(above, identity) and not above.st_mode & stat.S_ISVTX:
+            is_sticky = above.st_mode & stat.S_ISVTX and above.st_uid != identity.uid
+            if may_write(above, identity) and not is_sticky:
                 return  # it makes, and could swap, state_dir itself
             with suppress(FileExistsError):
                 os.mkdir(path.name, 0o700, dir_fd=parent)

@@ -2,12 +2,16 @@
 
 import os
 import pwd
+import signal
 import socket
 import stat
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -16,7 +20,8 @@ from ratelimitd.daemon.privileges import Identity
 from ratelimitd.errors import StartError
 from ratelimitd.net.listeners import Listeners
 from tests.contrib.test_privileges import make as make
-from tests.daemon.process import Ratelimitd
+from tests.daemon.process import PROGRAM, Ratelimitd, config
+from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until
 
 USER = "daemon"  # there is one on every Unix
@@ -204,12 +209,6 @@ class Swaps:
         return called
 
 
-@pytest.fixture
-def swapping() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
 @as_root
 @pytest.mark.parametrize("what", ["state", "log", "pid", "socket"])
 def test_a_folder_that_is_swapped_for_a_link_in_the_middle_leads_root_nowhere(
@@ -243,6 +242,63 @@ def test_a_folder_that_is_swapped_for_a_link_in_the_middle_leads_root_nowhere(
         if not swaps.done:
             return
     raise AssertionError("there was always one more call")
+
+
+@as_root
+@pytest.mark.real
+@pytest.mark.parametrize("verb", [("set", "a@example.com", "--quota", "1"), ("reset", "a@example.com"), ("status",)])
+def test_ratelimitctl_as_root_follows_no_link_of_the_user_s(
+    folder: Path, precious: Path, users: Path, make: Make, verb: tuple[str, ...]
+) -> None:
+    (users / "down").symlink_to(precious / "inner")
+    os.chown(users / "down", OWNER.pw_uid, OWNER.pw_gid, follow_symlinks=False)
+    daemon = make(user=USER, state_dir=str(users / "down"))
+    before = snapshot(precious)
+    program = PROGRAM.with_name("ratelimitctl")
+    ran = subprocess.run([program, "-c", daemon.file, *verb], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr.count("\n")) == (3, 1)
+    assert "symbolic link" in ran.stderr
+    assert snapshot(precious) == before
+
+
+WATCHING = """
+import sys
+from ratelimitd.daemon import main, privileges
+
+become, known = privileges.become, set()
+
+def watched(identity):
+    become(identity)
+    known.update(sys.modules)
+
+privileges.become = watched
+sys.argv[1:2] = []
+status = main.main()
+print("imported late:", sorted(set(sys.modules) - known))
+sys.exit(status)
+"""
+
+
+@as_root
+@pytest.mark.real
+def test_nothing_is_imported_once_the_daemon_is_the_user_who_may_not_be_able_to_read_it(folder: Path) -> None:
+    notify = [{"url": "http://localhost:1/", "retries": 0, "at": [100]}, {"command": ["true"], "at": [100]}]
+    metrics = {"listen": f"127.0.0.1:{(port := free_port())}"}
+    text = config(user=USER, limit=[{"quota": 1}], notify=notify, metrics=metrics)
+    daemon = Ratelimitd(folder, text, prefix=[sys.executable, "-c", WATCHING])
+    try:
+        daemon.start()
+        with daemon.client() as client:
+            client.ask()
+        daemon.wait_for_log("a notice cannot be delivered")
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            page.read()
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("the configuration is reloaded")
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    assert daemon.output() == "imported late: []\n"
 
 
 @as_root
