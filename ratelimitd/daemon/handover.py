@@ -49,7 +49,7 @@ def give_state(path: Path, identity: Identity, also: Collection[str] = ()) -> No
             if may_write(above, identity) and not is_sticky:
                 return  # it makes, and could swap, state_dir itself
             with suppress(FileExistsError):
-                os.mkdir(path.name, 0o700, dir_fd=parent)
+                os.mkdir(path.name or ".", 0o700, dir_fd=parent)
                 with _descriptor(path.name, _FOLDER, parent) as made:
                     os.fchmod(made, 0o750)
                     os.fchown(made, identity.uid, identity.gid)

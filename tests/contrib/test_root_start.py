@@ -173,6 +173,15 @@ def test_a_folder_of_roots_that_is_not_ours_is_refused_and_stays_as_it_is(
 
 
 @as_root
+@pytest.mark.parametrize("path", ["/", "/var/lib", "/var/lib/..", "/etc"])
+def test_a_folder_of_the_system_is_never_given_away(path: str) -> None:
+    before = os.stat(path)
+    with pytest.raises(StartError, match="is root's, and not a folder of ratelimitd"):
+        handover.give_state(Path(path), IDENTITY)
+    assert (os.stat(path).st_uid, os.stat(path).st_mode) == (before.st_uid, before.st_mode)
+
+
+@as_root
 @pytest.mark.real
 def test_a_root_s_folder_that_bears_our_name_or_is_missing_is_the_user_s_then(folder: Path, make: Make) -> None:
     for name in ("ratelimitd", "deep/er/state"):
