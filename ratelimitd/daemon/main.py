@@ -64,4 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, InternalError):
             return EXIT_FAULT
         return EXIT_IN_USE if isinstance(error, InUse) else EXIT_WRONG
+    except KeyboardInterrupt:  # Ctrl-C before it serves: from then on it is a signal like others
+        pass
     return 0

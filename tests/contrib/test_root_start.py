@@ -270,6 +270,39 @@ def test_ratelimitctl_as_root_follows_no_link_of_the_user_s(
     assert snapshot(precious) == before
 
 
+@as_root
+@pytest.mark.real
+def test_ratelimitctl_as_root_says_nothing_to_a_socket_that_the_user_has_linked_to(
+    folder: Path, precious: Path, make: Make
+) -> None:
+    daemon = make(user=USER)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(precious / "socket"))
+        other.listen()
+        (owned(daemon.state) / "control.sock").symlink_to(precious / "socket")
+        ran = subprocess.run([PROGRAM.with_name("ratelimitctl"), "-c", daemon.file, "reload"], capture_output=True)
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert (ran.returncode, ran.stderr.count(b"\n")) == (3, 1)
+
+
+@as_root
+@pytest.mark.real
+def test_a_second_daemon_leaves_the_first_one_s_pid_file_and_sockets(folder: Path, make: Make) -> None:
+    (private := folder / "private").mkdir(mode=0o700)
+    tables = {"user": USER, "pid_file": str(folder / "pid"), "server": {"listen": [f"unix:{private}/policy"]}}
+    first = make(**tables)
+    first.start()
+    before = snapshot(private)
+    assert make(**tables).spawn().wait() == 75
+    assert (folder / "pid").read_text() == f"{first.process.pid}\n"
+    assert snapshot(private) == before
+    with first.client() as client:
+        client.ask()
+    assert first.stop() == 0
+
+
 WATCHING = """
 import sys
 from ratelimitd.daemon import main, privileges

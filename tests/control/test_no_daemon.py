@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -147,6 +148,15 @@ def test_a_daemon_waits_for_ratelimitctl_to_end_and_says_so(stopped: Ratelimitd)
     wait_until(lambda: len([line for line in stopped.log() if "is ready" in line]) == 2, "the start")
     assert stopped.output().count("in use by ratelimitctl (pid 4711); waiting for it") == 1
     assert stopped.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_daemon_that_waits_can_be_stopped(stopped: Ratelimitd, number: signal.Signals) -> None:
+    with locked(stopped, "ratelimitctl 4711"):
+        stopped.spawn()
+        wait_until(lambda: "waiting" in stopped.output(), "a daemon that waits")
+        assert stopped.stop(number) in (0, -signal.SIGTERM)
+    assert stopped.output().count("\n") == 1
 
 
 @pytest.mark.parametrize("holder", ["ratelimitctl 4711", "4711"])
