@@ -8,7 +8,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,8 @@ OURS = re.compile(
     r"|\.?[0-9]+\.(segment|new)|[0-9a-f]+-[0-9]+\.damaged"
 )
 """The names of files that a run of ours makes in state_dir and its journal."""
+FOLDERS = ("journal", "past")
+"""The folders that a run of ours makes: in state_dir, and in each other."""
 NAME = "ratelimitd"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = _READ | os.O_DIRECTORY
@@ -81,13 +83,7 @@ def _give_folder(folder: int, path: Path, identity: Identity, also: Collection[s
             )
     elif owner != identity.uid:
         return
-    _give_files(folder, identity, also)
-    with suppress(FileNotFoundError, NotADirectoryError), _descriptor("journal", _FOLDER, folder) as journal:
-        _give_files(journal, identity)
-        if os.fstat(journal).st_uid == 0:
-            os.fchown(journal, identity.uid, identity.gid)
-    if owner == 0:
-        os.fchown(folder, identity.uid, identity.gid)
+    _give_inside(folder, identity, also)
 
 
 def _is_ours(folder: int, path: Path) -> bool:
@@ -96,10 +92,16 @@ def _is_ours(folder: int, path: Path) -> bool:
     return NAME in path.name or {"lock", "journal"} <= names
 
 
-def _give_files(folder: int, identity: Identity, also: Collection[str] = ()) -> None:
+def _give_inside(folder: int, identity: Identity, also: Collection[str] = (), inner: Sequence[str] = FOLDERS) -> None:
+    """Give a folder with the files of ours in it, and the first of `inner`, which holds the next ones."""
     for name in os.listdir(folder):
         if OURS.fullmatch(name) or name in also:
             _give_file(name, folder, identity)
+    for name in inner[:1]:
+        with suppress(FileNotFoundError, NotADirectoryError), _descriptor(name, _FOLDER, folder) as below:
+            _give_inside(below, identity, inner=inner[1:])
+    if os.fstat(folder).st_uid == 0:
+        os.fchown(folder, identity.uid, identity.gid)
 
 
 def _give_file(name: str, folder: int, identity: Identity) -> None:

@@ -4,6 +4,7 @@
 """
 
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +25,9 @@ class SQLiteLook(SQLiteStore):
         """Open the file, if there is one."""
         await self._run(self._look, self._reading)
 
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Nothing: a daemon forgets runs of long ago."""
+
     def _look(self) -> None:
         # Without a write-ahead log the file is complete, and `immutable` keeps SQLite from making one for us.
         alone = "" if self._at.with_name(self._at.name + "-wal").exists() else "&immutable=1"
@@ -36,3 +40,6 @@ class MySQLLook(MySQLStore):
 
     async def open(self) -> None:
         """Nothing: the first query connects, and tables that are missing stay missing."""
+
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Nothing: a daemon forgets runs of long ago."""
