@@ -145,14 +145,15 @@ def test_only_what_a_run_of_ours_made_is_given_away_and_no_link_and_no_file_with
     (state / "journal" / "past").mkdir(parents=True)
     (state / "inner").mkdir()
     elsewhere.mkdir()
-    for ours in (
+    files = {
         "lock",
         "journal/7.segment",
         "journal/past/6.segment",
         "ratelimit.sqlite3-wal",
         "counts.db",
         ".cache.dump.new",
-    ):
+    }
+    for ours in files:
         (state / ours).touch()
     for other in ("file", "second", "folder"):
         (elsewhere / other).touch()
@@ -163,17 +164,7 @@ def test_only_what_a_run_of_ours_made_is_given_away_and_no_link_and_no_file_with
     user = pwd.getpwnam(USER)
     handover.give_state(state, Identity(USER, user.pw_uid, user.pw_gid, []), ["counts.db"])
     given = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.lstat().st_uid == user.pw_uid}
-    made = {
-        "lock",
-        "journal",
-        "journal/7.segment",
-        "journal/past",
-        "journal/past/6.segment",
-        "ratelimit.sqlite3-wal",
-        "counts.db",
-        ".cache.dump.new",
-    }
-    assert given == {"state", *(f"state/{name}" for name in made)}
+    assert given == {"state", *(f"state/{name}" for name in {*files, "journal", "journal/past"})}
 
 
 def test_who_is_not_root_becomes_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
