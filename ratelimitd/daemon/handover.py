@@ -73,23 +73,31 @@ def _make_parents(path: Path, identity: Identity) -> None:
         path /= name
 
 
+def check_state(path: Path, identity: Identity) -> None:
+    """Refuse what `give_state` would, where the folder is there. Raises StartError."""
+    with (
+        _named("state_dir", path),
+        suppress(FileNotFoundError),
+        opened(path) as found,
+        _descriptor(".", _FOLDER, found) as folder,
+    ):
+        _refuse_others(folder, path, identity)
+
+
 def _give_folder(folder: int, path: Path, identity: Identity, also: Collection[str]) -> None:
-    owner = os.fstat(folder).st_uid
-    if owner == 0 and identity.uid:
-        if not _is_ours(folder, path):
-            raise StartError(
-                f"state_dir: {path} is root's, and not a folder of ratelimitd: make one for it alone, or, if this is "
-                f"one: chown {identity.user} {path}"
-            )
-    elif owner != identity.uid:
-        return
-    _give_inside(folder, identity, also)
+    _refuse_others(folder, path, identity)
+    if os.fstat(folder).st_uid in (0, identity.uid):
+        _give_inside(folder, identity, also)
 
 
-def _is_ours(folder: int, path: Path) -> bool:
-    """Whether a folder of root's bears our name, or has what each run of ours leaves."""
-    names = set(os.listdir(folder))
-    return NAME in path.name or {"lock", "journal"} <= names
+def _refuse_others(folder: int, path: Path, identity: Identity) -> None:
+    """Refuse a folder of root's that neither bears our name nor has what each run of ours leaves. Raises StartError."""
+    is_roots = os.fstat(folder).st_uid == 0 and identity.uid
+    if is_roots and NAME not in path.name and not {"lock", "journal"} <= set(os.listdir(folder)):
+        raise StartError(
+            f"state_dir: {path} is root's, and not a folder of ratelimitd: make one for it alone, or, if this is "
+            f"one: chown {identity.user} {path}"
+        )
 
 
 def _give_inside(folder: int, identity: Identity, also: Collection[str] = (), inner: Sequence[str] = FOLDERS) -> None:

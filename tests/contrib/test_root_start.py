@@ -165,10 +165,12 @@ def test_a_folder_of_roots_that_is_not_ours_is_refused_and_stays_as_it_is(
 ) -> None:
     daemon = make(user=USER, state_dir=str(precious))
     before = snapshot(precious)
-    assert daemon.spawn().wait() == 2
-    assert f"state_dir: {precious} is root's" in daemon.output()
-    assert f"chown {USER}" in daemon.output()
-    assert daemon.output().count("\n") == 1
+    for arguments in ([], ["--check"]):
+        (folder / "output").write_text("")
+        assert daemon.spawn(*arguments).wait() == 2
+        assert f"state_dir: {precious} is root's" in daemon.output()
+        assert f"chown {USER}" in daemon.output()
+        assert daemon.output().count("\n") == 1
     assert snapshot(precious) == before
 
 
