@@ -19,6 +19,7 @@ from ratelimitd.daemon.start import Held, Sockets, connections_for
 from ratelimitd.errors import StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.log.sinks import open_sinks
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.connections import Bounds, Connections
@@ -68,7 +69,7 @@ class Parts:
         self.journal.configure(settings.journal_sync)
         self.sync.configure(settings.store, settings.server.max_accounts)
         self.accounts.configure(settings.keys)
-        self.connections.configure(clients, settings.keys.default_domain)
+        self.connections.configure(clients, settings.keys.login_rules)
 
     async def recover(self, max_transactions: int, progress: Progress | None) -> None:
         """Take over what an earlier run left in the state directory, which is locked.
@@ -124,7 +125,8 @@ def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
     clients = bounds(config)
     state = held.state
     log = log or Log(open_sinks(settings.log, config.folder), settings.log, several_limits=len(config.limits) > 1)
-    notifier = Notifier(state, log, config.notify)
+    quiet = QuietLog(log)
+    notifier = Notifier(state, quiet, config.notify)
     memo = Memo(settings.server.max_transactions, settings.server.max_remembered_recipients)
     pending = Pending()
     policy = Policy(config.limits, rules(config), pending, memo, notifier.watch)
@@ -134,7 +136,7 @@ def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
     backlog = Backlog(pending, journal)
     flusher = Flush(link, loader, backlog, state, log)
     sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
-    connections = Connections(held.sockets.policy, log, clients, settings.keys.default_domain)
+    connections = Connections(held.sockets.policy, quiet, clients, settings.keys.login_rules)
     pump = Pump(connections, policy, journal, log, sync.hurry)
     return Parts(
         state=state,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.notify.ledger import NAME, Ledger
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.state.directory import StateDir
@@ -66,7 +67,7 @@ async def test_a_line_that_is_not_ours_is_left_out_with_one_line_in_the_log(
     warnings: list[dict[str, object]] = []
     log = Log([])
     monkeypatch.setattr(log, "warning", lambda event, **fields: warnings.append(fields))
-    notifier = Notifier(StateDir(tmp_path), log, [])
+    notifier = Notifier(StateDir(tmp_path), QuietLog(log), [])
     await notifier.begin()
     assert notifier.watch.notified == {"a": NOON}
     assert warnings == [{"lines": 2}]
