@@ -50,6 +50,10 @@ class StartError(RatelimitdError):
     """The daemon cannot start: a port in use, a folder that is not ours, a configuration that is wrong."""
 
 
+class InUse(StartError):
+    """Another process has the state directory or an address: starting again later may help."""
+
+
 class ConfigError(StartError):
     """The configuration is wrong: the path of the setting, what was found there, what is allowed."""
 
@@ -65,6 +69,10 @@ class ConfigError(StartError):
 
 class RequestTooLong(RatelimitdError):
     """A client sent more than max_request_bytes without ending its request."""
+
+
+class InternalError(RatelimitdError):
+    """The running daemon has met a fault of its own, and has ended."""
 
 
 class NotPostfix(RatelimitdError):

@@ -17,7 +17,8 @@ from ratelimitd.log.quiet import QuietLog
 from ratelimitd.notify.configured import Notify
 from ratelimitd.notify.ledger import Ledger, Unsent
 from ratelimitd.notify.notices import Notice, Watch
-from ratelimitd.notify.targets import DeliveryFailed, Target, encode, make
+from ratelimitd.notify.target import DeliveryFailed, Target
+from ratelimitd.notify.targets import encode, make
 from ratelimitd.state.directory import StateDir
 
 FIRST_PAUSE_S = 1.0
@@ -89,6 +90,8 @@ class Notifier:
         """Read the notices of earlier runs. Before `run` and the first decision; never raises."""
         try:
             self.watch.restore(await trio.to_thread.run_sync(self._ledger.load))
+            if self._ledger.foreign:
+                self._log.warning("lines of notices.jsonl are not understood, and left out", lines=self._ledger.foreign)
         except OSError as error:
             self._note_failure(error)
 

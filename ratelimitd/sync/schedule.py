@@ -67,6 +67,12 @@ class StoreSync:
 
         Raises StartError for a store that is unsuitable as configured: asking again would not help.
         """
+        recorded = await self.look(runs)
+        self.flusher.begin(last_segment + 1)
+        return recorded
+
+    async def look(self, runs: Iterable[str]) -> dict[str, int]:
+        """Open the store if it is available; the last stored segment of each of these runs. Raises StartError."""
         recorded: dict[str, int] = {}
         try:
             with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
@@ -78,7 +84,6 @@ class StoreSync:
             raise StartError(f"store: {error}") from error
         except UNAVAILABLE as error:
             self.link.failed(error)
-        self.flusher.begin(last_segment + 1)
         return recorded
 
     async def load(self, parking: Parking[P]) -> None:

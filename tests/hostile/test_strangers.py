@@ -54,7 +54,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(start: Start, folder: Path
     daemon = start()
     second = Ratelimitd(folder, config())
     process = second.spawn()
-    assert process.wait(60) == 2
+    assert process.wait(60) == 75
     [line] = second.output().splitlines()
     assert line.startswith(f"ratelimitd: state_dir: {daemon.state}: ")
     with daemon.client() as client:
@@ -66,7 +66,7 @@ def test_a_second_daemon_on_the_same_port_is_refused(start: Start, folder: Path)
     daemon = start()
     (folder / "second").mkdir()
     second = Ratelimitd(folder / "second", config(server={"listen": daemon.listen}))
-    assert second.spawn().wait(60) == 2
+    assert second.spawn().wait(60) == 75
     [line] = second.output().splitlines()
     assert line == f"ratelimitd: server.listen: {daemon.listen[0]}: already in use; is another ratelimitd running?"
     assert daemon.stop() == 0

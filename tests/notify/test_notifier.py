@@ -19,7 +19,7 @@ from ratelimitd.notify import notifier as notify
 from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.notify.ledger import NAME
 from ratelimitd.notify.notifier import Notifier
-from ratelimitd.notify.targets import DeliveryFailed
+from ratelimitd.notify.target import DeliveryFailed
 from ratelimitd.settings import NotifySettings
 from ratelimitd.state.directory import StateDir
 from tests.core.build import NOON, data, limit, policy
