@@ -5,9 +5,10 @@ import collections
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimitd.core.counters import Window
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Policy
-from ratelimitd.state.records import Window, ends, remember, windows
+from ratelimitd.state.records import ends, remember, windows
 from tests.core.build import data, limit, memo, policy, rcpt, record, rules, used
 
 ALICE = "alice@example.com"
