@@ -478,9 +478,9 @@ class Model:
 
     def ask(self, transaction: str, recipient: str, count: int, windows: dict[str, int]) -> tuple[bool, bool]:
         """Whether it is admitted, and whether anything is charged. `windows`: the accounts and theirs of now."""
-        more = (
-            count - self.admitted[transaction] if not recipient else 1 - ((transaction, recipient) in self.recipients)
-        )
+        more = count - self.admitted[transaction]
+        if recipient:
+            more = 0 if (transaction, recipient) in self.recipients else 1
         if more <= 0:
             return True, False
         dues = {}

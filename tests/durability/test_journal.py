@@ -33,7 +33,7 @@ METER = Meter(make_limit())
 
 
 def _charge(i: int) -> Charge:
-    return Charge(f"i{i}", "r@x", 1, False, [Counter(METER, f"user{i}@é.example", 1900000000, 100)], 1)
+    return Charge(f"i{i}", "r@x", 1, False, [Counter(METER, f"user{i}@é.example", 1900000000, 100)], [1])
 
 
 def _filled(journal: Journal, frames: int) -> Path:
@@ -266,7 +266,7 @@ def test_a_merge_that_is_killed_at_any_step_counts_everything_once(
     """Segments 1 and 2 say the same as the merged one would: whichever count, the sum is the same."""
     deltas = _deltas()
     for part in (deltas[:1000], deltas[1000:]):
-        journal.write([Charge("", None, n, False, [counter], 1) for counter, n in part])
+        journal.write([Charge("", None, n, False, [counter], [n]) for counter, n in part])
         journal.settle(journal.rotate())
     unlinked = 0
 
