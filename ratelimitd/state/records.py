@@ -90,6 +90,11 @@ def windows(end: str) -> tuple[int, list[Window]]:
     return int(recipients), [(limit, int(expiry), key) for limit, expiry, key in found]
 
 
+def has_transactions(beginning: str) -> bool:
+    """Whether a segment that begins with this character has records of transactions: one of totals has none."""
+    return beginning != "T" and beginning in _KINDS
+
+
 def sound(records: Iterable[str]) -> tuple[list[str], list[str]]:
     """Those of the records, without their LFs, that are records, and the others."""
     found: list[str] = []

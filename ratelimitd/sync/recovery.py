@@ -37,7 +37,7 @@ async def recover(
     gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     try:
         replayed = restore(left, policy.meters, backlog)
-        remember(segments, policy.memo, max_transactions)
+        remember(backlog.transactions(segments, max_transactions), policy.memo, max_transactions)
     finally:
         gc.enable()
     if replayed:
