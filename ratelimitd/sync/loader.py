@@ -14,6 +14,7 @@ from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.core.verdict import Waiting
+from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.walk import walk
 
@@ -121,7 +122,7 @@ class Loader:
                 meter.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
 
     def _meter(self, name: str) -> Meter | None:
-        return next((meter for meter in self._policy.meters if meter.limit.name == name), None)
+        return next((meter for meter in self._policy.all_meters if meter.limit.name == name), None)
 
     def _counter(self, limit: str, key: str) -> Counter | None:
         meter = self._meter(limit)
@@ -162,9 +163,20 @@ class Loader:
             self._link.cursor, more = changes.cursor, changes.more
             await self.take_over(changes.rows)
 
+    def say_what_began_again(self, log: Log) -> None:
+        """Log how many counts were in windows that are none, since the last time: one line."""
+        meters = [meter for meter in self._policy.all_meters if meter.begun_again]
+        if meters:
+            counts = sum(meter.begun_again for meter in meters)
+            limits = " ".join(meter.limit.name for meter in meters)
+            log.warning("counts whose window ends too far ahead begin again: was the clock ahead?",
+                        counts=counts, limits=limits)  # fmt: skip
+            for meter in meters:
+                meter.begun_again = 0
+
     async def ask_again(self) -> None:
         """Have accounts that were assumed while the store was unavailable looked up at their next mail."""
-        for meter in self._policy.meters:
+        for meter in self._policy.all_meters:
             async for counters in walk(list(meter.counters.values())):
                 for counter in counters:
                     if counter.knowledge == Knowledge.ASSUMED:
