@@ -7,14 +7,16 @@ lock while it works, and a thread does little between two statements.
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from sys import intern
 from typing import TypeVar
 
 import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
 from ratelimitd.errors import NotStored, StoreError
-from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, schema
+from ratelimitd.stores import RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, recorded_segment, schema
+from ratelimitd.stores import sqlite_statements as statements
+from ratelimitd.stores.batches import batches
+from ratelimitd.stores.remarks import Remarks
 
 CHUNK = 250
 BUSY_TIMEOUT_S = 5.0
@@ -22,41 +24,6 @@ BUSY_TIMEOUT_S = 5.0
 CHANGES_PAGE = 5000
 CHANGES_OVERLAP_S = 10
 """A transaction may commit this long after the time it has written as `updated`."""
-
-_ROW = (
-    '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
-    "CAST(strftime('%s', \"updated\") AS INTEGER)"
-)
-_UPSERT = f"""
-INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "updated")
-VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, CURRENT_TIMESTAMP)
-ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN "expiry" < excluded."expiry" THEN excluded."used"
-                  WHEN "expiry" = excluded."expiry" THEN min("used" + excluded."used", {MAX_USED})
-                  ELSE "used" END,
-    "quota" = CASE WHEN "persist" = 1 THEN "quota"
-                   WHEN "quota" = "configured" THEN excluded."configured"
-                   WHEN excluded."expiry" <= strftime('%s', 'now') + 0
-                        AND strftime('%s', "updated") + 0 < excluded."expiry"
-                   THEN excluded."configured"  -- stored after its window: ends a grant made in it
-                   WHEN "expiry" > 0 AND "expiry" < excluded."expiry" THEN excluded."quota"
-                   ELSE "quota" END,
-    "configured" = excluded."configured",
-    "expiry" = max("expiry", excluded."expiry"),
-    "updated" = CURRENT_TIMESTAMP
-"""
-_GRANT = """
-INSERT INTO "ratelimit" ("limit_name", "sender", "quota", "configured", "persist", "expiry", "used", "updated")
-VALUES (?, ?, ?, ?, ?, ?, 0, CURRENT_TIMESTAMP)
-ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN "expiry" > ? THEN "used" ELSE 0 END,
-    "expiry" = CASE WHEN "expiry" > ? THEN "expiry" ELSE excluded."expiry" END,
-    "quota" = excluded."quota", "configured" = excluded."configured", "persist" = excluded."persist",
-    "updated" = CURRENT_TIMESTAMP
-"""
-_RESET = """
-UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
-"""
 
 _BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
 """One record is at fault, not the database."""
@@ -70,6 +37,7 @@ class SQLiteStore:
     def __init__(self, path: Path, names: Names | None = None) -> None:
         self.name = f"sqlite:{path}"
         self._path = path
+        self.remarks = Remarks()
         self._names = names or Names()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -91,19 +59,21 @@ class SQLiteStore:
         self._writer.execute("PRAGMA journal_mode = WAL")
         # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
         self._writer.execute("PRAGMA synchronous = FULL")
-        self._writer.executescript(self._sql(schema("sqlite")))
+        complete(self._writer, self._names)
         forget = f"DELETE FROM \"ratelimit_node\" WHERE \"updated\" < datetime('now', '-{RUNS_KEPT_DAYS} days')"
         self._writer.execute(self._sql(forget))
         self._reader = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             self._path,
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=16,
         )
+        connection.text_factory = _text
+        return connection
 
     async def close(self) -> None:
         """Close the file."""
@@ -128,8 +98,10 @@ class SQLiteStore:
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
                 marks = ",".join("?" * len(chunk))
-                select = self._sql(f'SELECT {_ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?')
-                rows += map(_row, connection.execute(select, (*chunk, limit)))
+                select = self._sql(
+                    f'SELECT {statements.ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?'
+                )
+                rows += self.remarks.rows(connection.execute(select, (*chunk, limit)))
         return rows
 
     async def recorded(self, node: str) -> int:
@@ -138,8 +110,7 @@ class SQLiteStore:
 
     def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
         select = self._sql('SELECT "segment" FROM "ratelimit_node" WHERE "node" = ?')
-        found = connection.execute(select, (node,)).fetchone()
-        return int(found[0]) if found else 0
+        return recorded_segment(connection.execute(select, (node,)).fetchall())
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
@@ -151,18 +122,13 @@ class SQLiteStore:
         connection.execute("BEGIN IMMEDIATE")
         committing = False
         try:
-            deltas = sorted(merge(self._recorded(connection, node)))
             rejected: list[tuple[Delta, str]] = []
-            for chunk in slices(deltas, CHUNK):
-                rejected += self._store(connection, chunk)
-            connection.execute(
-                self._sql(
-                    'INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("node") DO UPDATE '
-                    'SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP'
-                ),
-                (node, segment),
-            )
-            rows = self._lookup(connection, (Account(delta.limit, delta.key) for delta in deltas))
+            stored: list[Account] = []
+            for batch in batches(merge(self._recorded(connection, node)), CHUNK):
+                rejected += self._store(connection, batch)
+                stored += [Account(delta.limit, delta.key) for delta in batch]
+            connection.execute(self._sql(statements.RECORD), (node, segment))
+            rows = self._lookup(connection, stored)
             committing = True
             connection.execute("COMMIT")
         except BaseException as error:
@@ -175,11 +141,13 @@ class SQLiteStore:
         return Flushed(rows, rejected)
 
     def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
-        """Store a chunk; the deltas that the database refuses, each with the reason."""
-        upsert = self._sql(_UPSERT)
+        """Store a batch; the deltas that the database refuses, each with the reason."""
+        if not chunk:
+            return []
+        upsert = self._sql(statements.upsert(chunk[0].latest))
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, [delta[:-1] for delta in chunk])
+            connection.executemany(upsert, [(*delta[:-1], delta.quota) for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
         except _BAD_RECORD:
@@ -188,19 +156,19 @@ class SQLiteStore:
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, delta[:-1])
+                connection.execute(upsert, (*delta[:-1], delta.quota))
             except _BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement = (self._sql(_GRANT), [(*grant, now, now)])
+        statement = (self._sql(statements.grant(grant.latest, now)), [(*grant[:-1], grant.quota)])
         return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)]), self._writing)
 
     async def reset(self, accounts: Sequence[Account]) -> list[Row]:
         """Set what these accounts have used to 0."""
-        statement = (self._sql(_RESET), [(account.key, account.limit) for account in accounts])
+        statement = (self._sql(statements.RESET), [(account.key, account.limit) for account in accounts])
         return await self._run(lambda: self._change(*statement, accounts), self._writing)
 
     def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
@@ -219,7 +187,11 @@ class SQLiteStore:
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        return await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
+        changes = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
+        given = [(row.key, row.limit) for row in changes.rows if row.quota != row.seen and row.expiry]
+        if given:
+            await self._run(lambda: self._change(self._sql(statements.SEEN), given, ()), self._writing)
+        return changes
 
     def _changes(self, cursor: str) -> Changes:
         reader = _opened(self._reader)
@@ -228,12 +200,9 @@ class SQLiteStore:
             return Changes([], now)
         since, _, place = cursor.partition("|")
         last, _, begun = place.partition("|")  # between pages: the last row's id, and the cursor after the last page
-        select = self._sql(
-            f'SELECT {_ROW}, "updated", "id" FROM "ratelimit" WHERE ("updated", "id") > (?, ?)'
-            f' ORDER BY "updated", "id" LIMIT {CHANGES_PAGE}'
-        )
-        found = reader.execute(select, (since, int(last or 0))).fetchall()
-        rows = [_row(values[:-2]) for values in found]
+        select = self._sql(statements.CHANGES)
+        found = reader.execute(select, (since, int(last or 0), CHANGES_PAGE)).fetchall()
+        rows = self.remarks.rows(values[:-2] for values in found)
         begun = begun or now
         if len(found) < CHANGES_PAGE:
             return Changes(rows, begun)
@@ -247,6 +216,40 @@ def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
     return connection
 
 
-def _row(values: tuple[str, str, int, int | None, int, int, int, int | None]) -> Row:
-    limit, key, quota, configured, persist, used, expiry, updated = values
-    return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, updated or 0)
+def _text(value: bytes) -> str:
+    """A text of the database, with surrogates for what is not UTF-8: the driver would give up the whole query."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def complete(connection: sqlite3.Connection, names: Names) -> None:
+    """Create what the file lacks, and have rows that name no limit be the first limit's."""
+    connection.executescript(names.apply(schema("sqlite"), '"'))
+    columns = dict(names.columns)
+    seen, limit_name = columns.get("seen", "seen"), columns.get("limit_name", "limit_name")
+    found = {name: default for _, name, _, _, default, _ in connection.execute(f'PRAGMA table_info("{names.table}")')}
+    if seen not in found:
+        connection.execute(f'ALTER TABLE "{names.table}" ADD COLUMN "{seen}" INTEGER DEFAULT NULL')
+    if found.get(limit_name) not in (None, f"'{names.limit}'"):
+        _set_default(connection, names, found[limit_name])
+
+
+def _set_default(connection: sqlite3.Connection, names: Names, default: str) -> None:
+    """Change the DEFAULT of limit_name as SQLite's documentation says: the text of the table's definition alone.
+
+    https://www.sqlite.org/lang_altertable.html#otheralter
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = ?",
+            (f"DEFAULT {default}", f"DEFAULT '{names.limit}'", names.table),
+        )
+        connection.execute(f"PRAGMA schema_version = {version + 1}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    finally:
+        connection.execute("PRAGMA writable_schema = OFF")
