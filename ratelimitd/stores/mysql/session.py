@@ -86,7 +86,10 @@ class Session:
             raise StoreError(f"whether COMMIT was done is unknown: {error}") from error
 
     async def prepare(self) -> None:
-        """Set what must not depend on the server's configuration."""
+        """Set what must not depend on the server's configuration.
+
+        The character set, too: a server with `skip-character-set-client-handshake` ignores what the login says of it.
+        """
         isolation = "tx_isolation" if self.mariadb else "transaction_isolation"
         values: dict[str, str | int] = {
             "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
@@ -102,7 +105,8 @@ class Session:
             values |= (
                 {"max_statement_time": STATEMENT_S} if self.mariadb else {"max_execution_time": STATEMENT_S * 1000}
             )
-        await self.run("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in values.items()))
+        settings = [f"SESSION {name} = {value}" for name, value in values.items()]
+        await self.run(", ".join(["SET NAMES utf8mb4 COLLATE utf8mb4_bin", *settings]))
 
     def discard(self) -> None:
         """Close the connection at once; the server rolls back."""
