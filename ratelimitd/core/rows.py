@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
+NO_BOUND = 1 << 62
+"""Later than every window."""
 
 
 class Account(NamedTuple):
@@ -42,7 +44,8 @@ class Row(NamedTuple):
 class Delta(NamedTuple):
     """Recipients to add to the window of a count that ends at `expiry`.
 
-    `quota` is what the row gets where this delta begins the window; `configured` is what the configuration says.
+    `quota` is what the row gets where this delta begins the window; `configured` is what the configuration says. A row
+    whose window ends after `latest`, the end of the next window, is treated as if it had none: this delta replaces it.
     """
 
     limit: str
@@ -51,6 +54,7 @@ class Delta(NamedTuple):
     used: int
     quota: int
     configured: int
+    latest: int = NO_BOUND
 
 
 class Grant(NamedTuple):

@@ -13,7 +13,8 @@ about what was charged and not answered, and this run may be killed before it do
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -50,9 +51,10 @@ class Backlog:
     Methods raise only what they say.
     """
 
-    def __init__(self, pending: Pending, journal: Journal) -> None:
+    def __init__(self, pending: Pending, journal: Journal, clock: Callable[[], float] = time.time) -> None:
         self._pending = pending
         self._journal = journal
+        self._clock = clock
         self._first = 0  # of this run's segments
         self._doubtful = 0  # segments up to this number may be stored, though nobody said so
         self._certain = 0  # what _doubtful is again if the transaction of now is rolled back
@@ -143,7 +145,7 @@ class Backlog:
         """Merge segments where they are many, and write what the files lack. Raises OSError where that fails."""
         ours = [segment for segment in self._pending.closed if segment.number > self._doubtful]
         if len(ours) > MAX_CLOSED:
-            whole = await trio.to_thread.run_sync(joined, ours)
+            whole = await trio.to_thread.run_sync(joined, ours, int(self._clock()))
             self._pending.merged(ours, whole)
             self._incomplete.difference_update(segment.number for segment in ours)
             self._incomplete.add(whole.number)
@@ -171,7 +173,7 @@ class Backlog:
         ours = unstored.node == self._journal.node
         self._certain = max(self._first - 1, recorded if ours else 0)
         self._doubtful = max(self._certain, unstored.last)
-        return merge(unstored.segments, recorded)
+        return merge(unstored.segments, recorded, int(self._clock()))
 
     def not_stored(self) -> None:
         """Note that the store rolled the transaction back."""

@@ -179,7 +179,7 @@ class SQLiteStore:
         upsert = self._sql(_UPSERT)
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, chunk)
+            connection.executemany(upsert, [delta[:-1] for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
         except _BAD_RECORD:
@@ -188,7 +188,7 @@ class SQLiteStore:
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, delta)
+                connection.execute(upsert, delta[:-1])
             except _BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected

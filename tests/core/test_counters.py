@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
-from ratelimitd.core.pending import Pending, Segment, merge
+from ratelimitd.core.pending import Pending, Segment, joined, merge
 from ratelimitd.core.rows import Delta, Row
 from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 
 TOMORROW = MIDNIGHT + DAY_S // 2
+LATEST = MIDNIGHT + DAY_S
 
 
 def meter(quota: int = 50) -> Meter:
@@ -167,7 +168,7 @@ def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
     assert found is not None
     assert state(found) == (0, 50, MIDNIGHT + DAY_S, False)
     pending.close(2)
-    assert list(merge(pending.closed, 0)) == [Delta("default", "alice", MIDNIGHT, 3, 50, 50)]
+    assert list(merge(pending.closed, 0, NOON)) == [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST)]
 
 
 def test_charges_of_an_ended_window_make_the_account_no_new_one() -> None:
@@ -249,12 +250,12 @@ def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:
     assert renewed is not None
     charge(pending, renewed, 5)
     pending.close(5)
-    assert sorted(merge(pending.closed, 1)) == [
-        Delta("default", "alice", MIDNIGHT, 2, 90, 50),
-        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50),
-        Delta("default", "boss", MIDNIGHT, 20, 500, 500),
+    assert sorted(merge(pending.closed, 1, NOON)) == [
+        Delta("default", "alice", MIDNIGHT, 2, 90, 50, LATEST),
+        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50, LATEST),
+        Delta("default", "boss", MIDNIGHT, 20, 500, 500, LATEST),
     ]
-    assert list(merge(pending.closed, 4)) == []
+    assert list(merge(pending.closed, 4, NOON)) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.booleans())), st.integers(0, 10))
@@ -268,4 +269,15 @@ def test_merging_loses_and_doubles_nothing(charges: list[tuple[str, int, bool]],
         if close:
             pending.close(pending.open.number + 1)
     segments: list[Segment] = [*pending.closed, pending.open]
-    assert {delta.key: delta.used for delta in merge(segments, after)} == expected
+    assert {delta.key: delta.used for delta in merge(segments, after, NOON)} == expected
+
+
+def test_a_window_that_ends_after_the_next_one_is_neither_stored_nor_kept_when_segments_are_joined() -> None:
+    counters, pending = meter(), Pending()
+    charge(pending, counters.assume("alice", NOON + 20 * 365 * DAY_S), 7)
+    pending.close(2)
+    charge(pending, counters.accept("alice", None, 0, NOON), 3)
+    pending.close(3)
+    wanted = [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST)]
+    assert list(merge(pending.closed, 0, NOON)) == wanted
+    assert list(merge([joined(pending.closed, NOON)], 0, NOON)) == wanted

@@ -228,8 +228,8 @@ def _replay_leaves_out_the_last_segment(patch: pytest.MonkeyPatch) -> None:
 def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
     whole = pending.merge
 
-    def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
-        return whole(segments, 0)
+    def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
+        return whole(segments, 0, now)
 
     patch.setattr(backlog, "merge", merge)
 
