@@ -32,7 +32,14 @@ class StoreLink:
         if not self._opened:
             await self.store.open()
             self._opened = True
-            self.cursor = (await self.store.changes("")).cursor
+            if not self.cursor:
+                self.cursor = (await self.store.changes("")).cursor
+
+    async def reopen(self) -> None:
+        """Open the store again, for another database may stand in its place. Raises StoreError."""
+        self._opened = False
+        await self.store.close()
+        await self.open()
 
     async def close(self) -> None:
         """Close the store; never raises."""

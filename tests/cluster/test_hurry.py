@@ -1,13 +1,13 @@
 """The flush that does not wait for its interval."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Changes, Flushed
 from ratelimitd.sync.schedule import HURRY_GAP_S
@@ -33,6 +33,15 @@ class Counting:
 
     async def close(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def forget(self, but: Collection[str], now: int) -> None:
+        pass
+
+    async def check(self) -> None:
+        pass
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        pass
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
         return []

@@ -11,7 +11,7 @@ import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access, Address, place
 from ratelimitd.stores.mysql.wire import Rows, Wire
 
@@ -42,6 +42,8 @@ UNSUITABLE = (
     *(ER.COLUMNACCESS_DENIED_ERROR, ER.NOT_SUPPORTED_AUTH_MODE, ER.VIEW_INVALID, 1227, 1698, 3159),
 )
 """Somebody has to change an account, a grant or a table."""
+GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE)
+"""Somebody has dropped the database or a table since the session, or the store, was opened."""
 
 T = TypeVar("T")
 
@@ -135,6 +137,8 @@ def _as_store_errors() -> Iterator[None]:
         text = str(getattr(error, "original_exception", text))
         if code in UNSUITABLE:
             raise StoreUnsuitable(f"{text} ({code})") from error
+        if code in GONE:
+            raise StoreReplaced(f"{text} ({code})") from error
         raise DatabaseError(code, text) from error
     except Exception as error:  # the driver trusts the server's bytes: any exception may come of them
         cause = error.__cause__ or error
