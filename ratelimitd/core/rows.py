@@ -73,6 +73,13 @@ class Delta(NamedTuple):
     latest: int = NO_BOUND
 
 
+class Known(NamedTuple):
+    """What memory knows to be stored of an account: `delta.used` recipients, and its quota, which may `persist`."""
+
+    delta: Delta
+    persist: bool
+
+
 class Grant(NamedTuple):
     """A quota that an administrator gives; without `persist` it lasts until `expiry`, the end of the window.
 

@@ -5,19 +5,19 @@ time, and may be tried again.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ratelimitd.core.rows import MAX_USED as MAX_USED
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores.remarks import Remarks
 
 RUNS_KEPT_DAYS = 62
-"""A run is forgotten this long after its last flush: whatever its journal still has is of windows that have ended."""
+"""A run is forgotten this long after its last flush, unless its journal is still there."""
 
 COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "used", "updated", "expiry")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
@@ -53,6 +53,13 @@ class Store(Protocol):
         """Connect, and create what is missing."""
         ...
 
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Forget the runs that have stored nothing for RUNS_KEPT_DAYS, but those whose segments still exist.
+
+        `now` is this machine's clock, in seconds since 1970: a run is forgotten when that of the database agrees.
+        """
+        ...
+
     async def close(self) -> None:
         """Disconnect; never raises."""
         ...
@@ -69,7 +76,19 @@ class Store(Protocol):
         """Store a node's deltas up to a segment, in one transaction that records the segment.
 
         `merge` is called with the recorded segment, once or more often, and gives the deltas of later segments. So a
-        flush whose outcome is unknown can be repeated, by the caller only. Raises NotStored where nothing was stored.
+        flush whose outcome is unknown can be repeated, by the caller only. Raises NotStored where nothing was stored,
+        StoreReplaced where it was stored in a database that nobody will see again, or `merge` says so.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Raise StoreReplaced where the database is known to be another than the one that was opened."""
+        ...
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        """Have each row hold at least the use that is known, and the quota; what it holds more stays.
+
+        Doing it again changes nothing. `now` is in seconds since 1970.
         """
         ...
 
@@ -96,6 +115,23 @@ def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
         if key.isascii() or key.encode(errors="ignore").decode() == key:
             found.setdefault(limit, {})[key] = None
     return {limit: list(keys) for limit, keys in found.items()}
+
+
+def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list[Delta], list[Grant]]:
+    """What must be written to the rows of these accounts, for `Store.restore`."""
+    stored = {Account(row.limit, row.key): row for row in rows}
+    deltas: list[Delta] = []
+    grants: list[Grant] = []
+    for one, persist in known:
+        row = stored.get(Account(one.limit, one.key))
+        there = row.used if row is not None and row.expiry == one.expiry else 0
+        deltas.append(one._replace(used=max(0, one.used - there)))
+        quota, persists = (
+            (row.quota_at(now, one.configured), row.persist) if row is not None else (one.configured, False)
+        )
+        if (one.quota, persist) != (quota, persists):
+            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest))
+    return deltas, grants
 
 
 class Names(NamedTuple):

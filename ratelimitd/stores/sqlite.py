@@ -5,22 +5,23 @@ lock while it works, and a thread does little between two statements.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, StoreError
-from ratelimitd.stores import RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, recorded_segment, schema
+from ratelimitd.stores import RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, lacking, recorded_segment
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
+from ratelimitd.stores.file import DatabaseFile
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_layout import complete
 
 CHUNK = 250
-BUSY_TIMEOUT_S = 5.0
-"""How long a flush waits for another process that writes (an administrator's sqlite3)."""
 CHANGES_PAGE = 5000
 CHANGES_OVERLAP_S = 10
 """A transaction may commit this long after the time it has written as `updated`."""
@@ -36,8 +37,8 @@ class SQLiteStore:
 
     def __init__(self, path: Path, names: Names | None = None) -> None:
         self.name = f"sqlite:{path}"
-        self._path = path
         self.remarks = Remarks()
+        self._file = DatabaseFile(path)
         self._names = names or Names()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -51,29 +52,36 @@ class SQLiteStore:
         """Nothing: no connection to a file waits, and who asks bounds the time."""
 
     async def open(self) -> None:
-        """Open the file, create the table."""
-        await self._run(self._open, self._writing)
+        """Open the file, create the table. Raises StoreUnsuitable for a file that is damaged or no database."""
+        if self._writer is None:
+            await self._run(self._open, self._writing)
 
     def _open(self) -> None:
-        self._writer = self._connect()
-        self._writer.execute("PRAGMA journal_mode = WAL")
-        # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
-        self._writer.execute("PRAGMA synchronous = FULL")
-        complete(self._writer, self._names)
-        forget = f"DELETE FROM \"ratelimit_node\" WHERE \"updated\" < datetime('now', '-{RUNS_KEPT_DAYS} days')"
-        self._writer.execute(self._sql(forget))
-        self._reader = self._connect()
+        self._file.prepare()
+        writer = self._file.connect()
+        try:
+            writer.execute("PRAGMA journal_mode = WAL")
+            # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
+            writer.execute("PRAGMA synchronous = FULL")
+            complete(writer, self._names)
+            self._file.remember()
+            self._reader = self._file.connect()
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path,
-            timeout=BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=16,
-        )
-        connection.text_factory = _text
-        return connection
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Forget runs of long ago."""
+        await self._run(lambda: self._forget(but, now), self._writing)
+
+    def _forget(self, but: Collection[str], now: int) -> None:
+        writer = _opened(self._writer)
+        since = f"datetime(min(?, strftime('%s', 'now') + 0), 'unixepoch', '-{RUNS_KEPT_DAYS} days')"
+        ended = self._sql(f'SELECT "node" FROM "ratelimit_node" WHERE "updated" < {since}')
+        for (node,) in writer.execute(ended, (now,)).fetchall():
+            if node not in but:
+                writer.execute(self._sql('DELETE FROM "ratelimit_node" WHERE "node" = ?'), (node,))
 
     async def close(self) -> None:
         """Close the file."""
@@ -81,6 +89,9 @@ class SQLiteStore:
             for connection, limiter in ((self._reader, self._reading), (self._writer, self._writing)):
                 if connection is not None:
                     await trio.to_thread.run_sync(connection.close, limiter=limiter)
+            if self._writer is not None:
+                with suppress(OSError):
+                    await trio.to_thread.run_sync(self._file.discard, limiter=self._writing)
         self._reader = self._writer = None
 
     async def _run(self, work: Callable[[], T], limiter: trio.CapacityLimiter, *, abandon: bool = False) -> T:
@@ -118,6 +129,7 @@ class SQLiteStore:
 
     def _flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         connection = _opened(self._writer)
+        self._file.check()
         # IMMEDIATE: a deferred transaction that turns to writing fails at once instead of waiting for the lock.
         connection.execute("BEGIN IMMEDIATE")
         committing = False
@@ -138,7 +150,39 @@ class SQLiteStore:
             if isinstance(error, sqlite3.Error) and not committing:
                 raise NotStored(f"{self.name}: {error}") from error
             raise
+        self._file.check()
         return Flushed(rows, rejected)
+
+    async def check(self) -> None:
+        """Raise StoreReplaced where another file, or none, stands at the path."""
+        await self._run(self._file.check, self._reading, abandon=True)
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        """Have each row hold at least what is known."""
+        await self._run(lambda: self._restore(known, now), self._writing)
+
+    def _restore(self, known: Sequence[Known], now: int) -> None:
+        connection = _opened(self._writer)
+        with self._transaction(connection):
+            rows = self._lookup(connection, [Account(one.limit, one.key) for one, _ in known])
+            deltas, grants = lacking(known, rows, now)
+            for batch in batches(deltas, CHUNK):
+                self._store(connection, batch)
+            for grant in grants:
+                connection.execute(self._sql(statements.grant(grant.latest, now)), (*grant[:-1], grant.quota))
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        self._file.check()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self._file.check()
 
     def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
         """Store a batch; the deltas that the database refuses, each with the reason."""
@@ -173,17 +217,10 @@ class SQLiteStore:
 
     def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
         connection = _opened(self._writer)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction(connection):
             for some in values:
                 connection.execute(statement, some)
-            rows = self._lookup(connection, accounts)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return rows
+            return self._lookup(connection, accounts)
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
@@ -214,42 +251,3 @@ def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
     if connection is None:
         raise sqlite3.OperationalError("not open")
     return connection
-
-
-def _text(value: bytes) -> str:
-    """A text of the database, with surrogates for what is not UTF-8: the driver would give up the whole query."""
-    return value.decode("utf-8", "surrogateescape")
-
-
-def complete(connection: sqlite3.Connection, names: Names) -> None:
-    """Create what the file lacks, and have rows that name no limit be the first limit's."""
-    connection.executescript(names.apply(schema("sqlite"), '"'))
-    columns = dict(names.columns)
-    seen, limit_name = columns.get("seen", "seen"), columns.get("limit_name", "limit_name")
-    found = {name: default for _, name, _, _, default, _ in connection.execute(f'PRAGMA table_info("{names.table}")')}
-    if seen not in found:
-        connection.execute(f'ALTER TABLE "{names.table}" ADD COLUMN "{seen}" INTEGER DEFAULT NULL')
-    if found.get(limit_name) not in (None, f"'{names.limit}'"):
-        _set_default(connection, names, found[limit_name])
-
-
-def _set_default(connection: sqlite3.Connection, names: Names, default: str) -> None:
-    """Change the DEFAULT of limit_name as SQLite's documentation says: the text of the table's definition alone.
-
-    https://www.sqlite.org/lang_altertable.html#otheralter
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        (version,) = connection.execute("PRAGMA schema_version").fetchone()
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute(
-            "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = ?",
-            (f"DEFAULT {default}", f"DEFAULT '{names.limit}'", names.table),
-        )
-        connection.execute(f"PRAGMA schema_version = {version + 1}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    finally:
-        connection.execute("PRAGMA writable_schema = OFF")

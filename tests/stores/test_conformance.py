@@ -5,7 +5,7 @@ import time
 import pytest
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, Changes, Names, Store
 from tests.stores.backends import Backend, delta, flush, row
@@ -95,14 +95,69 @@ async def test_the_recorded_segment_never_falls(store: Store) -> None:
     assert await store.recorded("node") == 5
 
 
-async def test_a_run_is_forgotten_once_its_windows_have_all_ended(backend: Backend, store: Store) -> None:
-    await flush(store, [delta("alice")], node="old")
-    await flush(store, [delta("alice")], node="new")
-    backend.sql("UPDATE ratelimit_node SET updated = '2020-01-02 03:04:05' WHERE node = 'old'")
-    again = backend.make()
-    await again.open()
-    assert (await again.recorded("old"), await again.recorded("new")) == (0, 1)
-    await again.close()
+async def test_a_run_is_forgotten_after_two_months_unless_its_segments_are_still_there(
+    backend: Backend, store: Store
+) -> None:
+    for node in ("old", "kept", "new"):
+        await flush(store, [delta("alice")], node=node)
+    backend.sql("UPDATE ratelimit_node SET updated = '2020-01-02 03:04:05' WHERE node IN ('old', 'kept')")
+    await store.forget({"kept"}, int(time.time()))
+    assert [await store.recorded(node) for node in ("old", "kept", "new")] == [0, 1, 1]
+
+
+async def test_a_database_whose_clock_is_ahead_forgets_no_run(backend: Backend, store: Store) -> None:
+    """To this machine its last flush was yesterday, whatever the database's clock says now."""
+    await flush(store, [delta("alice")], node="other")
+    backend.sql("UPDATE ratelimit_node SET updated = '2020-01-02 03:04:05'")
+    yesterday = 1_577_934_245 + 86_400
+    await store.forget(set(), yesterday)
+    assert await store.recorded("other") == 1
+
+
+# -- what memory knows -------------------------------------------------------------------------------------------------
+
+
+def known(key: str, used: int, quota: int = 10, *, persist: bool = False, expiry: int = 2000) -> Known:
+    return Known(Delta("daily", key, expiry, used, quota, 10), persist)
+
+
+async def test_what_is_known_is_the_least_that_a_row_holds(store: Store) -> None:
+    await flush(store, [delta("less", 3), delta("more", 30), delta("before", 9, expiry=1500)])
+    for _ in range(2):
+        await store.restore([known(key, 20) for key in ("less", "more", "before", "none")], 1000)
+    found = {key: await row(store, key) for key in ("less", "more", "before", "none")}
+    assert {key: (r.used, r.expiry) for key, r in found.items()} == {
+        "less": (20, 2000), "more": (30, 2000), "before": (20, 2000), "none": (20, 2000),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("there", ["nothing", "configured", "granted", "persistent"])
+@pytest.mark.parametrize("what", [(10, False), (50, False), (60, True)])
+async def test_the_quota_that_is_known_replaces_what_is_there(store: Store, there: str, what: tuple[int, bool]) -> None:
+    if there != "nothing":
+        await flush(store, [delta("alice", 3, expiry=SOON)])
+    if there in ("granted", "persistent"):
+        await store.grant(Grant("daily", "alice", 70, 10, there == "persistent", SOON), 1000)
+    quota, persist = what
+    for _ in range(2):
+        await store.restore([known("alice", 5, quota, persist=persist, expiry=SOON)], 1000)
+    stored = await row(store, "alice")
+    assert (stored.used, stored.quota_at(1000, 10), stored.persist) == (5, quota, persist)
+
+
+async def test_nodes_that_restore_the_same_accounts_at_once_double_nothing(backend: Backend, store: Store) -> None:
+    async def restore() -> None:
+        own = backend.make()
+        await own.open()
+        await own.restore([known(f"user{n:03}", 7) for n in range(600)], 1000)
+        await own.close()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(restore)
+    rows = await store.lookup([Account("daily", f"user{n:03}") for n in range(600)])
+    assert {r.used for r in rows} == {7}
+    assert len(rows) == 600
 
 
 async def test_nodes_are_recorded_apart_and_their_deltas_add_up(store: Store) -> None:

@@ -5,16 +5,26 @@ behind on the server has ended before the recorded segment is read. Deltas are a
 several nodes' flushes does not matter.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import trio
 from trio_mysql.constants import ER
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
-from ratelimitd.errors import NotStored, StoreError, StoreUnsuitable
-from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, recorded_segment
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
+from ratelimitd.errors import NotStored, StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.stores import (
+    MAX_USED,
+    RUNS_KEPT_DAYS,
+    Changes,
+    Flushed,
+    Names,
+    keys_by_limit,
+    lacking,
+    recorded_segment,
+)
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.mysql import statements
 from ratelimitd.stores.mysql.access import Access
@@ -56,15 +66,20 @@ class MySQLStore:
 
     async def open(self) -> None:
         """Check the tables, create them in a fresh database. Raises StoreUnsuitable for tables that cannot be used."""
-        await self._servers.attempt(self._open)
+        await self._servers.attempt(lambda session: check(session, self._names, self.remarks))
 
-    async def _open(self, session: Session) -> None:
-        await check(session, self._names, self.remarks)
-        ended = "SELECT `node` FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Forget runs of long ago."""
+        await self._servers.attempt(lambda session: self._forget(session, but, now))
+
+    async def _forget(self, session: Session, but: Collection[str], now: int) -> None:
+        since = "LEAST(CURRENT_TIMESTAMP, FROM_UNIXTIME(%s)) - INTERVAL %s DAY"
+        ended = self._sql(f"SELECT `node` FROM `ratelimit_node` WHERE `updated` < {since}")
         with suppress(StoreUnsuitable):  # an account without the right to delete leaves a small row per run
             # One by one: a DELETE that scans the table would wait for every node that is flushing.
-            for (node,) in await session.run(self._sql(ended), (RUNS_KEPT_DAYS,)):
-                await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
+            for (node,) in await session.run(ended, (now, RUNS_KEPT_DAYS)):
+                if node not in but:
+                    await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -74,13 +89,13 @@ class MySQLStore:
         """The stored rows of these accounts."""
         return await self._servers.attempt(lambda session: self._lookup(session, accounts))
 
-    async def _lookup(self, session: Session, accounts: Iterable[Account]) -> list[Row]:
+    async def _lookup(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
                 marks = ", ".join(["%s"] * len(chunk))
                 select = f"SELECT {statements.ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
-                rows += self._rows(await session.run(self._sql(select), (limit, *chunk)))
+                rows += self._rows(await session.run(self._sql(select + lock), (limit, *chunk)))
         return rows
 
     def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
@@ -96,7 +111,7 @@ class MySQLStore:
         committing = trio.Event()
         try:
             return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge, committing))
-        except StoreUnsuitable:
+        except (StoreUnsuitable, StoreReplaced):
             raise
         except StoreError as error:
             if committing.is_set():
@@ -114,9 +129,6 @@ class MySQLStore:
         rejected: list[tuple[Delta, str]] = []
         stored: list[Account] = []
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
-            if not batch:
-                await trio.lowlevel.checkpoint()
-                continue
             refused = await self._store(session, batch)
             rejected += refused
             unstored = {delta for delta, _ in refused}
@@ -144,6 +156,9 @@ class MySQLStore:
 
     async def _store(self, session: Session, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
         """Store a chunk; a statement that fails changes nothing, so a bad record is found by halving the chunk."""
+        if not chunk:
+            await trio.lowlevel.checkpoint()
+            return []
         values = ", ".join([statements.VALUES] * len(chunk))
         upsert = self._sql(statements.upsert(chunk[0].latest, values))
         try:
@@ -163,6 +178,26 @@ class MySQLStore:
                 return [(chunk[0], str(error))]
         half = len(chunk) // 2
         return await self._store(session, chunk[:half]) + await self._store(session, chunk[half:])
+
+    async def check(self) -> None:
+        """Nothing: the recorded segment, which the next flush reads, tells whether the database is another."""
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        """Have each row hold at least what is known."""
+        for chunk in slices(known, CHUNK):
+            await self._servers.attempt(partial(self._restore, known=chunk, now=now))
+
+    async def _restore(self, session: Session, known: Sequence[Known], now: int) -> None:
+        await session.run("START TRANSACTION")
+        accounts = [Account(one.limit, one.key) for one, _ in known]
+        # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
+        rows = await self._lookup(session, accounts, " FOR UPDATE")
+        deltas, grants = lacking(known, rows, now)
+        for batch in batches(deltas, CHUNK):
+            await self._store(session, batch)
+        for grant in grants:
+            await session.run(self._sql(statements.grant(grant.latest, now)), (*grant[:-1], grant.quota))
+        await session.commit()
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
