@@ -25,6 +25,7 @@ import trio
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
 from ratelimitd.core.rows import Delta
+from ratelimitd.errors import StoreReplaced
 from ratelimitd.state import records
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.state.segments import Recovered
@@ -59,6 +60,7 @@ class Backlog:
         self._first = 0  # of this run's segments
         self._doubtful = 0  # segments up to this number may be stored, though nobody said so
         self._certain = 0  # what _doubtful is again if the transaction of now is rolled back
+        self._recorded = 0  # the last segment of this run that the store has
         self._incomplete: set[int] = set()  # numbers of closed segments whose files lack some of them
 
     # -- the journal -----------------------------------------------------------------------------------------------
@@ -87,6 +89,11 @@ class Backlog:
     def incomplete(self) -> frozenset[int]:
         """The numbers of closed segments that are complete in memory alone."""
         return frozenset(self._incomplete)
+
+    @property
+    def recorded(self) -> int:
+        """The last segment of this run that the store has said it recorded; 0 for none."""
+        return self._recorded
 
     @property
     def accounts(self) -> int:
@@ -180,9 +187,12 @@ class Backlog:
     def deltas(self, unstored: Unstored, recorded: int) -> Iterator[Delta]:
         """What the store lacks of these segments: it has recorded that it has those up to a number.
 
-        It is in doubt from now on whether they are stored, until `stored` or `not_stored` is called.
+        It is in doubt from now on whether they are stored, until `stored` or `not_stored` is called. Raises
+        StoreReplaced where the store has lost a segment that it had recorded.
         """
         ours = unstored.node == self._journal.node
+        if ours and recorded < self._recorded:
+            raise StoreReplaced("it lacks what this daemon has stored in it")
         self._certain = max(self._first - 1, recorded if ours else 0)
         self._doubtful = max(self._certain, unstored.last)
         return merge(unstored.segments, recorded, int(self._clock()))
@@ -194,6 +204,8 @@ class Backlog:
     def stored(self, unstored: Unstored) -> None:
         """Forget segments in memory: the store has them."""
         self._pending.stored(unstored.last)
+        if unstored.node == self._journal.node:
+            self._recorded = unstored.last
         self._incomplete = {number for number in self._incomplete if number > unstored.last}
 
     async def put_away(self, unstored: Unstored) -> None:

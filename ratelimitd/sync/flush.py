@@ -11,7 +11,7 @@ from functools import partial
 import trio
 
 from ratelimitd.core.rows import Delta
-from ratelimitd.errors import NotStored, StartError
+from ratelimitd.errors import NotStored, StartError, StoreReplaced
 from ratelimitd.log.log import Log
 from ratelimitd.state.backlog import Backlog, Unstored
 from ratelimitd.state.directory import StateDir
@@ -37,6 +37,7 @@ class Flush:
         self._state = state
         self._log = log
         self._journal_failed = False
+        self._replaced = False  # the database was, and what memory knows is not in the new one yet
 
     def begin(self, number: int) -> None:
         """Begin this run's first segment."""
@@ -49,12 +50,7 @@ class Flush:
         self._note_journal()
         began = trio.current_time()
         try:
-            with trio.fail_after(FLUSH_TIMEOUT_S):
-                await self._link.open()
-                if not self._link.up:
-                    await self._store.recorded(self._backlog.node)
-                while unstored := self._backlog.next_run():
-                    await self._store_run(unstored)
+            await self._store_all()
         except UNAVAILABLE as error:
             self._link.failed(error)
             await self._condense()
@@ -65,6 +61,37 @@ class Flush:
         if self._link.succeeded():
             await self._loader.ask_again()
         return True
+
+    async def _store_all(self) -> None:
+        """Store every closed segment, also in a database that stands in the place of the one before."""
+        try:
+            with trio.fail_after(FLUSH_TIMEOUT_S):
+                await self._link.open()
+                if not self._replaced:
+                    await self._store_runs()
+        except StoreReplaced as error:
+            self._log.warning("the database was replaced; what is in memory is stored in it again", reason=error)
+            self._replaced = True
+        if self._replaced:
+            await self._put_back()
+            with trio.fail_after(FLUSH_TIMEOUT_S):
+                await self._store_runs()
+
+    async def _store_runs(self) -> None:
+        await self._store.check()
+        if not self._link.up:
+            await self._store.recorded(self._backlog.node)
+        while unstored := self._backlog.next_run():
+            await self._store_run(unstored)
+
+    async def _put_back(self) -> None:
+        """Store what memory knows in a database that lacks some of it, and last that it has it."""
+        with trio.fail_after(FLUSH_TIMEOUT_S):
+            await self._link.reopen()
+        await self._loader.put_back(FLUSH_TIMEOUT_S)
+        with trio.fail_after(FLUSH_TIMEOUT_S):
+            await self._store.flush(self._backlog.node, self._backlog.recorded, lambda _: ())
+        self._replaced = False
 
     def close(self) -> None:
         """End the journal; what is left in it is stored by the next run."""

@@ -1,7 +1,7 @@
 """Keeps memory and store in step: the start, the periodic task, the end."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 
 import trio
 
@@ -61,9 +61,10 @@ class StoreSync:
         self._flush_interval_s, self._refresh_s = settings.flush_interval_s, settings.refresh_s
         self._hurried.set()
 
-    async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
+    async def begin(self, last_segment: int, runs: Collection[str]) -> dict[str, int]:
         """Open the store if it is available, begin this run's first segment; the last stored one of each earlier run.
 
+        `runs` are all whose segments are still there: however old, the store does not forget them.
         Raises StartError for a store that is unsuitable as configured: asking again would not help.
         """
         recorded: dict[str, int] = {}
@@ -72,6 +73,7 @@ class StoreSync:
                 await self.link.open()
                 for run in runs:
                     recorded[run] = await self._store.recorded(run)
+                await self._store.forget(runs, int(self._clock()))
             self.link.succeeded()
         except StoreUnsuitable as error:
             raise StartError(f"store: {error}") from error
