@@ -185,7 +185,7 @@ class Durability(RuleBasedStateMachine):
     @rule(login=st.sampled_from(LOGINS), stored=st.booleans(), restarts=st.booleans())
     def put_the_clock_years_ahead(self, login: str, stored: bool, restarts: bool) -> None:
         """For a moment: what is charged then, and stored, is no window's, also after a restart."""
-        ahead = YEARS_S + self.asked * 86_400  # another window each time
+        ahead = YEARS_S + self.asked * 3 * 86_400  # another window each time
         self.now += ahead
         self._charge(login, 1)
         if stored:
@@ -234,7 +234,8 @@ class Durability(RuleBasedStateMachine):
             self.model.store(self.now)
             self.node = self._start()
             self._compare()
-            assert not self.node.policy.pending.closed
+            # A segment may be left that says only what was admitted after all, and charges nobody.
+            assert not any(segment.deltas for segment in self.node.policy.pending.closed)
         finally:
             trio.run(self.node.crash)
             shutil.rmtree(self.folder)
@@ -317,10 +318,6 @@ def _stored_segments_are_deleted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Past, "keep", lambda self, path, number: path.unlink())
 
 
-def _merged_segments_are_deleted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Past, "copy", lambda self, path, number: None)
-
-
 def _refusals_have_no_window(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Counter, "window", property(lambda self: (self.limit.name, 0, self.key)))
 
@@ -335,20 +332,14 @@ def _refusals_have_no_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Transaction, "dues", dues)
 
 
-def _admissions_keep_what_refusals_were_charged(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transaction, "_take_back", lambda self, window, recipients: None)
-
-
 def _every_window_is_plausible(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Period, "latest", lambda self, now: NO_BOUND)
 
 
 MUTANTS = [
     _stored_segments_are_deleted,
-    _merged_segments_are_deleted,
     _refusals_have_no_window,
     _refusals_have_no_limit,
-    _admissions_keep_what_refusals_were_charged,
     _every_window_is_plausible,
     _rotate_keeps_the_number,
     _record_is_lost,
