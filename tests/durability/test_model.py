@@ -14,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from ratelimitd.core import pending
 from ratelimitd.core.counters import Counter, Knowledge
-from ratelimitd.core.memo import Transaction
 from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.rows import NO_BOUND, Delta
 from ratelimitd.core.verdict import Charge
@@ -322,16 +321,6 @@ def _refusals_have_no_window(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Counter, "window", property(lambda self: (self.limit.name, 0, self.key)))
 
 
-def _refusals_have_no_limit(patch: pytest.MonkeyPatch) -> None:
-    whole = Transaction.dues
-
-    def dues(self: Transaction, counters: Sequence[Counter], *rest: Any) -> list[int]:
-        found = whole(self, counters, *rest)
-        return [min(found)] * len(found)
-
-    patch.setattr(Transaction, "dues", dues)
-
-
 def _every_window_is_plausible(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Period, "latest", lambda self, now: NO_BOUND)
 
@@ -339,7 +328,6 @@ def _every_window_is_plausible(patch: pytest.MonkeyPatch) -> None:
 MUTANTS = [
     _stored_segments_are_deleted,
     _refusals_have_no_window,
-    _refusals_have_no_limit,
     _every_window_is_plausible,
     _rotate_keeps_the_number,
     _record_is_lost,
