@@ -96,3 +96,7 @@ class JournalError(RatelimitdError):
 
 class NotStored(StoreError):
     """A flush that the database has certainly rolled back: nothing of it is stored."""
+
+
+class StoreReplaced(StoreError):
+    """The database is not the one that was written to: replaced, removed, or put back to an earlier state."""

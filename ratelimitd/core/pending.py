@@ -76,9 +76,12 @@ class Pending:
         return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
 
 
-def joined(segments: Sequence[Segment]) -> Segment:
-    """One segment for several of one run. Of an account's windows the last is kept: a store would drop the others."""
-    deltas = _totals(segments)
+def joined(segments: Sequence[Segment], now: int) -> Segment:
+    """One segment for several of one run. Of an account's windows the last is kept: a store would drop the others.
+
+    Windows that are none (Period.plausible) are left out.
+    """
+    deltas = {c: n for c, n in _totals(segments).items() if c.limit.period.plausible(c.expiry, now)}
     last: dict[tuple[Meter, str], Counter] = {}
     for counter in deltas:
         other = last.setdefault((counter.meter, counter.key), counter)
@@ -88,13 +91,18 @@ def joined(segments: Sequence[Segment]) -> Segment:
     return Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
 
 
-def merge(segments: Iterable[Segment], after: int) -> Iterator[Delta]:
-    """One delta per account and window, of the segments after a number. Not sorted."""
+def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
+    """One delta per account and window, of the segments after a number. Not sorted.
+
+    Windows that are none (Period.plausible) are left out: a store would keep them for years.
+    """
     for counter, recipients in _totals(s for s in segments if s.number > after).items():
         limit = counter.meter.limit
-        configured = limit.configured_quota(counter.key)
-        quota = counter.quota if counter.source is Source.GRANTED else configured
-        yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured)
+        latest = limit.period.latest(now)
+        if counter.expiry <= latest:
+            configured = limit.configured_quota(counter.key)
+            quota = counter.quota if counter.source is Source.GRANTED else configured
+            yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured, latest)
 
 
 def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:

@@ -32,16 +32,39 @@ class Period:
             "weekly": self._next_week,
             "monthly": _next_month,
         }[name]
-        self._start = self._end = 0  # the window of the last answer
+        # Each replaced in one step: a flush asks in a thread of its own.
+        self._window = 0, 0  # of the last answer
+        self._next = -1, -1  # the ends of a window and of the next one
 
     def end(self, now: int) -> int:
         """The first boundary after now."""
-        if not self._start <= now < self._end:
-            self._start, self._end = (
-                now,
-                self._hour_end(now) if self.name == "hourly" else self._date_end(now),
-            )
-        return self._end
+        start, end = self._window
+        if not start <= now < end:
+            end = self._boundary(now)
+            self._window = now, end
+        return end
+
+    def latest(self, now: int) -> int:
+        """The end of the next window: the latest that a count of today may end at."""
+        end = self.end(now)
+        of, latest = self._next
+        if of != end:
+            latest = self._boundary(end)
+            self._next = end, latest
+        return latest
+
+    def plausible(self, expiry: int, now: int) -> bool:
+        """Whether a window that ends at `expiry` may be one of this period: over, the present one, or the next.
+
+        One that ends later was begun under a clock that was ahead, or under a longer period: its count begins again.
+        The next window is allowed for clocks that are put back: by less than a window they change nothing, so those
+        of an hourly limit may be an hour behind, of a monthly one a month; an hour that a clock change repeats is a
+        window of its own. By more than a window, and the counts of the window that had begun are lost.
+        """
+        return expiry <= self.latest(now)
+
+    def _boundary(self, now: int) -> int:
+        return self._hour_end(now) if self.name == "hourly" else self._date_end(now)
 
     def describe(self, instant: int) -> str:
         """A boundary in local time, for people: `2026-11-23 00:00 +0100`."""

@@ -5,22 +5,21 @@ time, and may be tried again.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import MAX_USED as MAX_USED
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
-
-MAX_USED = 4_294_967_295
-"""The width of the column `used` (INT UNSIGNED): counts stop there."""
+from ratelimitd.stores.remarks import Remarks
 
 RUNS_KEPT_DAYS = 62
-"""A run is forgotten this long after its last flush: whatever its journal still has is of windows that have ended."""
+"""A run is forgotten this long after its last flush, unless its journal is still there."""
 
-COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "used", "updated", "expiry")
+COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "used", "updated", "expiry")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -43,6 +42,8 @@ class Store(Protocol):
     """A database of counts."""
 
     name: str
+    remarks: Remarks
+    """What the store has to say in the log; whoever asks it for something says it."""
 
     def configure(self, timeout_s: float) -> None:
         """Take `store.timeout_s`; at any time."""
@@ -52,12 +53,19 @@ class Store(Protocol):
         """Connect, and create what is missing."""
         ...
 
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Forget the runs that have stored nothing for RUNS_KEPT_DAYS, but those whose segments still exist.
+
+        `now` is this machine's clock, in seconds since 1970: a run is forgotten when that of the database agrees.
+        """
+        ...
+
     async def close(self) -> None:
         """Disconnect; never raises."""
         ...
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
-        """The stored rows of these accounts; those without a row are left out."""
+        """The stored rows of these accounts; those without a row, or with one that makes no sense, are left out."""
         ...
 
     async def recorded(self, node: str) -> int:
@@ -68,7 +76,19 @@ class Store(Protocol):
         """Store a node's deltas up to a segment, in one transaction that records the segment.
 
         `merge` is called with the recorded segment, once or more often, and gives the deltas of later segments. So a
-        flush whose outcome is unknown can be repeated, by the caller only. Raises NotStored where nothing was stored.
+        flush whose outcome is unknown can be repeated, by the caller only. Raises NotStored where nothing was stored,
+        StoreReplaced where it was stored in a database that nobody will see again, or `merge` says so.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Raise StoreReplaced where the database is known to be another than the one that was opened."""
+        ...
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        """Have each row hold at least the use that is known, and the quota; what it holds more stays.
+
+        Doing it again changes nothing. `now` is in seconds since 1970.
         """
         ...
 
@@ -81,7 +101,10 @@ class Store(Protocol):
         ...
 
     async def changes(self, cursor: str) -> Changes:
-        """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on."""
+        """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on.
+
+        Quotas that somebody gave in a running window are noted there as `seen`: they end with it.
+        """
         ...
 
 
@@ -94,11 +117,32 @@ def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
     return {limit: list(keys) for limit, keys in found.items()}
 
 
+def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list[Delta], list[Grant]]:
+    """What must be written to the rows of these accounts, for `Store.restore`."""
+    stored = {Account(row.limit, row.key): row for row in rows}
+    deltas: list[Delta] = []
+    grants: list[Grant] = []
+    for one, persist in known:
+        row = stored.get(Account(one.limit, one.key))
+        there = row.used if row is not None and row.expiry == one.expiry else 0
+        deltas.append(one._replace(used=max(0, one.used - there)))
+        quota, persists = (
+            (row.quota_at(now, one.configured), row.persist) if row is not None else (one.configured, False)
+        )
+        if (one.quota, persist) != (quota, persists):
+            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest))
+    return deltas, grants
+
+
 class Names(NamedTuple):
-    """The names of the table and its columns, as configured. They go into statements: `checked` must have passed."""
+    """The names of the table and its columns, as configured. They go into statements: `checked` must have passed.
+
+    `limit` is the first limit's: rows that name no limit are its.
+    """
 
     table: str = "ratelimit"
     columns: tuple[tuple[str, str], ...] = ()
+    limit: str = "default"
 
     def checked(self) -> "Names":
         """Itself. Raises ValueError for a name that is not a plain identifier, or for an unknown column."""
@@ -111,14 +155,31 @@ class Names(NamedTuple):
         return self
 
     def apply(self, statement: str, quote: str) -> str:
-        """A statement with the default names, each between `quote`s, replaced by the configured ones."""
+        """A statement with the default names, each between `quote`s, replaced by the configured ones, and the default
+        limit `'default'` by the first one."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
-        names |= {f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched")}
+        names |= {
+            f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched", "default")
+        }
 
         def replace(match: re.Match[str]) -> str:
             return quote + names.get(match[1], match[1]) + quote
 
-        return re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
+        statement = re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
+        return statement.replace("'default'", f"'{self.limit}'")
+
+
+def recorded_segment(found: Sequence[tuple[object, ...]]) -> int:
+    """The last stored segment, from the rows of ratelimit_node: 0 for none. Raises StoreError.
+
+    What is no number there is no 0: segments would be stored again.
+    """
+    if not found:
+        return 0
+    value = found[0][0] if found[0] else None
+    if not isinstance(value, int) or value < 0:
+        raise StoreError("ratelimit_node: the segment of a run is no number: nothing can be stored until it is one")
+    return value
 
 
 @cache

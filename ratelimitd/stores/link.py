@@ -32,11 +32,24 @@ class StoreLink:
         if not self._opened:
             await self.store.open()
             self._opened = True
-            self.cursor = (await self.store.changes("")).cursor
+            self.say()
+            if not self.cursor:
+                self.cursor = (await self.store.changes("")).cursor
+
+    async def reopen(self) -> None:
+        """Open the store again, for another database may stand in its place. Raises StoreError."""
+        self._opened = False
+        await self.store.close()
+        await self.open()
 
     async def close(self) -> None:
         """Close the store; never raises."""
         await self.store.close()
+
+    def say(self) -> None:
+        """Log what the store has to say."""
+        for remark in self.store.remarks.take():
+            self._log.warning(remark.event, **dict(remark.fields))
 
     def succeeded(self) -> bool:
         """Note that the store answered; whether it had been unavailable."""

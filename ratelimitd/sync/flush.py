@@ -1,7 +1,7 @@
 """The flush: what is charged goes from the backlog into the store, exactly once.
 
 The open segment is closed; one transaction stores the deltas of the closed segments and the number of the last of
-them; then the segments are forgotten and their files deleted. A segment that the store has recorded is never stored
+them; then the segments are forgotten and their files put away. A segment that the store has recorded is never stored
 again, so a flush whose outcome is unknown is simply done again.
 """
 
@@ -11,7 +11,7 @@ from functools import partial
 import trio
 
 from ratelimitd.core.rows import Delta
-from ratelimitd.errors import NotStored, StartError
+from ratelimitd.errors import NotStored, StartError, StoreReplaced
 from ratelimitd.log.log import Log
 from ratelimitd.state.backlog import Backlog, Unstored
 from ratelimitd.state.directory import StateDir
@@ -37,6 +37,7 @@ class Flush:
         self._state = state
         self._log = log
         self._journal_failed = False
+        self._replaced = False  # the database was, and what memory knows is not in the new one yet
 
     def begin(self, number: int) -> None:
         """Begin this run's first segment."""
@@ -49,21 +50,48 @@ class Flush:
         self._note_journal()
         began = trio.current_time()
         try:
-            with trio.fail_after(FLUSH_TIMEOUT_S):
-                await self._link.open()
-                if not self._link.up:
-                    await self._store.recorded(self._backlog.node)
-                while unstored := self._backlog.next_run():
-                    await self._store_run(unstored)
+            await self._store_all()
         except UNAVAILABLE as error:
             self._link.failed(error)
             await self._condense()
             return False
         self.done_at = trio.current_time()
         self.seconds = self.done_at - began
+        self._loader.say_what_began_again(self._log)
         if self._link.succeeded():
             await self._loader.ask_again()
         return True
+
+    async def _store_all(self) -> None:
+        """Store every closed segment, also in a database that stands in the place of the one before."""
+        try:
+            with trio.fail_after(FLUSH_TIMEOUT_S):
+                await self._link.open()
+                if not self._replaced:
+                    await self._store_runs()
+        except StoreReplaced as error:
+            self._log.warning("the database was replaced; what is in memory is stored in it again", reason=error)
+            self._replaced = True
+        if self._replaced:
+            await self._put_back()
+            with trio.fail_after(FLUSH_TIMEOUT_S):
+                await self._store_runs()
+
+    async def _store_runs(self) -> None:
+        await self._store.check()
+        if not self._link.up:
+            await self._store.recorded(self._backlog.node)
+        while unstored := self._backlog.next_run():
+            await self._store_run(unstored)
+
+    async def _put_back(self) -> None:
+        """Store what memory knows in a database that lacks some of it, and last that it has it."""
+        with trio.fail_after(FLUSH_TIMEOUT_S):
+            await self._link.reopen()
+        await self._loader.put_back(FLUSH_TIMEOUT_S)
+        with trio.fail_after(FLUSH_TIMEOUT_S):
+            await self._store.flush(self._backlog.node, self._backlog.recorded, lambda _: ())
+        self._replaced = False
 
     def close(self) -> None:
         """End the journal; what is left in it is stored by the next run."""
@@ -73,7 +101,7 @@ class Flush:
         self._backlog.close()
 
     async def _store_run(self, unstored: Unstored) -> None:
-        """Store segments of one run in one transaction; then they are forgotten, and deleted."""
+        """Store segments of one run in one transaction; then they are forgotten, and put away."""
         deltas = partial(self._backlog.deltas, unstored)
         try:
             stored = await self._store.flush(unstored.node, unstored.last, deltas)
@@ -85,9 +113,9 @@ class Flush:
         self._set_aside(stored.rejected)
         await self._loader.take_over(stored.rows)
         try:
-            await self._backlog.delete(unstored)
-        except OSError as error:  # it is recorded as stored, and will be deleted later
-            self._log.warning("a stored segment cannot be deleted", folder=self._backlog.folder, reason=error)
+            await self._backlog.put_away(unstored)
+        except OSError as error:  # it is recorded as stored, and will be put away later
+            self._log.warning("a stored segment cannot be put away", folder=self._backlog.folder, reason=error)
 
     async def _condense(self) -> None:
         try:

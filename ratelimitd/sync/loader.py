@@ -1,4 +1,4 @@
-"""From the store into memory: accounts that are looked up, and what others changed.
+"""From the store into memory: accounts that are looked up, and what others changed; and back where the store lost it.
 
 A reply waits for nothing here but the one lookup of an account that is not in memory, at most `store.timeout_s`; while
 the store is unavailable not even for that.
@@ -10,10 +10,11 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter
+from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
 from ratelimitd.core.policy import Policy
-from ratelimitd.core.rows import Account, Row
+from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.core.verdict import Waiting
+from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.walk import walk
 
@@ -113,6 +114,7 @@ class Loader:
                 return rows, after
 
     def _install(self, accounts: Iterable[Account], rows: Iterable[Row], stored: Mapping[str, int]) -> None:
+        self._link.say()
         now = int(self._clock())
         by_account = {Account(row.limit, row.key): row for row in rows}
         for account in accounts:
@@ -121,7 +123,7 @@ class Loader:
                 meter.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
 
     def _meter(self, name: str) -> Meter | None:
-        return next((meter for meter in self._policy.meters if meter.limit.name == name), None)
+        return next((meter for meter in self._policy.all_meters if meter.limit.name == name), None)
 
     def _counter(self, limit: str, key: str) -> Counter | None:
         meter = self._meter(limit)
@@ -133,6 +135,7 @@ class Loader:
 
     def accept(self, rows: Iterable[Row]) -> None:
         """Take over a few rows, also of accounts that are not in memory."""
+        self._link.say()
         now = int(self._clock())
         for row in rows:
             meter = self._meter(row.limit)
@@ -141,6 +144,7 @@ class Loader:
 
     async def take_over(self, rows: list[Row]) -> None:
         """Take over the rows of accounts that are in memory."""
+        self._link.say()
         async for chunk in walk(rows):
             now = int(self._clock())
             for row in chunk:
@@ -162,9 +166,48 @@ class Loader:
             self._link.cursor, more = changes.cursor, changes.more
             await self.take_over(changes.rows)
 
+    def say_what_began_again(self, log: Log) -> None:
+        """Log how many counts were in windows that are none, since the last time: one line."""
+        meters = [meter for meter in self._policy.all_meters if meter.begun_again]
+        if meters:
+            counts = sum(meter.begun_again for meter in meters)
+            limits = " ".join(meter.limit.name for meter in meters)
+            log.warning("counts whose window ends too far ahead begin again: was the clock ahead?",
+                        counts=counts, limits=limits)  # fmt: skip
+            for meter in meters:
+                meter.begun_again = 0
+
+    async def put_back(self, timeout_s: float) -> None:
+        """Have the store hold at least what memory knows to be stored: it has lost some of that. Raises StoreError.
+
+        `timeout_s` is for some hundred accounts at a time.
+        """
+        with trio.fail_after(timeout_s):
+            runs = {segment.node for segment in self._pending.closed}
+            stored = {run: await self._store.recorded(run) for run in runs}
+        for meter in self._policy.all_meters:
+            async for keys in walk(list(meter.counters)):
+                now = int(self._clock())
+                found = (self._known(meter.counters.get(key), stored, now) for key in keys)
+                if known := [one for one in found if one is not None]:
+                    with trio.fail_after(timeout_s):
+                        await self._store.restore(known, now)
+
+    def _known(self, counter: Counter | None, stored: Mapping[str, int], now: int) -> Known | None:
+        """What memory knows of an account's row; None where it knows no more than the configuration says."""
+        if counter is None or counter.knowledge is not Knowledge.STORED:
+            return None
+        limit, key = counter.limit, counter.key
+        configured, latest = limit.configured_quota(key), limit.period.latest(now)
+        used = counter.used - self._pending.of(counter, stored) if now < counter.expiry <= latest else 0
+        if used <= 0 and counter.source is Source.CONFIGURED:
+            return None
+        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, configured, latest)
+        return Known(delta, counter.source is Source.PERSISTENT)
+
     async def ask_again(self) -> None:
         """Have accounts that were assumed while the store was unavailable looked up at their next mail."""
-        for meter in self._policy.meters:
+        for meter in self._policy.all_meters:
             async for counters in walk(list(meter.counters.values())):
                 for counter in counters:
                     if counter.knowledge == Knowledge.ASSUMED:

@@ -1,7 +1,7 @@
 """Keeps memory and store in step: the start, the periodic task, the end."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 
 import trio
 
@@ -62,29 +62,40 @@ class StoreSync:
         self._flush_interval_s, self._refresh_s = settings.flush_interval_s, settings.refresh_s
         self._hurried.set()
 
-    async def begin(self, last_segment: int, runs: Iterable[str]) -> dict[str, int]:
+    async def begin(self, last_segment: int, runs: Collection[str]) -> dict[str, int]:
         """Open the store if it is available, begin this run's first segment; the last stored one of each earlier run.
 
+        `runs` are all whose segments are still there: however old, the store does not forget them.
         Raises StartError for a store that is unsuitable as configured: asking again would not help.
         """
-        recorded = await self.look(runs)
+        recorded = await self._recorded(runs, forgetting=True)
         self.flusher.begin(last_segment + 1)
         return recorded
 
-    async def look(self, runs: Iterable[str]) -> dict[str, int]:
+    async def look(self, runs: Collection[str]) -> dict[str, int]:
         """Open the store if it is available; the last stored segment of each of these runs. Raises StartError."""
+        return await self._recorded(runs, forgetting=False)
+
+    async def _recorded(self, runs: Collection[str], *, forgetting: bool) -> dict[str, int]:
         recorded: dict[str, int] = {}
         try:
             with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
                 await self.link.open()
                 for run in runs:
                     recorded[run] = await self._store.recorded(run)
+                if forgetting:
+                    await self._store.forget(runs, self.now)
             self.link.succeeded()
         except StoreUnsuitable as error:
             raise StartError(f"store: {error}") from error
         except UNAVAILABLE as error:
             self.link.failed(error)
         return recorded
+
+    @property
+    def now(self) -> int:
+        """The time, in seconds since 1970."""
+        return int(self._clock())
 
     async def load(self, parking: Parking[P]) -> None:
         """Serve the lookups of parked requests; runs as long as the daemon."""
@@ -195,9 +206,11 @@ class StoreSync:
         """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
             return
+        if self._policy.removed:
+            self._policy.forget_removed()
         for meter in self._policy.meters:
             async for keys in walk(list(meter.counters)):
-                meter.drop_ended(keys, int(self._clock()), self._policy.pending)
+                meter.drop_ended(keys, self.now, self._policy.pending)
 
     async def finish(self, timeout_s: float) -> None:
         """The last flush, within a time, and the end of journal and store."""

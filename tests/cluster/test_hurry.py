@@ -1,15 +1,16 @@
 """The flush that does not wait for its interval."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Changes, Flushed
+from ratelimitd.stores.remarks import Remarks
 from ratelimitd.sync.schedule import HURRY_GAP_S
 from tests.core.build import limit, policy, rcpt, store_sync
 
@@ -24,6 +25,7 @@ class Counting:
     def __init__(self) -> None:
         self.flushed_at: list[float] = []
         self.away = False
+        self.remarks = Remarks()
 
     def configure(self, timeout_s: float) -> None:
         pass
@@ -33,6 +35,15 @@ class Counting:
 
     async def close(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    async def forget(self, but: Collection[str], now: int) -> None:
+        pass
+
+    async def check(self) -> None:
+        pass
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        pass
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
         return []

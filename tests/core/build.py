@@ -86,7 +86,7 @@ def store_sync(
 ) -> StoreSync:
     """What keeps a policy and a store in step, with its journal in a folder; not begun yet."""
     log, store_settings = Log([]), StoreSettings(**settings)  # type: ignore[arg-type]
-    backlog = Backlog(asked.pending, journal_in(folder))
+    backlog = Backlog(asked.pending, journal_in(folder), clock)
     return synced(store, asked, backlog, StateDir(folder), log, store_settings, clock)
 
 

@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
-from ratelimitd.core.pending import Pending, Segment, merge
+from ratelimitd.core.pending import Pending, Segment, joined, merge
 from ratelimitd.core.rows import Delta, Row
 from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 
 TOMORROW = MIDNIGHT + DAY_S // 2
+LATEST = MIDNIGHT + DAY_S
 
 
 def meter(quota: int = 50) -> Meter:
@@ -83,18 +84,52 @@ def test_an_account_that_was_never_charged_is_still_new_in_the_next_window() -> 
     assert renewed.is_new
 
 
-def test_a_clock_that_is_put_back_resets_nothing() -> None:
+def test_a_clock_that_is_put_back_by_less_than_a_window_resets_nothing() -> None:
     counters = meter()
     known = counters.accept("alice", row("alice", used=7), 0, NOON)
-    for now in (NOON - 3600, NOON - 3 * DAY_S, 0):
+    for now in (NOON - 3600, NOON - DAY_S, MIDNIGHT - 2 * DAY_S):
         assert counters.find("alice", now) is known
     assert known.used == 7
+    assert not counters.begun_again
 
 
 def test_a_clock_put_back_behind_a_lookup_resets_nothing() -> None:
     counters = meter()
-    known = counters.accept("alice", row("alice", used=7), 0, NOON - 2 * DAY_S)
+    known = counters.accept("alice", row("alice", used=7), 0, NOON - DAY_S)
     assert state(known) == (7, 50, MIDNIGHT, False)
+
+
+AHEAD = NOON + 20 * 365 * DAY_S
+
+
+def test_an_account_that_was_charged_under_a_clock_years_ahead_is_looked_up_again() -> None:
+    counters, pending = meter(), Pending()
+    charge(pending, counters.assume("alice", AHEAD), 7)
+    assert counters.find("alice", NOON) is None
+    assert counters.begun_again == 1
+    assert state(counters.accept("alice", row("alice", used=5), 0, NOON)) == (5, 50, MIDNIGHT, False)
+
+
+def test_a_row_whose_window_ends_years_ahead_has_used_nothing_and_keeps_its_quota() -> None:
+    counters = meter()
+    ahead = row("alice", used=70, quota=90, persist=True, expiry=AHEAD)
+    assert state(counters.accept("alice", ahead, 0, NOON)) == (0, 90, MIDNIGHT, False)
+    assert counters.begun_again == 1
+    assert state(counters.accept("alice", row("alice", used=3), 0, NOON)) == (3, 50, MIDNIGHT, False)
+
+
+def test_an_account_in_memory_with_a_window_years_ahead_gives_way_to_the_stored_one() -> None:
+    counters = meter()
+    counters.assume("alice", AHEAD).used = 7
+    assert state(counters.accept("alice", row("alice", used=3), 0, NOON)) == (3, 50, MIDNIGHT, False)
+
+
+def test_an_account_that_is_assumed_is_assumed_in_the_present_window() -> None:
+    counters = meter()
+    for begun in (AHEAD, NOON - 9 * DAY_S):
+        counters.assume("alice", begun).used = 60
+        counters.counters["alice"].knowledge = Knowledge.UNREAD
+        assert state(counters.assume("alice", NOON)) == (0, 50, MIDNIGHT, False)
 
 
 def test_a_change_in_the_store_is_taken_over() -> None:
@@ -167,7 +202,7 @@ def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
     assert found is not None
     assert state(found) == (0, 50, MIDNIGHT + DAY_S, False)
     pending.close(2)
-    assert list(merge(pending.closed, 0)) == [Delta("default", "alice", MIDNIGHT, 3, 50, 50)]
+    assert list(merge(pending.closed, 0, NOON)) == [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST)]
 
 
 def test_charges_of_an_ended_window_make_the_account_no_new_one() -> None:
@@ -249,12 +284,12 @@ def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:
     assert renewed is not None
     charge(pending, renewed, 5)
     pending.close(5)
-    assert sorted(merge(pending.closed, 1)) == [
-        Delta("default", "alice", MIDNIGHT, 2, 90, 50),
-        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50),
-        Delta("default", "boss", MIDNIGHT, 20, 500, 500),
+    assert sorted(merge(pending.closed, 1, NOON)) == [
+        Delta("default", "alice", MIDNIGHT, 2, 90, 50, LATEST),
+        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50, LATEST),
+        Delta("default", "boss", MIDNIGHT, 20, 500, 500, LATEST),
     ]
-    assert list(merge(pending.closed, 4)) == []
+    assert list(merge(pending.closed, 4, NOON)) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.booleans())), st.integers(0, 10))
@@ -268,4 +303,15 @@ def test_merging_loses_and_doubles_nothing(charges: list[tuple[str, int, bool]],
         if close:
             pending.close(pending.open.number + 1)
     segments: list[Segment] = [*pending.closed, pending.open]
-    assert {delta.key: delta.used for delta in merge(segments, after)} == expected
+    assert {delta.key: delta.used for delta in merge(segments, after, NOON)} == expected
+
+
+def test_a_window_that_ends_after_the_next_one_is_neither_stored_nor_kept_when_segments_are_joined() -> None:
+    counters, pending = meter(), Pending()
+    charge(pending, counters.assume("alice", NOON + 20 * 365 * DAY_S), 7)
+    pending.close(2)
+    charge(pending, counters.accept("alice", None, 0, NOON), 3)
+    pending.close(3)
+    wanted = [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST)]
+    assert list(merge(pending.closed, 0, NOON)) == wanted
+    assert list(merge([joined(pending.closed, NOON)], 0, NOON)) == wanted

@@ -259,3 +259,31 @@ def test_every_midnight_is_a_boundary(moment: tuple[ZoneInfo, int], days: int) -
         instant = period.end(instant)
     passed = (datetime.fromtimestamp(instant, zone).date() - first).days
     assert passed - days in ((0, 1) if str(zone) in ("Pacific/Apia", "Pacific/Kwajalein") else (0,))
+
+
+@pytest.mark.parametrize("name", PERIODS)
+@given(st.sampled_from(ZONES), st.integers(FIRST, LAST))
+def test_the_present_window_and_the_next_are_plausible_and_no_later_one(name: PeriodName, zone: str, now: int) -> None:
+    period, other = (Period(name, ZoneInfo(zone), "sunday") for _ in range(2))
+    end = other.end(now)
+    assert period.plausible(end, now)
+    assert period.plausible(other.end(end), now)
+    assert not period.plausible(other.end(other.end(end)), now)
+    assert period.end(now) == end
+    assert all(period.plausible(expiry, now) for expiry in (0, now))
+
+
+@pytest.mark.parametrize("name", PERIODS)
+@given(st.sampled_from(ZONES), st.integers(FIRST, LAST), st.data())
+def test_a_clock_put_back_by_less_than_a_window_makes_no_window_implausible(
+    name: PeriodName, zone: str, now: int, data: st.DataObject
+) -> None:
+    """By less than the window that came before, which a clock change may make as short as half an hour."""
+    now += 100 * 86400
+    period = Period(name, ZoneInfo(zone), "sunday")
+    before = now - data.draw(st.integers(0, 40 * 86400))
+    end = period.end(now)
+    if period.end(period.end(before)) >= end:
+        assert period.plausible(end, before)
+    else:
+        assert not period.plausible(end, before)

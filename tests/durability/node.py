@@ -121,7 +121,7 @@ class Node:
         (folder / "journal").mkdir(exist_ok=True)
         self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
         self.log = Log([self.sink], LogSettings(level="debug"))
-        self.backlog = Backlog(self.policy.pending, self.journal)
+        self.backlog = Backlog(self.policy.pending, self.journal, clock)
         self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, StoreSettings(), clock)
 
     async def start(self) -> None:

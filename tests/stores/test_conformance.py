@@ -5,10 +5,13 @@ import time
 import pytest
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, Changes, Names, Store
 from tests.stores.backends import Backend, delta, flush, row
+
+SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
+"""The end of a window that is running, and of the next."""
 
 
 async def test_a_fresh_database_gets_its_tables_and_holds_nothing(store: Store) -> None:
@@ -29,7 +32,7 @@ async def test_a_new_account_gets_a_row_and_it_is_read_back(store: Store) -> Non
     before = int(time.time()) - 5
     flushed = await flush(store, [delta("alice", 3, expiry=2000, quota=10)])
     (stored,) = flushed.rows
-    assert stored._replace(updated=0) == Row("daily", "alice", 10, 10, False, 3, 2000, 0)
+    assert stored._replace(updated=0, seen=None) == Row("daily", "alice", 10, 10, False, 3, 2000, 0)
     assert before <= stored.updated <= time.time() + 5
     assert await store.lookup([Account("daily", "alice")]) == [stored]
     assert flushed.rejected == []
@@ -92,14 +95,69 @@ async def test_the_recorded_segment_never_falls(store: Store) -> None:
     assert await store.recorded("node") == 5
 
 
-async def test_a_run_is_forgotten_once_its_windows_have_all_ended(backend: Backend, store: Store) -> None:
-    await flush(store, [delta("alice")], node="old")
-    await flush(store, [delta("alice")], node="new")
-    backend.sql("UPDATE ratelimit_node SET updated = '2020-01-02 03:04:05' WHERE node = 'old'")
-    again = backend.make()
-    await again.open()
-    assert (await again.recorded("old"), await again.recorded("new")) == (0, 1)
-    await again.close()
+async def test_a_run_is_forgotten_after_two_months_unless_its_segments_are_still_there(
+    backend: Backend, store: Store
+) -> None:
+    for node in ("old", "kept", "new"):
+        await flush(store, [delta("alice")], node=node)
+    backend.sql("UPDATE ratelimit_node SET updated = '2020-01-02 03:04:05' WHERE node IN ('old', 'kept')")
+    await store.forget({"kept"}, int(time.time()))
+    assert [await store.recorded(node) for node in ("old", "kept", "new")] == [0, 1, 1]
+
+
+async def test_a_database_whose_clock_is_ahead_forgets_no_run(backend: Backend, store: Store) -> None:
+    """To this machine its last flush was yesterday, whatever the database's clock says now."""
+    await flush(store, [delta("alice")], node="other")
+    backend.sql("UPDATE ratelimit_node SET updated = '2020-01-02 03:04:05'")
+    yesterday = 1_577_934_245 + 86_400
+    await store.forget(set(), yesterday)
+    assert await store.recorded("other") == 1
+
+
+# -- what memory knows -------------------------------------------------------------------------------------------------
+
+
+def known(key: str, used: int, quota: int = 10, *, persist: bool = False, expiry: int = 2000) -> Known:
+    return Known(Delta("daily", key, expiry, used, quota, 10), persist)
+
+
+async def test_what_is_known_is_the_least_that_a_row_holds(store: Store) -> None:
+    await flush(store, [delta("less", 3), delta("more", 30), delta("before", 9, expiry=1500)])
+    for _ in range(2):
+        await store.restore([known(key, 20) for key in ("less", "more", "before", "none")], 1000)
+    found = {key: await row(store, key) for key in ("less", "more", "before", "none")}
+    assert {key: (r.used, r.expiry) for key, r in found.items()} == {
+        "less": (20, 2000), "more": (30, 2000), "before": (20, 2000), "none": (20, 2000),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("there", ["nothing", "configured", "granted", "persistent"])
+@pytest.mark.parametrize("what", [(10, False), (50, False), (60, True)])
+async def test_the_quota_that_is_known_replaces_what_is_there(store: Store, there: str, what: tuple[int, bool]) -> None:
+    if there != "nothing":
+        await flush(store, [delta("alice", 3, expiry=SOON)])
+    if there in ("granted", "persistent"):
+        await store.grant(Grant("daily", "alice", 70, 10, there == "persistent", SOON), 1000)
+    quota, persist = what
+    for _ in range(2):
+        await store.restore([known("alice", 5, quota, persist=persist, expiry=SOON)], 1000)
+    stored = await row(store, "alice")
+    assert (stored.used, stored.quota_at(1000, 10), stored.persist) == (5, quota, persist)
+
+
+async def test_nodes_that_restore_the_same_accounts_at_once_double_nothing(backend: Backend, store: Store) -> None:
+    async def restore() -> None:
+        own = backend.make()
+        await own.open()
+        await own.restore([known(f"user{n:03}", 7) for n in range(600)], 1000)
+        await own.close()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(restore)
+    rows = await store.lookup([Account("daily", f"user{n:03}") for n in range(600)])
+    assert {r.used for r in rows} == {7}
+    assert len(rows) == 600
 
 
 async def test_nodes_are_recorded_apart_and_their_deltas_add_up(store: Store) -> None:
@@ -238,11 +296,11 @@ async def test_a_new_configured_quota_replaces_the_old_one(store: Store) -> None
 
 
 async def test_a_grant_lasts_until_its_window_ends(backend: Backend, store: Store) -> None:
-    await flush(store, [delta("alice", expiry=2000)])
+    await flush(store, [delta("alice", expiry=SOON)])
     backend.sql("UPDATE ratelimit SET quota = 50")
-    await flush(store, [delta("alice", expiry=2000)])
+    await flush(store, [delta("alice", expiry=SOON)])
     assert (await row(store, "alice")).quota == 50
-    await flush(store, [delta("alice", expiry=3000)])
+    await flush(store, [delta("alice", expiry=LATER)])
     assert (await row(store, "alice")).quota == 10
 
 
@@ -264,9 +322,9 @@ async def test_a_grant_is_not_carried_over_by_a_flush_after_its_window(
 
 
 async def test_a_persistent_quota_outlasts_every_window(backend: Backend, store: Store) -> None:
-    await flush(store, [delta("alice", expiry=2000)])
+    await flush(store, [delta("alice", expiry=SOON)])
     backend.sql("UPDATE ratelimit SET quota = 50, persist = 1")
-    await flush(store, [delta("alice", expiry=3000, quota=20)])
+    await flush(store, [delta("alice", expiry=LATER, quota=20)])
     stored = await row(store, "alice")
     assert (stored.quota, stored.configured, stored.persist, stored.used) == (50, 20, True, 1)
 
@@ -274,9 +332,9 @@ async def test_a_persistent_quota_outlasts_every_window(backend: Backend, store:
 async def test_a_row_made_by_hand_is_a_grant_for_the_next_window(backend: Backend, store: Store) -> None:
     backend.sql("INSERT INTO ratelimit (sender, limit_name, quota) VALUES ('alice', 'daily', 50)")
     assert (await row(store, "alice"))[2:7] == (50, None, False, 0, 0)
-    await flush(store, [delta("alice", expiry=2000)])
-    assert (await row(store, "alice"))[2:7] == (50, 10, False, 1, 2000)
-    await flush(store, [delta("alice", expiry=3000)])
+    await flush(store, [delta("alice", expiry=SOON)])
+    assert (await row(store, "alice"))[2:7] == (50, 10, False, 1, SOON)
+    await flush(store, [delta("alice", expiry=LATER)])
     assert (await row(store, "alice")).quota == 10
 
 
@@ -377,34 +435,34 @@ async def test_a_closed_store_may_be_closed_again(store: Store) -> None:
 async def test_a_grant_in_the_window_keeps_what_was_used(store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=2000, quota=10)])
     (granted,) = await store.grant(Grant("daily", "alice", 50, 10, False, 2500), 1000)
-    assert granted._replace(updated=0) == Row("daily", "alice", 50, 10, False, 3, 2000, 0)
+    assert granted._replace(updated=0, seen=None) == Row("daily", "alice", 50, 10, False, 3, 2000, 0)
     assert await store.lookup([Account("daily", "alice")]) == [granted]
 
 
 async def test_a_grant_after_the_window_begins_a_new_one(store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=2000)])
     (granted,) = await store.grant(Grant("daily", "alice", 50, 10, True, 3000), 2000)
-    assert granted._replace(updated=0) == Row("daily", "alice", 50, 10, True, 0, 3000, 0)
+    assert granted._replace(updated=0, seen=None) == Row("daily", "alice", 50, 10, True, 0, 3000, 0)
 
 
 async def test_a_grant_makes_the_row_of_an_account_that_has_none(store: Store) -> None:
     (granted,) = await store.grant(Grant("daily", "nobody", 0, 10, True, 3000), 1000)
-    assert granted._replace(updated=0) == Row("daily", "nobody", 0, 10, True, 0, 3000, 0)
+    assert granted._replace(updated=0, seen=None) == Row("daily", "nobody", 0, 10, True, 0, 3000, 0)
 
 
 async def test_a_grant_lasts_until_the_window_ends_and_a_persistent_one_for_good(store: Store) -> None:
-    await store.grant(Grant("daily", "alice", 50, 10, False, 2000), 1000)
-    await store.grant(Grant("daily", "bob", 50, 10, True, 2000), 1000)
-    await flush(store, [Delta("daily", "alice", 2000, 1, 50, 10), delta("bob", expiry=2000)])
+    await store.grant(Grant("daily", "alice", 50, 10, False, SOON), 1000)
+    await store.grant(Grant("daily", "bob", 50, 10, True, SOON), 1000)
+    await flush(store, [Delta("daily", "alice", SOON, 1, 50, 10), delta("bob", expiry=SOON)])
     assert [(await row(store, key)).quota for key in ("alice", "bob")] == [50, 50]
-    await flush(store, [delta("alice", expiry=3000), delta("bob", expiry=3000)])
+    await flush(store, [delta("alice", expiry=LATER), delta("bob", expiry=LATER)])
     assert [(await row(store, key)).quota for key in ("alice", "bob")] == [10, 50]
 
 
 async def test_a_reset_sets_the_use_of_these_accounts_to_0_and_of_no_others(store: Store) -> None:
     await flush(store, [delta(key, 3) for key in ("alice", "bob")] + [delta("alice", 4, limit="weekly")])
     (reset,) = await store.reset([Account("daily", "alice"), Account("daily", "nobody")])
-    assert reset._replace(updated=0) == Row("daily", "alice", 10, 10, False, 0, 2000, 0)
+    assert reset._replace(updated=0, seen=None) == Row("daily", "alice", 10, 10, False, 0, 2000, 0)
     assert [(await row(store, "bob")).used, (await row(store, "alice", "weekly")).used] == [3, 4]
     await flush(store, [delta("alice", 2)])
     assert (await row(store, "alice")).used == 2

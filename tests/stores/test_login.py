@@ -1,9 +1,12 @@
 """Logging in: every way that is offered, and every one that is refused."""
 
 import itertools
+import ssl
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,8 @@ from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import StoreSettings
 from ratelimitd.stores.mysql.access import Access, address
 from ratelimitd.stores.mysql.session import connect
-from tests.instances.certificates import make_certificates
+from tests.conftest import require
+from tests.instances.certificates import Certificates, make_certificates
 from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9
 
@@ -143,6 +147,46 @@ async def test_a_certificate_for_another_name_is_refused(make_mariadb: Callable[
         await user_of(access(store, folder))
     store.tls_verify_name = False
     assert await user_of(access(store, folder)) == ("secure", True)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.2"])
+def test_an_authority_without_a_key_identifier_is_trusted_and_still_verified(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """MySQL makes itself such an authority, and from Python 3.13 on the default context refuses it."""
+    require("openssl")
+    made = make_certificates(folder, identified=False)
+    default = ssl.create_default_context
+
+    def of_python_3_13(**arguments: Any) -> ssl.SSLContext:
+        context = default(**arguments)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", of_python_3_13)
+    with pytest.raises(ssl.SSLCertVerificationError, match="Authority Key Identifier"):
+        handshake(of_python_3_13(cafile=made.ca), made, "127.0.0.1")
+    tls = access(StoreSettings(tls_ca=str(made.ca)), folder).tls
+    assert tls is not None
+    assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch") if name == "127.0.0.2" else nullcontext():
+        handshake(tls, made, name)
+
+
+def handshake(client: ssl.SSLContext, server: Certificates, name: str) -> None:
+    """Between this client and a server with these certificates, in memory. Raises ssl.SSLError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.certificate, server.key)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(back, there, server_hostname=name),
+        context.wrap_bio(there, back, server_side=True),
+    ]
+    while ends:
+        for end in list(ends):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+                ends.remove(end)
 
 
 # -- settings -----------------------------------------------------------------------------------------------------

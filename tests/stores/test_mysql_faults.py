@@ -244,6 +244,22 @@ async def test_a_server_that_asks_for_the_password_itself_does_not_get_it(plugin
     assert b"my secret" not in received
 
 
+@pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
+async def test_a_server_that_ignores_the_clients_character_set_stores_every_login(
+    make_mariadb: Callable[..., MariaDB], charset: str
+) -> None:
+    server = make_mariadb("--skip-character-set-client-handshake", f"--character-set-server={charset}")
+    server.sql("CREATE DATABASE mail CHARACTER SET utf8mb4")
+    store = MySQLStore(at(server, "mail"), timeout_s=PATIENT_S)
+    await store.open()
+    logins = ["ünï@x", "\U0001f40c@x", "plain@x"]
+    assert (await flush(store, map(delta, logins))).rejected == []
+    hexadecimal = {login.encode().hex().upper() for login in logins}
+    assert {sender for (sender,) in server.sql("SELECT HEX(sender) FROM ratelimit", "mail")} == hexadecimal
+    assert [(await row(store, login)).used for login in logins] == [1, 1, 1]
+    await store.close()
+
+
 # -- several servers ---------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access, Address, place
 from ratelimitd.stores.mysql.wire import Rows, Wire
 
@@ -42,6 +42,8 @@ UNSUITABLE = (
     *(ER.COLUMNACCESS_DENIED_ERROR, ER.NOT_SUPPORTED_AUTH_MODE, ER.VIEW_INVALID, 1227, 1698, 3159),
 )
 """Somebody has to change an account, a grant or a table."""
+GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE)
+"""Somebody has dropped the database or a table since the session, or the store, was opened."""
 
 T = TypeVar("T")
 
@@ -86,7 +88,10 @@ class Session:
             raise StoreError(f"whether COMMIT was done is unknown: {error}") from error
 
     async def prepare(self) -> None:
-        """Set what must not depend on the server's configuration."""
+        """Set what must not depend on the server's configuration.
+
+        The character set, too: a server with `skip-character-set-client-handshake` ignores what the login says of it.
+        """
         isolation = "tx_isolation" if self.mariadb else "transaction_isolation"
         values: dict[str, str | int] = {
             "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
@@ -102,7 +107,8 @@ class Session:
             values |= (
                 {"max_statement_time": STATEMENT_S} if self.mariadb else {"max_execution_time": STATEMENT_S * 1000}
             )
-        await self.run("SET SESSION " + ", ".join(f"{name} = {value}" for name, value in values.items()))
+        settings = [f"SESSION {name} = {value}" for name, value in values.items()]
+        await self.run(", ".join(["SET NAMES utf8mb4 COLLATE utf8mb4_bin", *settings]))
 
     def discard(self) -> None:
         """Close the connection at once; the server rolls back."""
@@ -131,6 +137,8 @@ def _as_store_errors() -> Iterator[None]:
         text = str(getattr(error, "original_exception", text))
         if code in UNSUITABLE:
             raise StoreUnsuitable(f"{text} ({code})") from error
+        if code in GONE:
+            raise StoreReplaced(f"{text} ({code})") from error
         raise DatabaseError(code, text) from error
     except Exception as error:  # the driver trusts the server's bytes: any exception may come of them
         cause = error.__cause__ or error

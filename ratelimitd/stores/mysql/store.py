@@ -5,22 +5,32 @@ behind on the server has ended before the recorded segment is read. Deltas are a
 several nodes' flushes does not matter.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from operator import attrgetter
-from sys import intern
+from functools import partial
 from typing import TypeVar
 
 import trio
 from trio_mysql.constants import ER
 
-from ratelimitd.core.rows import Account, Delta, Grant, Row, slices
-from ratelimitd.errors import NotStored, StoreError, StoreUnsuitable
-from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
+from ratelimitd.errors import NotStored, StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.stores import (
+    MAX_USED,
+    RUNS_KEPT_DAYS,
+    Changes,
+    Flushed,
+    Names,
+    keys_by_limit,
+    lacking,
+    recorded_segment,
+)
+from ratelimitd.stores.batches import batches
+from ratelimitd.stores.mysql import statements
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
-from ratelimitd.stores.mysql.wire import Rows
+from ratelimitd.stores.remarks import Remarks
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
@@ -35,40 +45,6 @@ BAD_RECORD = (
 )
 """One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 
-_ROW = "`limit_name`, `sender`, `quota`, `configured`, `persist`, `used`, `expiry`, UNIX_TIMESTAMP(`updated`)"
-# Assigned from left to right: quota needs the old configured, expiry and updated, used the old expiry.
-# A delta that is stored after its window ends a grant made in it: else `updated` would make it one for the next.
-_UPSERT = """
-INSERT INTO `ratelimit` (`limit_name`, `sender`, `expiry`, `used`, `quota`, `configured`, `updated`)
-VALUES {rows}
-ON DUPLICATE KEY UPDATE
-    `quota` = CASE WHEN `persist` = 1 THEN `quota`
-                   WHEN `quota` = `configured` THEN VALUES(`configured`)
-                   WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() AND UNIX_TIMESTAMP(`updated`) < VALUES(`expiry`)
-                   THEN VALUES(`configured`)
-                   WHEN `expiry` > 0 AND `expiry` < VALUES(`expiry`) THEN VALUES(`quota`)
-                   ELSE `quota` END,
-    `configured` = VALUES(`configured`),
-    `used` = CASE WHEN `expiry` < VALUES(`expiry`) THEN VALUES(`used`)
-                  WHEN `expiry` = VALUES(`expiry`) THEN LEAST(`used` + VALUES(`used`), {max_used})
-                  ELSE `used` END,
-    `expiry` = GREATEST(`expiry`, VALUES(`expiry`)),
-    `updated` = CURRENT_TIMESTAMP
-"""
-_GRANT = """
-INSERT INTO `ratelimit` (`limit_name`, `sender`, `quota`, `configured`, `persist`, `expiry`, `used`, `updated`)
-VALUES (%s, %s, %s, %s, %s, %s, 0, CURRENT_TIMESTAMP)
-ON DUPLICATE KEY UPDATE
-    `used` = CASE WHEN `expiry` > %s THEN `used` ELSE 0 END,
-    `expiry` = CASE WHEN `expiry` > %s THEN `expiry` ELSE VALUES(`expiry`) END,
-    `quota` = VALUES(`quota`), `configured` = VALUES(`configured`), `persist` = VALUES(`persist`),
-    `updated` = CURRENT_TIMESTAMP
-"""
-_RESET = """
-UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
-"""
-_VALUES = "(%s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
-
 T = TypeVar("T")
 
 
@@ -77,6 +53,7 @@ class MySQLStore:
 
     def __init__(self, access: Access, names: Names | None = None, *, timeout_s: float) -> None:
         self.name = access.name
+        self.remarks = Remarks()
         self._names = names or Names()
         self._servers = Servers(access, timeout_s)
 
@@ -89,15 +66,20 @@ class MySQLStore:
 
     async def open(self) -> None:
         """Check the tables, create them in a fresh database. Raises StoreUnsuitable for tables that cannot be used."""
-        await self._servers.attempt(self._open)
+        await self._servers.attempt(lambda session: check(session, self._names, self.remarks))
 
-    async def _open(self, session: Session) -> None:
-        await check(session, self._names)
-        ended = "SELECT `node` FROM `ratelimit_node` WHERE `updated` < CURRENT_TIMESTAMP - INTERVAL %s DAY"
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Forget runs of long ago."""
+        await self._servers.attempt(lambda session: self._forget(session, but, now))
+
+    async def _forget(self, session: Session, but: Collection[str], now: int) -> None:
+        since = "LEAST(CURRENT_TIMESTAMP, FROM_UNIXTIME(%s)) - INTERVAL %s DAY"
+        ended = self._sql(f"SELECT `node` FROM `ratelimit_node` WHERE `updated` < {since}")
         with suppress(StoreUnsuitable):  # an account without the right to delete leaves a small row per run
             # One by one: a DELETE that scans the table would wait for every node that is flushing.
-            for (node,) in await session.run(self._sql(ended), (RUNS_KEPT_DAYS,)):
-                await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
+            for (node,) in await session.run(ended, (now, RUNS_KEPT_DAYS)):
+                if node not in but:
+                    await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -107,26 +89,29 @@ class MySQLStore:
         """The stored rows of these accounts."""
         return await self._servers.attempt(lambda session: self._lookup(session, accounts))
 
-    async def _lookup(self, session: Session, accounts: Iterable[Account]) -> list[Row]:
+    async def _lookup(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
                 marks = ", ".join(["%s"] * len(chunk))
-                select = f"SELECT {_ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
-                rows += map(_row, await session.run(self._sql(select), (limit, *chunk)))
+                select = f"SELECT {statements.ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
+                rows += self._rows(await session.run(self._sql(select + lock), (limit, *chunk)))
         return rows
+
+    def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
+        return self.remarks.rows((*map(_text, values[:2]), *values[2:]) for values in found)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
         select = self._sql("SELECT `segment` FROM `ratelimit_node` WHERE `node` = %s")
-        return _number(await self._servers.attempt(lambda session: session.run(select, (node,))))
+        return recorded_segment(await self._servers.attempt(lambda session: session.run(select, (node,))))
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
         committing = trio.Event()
         try:
             return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge, committing))
-        except StoreUnsuitable:
+        except (StoreUnsuitable, StoreReplaced):
             raise
         except StoreError as error:
             if committing.is_set():
@@ -141,16 +126,17 @@ class MySQLStore:
         merge: Callable[[int], Iterable[Delta]],
         committing: trio.Event,
     ) -> Flushed:
-        deltas = await _sorted(merge(await self._begin(session, node)))
         rejected: list[tuple[Delta, str]] = []
-        for chunk in slices(deltas, CHUNK):
-            rejected += await self._store(session, chunk)
-        record = "UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP"
-        await session.run(self._sql(f"{record} WHERE `node` = %s"), (segment, node))
-        refused = {delta for delta, _ in rejected}
+        stored: list[Account] = []
+        for batch in batches(merge(await self._begin(session, node)), CHUNK):
+            refused = await self._store(session, batch)
+            rejected += refused
+            unstored = {delta for delta, _ in refused}
+            stored += [Account(delta.limit, delta.key) for delta in batch if delta not in unstored]
+        await session.run(self._sql(statements.RECORD), (segment, node))
         rows: list[Row] = []
-        for chunk in slices(deltas, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
-            rows += await self._lookup(session, [Account(d.limit, d.key) for d in chunk if d not in refused])
+        for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
+            rows += await self._lookup(session, chunk)
         committing.set()
         await session.commit()
         return Flushed(rows, rejected)
@@ -166,16 +152,23 @@ class MySQLStore:
             await session.run(insert, (node,))
             await session.run("START TRANSACTION")
             found = await session.run(select, (node,))
-        return _number(found)
+        return recorded_segment(found)
 
     async def _store(self, session: Session, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
         """Store a chunk; a statement that fails changes nothing, so a bad record is found by halving the chunk."""
-        values = ", ".join([_VALUES] * len(chunk))
-        upsert = self._sql(_UPSERT).format(rows=values, max_used=MAX_USED)
+        if not chunk:
+            await trio.lowlevel.checkpoint()
+            return []
+        values = ", ".join([statements.VALUES] * len(chunk))
+        upsert = self._sql(statements.upsert(chunk[0].latest, values))
         try:
             await session.run(
                 upsert,
-                [v for d in chunk for v in (d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured)],
+                [
+                    v
+                    for d in chunk
+                    for v in (d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota)
+                ],
             )
             return []
         except (DatabaseError, UnicodeEncodeError) as error:
@@ -186,17 +179,39 @@ class MySQLStore:
         half = len(chunk) // 2
         return await self._store(session, chunk[:half]) + await self._store(session, chunk[half:])
 
+    async def check(self) -> None:
+        """Nothing: the recorded segment, which the next flush reads, tells whether the database is another."""
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        """Have each row hold at least what is known."""
+        for chunk in slices(known, CHUNK):
+            await self._servers.attempt(partial(self._restore, known=chunk, now=now))
+
+    async def _restore(self, session: Session, known: Sequence[Known], now: int) -> None:
+        await session.run("START TRANSACTION")
+        accounts = [Account(one.limit, one.key) for one, _ in known]
+        # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
+        rows = await self._lookup(session, accounts, " FOR UPDATE")
+        deltas, grants = lacking(known, rows, now)
+        for batch in batches(deltas, CHUNK):
+            await self._store(session, batch)
+        for grant in grants:
+            await session.run(self._sql(statements.grant(grant.latest, now)), (*grant[:-1], grant.quota))
+        await session.commit()
+
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        values = [(*grant, now, now)]
+        statement, values = self._sql(statements.grant(grant.latest, now)), [(*grant[:-1], grant.quota)]
         return await self._servers.attempt(
-            lambda session: self._change(session, self._sql(_GRANT), values, [Account(grant.limit, grant.key)])
+            lambda session: self._change(session, statement, values, [Account(grant.limit, grant.key)])
         )
 
     async def reset(self, accounts: Sequence[Account]) -> list[Row]:
         """Set what these accounts have used to 0."""
         values = [(account.key, account.limit) for account in accounts]
-        return await self._servers.attempt(lambda session: self._change(session, self._sql(_RESET), values, accounts))
+        return await self._servers.attempt(
+            lambda session: self._change(session, self._sql(statements.RESET), values, accounts)
+        )
 
     async def _change(
         self, session: Session, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]
@@ -213,11 +228,11 @@ class MySQLStore:
         return await self._servers.attempt(lambda session: self._changes(session, cursor))
 
     async def _changes(self, session: Session, cursor: str) -> Changes:
-        now = _number(await session.run("SELECT UNIX_TIMESTAMP()")) - CHANGES_OVERLAP_S
+        now = _whole((await session.run("SELECT UNIX_TIMESTAMP()"))[0]) - CHANGES_OVERLAP_S
         if not cursor:
             return Changes([], str(now))
         since, _, seen = cursor.partition(" ")
-        select = f"SELECT {_ROW}, `id` FROM `ratelimit` WHERE `updated` "
+        select = f"SELECT {statements.ROW}, `id` FROM `ratelimit` WHERE `updated` "
         same = select + "= FROM_UNIXTIME(%s) AND `id` > %s ORDER BY `id` LIMIT %s"
         later = select + "> FROM_UNIXTIME(%s) ORDER BY `updated`, `id` LIMIT %s"
         found = list(await session.run(self._sql(same), (int(since), int(seen or 0), CHANGES_PAGE)))
@@ -225,29 +240,25 @@ class MySQLStore:
             found += await session.run(self._sql(later), (int(since), CHANGES_PAGE - len(found)))
         rows: list[Row] = []
         for chunk in slices(found, CHUNK):
-            rows += [_row(values[:-1]) for values in chunk]
+            rows += self._rows(values[:-1] for values in chunk)
             await trio.lowlevel.checkpoint()
+        for row in rows:
+            if row.quota != row.seen and row.expiry > now:
+                await session.run(self._sql(statements.SEEN), (row.key, row.limit))
         if len(found) < CHANGES_PAGE:
             return Changes(rows, str(now))
-        return Changes(rows, f"{rows[-1].updated} {found[-1][-1]}", more=True)
+        return Changes(rows, f"{_whole(found[-1][7:8])} {_whole(found[-1][9:])}", more=True)
 
 
-async def _sorted(deltas: Iterable[Delta]) -> list[Delta]:
-    """The deltas by key, so that nodes take their locks in one order; made a slice at a time."""
-    made: list[Delta] = []
-    for delta in deltas:
-        made.append(delta)
-        if len(made) % CHUNK == 0:
-            await trio.lowlevel.checkpoint()
-    made.sort(key=attrgetter("key"))
-    await trio.lowlevel.checkpoint()
-    return made
+def _text(value: object) -> object:
+    """A name that was read as bytes, with surrogates for what is not UTF-8."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
-def _row(values: tuple[str, str, int, int | None, int, int, int, int]) -> Row:
-    limit, key, quota, configured, persist, used, expiry, updated = values
-    return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, int(updated))
-
-
-def _number(rows: Rows) -> int:
-    return int(rows[0][0]) if rows else 0
+def _whole(values: Sequence[object]) -> int:
+    """The one number that a server was asked for. Raises StoreError."""
+    try:
+        (value,) = values
+        return int(str(value))
+    except ValueError as error:
+        raise StoreError("the server's answer makes no sense") from error
