@@ -14,6 +14,7 @@ about what was charged and not answered, and this run may be killed before it do
 
 import math
 import time
+from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -24,7 +25,7 @@ import trio
 
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
-from ratelimitd.core.rows import Delta
+from ratelimitd.core.rows import Account, Delta
 from ratelimitd.errors import StoreReplaced
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.state.segments import Recovered
@@ -200,6 +201,19 @@ class Backlog:
         """Delete the files of segments that the store has. Raises OSError; they will be deleted later then."""
         first = self._first if trio.current_time() < self._asked_again_until else 0
         await trio.to_thread.run_sync(self._journal.delete, first, unstored.last)
+
+    def unwritten(self) -> dict[Account, int]:
+        """What is neither stored nor in the journal's files, recipients by account. It blocks."""
+        lost: Multiset[Account] = Multiset()
+        for segment in (*self._pending.closed, self._pending.open):
+            is_open = segment is self._pending.open
+            if segment.number in self._incomplete or (is_open and segment.deltas and not self._journal.writable):
+                written = self._journal.written(segment.first, segment.number)
+                for counter, recipients in segment.deltas.items():
+                    missing = recipients - written[counter.limit.name, counter.expiry, counter.key]
+                    if missing > 0:
+                        lost[Account(counter.limit.name, counter.key)] += missing
+        return lost
 
     def close(self) -> None:
         """Close the open segment's file."""

@@ -92,12 +92,25 @@ class Flush:
             await self._store.flush(self._backlog.node, self._backlog.recorded, lambda _: ())
         self._replaced = False
 
-    def close(self) -> None:
-        """End the journal; what is left in it is stored by the next run."""
-        accounts = self._backlog.accounts
-        if accounts:
+    @property
+    def unsafe(self) -> bool:
+        """Whether something is neither stored nor in the journal, as far as the last flush has found out."""
+        return bool(self._backlog.incomplete)
+
+    async def close(self) -> bool:
+        """End the journal; what is left in it is stored by the next run. Whether nothing is lost."""
+        await self._condense()
+        lost = await trio.to_thread.run_sync(self._backlog.unwritten)
+        if lost:
+            self._log.error(
+                "stopping with counts that are lost: neither the database nor the journal could be written",
+                recipients=sum(lost.values()),
+                accounts=len(lost),
+            )
+        elif accounts := self._backlog.accounts:
             self._log.warning("stopping with counts that are in the journal only", accounts=accounts)
         self._backlog.close()
+        return not lost
 
     async def _store_run(self, unstored: Unstored) -> None:
         """Store segments of one run in one transaction; then they are forgotten, and deleted."""
