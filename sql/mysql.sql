@@ -1,6 +1,7 @@
 -- ratelimitd on MariaDB (10.2 and later) and MySQL (5.7 and later): what the daemon creates by itself in an empty
 -- database, and what an administrator may run instead: mysql policyd < sql/mysql.sql
--- The columns are those of the Perl daemon's table, with limit_name and configured added.
+-- The columns are those of the Perl daemon's table, with limit_name, configured and seen added. 'default' stands for the
+-- name of the first [[limit]], to which rows belong that name no limit: put yours there.
 -- From then on the daemon's account needs only SELECT, INSERT, UPDATE, DELETE on these tables.
 
 CREATE TABLE IF NOT EXISTS `ratelimit` (
@@ -10,6 +11,7 @@ CREATE TABLE IF NOT EXISTS `ratelimit` (
     `persist`    TINYINT(1) NOT NULL DEFAULT 0,                -- 1: the quota stays; 0: it lasts until expiry
     `quota`      INT UNSIGNED NOT NULL DEFAULT 0,              -- recipients per period; 0: unlimited
     `configured` INT UNSIGNED DEFAULT NULL,                    -- the configuration's quota when the daemon last wrote
+    `seen`       INT UNSIGNED DEFAULT NULL,                    -- the quota that the daemon last saw in this period
     `used`       INT UNSIGNED NOT NULL DEFAULT 0,              -- recipients in the period that ends at expiry
     `updated`    TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
     `expiry`     INT UNSIGNED NOT NULL DEFAULT 0,              -- seconds since 1970

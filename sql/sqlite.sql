@@ -1,5 +1,6 @@
 -- ratelimitd on SQLite: what the daemon creates by itself in a new file.
--- The columns are those of the Perl daemon's MySQL table, with limit_name and configured added.
+-- The columns are those of the Perl daemon's MySQL table, with limit_name, configured and seen added.
+-- 'default' stands for the name of the first [[limit]]: rows that name no limit are its.
 -- Times are seconds since 1970 (expiry) and UTC text (updated).
 
 CREATE TABLE IF NOT EXISTS "ratelimit" (
@@ -9,6 +10,7 @@ CREATE TABLE IF NOT EXISTS "ratelimit" (
     "persist"    INTEGER NOT NULL DEFAULT 0,           -- 1: the quota stays; 0: it lasts until expiry
     "quota"      INTEGER NOT NULL DEFAULT 0,           -- recipients per period; 0: unlimited
     "configured" INTEGER DEFAULT NULL,                 -- the configuration's quota when the daemon last wrote the row
+    "seen"       INTEGER DEFAULT NULL,                 -- the quota that the daemon last saw in this period
     "used"       INTEGER NOT NULL DEFAULT 0,           -- recipients in the period that ends at expiry
     "updated"    TEXT    NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "expiry"     INTEGER NOT NULL DEFAULT 0,

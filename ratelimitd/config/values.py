@@ -91,7 +91,7 @@ def uids(users: list[str]) -> frozenset[int]:
 
 def database_names(settings: Settings) -> Names:
     """The names of `store.table` and `store.columns`. Raises ConfigError."""
-    names = Names(settings.store.table, tuple(settings.store.columns.items()))
+    names = Names(settings.store.table, tuple(settings.store.columns.items()), settings.limit[0].name)
     try:
         names.checked()
     except ValueError as error:

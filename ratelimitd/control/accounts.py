@@ -128,7 +128,7 @@ class Accounts:
             expiry = counter.expiry
             lasting = Source.PERSISTENT if command.persist else given_for_now(command.quota, configured)
             counter.give(command.quota, lasting)
-        grant = Grant(limit.name, key, command.quota, configured, command.persist, expiry)
+        grant = Grant(limit.name, key, command.quota, configured, command.persist, expiry, limit.period.latest(now))
         try:
             await self._sync.edit(lambda store: store.grant(grant, now))
         except StoreError as error:

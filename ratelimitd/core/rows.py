@@ -1,11 +1,23 @@
-"""What memory and a store exchange: rows as they are stored, and charges and quotas that are to be written."""
+"""What memory and a store exchange: rows as they are stored, and charges and quotas that are to be written.
 
+`read` checks every row of every database: whoever may write to the table may write nonsense.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
+from sys import intern
 from typing import NamedTuple, TypeVar
 
-T = TypeVar("T")
+from ratelimitd.text import escape
+
+MAX_USED = 4_294_967_295
+"""The width of the columns `used` and `quota` (INT UNSIGNED): counts stop there."""
 NO_BOUND = 1 << 62
 """Later than every window."""
+
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+
+T = TypeVar("T")
 
 
 class Account(NamedTuple):
@@ -19,7 +31,8 @@ class Row(NamedTuple):
     """One stored count. `expiry` and `updated` in seconds since 1970; expiry 0: never used.
 
     `configured` is the configured quota when the daemon last wrote the row, or None where somebody else created it: a
-    quota that differs from it is an administrator's grant.
+    quota that differs from it is an administrator's grant. `seen` is the quota that the daemon last saw in the window
+    that ends at `expiry`: a quota that differs from it was given since, and by whom `updated` was written is no matter.
     """
 
     limit: str
@@ -30,6 +43,7 @@ class Row(NamedTuple):
     used: int
     expiry: int
     updated: int
+    seen: int | None = None
 
     def quota_at(self, now: int, configured: int) -> int:
         """The quota that applies: a persistent one, else a grant in its window, else the configured one."""
@@ -37,8 +51,10 @@ class Row(NamedTuple):
             return self.quota
         if self.quota == self.configured:
             return configured
+        if self.expiry > now:
+            return self.quota
         # A grant made after its window ended is meant for the one that begins with the next mail.
-        return self.quota if self.expiry > now or self.updated >= self.expiry else configured
+        return self.quota if self.quota != self.seen and self.updated >= self.expiry else configured
 
 
 class Delta(NamedTuple):
@@ -65,7 +81,10 @@ class Known(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A quota that an administrator gives; without `persist` it lasts until `expiry`, the end of the window."""
+    """A quota that an administrator gives; without `persist` it lasts until `expiry`, the end of the window.
+
+    `latest` as in a Delta.
+    """
 
     limit: str
     key: str
@@ -73,6 +92,82 @@ class Grant(NamedTuple):
     configured: int
     persist: bool
     expiry: int
+    latest: int = NO_BOUND
+
+
+class Unreadable(NamedTuple):
+    """A row that makes no sense: whose it is, as far as that can be said in a log line, and why."""
+
+    limit: str
+    key: str
+    reason: str
+
+
+class _Odd(ValueError):
+    """A value has no plain meaning."""
+
+
+def read(values: Sequence[object]) -> Row | Unreadable:
+    """The row of a database's values, in the order of `Row`, or why they are none.
+
+    A value that has a plain meaning gets it: NULL is 0, a negative quota is unlimited, "12" is 12. Names that are no
+    text are bytes, or have surrogates for what is not UTF-8.
+    """
+    try:
+        limit, key, quota, configured, persist, used, expiry, updated, seen = values
+    except ValueError:
+        return Unreadable("", "", f"it has {len(values)} values, not {len(Row._fields)}")
+    try:
+        if type(limit) is not str or type(key) is not str or not (key.isascii() and limit.isascii()):
+            limit, key = _text("limit_name", limit), _text("sender", key)
+        return Row(
+            intern(limit),
+            key,
+            min(max(quota if type(quota) is int else _whole("quota", quota), 0), MAX_USED),
+            None if configured is None else _count("configured", configured),
+            (persist if type(persist) is int else _whole("persist", persist)) == 1,
+            min(_count("used", used), MAX_USED),
+            min(_count("expiry", expiry), NO_BOUND),
+            updated if type(updated) is int else _whole("updated", updated),
+            None if seen is None else _count("seen", seen),
+        )
+    except _Odd as error:
+        return Unreadable(_shown(limit), _shown(key), str(error))
+
+
+def _text(column: str, value: object) -> str:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _Odd(f"{column} is not UTF-8") from None
+        return value
+    raise _Odd(f"{column} is no text")
+
+
+def _whole(column: str, value: object) -> int:
+    """The whole number that a value is, or says in digits."""
+    if isinstance(value, int):
+        return int(value)
+    if value is None:
+        return 0
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    if not _WHOLE.fullmatch(text):
+        raise _Odd(f'{column} is "{_shown(value)}"')
+    return int(text)
+
+
+def _count(column: str, value: object) -> int:
+    number = value if type(value) is int else _whole(column, value)
+    if number < 0:
+        raise _Odd(f"{column} is {number}")
+    return number
+
+
+def _shown(value: object) -> str:
+    """A value as a log line shows it, with nothing in it that is not printable, and not all of a long one."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return escape(text[:100].encode("utf-8", "replace").decode())
 
 
 def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -11,16 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from ratelimitd.core.rows import MAX_USED as MAX_USED
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
-
-MAX_USED = 4_294_967_295
-"""The width of the column `used` (INT UNSIGNED): counts stop there."""
+from ratelimitd.stores.remarks import Remarks
 
 RUNS_KEPT_DAYS = 62
 """A run is forgotten this long after its last flush, unless its journal is still there."""
 
-COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "used", "updated", "expiry")
+COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "used", "updated", "expiry")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -43,6 +42,8 @@ class Store(Protocol):
     """A database of counts."""
 
     name: str
+    remarks: Remarks
+    """What the store has to say in the log; whoever asks it for something says it."""
 
     def configure(self, timeout_s: float) -> None:
         """Take `store.timeout_s`; at any time."""
@@ -64,7 +65,7 @@ class Store(Protocol):
         ...
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
-        """The stored rows of these accounts; those without a row are left out."""
+        """The stored rows of these accounts; those without a row, or with one that makes no sense, are left out."""
         ...
 
     async def recorded(self, node: str) -> int:
@@ -100,7 +101,10 @@ class Store(Protocol):
         ...
 
     async def changes(self, cursor: str) -> Changes:
-        """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on."""
+        """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on.
+
+        Quotas that somebody gave in a running window are noted there as `seen`: they end with it.
+        """
         ...
 
 
@@ -126,15 +130,19 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
             (row.quota_at(now, one.configured), row.persist) if row is not None else (one.configured, False)
         )
         if (one.quota, persist) != (quota, persists):
-            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry))
+            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest))
     return deltas, grants
 
 
 class Names(NamedTuple):
-    """The names of the table and its columns, as configured. They go into statements: `checked` must have passed."""
+    """The names of the table and its columns, as configured. They go into statements: `checked` must have passed.
+
+    `limit` is the first limit's: rows that name no limit are its.
+    """
 
     table: str = "ratelimit"
     columns: tuple[tuple[str, str], ...] = ()
+    limit: str = "default"
 
     def checked(self) -> "Names":
         """Itself. Raises ValueError for a name that is not a plain identifier, or for an unknown column."""
@@ -147,14 +155,31 @@ class Names(NamedTuple):
         return self
 
     def apply(self, statement: str, quote: str) -> str:
-        """A statement with the default names, each between `quote`s, replaced by the configured ones."""
+        """A statement with the default names, each between `quote`s, replaced by the configured ones, and the default
+        limit `'default'` by the first one."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
-        names |= {f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched")}
+        names |= {
+            f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched", "default")
+        }
 
         def replace(match: re.Match[str]) -> str:
             return quote + names.get(match[1], match[1]) + quote
 
-        return re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
+        statement = re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
+        return statement.replace("'default'", f"'{self.limit}'")
+
+
+def recorded_segment(found: Sequence[tuple[object, ...]]) -> int:
+    """The last stored segment, from the rows of ratelimit_node: 0 for none. Raises StoreError.
+
+    What is no number there is no 0: segments would be stored again.
+    """
+    if not found:
+        return 0
+    value = found[0][0] if found[0] else None
+    if not isinstance(value, int) or value < 0:
+        raise StoreError("ratelimit_node: the segment of a run is no number: nothing can be stored until it is one")
+    return value
 
 
 @cache

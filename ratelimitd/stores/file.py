@@ -53,9 +53,11 @@ class DatabaseFile:
 
     def connect(self) -> sqlite3.Connection:
         """A connection."""
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=16
         )
+        connection.text_factory = _text
+        return connection
 
     def remember(self) -> None:
         """Note what stands beside the file, once it is open. Raises StoreError where it was replaced meanwhile."""
@@ -88,3 +90,8 @@ def _identity(path: Path) -> Identity | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _text(value: bytes) -> str:
+    """A text of the database, with surrogates for what is not UTF-8: the driver would give up the whole query."""
+    return value.decode("utf-8", "surrogateescape")

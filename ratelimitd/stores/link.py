@@ -32,6 +32,7 @@ class StoreLink:
         if not self._opened:
             await self.store.open()
             self._opened = True
+            self.say()
             if not self.cursor:
                 self.cursor = (await self.store.changes("")).cursor
 
@@ -44,6 +45,11 @@ class StoreLink:
     async def close(self) -> None:
         """Close the store; never raises."""
         await self.store.close()
+
+    def say(self) -> None:
+        """Log what the store has to say."""
+        for remark in self.store.remarks.take():
+            self._log.warning(remark.event, **dict(remark.fields))
 
     def succeeded(self) -> bool:
         """Note that the store answered; whether it had been unavailable."""

@@ -8,55 +8,23 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from sys import intern
 from typing import TypeVar
 
 import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, StoreError
-from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, lacking, schema
+from ratelimitd.stores import RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, lacking, recorded_segment
+from ratelimitd.stores import sqlite_statements as statements
+from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
+from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_layout import complete
 
 CHUNK = 250
 CHANGES_PAGE = 5000
 CHANGES_OVERLAP_S = 10
 """A transaction may commit this long after the time it has written as `updated`."""
-
-_ROW = (
-    '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
-    "CAST(strftime('%s', \"updated\") AS INTEGER)"
-)
-_UPSERT = f"""
-INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "updated")
-VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, CURRENT_TIMESTAMP)
-ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN "expiry" < excluded."expiry" THEN excluded."used"
-                  WHEN "expiry" = excluded."expiry" THEN min("used" + excluded."used", {MAX_USED})
-                  ELSE "used" END,
-    "quota" = CASE WHEN "persist" = 1 THEN "quota"
-                   WHEN "quota" = "configured" THEN excluded."configured"
-                   WHEN excluded."expiry" <= strftime('%s', 'now') + 0
-                        AND strftime('%s', "updated") + 0 < excluded."expiry"
-                   THEN excluded."configured"  -- stored after its window: ends a grant made in it
-                   WHEN "expiry" > 0 AND "expiry" < excluded."expiry" THEN excluded."quota"
-                   ELSE "quota" END,
-    "configured" = excluded."configured",
-    "expiry" = max("expiry", excluded."expiry"),
-    "updated" = CURRENT_TIMESTAMP
-"""
-_GRANT = """
-INSERT INTO "ratelimit" ("limit_name", "sender", "quota", "configured", "persist", "expiry", "used", "updated")
-VALUES (?, ?, ?, ?, ?, ?, 0, CURRENT_TIMESTAMP)
-ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN "expiry" > ? THEN "used" ELSE 0 END,
-    "expiry" = CASE WHEN "expiry" > ? THEN "expiry" ELSE excluded."expiry" END,
-    "quota" = excluded."quota", "configured" = excluded."configured", "persist" = excluded."persist",
-    "updated" = CURRENT_TIMESTAMP
-"""
-_RESET = """
-UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
-"""
 
 _BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
 """One record is at fault, not the database."""
@@ -69,6 +37,7 @@ class SQLiteStore:
 
     def __init__(self, path: Path, names: Names | None = None) -> None:
         self.name = f"sqlite:{path}"
+        self.remarks = Remarks()
         self._file = DatabaseFile(path)
         self._names = names or Names()
         self._writer: sqlite3.Connection | None = None
@@ -94,7 +63,7 @@ class SQLiteStore:
             writer.execute("PRAGMA journal_mode = WAL")
             # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
             writer.execute("PRAGMA synchronous = FULL")
-            writer.executescript(self._sql(schema("sqlite")))
+            complete(writer, self._names)
             self._file.remember()
             self._reader = self._file.connect()
         except BaseException:
@@ -140,8 +109,10 @@ class SQLiteStore:
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
                 marks = ",".join("?" * len(chunk))
-                select = self._sql(f'SELECT {_ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?')
-                rows += map(_row, connection.execute(select, (*chunk, limit)))
+                select = self._sql(
+                    f'SELECT {statements.ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?'
+                )
+                rows += self.remarks.rows(connection.execute(select, (*chunk, limit)))
         return rows
 
     async def recorded(self, node: str) -> int:
@@ -150,8 +121,7 @@ class SQLiteStore:
 
     def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
         select = self._sql('SELECT "segment" FROM "ratelimit_node" WHERE "node" = ?')
-        found = connection.execute(select, (node,)).fetchone()
-        return int(found[0]) if found else 0
+        return recorded_segment(connection.execute(select, (node,)).fetchall())
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
@@ -164,18 +134,13 @@ class SQLiteStore:
         connection.execute("BEGIN IMMEDIATE")
         committing = False
         try:
-            deltas = sorted(merge(self._recorded(connection, node)))
             rejected: list[tuple[Delta, str]] = []
-            for chunk in slices(deltas, CHUNK):
-                rejected += self._store(connection, chunk)
-            connection.execute(
-                self._sql(
-                    'INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("node") DO UPDATE '
-                    'SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP'
-                ),
-                (node, segment),
-            )
-            rows = self._lookup(connection, (Account(delta.limit, delta.key) for delta in deltas))
+            stored: list[Account] = []
+            for batch in batches(merge(self._recorded(connection, node)), CHUNK):
+                rejected += self._store(connection, batch)
+                stored += [Account(delta.limit, delta.key) for delta in batch]
+            connection.execute(self._sql(statements.RECORD), (node, segment))
+            rows = self._lookup(connection, stored)
             committing = True
             connection.execute("COMMIT")
         except BaseException as error:
@@ -201,9 +166,10 @@ class SQLiteStore:
         with self._transaction(connection):
             rows = self._lookup(connection, [Account(one.limit, one.key) for one, _ in known])
             deltas, grants = lacking(known, rows, now)
-            for chunk in slices(deltas, CHUNK):
-                self._store(connection, chunk)
-            connection.executemany(self._sql(_GRANT), [(*grant, now, now) for grant in grants])
+            for batch in batches(deltas, CHUNK):
+                self._store(connection, batch)
+            for grant in grants:
+                connection.execute(self._sql(statements.grant(grant.latest, now)), (*grant[:-1], grant.quota))
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -219,11 +185,13 @@ class SQLiteStore:
         self._file.check()
 
     def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
-        """Store a chunk; the deltas that the database refuses, each with the reason."""
-        upsert = self._sql(_UPSERT)
+        """Store a batch; the deltas that the database refuses, each with the reason."""
+        if not chunk:
+            return []
+        upsert = self._sql(statements.upsert(chunk[0].latest))
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, [delta[:-1] for delta in chunk])
+            connection.executemany(upsert, [(*delta[:-1], delta.quota) for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
         except _BAD_RECORD:
@@ -232,19 +200,19 @@ class SQLiteStore:
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, delta[:-1])
+                connection.execute(upsert, (*delta[:-1], delta.quota))
             except _BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement = (self._sql(_GRANT), [(*grant, now, now)])
+        statement = (self._sql(statements.grant(grant.latest, now)), [(*grant[:-1], grant.quota)])
         return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)]), self._writing)
 
     async def reset(self, accounts: Sequence[Account]) -> list[Row]:
         """Set what these accounts have used to 0."""
-        statement = (self._sql(_RESET), [(account.key, account.limit) for account in accounts])
+        statement = (self._sql(statements.RESET), [(account.key, account.limit) for account in accounts])
         return await self._run(lambda: self._change(*statement, accounts), self._writing)
 
     def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
@@ -256,7 +224,11 @@ class SQLiteStore:
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        return await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
+        changes = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
+        given = [(row.key, row.limit) for row in changes.rows if row.quota != row.seen and row.expiry]
+        if given:
+            await self._run(lambda: self._change(self._sql(statements.SEEN), given, ()), self._writing)
+        return changes
 
     def _changes(self, cursor: str) -> Changes:
         reader = _opened(self._reader)
@@ -265,12 +237,9 @@ class SQLiteStore:
             return Changes([], now)
         since, _, place = cursor.partition("|")
         last, _, begun = place.partition("|")  # between pages: the last row's id, and the cursor after the last page
-        select = self._sql(
-            f'SELECT {_ROW}, "updated", "id" FROM "ratelimit" WHERE ("updated", "id") > (?, ?)'
-            f' ORDER BY "updated", "id" LIMIT {CHANGES_PAGE}'
-        )
-        found = reader.execute(select, (since, int(last or 0))).fetchall()
-        rows = [_row(values[:-2]) for values in found]
+        select = self._sql(statements.CHANGES)
+        found = reader.execute(select, (since, int(last or 0), CHANGES_PAGE)).fetchall()
+        rows = self.remarks.rows(values[:-2] for values in found)
         begun = begun or now
         if len(found) < CHANGES_PAGE:
             return Changes(rows, begun)
@@ -282,8 +251,3 @@ def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
     if connection is None:
         raise sqlite3.OperationalError("not open")
     return connection
-
-
-def _row(values: tuple[str, str, int, int | None, int, int, int, int | None]) -> Row:
-    limit, key, quota, configured, persist, used, expiry, updated = values
-    return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, updated or 0)

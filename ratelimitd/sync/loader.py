@@ -113,6 +113,7 @@ class Loader:
                 return rows, after
 
     def _install(self, accounts: Iterable[Account], rows: Iterable[Row], stored: Mapping[str, int]) -> None:
+        self._link.say()
         now = int(self._clock())
         by_account = {Account(row.limit, row.key): row for row in rows}
         for account in accounts:
@@ -133,6 +134,7 @@ class Loader:
 
     def accept(self, rows: Iterable[Row]) -> None:
         """Take over a few rows, also of accounts that are not in memory."""
+        self._link.say()
         now = int(self._clock())
         for row in rows:
             meter = self._meter(row.limit)
@@ -141,6 +143,7 @@ class Loader:
 
     async def take_over(self, rows: list[Row]) -> None:
         """Take over the rows of accounts that are in memory."""
+        self._link.say()
         async for chunk in walk(rows):
             now = int(self._clock())
             for row in chunk:

@@ -10,6 +10,7 @@ import trio
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Changes, Flushed
+from ratelimitd.stores.remarks import Remarks
 from ratelimitd.sync.schedule import HURRY_GAP_S
 from tests.core.build import limit, policy, rcpt, store_sync
 
@@ -24,6 +25,7 @@ class Counting:
     def __init__(self) -> None:
         self.flushed_at: list[float] = []
         self.away = False
+        self.remarks = Remarks()
 
     def configure(self, timeout_s: float) -> None:
         pass

@@ -21,7 +21,7 @@ from ratelimitd.state import backlog
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.segments import Recovered
-from ratelimitd.stores import sqlite
+from ratelimitd.stores import sqlite_statements
 from ratelimitd.sync import recovery
 from tests.durability.model import Account, Model
 from tests.durability.node import Node, make_limit
@@ -235,9 +235,15 @@ def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
 
 
 def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    adds = sqlite._UPSERT.replace('WHEN "expiry" < excluded."expiry" THEN excluded."used"', "")
-    assert adds != sqlite._UPSERT
-    patch.setattr(sqlite, "_UPSERT", adds)
+    whole = sqlite_statements.upsert
+
+    def upsert(latest: int) -> str:
+        adds = whole(latest).replace('< excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
+        adds = adds.replace('= excluded."expiry" THEN min(', '<= excluded."expiry" THEN min(')
+        assert adds != whole(latest)
+        return adds
+
+    patch.setattr(sqlite_statements, "upsert", upsert)
 
 
 def _joined_segments_in_doubt(patch: pytest.MonkeyPatch) -> None:

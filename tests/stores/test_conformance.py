@@ -10,6 +10,9 @@ from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, Changes, Names, Store
 from tests.stores.backends import Backend, delta, flush, row
 
+SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
+"""The end of a window that is running, and of the next."""
+
 
 async def test_a_fresh_database_gets_its_tables_and_holds_nothing(store: Store) -> None:
     assert await store.lookup([Account("daily", "alice")]) == []
@@ -29,7 +32,7 @@ async def test_a_new_account_gets_a_row_and_it_is_read_back(store: Store) -> Non
     before = int(time.time()) - 5
     flushed = await flush(store, [delta("alice", 3, expiry=2000, quota=10)])
     (stored,) = flushed.rows
-    assert stored._replace(updated=0) == Row("daily", "alice", 10, 10, False, 3, 2000, 0)
+    assert stored._replace(updated=0, seen=None) == Row("daily", "alice", 10, 10, False, 3, 2000, 0)
     assert before <= stored.updated <= time.time() + 5
     assert await store.lookup([Account("daily", "alice")]) == [stored]
     assert flushed.rejected == []
@@ -132,12 +135,12 @@ async def test_what_is_known_is_the_least_that_a_row_holds(store: Store) -> None
 @pytest.mark.parametrize("what", [(10, False), (50, False), (60, True)])
 async def test_the_quota_that_is_known_replaces_what_is_there(store: Store, there: str, what: tuple[int, bool]) -> None:
     if there != "nothing":
-        await flush(store, [delta("alice", 3)])
+        await flush(store, [delta("alice", 3, expiry=SOON)])
     if there in ("granted", "persistent"):
-        await store.grant(Grant("daily", "alice", 70, 10, there == "persistent", 2000), 1000)
+        await store.grant(Grant("daily", "alice", 70, 10, there == "persistent", SOON), 1000)
     quota, persist = what
     for _ in range(2):
-        await store.restore([known("alice", 5, quota, persist=persist)], 1000)
+        await store.restore([known("alice", 5, quota, persist=persist, expiry=SOON)], 1000)
     stored = await row(store, "alice")
     assert (stored.used, stored.quota_at(1000, 10), stored.persist) == (5, quota, persist)
 
@@ -293,11 +296,11 @@ async def test_a_new_configured_quota_replaces_the_old_one(store: Store) -> None
 
 
 async def test_a_grant_lasts_until_its_window_ends(backend: Backend, store: Store) -> None:
-    await flush(store, [delta("alice", expiry=2000)])
+    await flush(store, [delta("alice", expiry=SOON)])
     backend.sql("UPDATE ratelimit SET quota = 50")
-    await flush(store, [delta("alice", expiry=2000)])
+    await flush(store, [delta("alice", expiry=SOON)])
     assert (await row(store, "alice")).quota == 50
-    await flush(store, [delta("alice", expiry=3000)])
+    await flush(store, [delta("alice", expiry=LATER)])
     assert (await row(store, "alice")).quota == 10
 
 
@@ -319,9 +322,9 @@ async def test_a_grant_is_not_carried_over_by_a_flush_after_its_window(
 
 
 async def test_a_persistent_quota_outlasts_every_window(backend: Backend, store: Store) -> None:
-    await flush(store, [delta("alice", expiry=2000)])
+    await flush(store, [delta("alice", expiry=SOON)])
     backend.sql("UPDATE ratelimit SET quota = 50, persist = 1")
-    await flush(store, [delta("alice", expiry=3000, quota=20)])
+    await flush(store, [delta("alice", expiry=LATER, quota=20)])
     stored = await row(store, "alice")
     assert (stored.quota, stored.configured, stored.persist, stored.used) == (50, 20, True, 1)
 
@@ -329,9 +332,9 @@ async def test_a_persistent_quota_outlasts_every_window(backend: Backend, store:
 async def test_a_row_made_by_hand_is_a_grant_for_the_next_window(backend: Backend, store: Store) -> None:
     backend.sql("INSERT INTO ratelimit (sender, limit_name, quota) VALUES ('alice', 'daily', 50)")
     assert (await row(store, "alice"))[2:7] == (50, None, False, 0, 0)
-    await flush(store, [delta("alice", expiry=2000)])
-    assert (await row(store, "alice"))[2:7] == (50, 10, False, 1, 2000)
-    await flush(store, [delta("alice", expiry=3000)])
+    await flush(store, [delta("alice", expiry=SOON)])
+    assert (await row(store, "alice"))[2:7] == (50, 10, False, 1, SOON)
+    await flush(store, [delta("alice", expiry=LATER)])
     assert (await row(store, "alice")).quota == 10
 
 
@@ -432,34 +435,34 @@ async def test_a_closed_store_may_be_closed_again(store: Store) -> None:
 async def test_a_grant_in_the_window_keeps_what_was_used(store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=2000, quota=10)])
     (granted,) = await store.grant(Grant("daily", "alice", 50, 10, False, 2500), 1000)
-    assert granted._replace(updated=0) == Row("daily", "alice", 50, 10, False, 3, 2000, 0)
+    assert granted._replace(updated=0, seen=None) == Row("daily", "alice", 50, 10, False, 3, 2000, 0)
     assert await store.lookup([Account("daily", "alice")]) == [granted]
 
 
 async def test_a_grant_after_the_window_begins_a_new_one(store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=2000)])
     (granted,) = await store.grant(Grant("daily", "alice", 50, 10, True, 3000), 2000)
-    assert granted._replace(updated=0) == Row("daily", "alice", 50, 10, True, 0, 3000, 0)
+    assert granted._replace(updated=0, seen=None) == Row("daily", "alice", 50, 10, True, 0, 3000, 0)
 
 
 async def test_a_grant_makes_the_row_of_an_account_that_has_none(store: Store) -> None:
     (granted,) = await store.grant(Grant("daily", "nobody", 0, 10, True, 3000), 1000)
-    assert granted._replace(updated=0) == Row("daily", "nobody", 0, 10, True, 0, 3000, 0)
+    assert granted._replace(updated=0, seen=None) == Row("daily", "nobody", 0, 10, True, 0, 3000, 0)
 
 
 async def test_a_grant_lasts_until_the_window_ends_and_a_persistent_one_for_good(store: Store) -> None:
-    await store.grant(Grant("daily", "alice", 50, 10, False, 2000), 1000)
-    await store.grant(Grant("daily", "bob", 50, 10, True, 2000), 1000)
-    await flush(store, [Delta("daily", "alice", 2000, 1, 50, 10), delta("bob", expiry=2000)])
+    await store.grant(Grant("daily", "alice", 50, 10, False, SOON), 1000)
+    await store.grant(Grant("daily", "bob", 50, 10, True, SOON), 1000)
+    await flush(store, [Delta("daily", "alice", SOON, 1, 50, 10), delta("bob", expiry=SOON)])
     assert [(await row(store, key)).quota for key in ("alice", "bob")] == [50, 50]
-    await flush(store, [delta("alice", expiry=3000), delta("bob", expiry=3000)])
+    await flush(store, [delta("alice", expiry=LATER), delta("bob", expiry=LATER)])
     assert [(await row(store, key)).quota for key in ("alice", "bob")] == [10, 50]
 
 
 async def test_a_reset_sets_the_use_of_these_accounts_to_0_and_of_no_others(store: Store) -> None:
     await flush(store, [delta(key, 3) for key in ("alice", "bob")] + [delta("alice", 4, limit="weekly")])
     (reset,) = await store.reset([Account("daily", "alice"), Account("daily", "nobody")])
-    assert reset._replace(updated=0) == Row("daily", "alice", 10, 10, False, 0, 2000, 0)
+    assert reset._replace(updated=0, seen=None) == Row("daily", "alice", 10, 10, False, 0, 2000, 0)
     assert [(await row(store, "bob")).used, (await row(store, "alice", "weekly")).used] == [3, 4]
     await flush(store, [delta("alice", 2)])
     assert (await row(store, "alice")).used == 2

@@ -7,10 +7,13 @@ from typing import NamedTuple
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, Names, schema
 from ratelimitd.stores.mysql.session import Session
+from ratelimitd.stores.remarks import Remarks
 
 MIGRATE = "run `ratelimitctl migrate`"
 ADDED = ("limit_name", "configured")
 """The columns that the Perl daemon's table lacks."""
+NUMBERS = {"persist": "TINYINT(1)", "quota": "INT UNSIGNED", "used": "INT UNSIGNED", "expiry": "INT UNSIGNED"}
+"""Columns that are never NULL, with their types."""
 
 _COMMENT = re.compile(r"--[^\n]*")
 _CREATES = re.compile(r"CREATE\b.*?\b(?P<kind>TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
@@ -31,7 +34,13 @@ class Column(NamedTuple):
     type: str
     collation: str
     extra: str
-    required: bool
+    nullable: bool
+    default: str | None
+
+    @property
+    def required(self) -> bool:
+        """Whether an INSERT must name it."""
+        return not self.nullable and self.default is None and "auto_increment" not in self.extra.lower()
 
 
 class Layout(NamedTuple):
@@ -74,8 +83,9 @@ async def layout(session: Session, names: Names) -> Layout:
     ours = {theirs: name for name, theirs in names.columns}
     columns: dict[str, Column] = {}
     for name, kind, collation, extra, nullable, default in await session.run(_COLUMNS, (names.table,)):
-        required = nullable == "NO" and default is None and "auto_increment" not in extra.lower()
-        columns[ours.get(str(name), str(name))] = Column(kind.lower(), collation or "", extra, required)
+        # MariaDB gives a default as it is written, MySQL as it is; and MariaDB says NULL where there is none.
+        value = None if default in (None, "NULL") else str(default).strip("'")
+        columns[ours.get(str(name), str(name))] = Column(kind.lower(), collation or "", extra, nullable == "YES", value)
     unique: dict[str, tuple[str, ...]] = {}
     indexed: dict[str, str] = {}
     for index, several, name in await session.run(_INDEXES, (names.table,)):
@@ -91,13 +101,35 @@ async def tables(session: Session) -> dict[str, str]:
     return {name: engine or "VIEW" for name, engine in await session.run(_TABLES)}
 
 
-async def check(session: Session, names: Names) -> None:
-    """Create the tables that are missing. Raises StoreUnsuitable for tables that cannot be used or created."""
+def repairs(found: Layout, names: Names) -> Iterator[str]:
+    """The statements that a table needs which is ours, and of an earlier version or another first limit."""
+    if "seen" not in found.columns:
+        yield names.apply("ALTER TABLE `ratelimit` ADD `seen` INT UNSIGNED DEFAULT NULL AFTER `configured`", "`")
+    if found.columns["limit_name"].default != names.limit:
+        yield names.apply("ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'default'", "`")
+
+
+async def check(session: Session, names: Names, remarks: Remarks) -> None:
+    """Create the tables that are missing. Raises StoreUnsuitable for tables that cannot be used or created.
+
+    What a table needs of `repairs` is done where the account may; otherwise it is a remark.
+    """
     there = await tables(session)
     if names.table in there:
         found = await layout(session, names)
         if not any(name in found.columns for name in ADDED):
             raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
+        if "limit_name" in found.columns:
+            for statement in repairs(found, names):
+                try:
+                    await session.run(statement)
+                except StoreError as error:
+                    remarks.add(
+                        "the database's table should be changed, and the daemon may not do it",
+                        statement=statement,
+                        reason=error,
+                    )
+            found = await layout(session, names)
         for fault in found.faults():
             raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
     await create(session, names, there)

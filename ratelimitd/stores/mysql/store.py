@@ -8,8 +8,6 @@ several nodes' flushes does not matter.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
-from sys import intern
 from typing import TypeVar
 
 import trio
@@ -17,11 +15,22 @@ from trio_mysql.constants import ER
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, StoreError, StoreReplaced, StoreUnsuitable
-from ratelimitd.stores import MAX_USED, RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, lacking
+from ratelimitd.stores import (
+    MAX_USED,
+    RUNS_KEPT_DAYS,
+    Changes,
+    Flushed,
+    Names,
+    keys_by_limit,
+    lacking,
+    recorded_segment,
+)
+from ratelimitd.stores.batches import batches
+from ratelimitd.stores.mysql import statements
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
-from ratelimitd.stores.mysql.wire import Rows
+from ratelimitd.stores.remarks import Remarks
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
@@ -36,40 +45,6 @@ BAD_RECORD = (
 )
 """One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 
-_ROW = "`limit_name`, `sender`, `quota`, `configured`, `persist`, `used`, `expiry`, UNIX_TIMESTAMP(`updated`)"
-# Assigned from left to right: quota needs the old configured, expiry and updated, used the old expiry.
-# A delta that is stored after its window ends a grant made in it: else `updated` would make it one for the next.
-_UPSERT = """
-INSERT INTO `ratelimit` (`limit_name`, `sender`, `expiry`, `used`, `quota`, `configured`, `updated`)
-VALUES {rows}
-ON DUPLICATE KEY UPDATE
-    `quota` = CASE WHEN `persist` = 1 THEN `quota`
-                   WHEN `quota` = `configured` THEN VALUES(`configured`)
-                   WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() AND UNIX_TIMESTAMP(`updated`) < VALUES(`expiry`)
-                   THEN VALUES(`configured`)
-                   WHEN `expiry` > 0 AND `expiry` < VALUES(`expiry`) THEN VALUES(`quota`)
-                   ELSE `quota` END,
-    `configured` = VALUES(`configured`),
-    `used` = CASE WHEN `expiry` < VALUES(`expiry`) THEN VALUES(`used`)
-                  WHEN `expiry` = VALUES(`expiry`) THEN LEAST(`used` + VALUES(`used`), {max_used})
-                  ELSE `used` END,
-    `expiry` = GREATEST(`expiry`, VALUES(`expiry`)),
-    `updated` = CURRENT_TIMESTAMP
-"""
-_GRANT = """
-INSERT INTO `ratelimit` (`limit_name`, `sender`, `quota`, `configured`, `persist`, `expiry`, `used`, `updated`)
-VALUES (%s, %s, %s, %s, %s, %s, 0, CURRENT_TIMESTAMP)
-ON DUPLICATE KEY UPDATE
-    `used` = CASE WHEN `expiry` > %s THEN `used` ELSE 0 END,
-    `expiry` = CASE WHEN `expiry` > %s THEN `expiry` ELSE VALUES(`expiry`) END,
-    `quota` = VALUES(`quota`), `configured` = VALUES(`configured`), `persist` = VALUES(`persist`),
-    `updated` = CURRENT_TIMESTAMP
-"""
-_RESET = """
-UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
-"""
-_VALUES = "(%s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
-
 T = TypeVar("T")
 
 
@@ -78,6 +53,7 @@ class MySQLStore:
 
     def __init__(self, access: Access, names: Names | None = None, *, timeout_s: float) -> None:
         self.name = access.name
+        self.remarks = Remarks()
         self._names = names or Names()
         self._servers = Servers(access, timeout_s)
 
@@ -90,7 +66,7 @@ class MySQLStore:
 
     async def open(self) -> None:
         """Check the tables, create them in a fresh database. Raises StoreUnsuitable for tables that cannot be used."""
-        await self._servers.attempt(lambda session: check(session, self._names))
+        await self._servers.attempt(lambda session: check(session, self._names, self.remarks))
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""
@@ -118,14 +94,17 @@ class MySQLStore:
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
                 marks = ", ".join(["%s"] * len(chunk))
-                select = f"SELECT {_ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks}){lock}"
-                rows += map(_row, await session.run(self._sql(select), (limit, *chunk)))
+                select = f"SELECT {statements.ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
+                rows += self._rows(await session.run(self._sql(select + lock), (limit, *chunk)))
         return rows
+
+    def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
+        return self.remarks.rows((*map(_text, values[:2]), *values[2:]) for values in found)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
         select = self._sql("SELECT `segment` FROM `ratelimit_node` WHERE `node` = %s")
-        return _number(await self._servers.attempt(lambda session: session.run(select, (node,))))
+        return recorded_segment(await self._servers.attempt(lambda session: session.run(select, (node,))))
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
@@ -147,16 +126,17 @@ class MySQLStore:
         merge: Callable[[int], Iterable[Delta]],
         committing: trio.Event,
     ) -> Flushed:
-        deltas = await _sorted(merge(await self._begin(session, node)))
         rejected: list[tuple[Delta, str]] = []
-        for chunk in slices(deltas, CHUNK):
-            rejected += await self._store(session, chunk)
-        record = "UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP"
-        await session.run(self._sql(f"{record} WHERE `node` = %s"), (segment, node))
-        refused = {delta for delta, _ in rejected}
+        stored: list[Account] = []
+        for batch in batches(merge(await self._begin(session, node)), CHUNK):
+            refused = await self._store(session, batch)
+            rejected += refused
+            unstored = {delta for delta, _ in refused}
+            stored += [Account(delta.limit, delta.key) for delta in batch if delta not in unstored]
+        await session.run(self._sql(statements.RECORD), (segment, node))
         rows: list[Row] = []
-        for chunk in slices(deltas, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
-            rows += await self._lookup(session, [Account(d.limit, d.key) for d in chunk if d not in refused])
+        for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
+            rows += await self._lookup(session, chunk)
         committing.set()
         await session.commit()
         return Flushed(rows, rejected)
@@ -172,16 +152,23 @@ class MySQLStore:
             await session.run(insert, (node,))
             await session.run("START TRANSACTION")
             found = await session.run(select, (node,))
-        return _number(found)
+        return recorded_segment(found)
 
     async def _store(self, session: Session, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
         """Store a chunk; a statement that fails changes nothing, so a bad record is found by halving the chunk."""
-        values = ", ".join([_VALUES] * len(chunk))
-        upsert = self._sql(_UPSERT).format(rows=values, max_used=MAX_USED)
+        if not chunk:
+            await trio.lowlevel.checkpoint()
+            return []
+        values = ", ".join([statements.VALUES] * len(chunk))
+        upsert = self._sql(statements.upsert(chunk[0].latest, values))
         try:
             await session.run(
                 upsert,
-                [v for d in chunk for v in (d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured)],
+                [
+                    v
+                    for d in chunk
+                    for v in (d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota)
+                ],
             )
             return []
         except (DatabaseError, UnicodeEncodeError) as error:
@@ -206,22 +193,25 @@ class MySQLStore:
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
         rows = await self._lookup(session, accounts, " FOR UPDATE")
         deltas, grants = lacking(known, rows, now)
-        await self._store(session, deltas)
+        for batch in batches(deltas, CHUNK):
+            await self._store(session, batch)
         for grant in grants:
-            await session.run(self._sql(_GRANT), (*grant, now, now))
+            await session.run(self._sql(statements.grant(grant.latest, now)), (*grant[:-1], grant.quota))
         await session.commit()
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        values = [(*grant, now, now)]
+        statement, values = self._sql(statements.grant(grant.latest, now)), [(*grant[:-1], grant.quota)]
         return await self._servers.attempt(
-            lambda session: self._change(session, self._sql(_GRANT), values, [Account(grant.limit, grant.key)])
+            lambda session: self._change(session, statement, values, [Account(grant.limit, grant.key)])
         )
 
     async def reset(self, accounts: Sequence[Account]) -> list[Row]:
         """Set what these accounts have used to 0."""
         values = [(account.key, account.limit) for account in accounts]
-        return await self._servers.attempt(lambda session: self._change(session, self._sql(_RESET), values, accounts))
+        return await self._servers.attempt(
+            lambda session: self._change(session, self._sql(statements.RESET), values, accounts)
+        )
 
     async def _change(
         self, session: Session, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]
@@ -238,11 +228,11 @@ class MySQLStore:
         return await self._servers.attempt(lambda session: self._changes(session, cursor))
 
     async def _changes(self, session: Session, cursor: str) -> Changes:
-        now = _number(await session.run("SELECT UNIX_TIMESTAMP()")) - CHANGES_OVERLAP_S
+        now = _whole((await session.run("SELECT UNIX_TIMESTAMP()"))[0]) - CHANGES_OVERLAP_S
         if not cursor:
             return Changes([], str(now))
         since, _, seen = cursor.partition(" ")
-        select = f"SELECT {_ROW}, `id` FROM `ratelimit` WHERE `updated` "
+        select = f"SELECT {statements.ROW}, `id` FROM `ratelimit` WHERE `updated` "
         same = select + "= FROM_UNIXTIME(%s) AND `id` > %s ORDER BY `id` LIMIT %s"
         later = select + "> FROM_UNIXTIME(%s) ORDER BY `updated`, `id` LIMIT %s"
         found = list(await session.run(self._sql(same), (int(since), int(seen or 0), CHANGES_PAGE)))
@@ -250,29 +240,25 @@ class MySQLStore:
             found += await session.run(self._sql(later), (int(since), CHANGES_PAGE - len(found)))
         rows: list[Row] = []
         for chunk in slices(found, CHUNK):
-            rows += [_row(values[:-1]) for values in chunk]
+            rows += self._rows(values[:-1] for values in chunk)
             await trio.lowlevel.checkpoint()
+        for row in rows:
+            if row.quota != row.seen and row.expiry > now:
+                await session.run(self._sql(statements.SEEN), (row.key, row.limit))
         if len(found) < CHANGES_PAGE:
             return Changes(rows, str(now))
-        return Changes(rows, f"{rows[-1].updated} {found[-1][-1]}", more=True)
+        return Changes(rows, f"{_whole(found[-1][7:8])} {_whole(found[-1][9:])}", more=True)
 
 
-async def _sorted(deltas: Iterable[Delta]) -> list[Delta]:
-    """The deltas by key, so that nodes take their locks in one order; made a slice at a time."""
-    made: list[Delta] = []
-    for delta in deltas:
-        made.append(delta)
-        if len(made) % CHUNK == 0:
-            await trio.lowlevel.checkpoint()
-    made.sort(key=attrgetter("key"))
-    await trio.lowlevel.checkpoint()
-    return made
+def _text(value: object) -> object:
+    """A name that was read as bytes, with surrogates for what is not UTF-8."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
-def _row(values: tuple[str, str, int, int | None, int, int, int, int]) -> Row:
-    limit, key, quota, configured, persist, used, expiry, updated = values
-    return Row(intern(limit), key, quota, configured, persist == 1, used, expiry, int(updated))
-
-
-def _number(rows: Rows) -> int:
-    return int(rows[0][0]) if rows else 0
+def _whole(values: Sequence[object]) -> int:
+    """The one number that a server was asked for. Raises StoreError."""
+    try:
+        (value,) = values
+        return int(str(value))
+    except ValueError as error:
+        raise StoreError("the server's answer makes no sense") from error

@@ -1,0 +1,96 @@
+"""The MySQL store's statements: what a flush and an administrator write, whatever stands in the row.
+
+A column that somebody made may hold NULL or a text. In strict mode one text that is no number fails a whole statement,
+so none is used as a number before it is known to be one: what has a plain meaning counts, as in core/rows.py:read, and
+something readable takes the place of the rest, so that no count is lost to it.
+"""
+
+from ratelimitd.core.rows import MAX_USED
+
+# The sender as bytes: the driver would give up the whole result for one text that is not UTF-8.
+ROW = (
+    "`limit_name`, CAST(`sender` AS BINARY), `quota`, `configured`, `persist`, `used`, `expiry`, "
+    "UNIX_TIMESTAMP(`updated`), `seen`"
+)
+VALUES = "(%s, %s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
+_DIGITS = "^(3[0-9]){1,19}$"
+"""A number as HEX shows its text: a pattern that a text of any character set can be matched with."""
+
+
+def _number(column: str) -> str:
+    """The whole number that a column holds; NULL where it is none."""
+    return f"CASE WHEN HEX(CONCAT(`{column}`)) REGEXP '{_DIGITS}' THEN CAST(`{column}` AS UNSIGNED) END"
+
+
+_NEGATIVE = "^2D(3[0-9]){1,18}$"
+_QUOTA = f"CASE WHEN `quota` IS NULL OR HEX(CONCAT(`quota`)) REGEXP '{_NEGATIVE}' THEN 0 ELSE {_number('quota')} END"
+"""NULL and what is negative are unlimited."""
+
+
+def _window(latest: int) -> str:
+    """The end of the row's window, 0 for none."""
+    expiry = f"COALESCE({_number('expiry')}, 0)"
+    return f"CASE WHEN {expiry} > {latest} THEN 0 ELSE {expiry} END"
+
+
+def upsert(latest: int, rows: str) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` is this; `rows`: VALUES for each.
+
+    Assigned from left to right: quota needs the old configured, seen, expiry and updated, used the old expiry.
+    """
+    window = _window(latest)
+    # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
+    given_since = (
+        f"NOT ({_QUOTA} <=> {_number('seen')}) AND COALESCE(UNIX_TIMESTAMP(`updated`), 0) >= "
+        f"IF(VALUES(`expiry`) <= UNIX_TIMESTAMP(), VALUES(`expiry`), {window})"
+    )
+    return f"""
+INSERT INTO `ratelimit` (`limit_name`, `sender`, `expiry`, `used`, `quota`, `configured`, `seen`, `updated`)
+VALUES {rows}
+ON DUPLICATE KEY UPDATE
+    `persist` = IF({_QUOTA} IS NULL, 0, COALESCE({_number("persist")}, 0)),
+    `quota` = CASE WHEN {_QUOTA} IS NULL THEN VALUES(`configured`)
+                   WHEN `persist` = 1 THEN `quota`
+                   WHEN {_QUOTA} = {_number("configured")} THEN VALUES(`configured`)
+                   WHEN {window} > VALUES(`expiry`) THEN `quota`
+                   WHEN {given_since} THEN `quota`
+                   WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() THEN VALUES(`configured`)
+                   WHEN {window} < VALUES(`expiry`) THEN VALUES(`quota`)
+                   ELSE `quota` END,
+    `seen` = IF(GREATEST({window}, VALUES(`expiry`)) <= UNIX_TIMESTAMP() AND {_QUOTA} <> VALUES(`configured`),
+                {_number("seen")}, {_QUOTA}),
+    `configured` = VALUES(`configured`),
+    `used` = CASE WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
+                  WHEN {window} = VALUES(`expiry`)
+                  THEN LEAST(COALESCE({_number("used")}, 0) + VALUES(`used`), {MAX_USED})
+                  ELSE COALESCE({_number("used")}, 0) END,
+    `expiry` = GREATEST({window}, VALUES(`expiry`)),
+    `updated` = CURRENT_TIMESTAMP
+"""
+
+
+def grant(latest: int, now: int) -> str:
+    """Give a quota: (limit, key, quota, configured, persist, expiry, seen)."""
+    window = _window(latest)
+    return f"""
+INSERT INTO `ratelimit` (`limit_name`, `sender`, `quota`, `configured`, `persist`, `expiry`, `seen`, `used`, `updated`)
+VALUES (%s, %s, %s, %s, %s, %s, %s, 0, CURRENT_TIMESTAMP)
+ON DUPLICATE KEY UPDATE
+    `used` = CASE WHEN {window} > {now} THEN COALESCE({_number("used")}, 0) ELSE 0 END,
+    `expiry` = CASE WHEN {window} > {now} THEN {window} ELSE VALUES(`expiry`) END,
+    `quota` = VALUES(`quota`), `configured` = VALUES(`configured`), `persist` = VALUES(`persist`),
+    `seen` = VALUES(`seen`), `updated` = CURRENT_TIMESTAMP
+"""
+
+
+RESET = """
+UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
+"""
+RECORD = """
+UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP WHERE `node` = %s
+"""
+SEEN = f"""
+UPDATE `ratelimit` SET `seen` = {_QUOTA}, `updated` = `updated`
+WHERE `sender` = %s AND `limit_name` = %s AND COALESCE({_number("expiry")}, 0) > UNIX_TIMESTAMP()
+"""
+"""Notes a quota of a running window, which it ends with; what other nodes look for, `updated`, stays."""

@@ -1,0 +1,57 @@
+"""What a store has to say in the log: rows that make no sense, and what it may not change; each is said once.
+
+Here are also the rows themselves made: the one place where a database's values become a Row.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ratelimitd.core.rows import Row, Unreadable, read
+
+MAX_SAID = 1000
+"""So much that was said is remembered, and no more is said than that: a table of nonsense does not fill the log."""
+
+
+class Remark(NamedTuple):
+    """A line for the log."""
+
+    event: str
+    fields: tuple[tuple[str, object], ...]
+
+
+class Remarks:
+    """`set_aside` counts the rows that were left out, each time that one was read."""
+
+    def __init__(self) -> None:
+        self.set_aside = 0
+        self._said: set[Remark] = set()
+        self._waiting: list[Remark] = []
+
+    def add(self, event: str, **fields: object) -> None:
+        """Have this said, unless it was."""
+        remark = Remark(event, tuple(fields.items()))
+        if remark in self._said:
+            return
+        if len(self._said) >= MAX_SAID:
+            remark = Remark("more is wrong in the database than is said here", ())
+            if remark in self._said:
+                return
+        self._said.add(remark)
+        self._waiting.append(remark)
+
+    def take(self) -> list[Remark]:
+        """What is to be said, once."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
+        """The rows of these values, without those that make no sense."""
+        rows: list[Row] = []
+        for values in found:
+            row = read(values)
+            if isinstance(row, Unreadable):
+                self.set_aside += 1
+                self.add("a row of the database makes no sense; its account counts as configured", **row._asdict())
+            else:
+                rows.append(row)
+        return rows

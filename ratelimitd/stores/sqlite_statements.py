@@ -1,0 +1,95 @@
+"""The SQLite store's statements: what a flush and an administrator write, whatever stands in the row.
+
+Any column may hold anything (SQLite's types are a habit). A statement takes what has a plain meaning, as
+core/rows.py:read does, and puts something readable in the place of the rest, so that no count is lost to it.
+"""
+
+from ratelimitd.core.rows import MAX_USED
+
+ROW = (
+    '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
+    'CAST(strftime(\'%s\', "updated") AS INTEGER), "seen"'
+)
+_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"
+_UPDATED = "IFNULL(CAST(strftime('%s', \"updated\") AS INTEGER), 0)"
+
+
+def _number(column: str) -> str:
+    """The whole number that a column holds, 0 for NULL and what is below; NULL where it is none."""
+    text = f'CAST("{column}" AS TEXT)'
+    return (
+        f"CASE typeof(\"{column}\") WHEN 'integer' THEN max(\"{column}\", 0) WHEN 'null' THEN 0 ELSE "
+        f"CASE WHEN length({text}) BETWEEN 1 AND 18 AND {text} NOT GLOB '*[^0-9]*' THEN CAST({text} AS INTEGER) END END"
+    )
+
+
+def _window(latest: int) -> str:
+    """The end of the row's window, 0 for none."""
+    return f"CASE WHEN IFNULL({_number('expiry')}, 0) > {latest} THEN 0 ELSE IFNULL({_number('expiry')}, 0) END"
+
+
+def upsert(latest: int) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured) whose `latest` is this."""
+    window, quota = _window(latest), _number("quota")
+    # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
+    given_since = (
+        f'{quota} IS NOT "seen" AND {_UPDATED} >= '
+        f'CASE WHEN excluded."expiry" <= {_NOW} THEN excluded."expiry" ELSE {window} END'
+    )
+    new_quota = f"""CASE WHEN {quota} IS NULL THEN excluded."configured"
+                   WHEN "persist" = 1 THEN "quota"
+                   WHEN {quota} = "configured" THEN excluded."configured"
+                   WHEN {window} > excluded."expiry" THEN "quota"
+                   WHEN {given_since} THEN "quota"
+                   WHEN excluded."expiry" <= {_NOW} THEN excluded."configured"
+                   WHEN {window} < excluded."expiry" THEN excluded."quota"
+                   ELSE "quota" END"""
+    return f"""
+INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "seen", "updated")
+VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, ?, CURRENT_TIMESTAMP)
+ON CONFLICT ("sender", "limit_name") DO UPDATE SET
+    "used" = CASE WHEN {window} < excluded."expiry" THEN excluded."used"
+                  WHEN {window} = excluded."expiry" THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
+                  ELSE IFNULL({_number("used")}, 0) END,
+    "persist" = {quota} IS NOT NULL AND "persist" = 1,
+    "quota" = {new_quota},
+    "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
+                  THEN "seen" ELSE max({new_quota}, 0) END,
+    "configured" = excluded."configured",
+    "expiry" = max({window}, excluded."expiry"),
+    "updated" = CURRENT_TIMESTAMP
+"""
+
+
+def grant(latest: int, now: int) -> str:
+    """Give a quota: (limit, key, quota, configured, persist, expiry, seen)."""
+    window = _window(latest)
+    return f"""
+INSERT INTO "ratelimit" ("limit_name", "sender", "quota", "configured", "persist", "expiry", "seen", "used", "updated")
+VALUES (?, ?, ?, ?, ?, ?, ?, 0, CURRENT_TIMESTAMP)
+ON CONFLICT ("sender", "limit_name") DO UPDATE SET
+    "used" = CASE WHEN {window} > {now} THEN IFNULL({_number("used")}, 0) ELSE 0 END,
+    "expiry" = CASE WHEN {window} > {now} THEN {window} ELSE excluded."expiry" END,
+    "quota" = excluded."quota", "configured" = excluded."configured", "persist" = excluded."persist",
+    "seen" = excluded."seen", "updated" = CURRENT_TIMESTAMP
+"""
+
+
+RESET = """
+UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
+"""
+RECORD = """
+INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("node") DO UPDATE
+SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP
+"""
+SEEN = f"""
+UPDATE "ratelimit" SET "seen" = {_number("quota")}
+WHERE "sender" = ? AND "limit_name" = ? AND IFNULL({_number("expiry")}, 0) > {_NOW}
+"""
+"""Notes a quota of a running window, which it ends with."""
+# A value that is no date is above or below all of them: such a row would be found at every page, or break the cursor.
+CHANGES = f"""
+SELECT {ROW}, "updated", "id" FROM "ratelimit"
+WHERE ("updated", "id") > (?, ?) AND typeof("updated") = 'text' AND "updated" NOT GLOB '*[^-0-9:. TZ+]*'
+ORDER BY "updated", "id" LIMIT ?
+"""
