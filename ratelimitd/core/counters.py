@@ -18,6 +18,8 @@ from ratelimitd.core.rows import Row
 NEVER = 1 << 62
 """No count is ever as high."""
 KEPT_LOGINS = 8192
+Window = tuple[str, int, str]
+"""A limit's name, the end of its window in seconds since 1970, a key: what a charge went to."""
 MAX_KEPT_CHARACTERS = 255
 """Counters are kept by login for so many logins of at most this length: 4 MB per limit."""
 
@@ -70,6 +72,11 @@ class Counter(Struct, eq=False, gc=False):
     def limit(self) -> Limit:
         """The limit that it counts for, as configured now."""
         return self.meter.limit
+
+    @property
+    def window(self) -> Window:
+        """What it counts, as memo and journal know it."""
+        return self.meter.limit.name, self.expiry, self.key
 
     def give(self, quota: int, source: Source) -> None:
         """Set the quota and its source; nothing else does. Notices are due again where the quota changes."""

@@ -1,7 +1,7 @@
 """The flush: what is charged goes from the backlog into the store, exactly once.
 
 The open segment is closed; one transaction stores the deltas of the closed segments and the number of the last of
-them; then the segments are forgotten and their files deleted. A segment that the store has recorded is never stored
+them; then the segments are forgotten and their files put away. A segment that the store has recorded is never stored
 again, so a flush whose outcome is unknown is simply done again.
 """
 
@@ -113,7 +113,7 @@ class Flush:
         return not lost
 
     async def _store_run(self, unstored: Unstored) -> None:
-        """Store segments of one run in one transaction; then they are forgotten, and deleted."""
+        """Store segments of one run in one transaction; then they are forgotten, and put away."""
         deltas = partial(self._backlog.deltas, unstored)
         try:
             stored = await self._store.flush(unstored.node, unstored.last, deltas)
@@ -125,9 +125,9 @@ class Flush:
         self._set_aside(stored.rejected)
         await self._loader.take_over(stored.rows)
         try:
-            await self._backlog.delete(unstored)
-        except OSError as error:  # it is recorded as stored, and will be deleted later
-            self._log.warning("a stored segment cannot be deleted", folder=self._backlog.folder, reason=error)
+            await self._backlog.put_away(unstored)
+        except OSError as error:  # it is recorded as stored, and will be put away later
+            self._log.warning("a stored segment cannot be put away", folder=self._backlog.folder, reason=error)
 
     async def _condense(self) -> None:
         try:

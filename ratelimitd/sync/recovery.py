@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter
+from ratelimitd.core.counters import Counter, Knowledge, Meter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
@@ -14,7 +14,6 @@ from ratelimitd.log.log import Log
 from ratelimitd.state import records
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Progress
-from ratelimitd.state.records import Window
 from ratelimitd.state.segments import Recovered
 from ratelimitd.sync.schedule import StoreSync
 
@@ -38,7 +37,7 @@ async def recover(
     gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     try:
         replayed = restore(left, policy.meters, backlog)
-        remember(segments, policy.memo, max_transactions)
+        remember(backlog.transactions(segments, max_transactions), policy.memo, max_transactions)
     finally:
         gc.enable()
     if replayed:

@@ -22,7 +22,7 @@ def test_the_collector_walks_no_accounts() -> None:
 def test_the_collector_walks_no_transactions() -> None:
     transaction = Transaction()
     for recipient in ("bob@example.org", "carol@example.org"):
-        transaction.charge_recipient(recipient, True)
+        transaction.admit_recipient(recipient)
     assert not gc.is_tracked(transaction)
     assert not gc.is_tracked(transaction.earlier)
 

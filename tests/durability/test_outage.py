@@ -92,11 +92,11 @@ def test_it_listens_soon_after_a_crash_with_many_records(folder: Path) -> None:
     written = Journal(journal, "5e6f", "never")
     written.begin(1)
     meter = Meter(make_limit())
-    expiry = int(time.time()) + 86_400 * 365
+    expiry = meter.limit.period.end(int(time.time()))
     for i in range(0, records, batch):
         keys = [f"user{(i + j) % 5000}@example.com" for j in range(batch)]
         counters = [Counter(meter, key, expiry, 100) for key in keys]
-        written.write([Charge(f"i{i}.{counter.key}", "r@x", 1, False, [counter], 1) for counter in counters])
+        written.write([Charge(f"i{i}.{counter.key}", "r@x", 1, False, [counter], [1]) for counter in counters])
     written.close()
     began = time.monotonic()
     daemon.start()
