@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.counters import NEVER, Counter, Meter
+from ratelimitd.core.counters import NEVER, Counter, Meter, exceeded
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
 from ratelimitd.core.pending import Pending
@@ -72,31 +72,56 @@ class Policy:
         self.tally = Tally()
         self.urgent = False
         self.meters: list[Meter] = []
+        self.removed: dict[str, Meter] = {}  # of limits that are configured no more, by name, until `forget_removed`
+        self._now = 0
         self._watch = watch
         self._look = watch.look
         self.configure(limits, rules)
 
     def configure(self, limits: Sequence[Limit], rules: Rules) -> None:
-        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts."""
+        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts.
+
+        Those of a removed one are kept, too: it may come back before they are stored, while the store is unavailable.
+        """
         self._count_rejected = rules.count_rejected
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
-        known = {meter.limit.name: meter for meter in self.meters}
+        known = self.removed | {meter.limit.name: meter for meter in self.meters}
         meters = []
         for limit in limits:
             meter = known.pop(limit.name, None) or Meter(limit)
             meter.configure(limit, watched=self._watch.watches(limit.name))
             meters.append(meter)
-        for removed in known.values():  # what is not stored yet is still pending
-            removed.forget()
-        self.meters = meters
+        self.meters, self.removed = meters, known
         self._some_by_message = any(limit.by_message for limit in limits)
+
+    @property
+    def all_meters(self) -> list[Meter]:
+        """Those of the limits, and of limits that are configured no more."""
+        return [*self.meters, *self.removed.values()]
+
+    def forget_removed(self) -> None:
+        """Forget the accounts of removed limits that the store can give back: those that have nothing pending."""
+        pending = {counter.meter for segment in (*self.pending.closed, self.pending.open) for counter in segment.deltas}
+        for name, meter in [*self.removed.items()]:
+            if meter not in pending:
+                del self.removed[name]
+                meter.forget()
+
+    def _clock_says(self, now: int) -> None:
+        """Note a new second; where the clock was put back, counters may be in windows that are none by now."""
+        if now < self._now:
+            for meter in self.meters:
+                meter.by_login = {}
+        self._now = now
 
     def decide(self, request: Request, now: int) -> Verdict | Waiting:
         """The verdict at `now` (seconds since 1970), unless an account has to be looked up first."""
         if request.request != POLICY_REQUEST or request.protocol_state not in COUNTED:
             self.tally.other_states += 1
             return Verdict(DUNNO, request)
+        if now != self._now:
+            self._clock_says(now)
         counters: list[Counter] = []
         failed, all_known = False, True
         login = request.sasl_username
@@ -173,7 +198,7 @@ class Policy:
             dues = transaction.dues(counters, recipient, due)
             known = recipient is None or transaction.answer(recipient) is not None
             asked = max(dues) or due
-        refusing, trial = _exceeded(counters, dues, transaction)
+        refusing, trial = exceeded(counters, dues, admitted=transaction is not None and transaction.charged > 0)
         if refusing:
             return self._refuse(request, refusing, key, recipient, asked, known, transaction)
         deciding = trial or counters[0]
@@ -244,28 +269,6 @@ class Policy:
         if counter.notice_at < NEVER:
             self._look(counter, True)
         return counter.meter.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
-
-
-def _exceeded(
-    counters: list[Counter], dues: list[int], transaction: Transaction | None
-) -> tuple[list[tuple[Counter, int]] | None, Counter | None]:
-    """The enforced limits that these charges exceed, each with what it is due, and the first that is not enforced."""
-    refusing: list[tuple[Counter, int]] | None = None
-    trial: Counter | None = None
-    for counter, due in zip(counters, dues):  # noqa: B905  strict takes longer
-        quota = counter.quota
-        if not quota or counter.used + due <= quota:
-            continue
-        limit = counter.meter.limit
-        if limit.by_message and transaction is not None and transaction.charged:
-            continue  # a message that was admitted stays admitted
-        if not limit.enforce:
-            trial = trial or counter
-        elif refusing is None:
-            refusing = [(counter, due)]
-        else:
-            refusing.append((counter, due))
-    return refusing, trial
 
 
 def _recipient_count(text: str) -> int:

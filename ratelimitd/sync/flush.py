@@ -57,6 +57,7 @@ class Flush:
             return False
         self.done_at = trio.current_time()
         self.seconds = self.done_at - began
+        self._loader.say_what_began_again(self._log)
         if self._link.succeeded():
             await self._loader.ask_again()
         return True

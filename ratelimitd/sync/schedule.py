@@ -84,6 +84,11 @@ class StoreSync:
         self.flusher.begin(last_segment + 1)
         return recorded
 
+    @property
+    def now(self) -> int:
+        """The time, in seconds since 1970."""
+        return int(self._clock())
+
     async def load(self, parking: Parking[P]) -> None:
         """Serve the lookups of parked requests; runs as long as the daemon."""
         await self.loader.load(parking, self.make_room)
@@ -193,9 +198,11 @@ class StoreSync:
         """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
             return
+        if self._policy.removed:
+            self._policy.forget_removed()
         for meter in self._policy.meters:
             async for keys in walk(list(meter.counters)):
-                meter.drop_ended(keys, int(self._clock()), self._policy.pending)
+                meter.drop_ended(keys, self.now, self._policy.pending)
 
     async def finish(self, timeout_s: float) -> bool:
         """The last flush, within a time, and the end of journal and store; whether nothing is lost.

@@ -54,4 +54,5 @@ def test_a_limit_that_is_removed_leaves_no_accounts_behind() -> None:
         meter.assume("alice", NOON)
     asked.configure([kept.limit], rules())
     assert list(kept.counters) == ["alice"]
+    asked.forget_removed()
     assert removed.counters == {}

@@ -379,6 +379,47 @@ def test_a_new_window_begins_at_zero_and_a_clock_put_back_does_not() -> None:
     assert rcpt(asked, "7", now=NOON).refused
 
 
+def test_a_clock_years_ahead_for_a_second_locks_nobody() -> None:
+    asked = policy(limit(2), limit(2, name="ours", key="domain"))
+    for now in (NOON, NOON + 20 * 365 * DAY_S, NOON + 1):
+        for i in range(3):
+            assert rcpt(asked, str(i), instance=str(now), now=now).refused == (i == 2)
+        if now != NOON:
+            ends = {counter.expiry for meter in asked.meters for counter in meter.counters.values()}
+            assert ends == {now // DAY_S * DAY_S + DAY_S}
+
+
+def test_a_limit_whose_period_a_reload_changes_begins_again_where_its_window_ends_too_late() -> None:
+    asked = policy(limit(2, period="monthly"))
+    for i in range(2):
+        rcpt(asked, str(i))
+    asked.configure([limit(2, period="daily")], rules())
+    verdict = rcpt(asked, "2")
+    assert (verdict.refused, verdict.used) == (False, 1)
+    assert verdict.counter is not None
+    assert verdict.counter.expiry == MIDNIGHT
+
+
+def test_a_limit_that_is_removed_and_comes_back_knows_what_was_used() -> None:
+    """The store is not asked: it may be unavailable."""
+    mine, ours = limit(10, name="mine"), limit(0, name="ours", key="domain")
+    asked = policy(mine, ours)
+    data(asked, 8)
+    for _ in range(2):
+        asked.configure([ours], rules())
+        rcpt(asked, "meanwhile", instance="2.b")
+        asked.forget_removed()
+        assert "mine" in asked.removed, "what it has pending is not stored"
+    asked.configure([ours, mine], rules())
+    assert not data(asked, 2, instance="3.c").refused
+    assert data(asked, 1, instance="4.d").refused
+    asked.configure([ours], rules())
+    asked.pending.close(2)
+    asked.pending.stored(1)
+    asked.forget_removed()
+    assert asked.removed == {}
+
+
 def test_an_account_that_is_not_in_memory_is_asked_for_first() -> None:
     asked = policy(*TWO)
     what = request()
