@@ -23,6 +23,13 @@ def _number(column: str) -> str:
     )
 
 
+def _quota() -> str:
+    """The quota, NULL where it is none; what is negative is unlimited."""
+    text = 'CAST("quota" AS TEXT)'
+    negative = f"{text} GLOB '-[0-9]*' AND substr({text}, 2) NOT GLOB '*[^0-9]*'"
+    return f"CASE WHEN {negative} THEN 0 ELSE {_number('quota')} END"
+
+
 def _window(latest: int) -> str:
     """The end of the row's window, 0 for none."""
     return f"CASE WHEN IFNULL({_number('expiry')}, 0) > {latest} THEN 0 ELSE IFNULL({_number('expiry')}, 0) END"
@@ -30,7 +37,7 @@ def _window(latest: int) -> str:
 
 def upsert(latest: int) -> str:
     """Add deltas (limit, key, expiry, used, quota, configured) whose `latest` is this."""
-    window, quota = _window(latest), _number("quota")
+    window, quota = _window(latest), _quota()
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f'{quota} IS NOT "seen" AND {_UPDATED} >= '
@@ -54,7 +61,7 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
     "persist" = {quota} IS NOT NULL AND "persist" = 1,
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
-                  THEN "seen" ELSE max({new_quota}, 0) END,
+                  THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
     "configured" = excluded."configured",
     "expiry" = max({window}, excluded."expiry"),
     "updated" = CURRENT_TIMESTAMP
@@ -83,7 +90,7 @@ INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("nod
 SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP
 """
 SEEN = f"""
-UPDATE "ratelimit" SET "seen" = {_number("quota")}
+UPDATE "ratelimit" SET "seen" = {_quota()}
 WHERE "sender" = ? AND "limit_name" = ? AND IFNULL({_number("expiry")}, 0) > {_NOW}
 """
 """Notes a quota of a running window, which it ends with."""

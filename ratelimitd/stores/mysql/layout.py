@@ -12,8 +12,8 @@ from ratelimitd.stores.remarks import Remarks
 MIGRATE = "run `ratelimitctl migrate`"
 ADDED = ("limit_name", "configured")
 """The columns that the Perl daemon's table lacks."""
-NUMBERS = {"persist": "TINYINT(1)", "quota": "INT UNSIGNED", "used": "INT UNSIGNED", "expiry": "INT UNSIGNED"}
-"""Columns that are never NULL, with their types."""
+NUMBERS = ("persist", "quota", "used", "expiry")
+"""Columns that are never NULL in a table that we have made; what is NULL there counts as 0."""
 
 _COMMENT = re.compile(r"--[^\n]*")
 _CREATES = re.compile(r"CREATE\b.*?\b(?P<kind>TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
@@ -55,7 +55,7 @@ class Layout(NamedTuple):
         """Why the daemon cannot work with the table."""
         for name in COLUMNS:
             if name not in self.columns:
-                yield f"it lacks the column {name}"
+                yield _lacks(name)
         if self.engine.lower() != "innodb":
             yield f"its engine is {self.engine}, not InnoDB"
         if ("sender", "limit_name") not in self.unique.values():
@@ -71,6 +71,13 @@ class Layout(NamedTuple):
             yield "its column updated does not follow changes"
         if "updated" not in self.indexed:
             yield "it has no index on updated"
+
+
+def _lacks(column: str) -> str:
+    return f"it lacks the column {column}"
+
+
+LACKS_SEEN = _lacks("seen")
 
 
 def exact(collation: str) -> bool:
@@ -101,12 +108,24 @@ async def tables(session: Session) -> dict[str, str]:
     return {name: engine or "VIEW" for name, engine in await session.run(_TABLES)}
 
 
-def repairs(found: Layout, names: Names) -> Iterator[str]:
-    """The statements that a table needs which is ours, and of an earlier version or another first limit."""
+def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[str]:
+    """The statements that a table needs which is ours, and of an earlier version or another first limit.
+
+    `thorough`: those, too, that write the whole table.
+    """
+    if any(name not in found.columns for name in COLUMNS if name != "seen"):
+        return
     if "seen" not in found.columns:
         yield names.apply("ALTER TABLE `ratelimit` ADD `seen` INT UNSIGNED DEFAULT NULL AFTER `configured`", "`")
     if found.columns["limit_name"].default != names.limit:
         yield names.apply("ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'default'", "`")
+    loose = [name for name in NUMBERS if found.columns[name].nullable and "int" in found.columns[name].type]
+    if loose and thorough:
+        zero = ", ".join(f"`{name}` = COALESCE(`{name}`, 0)" for name in loose)
+        null = " OR ".join(f"`{name}` IS NULL" for name in loose)
+        yield names.apply(f"UPDATE `ratelimit` SET {zero}, `updated` = `updated` WHERE {null}", "`")
+        kinds = ", ".join(f"MODIFY `{name}` {found.columns[name].type} NOT NULL DEFAULT 0" for name in loose)
+        yield names.apply(f"ALTER TABLE `ratelimit` {kinds}", "`")
 
 
 async def check(session: Session, names: Names, remarks: Remarks) -> None:
@@ -119,18 +138,13 @@ async def check(session: Session, names: Names, remarks: Remarks) -> None:
         found = await layout(session, names)
         if not any(name in found.columns for name in ADDED):
             raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
-        if "limit_name" in found.columns:
-            for statement in repairs(found, names):
-                try:
-                    await session.run(statement)
-                except StoreError as error:
-                    remarks.add(
-                        "the database's table should be changed, and the daemon may not do it",
-                        statement=statement,
-                        reason=error,
-                    )
-            found = await layout(session, names)
-        for fault in found.faults():
+        for statement in repairs(found, names):
+            try:
+                await session.run(statement)
+            except StoreError as error:
+                what = "the table should be changed, which the daemon's account may not; an administrator's can"
+                remarks.add(what, statement=statement, reason=str(error))
+        for fault in (await layout(session, names)).faults():
             raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
     await create(session, names, there)
 
