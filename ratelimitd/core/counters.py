@@ -18,6 +18,8 @@ from ratelimitd.core.rows import Row
 NEVER = 1 << 62
 """No count is ever as high."""
 KEPT_LOGINS = 8192
+Window = tuple[str, int, str]
+"""A limit's name, the end of its window in seconds since 1970, a key: what a charge went to."""
 MAX_KEPT_CHARACTERS = 255
 """Counters are kept by login for so many logins of at most this length: 4 MB per limit."""
 
@@ -71,6 +73,11 @@ class Counter(Struct, eq=False, gc=False):
         """The limit that it counts for, as configured now."""
         return self.meter.limit
 
+    @property
+    def window(self) -> Window:
+        """What it counts, as memo and journal know it."""
+        return self.meter.limit.name, self.expiry, self.key
+
     def give(self, quota: int, source: Source) -> None:
         """Set the quota and its source; nothing else does. Notices are due again where the quota changes."""
         self.source = source
@@ -87,6 +94,7 @@ class Meter:
         self.counters: dict[str, Counter] = {}
         self.by_login: dict[str, Counter] = {}  # of recent logins, where the key depends on the login alone
         self.decisions: dict[str, int] = {}  # by status
+        self.begun_again = 0  # counts whose window was none: it ended after the next one
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
@@ -118,7 +126,13 @@ class Meter:
         counter = self.counters.get(key)
         if counter is None or not counter.knowledge:
             return None
-        return counter if counter.expiry > now else self._renew(counter, now)
+        if counter.expiry <= now:
+            return self._renew(counter, now)
+        if counter.expiry > self.limit.period.latest(now):
+            self.begun_again += 1
+            self._remove(key)
+            return None
+        return counter
 
     def keep(self, login: str, counter: Counter) -> None:
         """Keep a login's counter in `by_login`; it is valid until its window ends or its knowledge is UNREAD."""
@@ -134,20 +148,27 @@ class Meter:
     def assume(self, key: str, now: int) -> Counter:
         """The account's counter while the store cannot be asked."""
         counter = self.counters.get(key)
-        if counter is None:
+        is_new = counter is None
+        if counter is None or not now < counter.expiry <= self.limit.period.latest(now):
             counter = self._begin(key, now)
-            counter.is_new = True
+            counter.is_new = is_new
+            counter.knowledge = Knowledge.UNREAD
+        if not counter.knowledge:
             counter.knowledge = Knowledge.ASSUMED
-        elif not counter.knowledge:
-            counter.knowledge = Knowledge.ASSUMED
+            if counter.source is Source.CONFIGURED:
+                counter.give(self.limit.configured_quota(key), Source.CONFIGURED)
         return counter
 
     def accept(self, key: str, row: Row | None, pending: int, now: int) -> Counter:
         """Take over what the store says. `pending`: how many of the counter's recipients are not stored yet."""
         counter = self.counters.get(key)
+        latest = self.limit.period.latest(now)
+        if row is not None and row.expiry > latest:
+            self.begun_again += 1
+            row = row._replace(used=0, expiry=0)
         window = row.expiry if row is not None else 0
         is_new = row is None and not pending
-        known_until = counter.expiry if counter is not None else 0
+        known_until = counter.expiry if counter is not None and counter.expiry <= latest else 0
         if counter is None or known_until <= now or window > known_until or (not pending and window != known_until):
             # The stored window counts while it lasts, whoever began it; the store drops a delta of another one.
             counter, pending = self._begin(key, now), 0
@@ -213,3 +234,28 @@ class Meter:
 def given_for_now(quota: int, configured: int) -> Source:
     """The source of a quota that does not persist: a grant, unless it is the configured one."""
     return Source.CONFIGURED if quota == configured else Source.GRANTED
+
+
+def exceeded(
+    counters: list[Counter], dues: list[int], *, admitted: bool
+) -> tuple[list[tuple[Counter, int]] | None, Counter | None]:
+    """The enforced limits that these charges exceed, each with what it is due, and the first that is not enforced.
+
+    `admitted`: a part of the message was, so limits that count messages admit all of it.
+    """
+    refusing: list[tuple[Counter, int]] | None = None
+    trial: Counter | None = None
+    for counter, due in zip(counters, dues):  # noqa: B905  strict takes longer
+        quota = counter.quota
+        if not quota or counter.used + due <= quota:
+            continue
+        limit = counter.meter.limit
+        if limit.by_message and admitted:
+            continue
+        if not limit.enforce:
+            trial = trial or counter
+        elif refusing is None:
+            refusing = [(counter, due)]
+        else:
+            refusing.append((counter, due))
+    return refusing, trial

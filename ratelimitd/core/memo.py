@@ -2,73 +2,133 @@
 
 `instance` names one transaction (SMTPD_POLICY_README: "a unique identifier that can be used to correlate different
 requests for one mail transaction"). Postfix asks once per recipient and restriction list, and again after any
-failure; recipient_count is 0 at RCPT and the accepted recipients at DATA and END-OF-MESSAGE.
+failure; recipient_count is 0 at RCPT and the accepted recipients at DATA and END-OF-MESSAGE. Here a transaction's key
+is its instance and its login: what one login was charged is not another's.
+
+- What was admitted stays admitted, in whatever window it is asked again: every limit was charged for it, once.
+- A refusal was charged to the limits that refused, and to no other; it is remembered by the windows that it was charged
+  to: a limit, the window's end, a key.
+
+So a counter was charged `charged` recipients for what was admitted, and `refused[window]` more. Asked again, it is due
+what it lacks: nothing where it refused in this same window, all where it did not, or where its window is another one
+(`dues`). Where what was refused is admitted, it moves from `refused` to `charged`.
 """
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
+from ratelimitd.core.counters import Counter, Window
+
 MAX_REMEMBERED = 1000
 """Recipients of one transaction whose answers are kept, the latest: Postfix's own smtpd_recipient_limit is 1,000, and
-it asks all questions about one recipient together."""
+it asks all questions about one recipient together. So many windows, too, that refusals were charged to."""
+
+Answer = Literal[True] | tuple[Window, ...]
+"""To a recipient: admitted, or refused and charged to these windows."""
 
 
 class Transaction(Struct, eq=False, gc=False):
-    """One instance: the recipients charged at RCPT and their answers, and how many were charged in all.
+    """One instance and login: how many recipients were admitted, the answers at RCPT, and the charges for refusals.
 
-    `admitted`: some recipient was, so limits that count messages admit the others too. The latest recipient has fields
-    of its own: most transactions have one only, and a dict takes as much memory as all the rest.
-    The garbage collector does not track these (gc=False): there are many, and they hold nothing but strings.
+    The latest recipient has fields of its own: most transactions have one only, and a dict takes as much memory as all
+    the rest. The garbage collector does not track these (gc=False): there are many, and they hold nothing but strings
+    and numbers.
     """
 
-    charged: int = 0
-    admitted: bool = False
-    message_admitted: bool = True
-    recipient: str | None = None  # the latest that was charged
-    recipient_admitted: bool = False
-    earlier: dict[str, bool] | None = None
+    charged: int = 0  # recipients that were admitted
+    recipient: str | None = None  # the latest that was answered at RCPT
+    its_answer: Answer = True
+    earlier: dict[str, Answer] | None = None
+    refused: dict[Window, int] | None = None  # what was charged for refusals alone
 
     @property
     def remembered(self) -> int:
         """Recipients whose answers are kept."""
         return (self.recipient is not None) + (len(self.earlier) if self.earlier else 0)
 
-    def answer(self, recipient: str) -> bool | None:
-        """Whether a recipient was admitted; None where it was not charged."""
+    def answer(self, recipient: str) -> Answer | None:
+        """What a recipient was answered; None where it was not asked about."""
         if recipient == self.recipient:
-            return self.recipient_admitted
+            return self.its_answer
         return self.earlier.get(recipient) if self.earlier else None
 
-    def due_for_message(self, recipient_count: int) -> int:
-        """Recipients to charge at DATA and END-OF-MESSAGE: those beyond what was charged."""
-        return max(0, recipient_count - self.charged)
+    def dues(self, counters: Sequence[Counter], recipient: str | None, recipients: int) -> list[int]:
+        """What each counter is due for a recipient that was not admitted, or for so many more at DATA."""
+        before = self.answer(recipient) if recipient is not None else None
+        refused = self.refused or {}
+        dues = []
+        for counter in counters:
+            window = counter.window
+            already = refused.get(window, 0)
+            if counter.limit.by_message:
+                due = 0 if self.charged or already else 1
+            elif recipient is None:
+                due = max(0, recipients - already)
+            else:
+                due = 0 if already and before and before is not True and window in before else 1
+            dues.append(due)
+        return dues
 
-    def charge_recipient(self, recipient: str, admitted: bool) -> None:
-        """Remember a charge made at RCPT and its answer."""
+    def admit_recipient(self, recipient: str) -> int:
+        """Remember that a recipient was admitted at RCPT; 1 if it was not remembered before."""
+        if self.refused:
+            before = self.answer(recipient)
+            for window in () if before is None or before is True else before:
+                self._take_back(window, 1)
         self.charged += 1
-        self.admitted |= admitted
+        return self._remember(recipient, True)
+
+    def admit_message(self, recipients: int) -> None:
+        """Remember that so many more were admitted at DATA or END-OF-MESSAGE."""
+        self.charged += recipients
+        for window in [*self.refused] if self.refused else ():
+            self._take_back(window, recipients)
+
+    def refuse_recipient(self, recipient: str, windows: tuple[Window, ...]) -> int:
+        """Remember that a recipient was refused at RCPT, and charged to these windows; 1 if it was not remembered."""
+        self.refuse_message(windows, 1)
+        before = self.answer(recipient)
+        if before and before is not True:
+            limits = {window[0] for window in windows}
+            windows = (*[window for window in before if window[0] not in limits], *windows)
+        if windows == self.its_answer:  # as a rule; then it is kept once
+            windows = self.its_answer
+        return self._remember(recipient, windows)
+
+    def refuse_message(self, windows: Iterable[Window], recipients: int) -> None:
+        """Remember that a message was refused, and that these windows were charged so many recipients each."""
+        refused = self.refused
+        for window in windows:
+            if refused is None:
+                refused = self.refused = {}
+            elif len(refused) >= MAX_REMEMBERED and window not in refused:
+                del refused[next(iter(refused))]
+            refused[window] = refused.get(window, 0) + recipients
+
+    def _take_back(self, window: Window, recipients: int) -> None:
+        """Count charges for refusals no more as such: they are an admission's now."""
+        assert self.refused is not None
+        left = self.refused.pop(window, 0) - recipients
+        if left > 0:
+            self.refused[window] = left
+
+    def _remember(self, recipient: str, answer: Answer) -> int:
+        if recipient == self.recipient:
+            self.its_answer = answer
+            return 0
+        if self.earlier is not None and recipient in self.earlier:
+            self.earlier[recipient] = answer
+            return 0
         if self.recipient is not None:
             if self.earlier is None:
                 self.earlier = {}
             elif len(self.earlier) >= MAX_REMEMBERED - 1:
                 del self.earlier[next(iter(self.earlier))]
-            self.earlier[self.recipient] = self.recipient_admitted
-        self.recipient, self.recipient_admitted = recipient, admitted
-
-    def charge_message(self, recipients: int, admitted: bool) -> None:
-        """Remember a charge made at DATA or END-OF-MESSAGE and its answer."""
-        self.charged += recipients
-        self.admitted |= admitted
-        self.message_admitted = admitted
-
-    def answered(self, recipient: str | None, admitted: bool) -> None:
-        """Remember another answer about what was charged before: to a recipient, or to the message."""
-        self.admitted |= admitted
-        if recipient is None:
-            self.message_admitted = admitted
-        elif recipient == self.recipient:
-            self.recipient_admitted = admitted
-        elif self.earlier is not None:
-            self.earlier[recipient] = admitted
+            self.earlier[self.recipient] = self.its_answer
+        self.recipient, self.its_answer = recipient, answer
+        return 1
 
 
 class Memo:
@@ -94,41 +154,59 @@ class Memo:
         self._half = max(1, max_transactions // 2)
         self._half_recipients = max(1, max_recipients // 2)
 
-    def find(self, instance: str) -> Transaction | None:
-        """The transaction of an instance, if it was charged."""
-        found = self._young.get(instance)
+    def find(self, key: str) -> Transaction | None:
+        """The transaction of an instance and a login, if it was charged."""
+        found = self._young.get(key)
         if found is None and self._old:
-            found = self._old.pop(instance, None)
+            found = self._old.pop(key, None)
             if found is not None:
-                self._keep(instance, found)
+                self._keep(key, found)
                 self._recipients += found.remembered
         return found
 
-    def charge_recipient(self, instance: str, transaction: Transaction | None, recipient: str, admitted: bool) -> None:
-        """Remember a charge made at RCPT and its answer; the transaction is what `find` has given."""
+    def admit(self, key: str, transaction: Transaction | None, recipient: str | None, recipients: int) -> None:
+        """Remember an admission, with `recipient` None at DATA and END-OF-MESSAGE.
+
+        The transaction is what `find` has given; `recipients`: how many are admitted that were not before.
+        """
+        if recipient is None:
+            if transaction is None:
+                self._keep(key, Transaction(recipients))
+            else:
+                transaction.admit_message(recipients)
+            return
         if self._recipients >= self._half_recipients:
             self._make_room()
         if transaction is None:
-            self._keep(instance, Transaction(1, admitted, True, recipient, admitted))
+            self._keep(key, Transaction(1, recipient))
+            self._recipients += 1
         else:
             if self._dead:
                 self._dead.popitem()
-            transaction.charge_recipient(recipient, admitted)
-        self._recipients += 1
+            self._recipients += transaction.admit_recipient(recipient)
 
-    def charge_message(self, instance: str, transaction: Transaction | None, recipients: int, admitted: bool) -> None:
-        """Remember a charge made at DATA or END-OF-MESSAGE and its answer; the transaction is what `find` has given."""
+    def refuse(
+        self, key: str, transaction: Transaction | None, recipient: str | None, windows: tuple[Window, ...],
+        recipients: int,
+    ) -> Transaction:  # fmt: skip
+        """Remember a refusal, and that each of these windows was charged so many recipients; the transaction."""
+        if self._recipients >= self._half_recipients:
+            self._make_room()
         if transaction is None:
-            self._keep(instance, Transaction(recipients, admitted, admitted))
+            transaction = Transaction()
+            self._keep(key, transaction)
+        if recipient is None:
+            transaction.refuse_message(windows, recipients)
         else:
-            transaction.charge_message(recipients, admitted)
+            self._recipients += transaction.refuse_recipient(recipient, windows)
+        return transaction
 
-    def _keep(self, instance: str, transaction: Transaction) -> None:
+    def _keep(self, key: str, transaction: Transaction) -> None:
         if len(self._young) >= self._half:
             self._make_room()
         if self._dead:
             self._dead.popitem()
-        self._young[instance] = transaction
+        self._young[key] = transaction
 
     def _make_room(self) -> None:
         self.forgotten += len(self._old)

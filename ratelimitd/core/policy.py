@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.counters import NEVER, Counter, Meter
+from ratelimitd.core.counters import NEVER, Counter, Meter, exceeded
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
 from ratelimitd.core.pending import Pending
@@ -28,7 +28,8 @@ MAX_RECIPIENTS = 1_000_000
 class Rules(Struct, frozen=True):
     """What a configuration says about all limits together.
 
-    `count_rejected`: what is refused is counted as well. `failure_reply`: the answer where a key plugin failed.
+    `count_rejected`: what is refused is charged to the limits that refuse it. `failure_reply`: the answer where a key
+    plugin failed.
     `strict_below`: the share of a quota below which other nodes' charges must be read at once; 0: there are no others.
     """
 
@@ -71,30 +72,56 @@ class Policy:
         self.tally = Tally()
         self.urgent = False
         self.meters: list[Meter] = []
+        self.removed: dict[str, Meter] = {}  # of limits that are configured no more, by name, until `forget_removed`
+        self._now = 0
         self._watch = watch
         self._look = watch.look
         self.configure(limits, rules)
 
     def configure(self, limits: Sequence[Limit], rules: Rules) -> None:
-        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts."""
+        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts.
+
+        Those of a removed one are kept, too: it may come back before they are stored, while the store is unavailable.
+        """
         self._count_rejected = rules.count_rejected
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
-        known = {meter.limit.name: meter for meter in self.meters}
+        known = self.removed | {meter.limit.name: meter for meter in self.meters}
         meters = []
         for limit in limits:
             meter = known.pop(limit.name, None) or Meter(limit)
             meter.configure(limit, watched=self._watch.watches(limit.name))
             meters.append(meter)
-        for removed in known.values():  # what is not stored yet is still pending
-            removed.forget()
-        self.meters = meters
+        self.meters, self.removed = meters, known
+        self._some_by_message = any(limit.by_message for limit in limits)
+
+    @property
+    def all_meters(self) -> list[Meter]:
+        """Those of the limits, and of limits that are configured no more."""
+        return [*self.meters, *self.removed.values()]
+
+    def forget_removed(self) -> None:
+        """Forget the accounts of removed limits that the store can give back: those that have nothing pending."""
+        pending = {counter.meter for segment in (*self.pending.closed, self.pending.open) for counter in segment.deltas}
+        for name, meter in [*self.removed.items()]:
+            if meter not in pending:
+                del self.removed[name]
+                meter.forget()
+
+    def _clock_says(self, now: int) -> None:
+        """Note a new second; where the clock was put back, counters may be in windows that are none by now."""
+        if now < self._now:
+            for meter in self.meters:
+                meter.by_login = {}
+        self._now = now
 
     def decide(self, request: Request, now: int) -> Verdict | Waiting:
         """The verdict at `now` (seconds since 1970), unless an account has to be looked up first."""
         if request.request != POLICY_REQUEST or request.protocol_state not in COUNTED:
             self.tally.other_states += 1
             return Verdict(DUNNO, request)
+        if now != self._now:
+            self._clock_says(now)
         counters: list[Counter] = []
         failed, all_known = False, True
         login = request.sasl_username
@@ -132,62 +159,93 @@ class Policy:
 
     def _answer(self, request: Request, counters: list[Counter], admitted: bytes) -> Verdict:
         """The verdict where these limits apply: what the memo knows, else a charge."""
-        instance, recipient = request.instance, request.recipient
-        if len(instance) > MAX_BYTES or len(recipient) > MAX_BYTES:
-            instance, recipient = _bounded(instance), _bounded(recipient)
-        transaction = self.memo.find(instance) if instance else None
+        key, transaction = request.instance, None
+        if key:
+            key = f"{key} {request.sasl_username}"
+            if len(key) > MAX_BYTES:
+                key = shorten(key)
+            transaction = self.memo.find(key)
+        at: str | None = None
         if request.protocol_state == AT_RECIPIENT:
-            at = recipient
-            before = None if transaction is None else transaction.answer(recipient)
-            due, answered = 1 if before is None else 0, before
+            at = request.recipient
+            if len(at) > MAX_BYTES:
+                at = shorten(at)
+            due = 0 if transaction is not None and transaction.answer(at) is True else 1
         else:
-            at = None
-            count = _recipient_count(request.recipient_count)
-            due = count if transaction is None else transaction.due_for_message(count)
-            answered = transaction is None or transaction.message_admitted
-        if answered and not due:  # what was admitted stays admitted
+            due = _recipient_count(request.recipient_count) - (0 if transaction is None else transaction.charged)
+        if due <= 0:  # what was admitted stays admitted
             return Verdict(admitted, request)
-        return self._charge(request, counters, instance, at, due, admitted, transaction)
+        return self._charge(request, counters, key, at, due, admitted, transaction)
 
     def _charge(
         self,
         request: Request,
         counters: list[Counter],
-        instance: str,
+        key: str,
         recipient: str | None,
         due: int,
         admitted: bytes,
         transaction: Transaction | None,
     ) -> Verdict:
-        """Charge every limit and see whether one is exceeded; due 0: what was refused before is asked again."""
-        messages = 1 if due and (transaction is None or not transaction.charged) else 0
-        over = self._exceeded(counters, due, messages, transaction)
-        refused = over is not None and over.meter.limit.enforce
-        if not due:
-            assert transaction is not None  # what is asked again was charged before
-            transaction.answered(recipient, not refused)
-            return Verdict(self._refusal(over) if over is not None and refused else admitted, request, refused)
-        deciding = over or counters[0]
-        status = OVER_QUOTA if refused else WOULD_BLOCK if over else INSERT if deciding.is_new else UPDATE
-        charged = 0 if refused and not self._count_rejected else due
-        charge = None
-        if charged:
-            self._count(counters, charged, messages)
-            if instance and recipient is None:
-                self.memo.charge_message(instance, transaction, charged, not refused)
-            elif instance:
-                self.memo.charge_recipient(instance, transaction, recipient or "", not refused)
-            charge = Charge(instance, recipient, charged, refused, counters, messages)
+        """Charge what every limit is due, unless one is exceeded."""
+        known = False  # the same was refused before
+        if transaction is None or transaction.refused is None:
+            asked, dues = due, [due] * len(counters)
+            if self._some_by_message:
+                messages = 1 if transaction is None or not transaction.charged else 0
+                dues = [messages if counter.meter.limit.by_message else due for counter in counters]
+        else:
+            dues = transaction.dues(counters, recipient, due)
+            known = recipient is None or transaction.answer(recipient) is not None
+            asked = max(dues) or due
+        refusing, trial = exceeded(counters, dues, admitted=transaction is not None and transaction.charged > 0)
+        if refusing:
+            return self._refuse(request, refusing, key, recipient, asked, known, transaction)
+        deciding = trial or counters[0]
+        status = WOULD_BLOCK if trial else INSERT if deciding.is_new else UPDATE
+        self._count(counters, dues)
+        if key:
+            self.memo.admit(key, transaction, recipient, due)
+        charge = Charge(key, recipient, due, False, counters, dues)
+        if known and not any(dues):  # all were charged when they refused
+            return Verdict(admitted, request, charge=charge)
         decisions = deciding.meter.decisions
         decisions[status] = decisions.get(status, 0) + 1
-        reply = self._refusal(deciding) if refused else admitted
-        return Verdict(reply, request, refused, status, due, charged, deciding, deciding.used, charge)
+        return Verdict(admitted, request, False, status, asked, asked, deciding, deciding.used, charge)
 
-    def _count(self, counters: list[Counter], charged: int, messages: int) -> None:
-        """Charge every limit, and have the Watcher look at accounts that reach their `notice_at` by it."""
+    def _refuse(
+        self,
+        request: Request,
+        refusing: list[tuple[Counter, int]],
+        key: str,
+        recipient: str | None,
+        asked: int,
+        known: bool,
+        transaction: Transaction | None,
+    ) -> Verdict:
+        """Refuse, and charge the limits that do what they are due, where what is refused is counted."""
+        deciding = refusing[0][0]
+        charged = [(counter, due) for counter, due in refusing if due] if self._count_rejected else []
+        if known and not charged:
+            return Verdict(self._refusal(deciding), request, True)
+        charge = None
+        if self._count_rejected:
+            counters, amounts = [counter for counter, _ in charged], [due for _, due in charged]
+            self._count(counters, amounts)
+            if key:
+                for amount in dict.fromkeys(amounts or [1]):
+                    windows = tuple([counter.window for counter, due in charged if due == amount])
+                    transaction = self.memo.refuse(key, transaction, recipient, windows, amount)
+            charge = Charge(key, recipient, asked, True, counters, amounts)
+        decisions = deciding.meter.decisions
+        decisions[OVER_QUOTA] = decisions.get(OVER_QUOTA, 0) + 1
+        reply, counted = self._refusal(deciding), asked if charge is not None else 0
+        return Verdict(reply, request, True, OVER_QUOTA, asked, counted, deciding, deciding.used, charge)
+
+    def _count(self, counters: list[Counter], amounts: list[int]) -> None:
+        """Charge counters, and have the Watcher look at accounts that reach their `notice_at` by it."""
         deltas, strict_below = self.pending.open.deltas, self._strict_below
-        for counter in counters:
-            amount = messages if counter.meter.limit.by_message else charged
+        for counter, amount in zip(counters, amounts):  # noqa: B905
             if not amount:
                 continue
             counter.used += amount
@@ -202,25 +260,6 @@ class Policy:
                 if -amount < left < counter.quota * strict_below + 1:
                     self.urgent = True
 
-    def _exceeded(
-        self, counters: list[Counter], due: int, messages: int, transaction: Transaction | None
-    ) -> Counter | None:
-        """The first enforced limit that these charges exceed, else the first that is not enforced."""
-        not_enforced: Counter | None = None
-        for counter in counters:
-            if not counter.quota or counter.used + due <= counter.quota:
-                continue
-            limit = counter.meter.limit
-            if limit.by_message:
-                if transaction is not None and transaction.admitted:  # a message that was admitted stays admitted
-                    continue
-                if counter.used + messages <= counter.quota:
-                    continue
-            if limit.enforce:
-                return counter
-            not_enforced = not_enforced or counter
-        return not_enforced
-
     def taken_over(self, counter: Counter, now: int) -> None:
         """Have the Watcher look at an account whose use was read from the store."""
         if counter.used >= counter.notice_at and counter.expiry > now:
@@ -230,11 +269,6 @@ class Policy:
         if counter.notice_at < NEVER:
             self._look(counter, True)
         return counter.meter.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
-
-
-def _bounded(text: str) -> str:
-    """What memo and journal keep of a text that a client sent."""
-    return text if len(text) <= MAX_BYTES else shorten(text)
 
 
 def _recipient_count(text: str) -> int:

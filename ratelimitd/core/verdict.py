@@ -17,23 +17,25 @@ WOULD_BLOCK = "WOULD_BLOCK"
 class Charge(Struct, eq=False, gc=False):
     """What one request was charged: the journal has it before the reply is sent.
 
-    `recipient` is None at DATA and END-OF-MESSAGE. Each of the counters was charged `recipients`, but those of limits
-    that count messages were charged `messages`: 1, or 0 where the transaction was charged before.
+    `transaction` is the memo's key, "" where the request has no instance; `recipient` is None at DATA and
+    END-OF-MESSAGE. `recipients` were asked about that were not admitted before. Each of the counters was charged its
+    number of `amounts`: as a rule `recipients`; 0 or 1 under limits that count messages, and less where it was charged
+    already when the same was refused. Of a request that is refused, there are the counters that refused alone.
     """
 
-    instance: str
+    transaction: str
     recipient: str | None
     recipients: int
     refused: bool
     counters: list[Counter]
-    messages: int
+    amounts: list[int]
 
 
 class Verdict(Struct, eq=False, gc=False):
     """The answer to a request; where it asked for nothing new, `status` is "" and there is nothing to log.
 
     `counter` is the limit that decided: the one that refused, else the first that applied; `used` its count after
-    this request. `charge` is None where nothing was charged.
+    this request. `charge` is None where there is nothing to remember.
     """
 
     reply: bytes

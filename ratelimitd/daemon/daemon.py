@@ -28,9 +28,13 @@ SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
 class Daemon:
-    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored. Raises StartError where it is made."""
+    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored. Raises StartError where it is made.
+
+    `lost`: it has ended, and could neither store nor keep in the journal what it had answered.
+    """
 
     def __init__(self, config: Configuration) -> None:
+        self.lost = False
         self.parts = parts = compose(config)
         self._reloader = Reloader(config, parts)
         administration = Administration(
@@ -91,7 +95,7 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         finally:
             parts.pump.close()
-            await parts.sync.finish(self.config.settings.server.shutdown_timeout_s)
+            self.lost = not await parts.sync.finish(self.config.settings.server.shutdown_timeout_s)
             parts.log.info("ratelimitd has stopped", requests=parts.pump.requests)
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
@@ -124,8 +128,8 @@ class Daemon:
         self.parts.pump.abort()
 
 
-def run(config: Configuration) -> None:
-    """Run a daemon until SIGTERM or SIGINT. Raises StartError."""
+def run(config: Configuration) -> bool:
+    """Run a daemon until SIGTERM or SIGINT; whether nothing was lost. Raises StartError."""
     # The garbage collector has little to walk: accounts and transactions are not tracked (gc=False), and what exists
     # at the start is frozen. Small steps, because a flush makes many objects: 1 ms at most while 10,000 are stored.
     gc.freeze()
@@ -138,3 +142,4 @@ def run(config: Configuration) -> None:
         if config.settings.pid_file:
             remove_pid_file(config.path(config.settings.pid_file))
         daemon.parts.close()
+    return not daemon.lost

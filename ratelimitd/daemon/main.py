@@ -13,6 +13,8 @@ from ratelimitd.errors import RatelimitdError
 from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
+EXIT_LOST = 1
+"""The exit status where counts were answered, and could neither be stored nor kept in the journal."""
 EXIT_WRONG = 2
 """The exit status where configuration or circumstances are wrong: starting again will not help."""
 
@@ -38,11 +40,11 @@ def _check(file: Path) -> None:
         print(f"ratelimitd: warning: {escape(warning)}", file=sys.stderr)
 
 
-def _run(file: Path) -> None:
-    """Run the daemon until it is stopped. Raises RatelimitdError."""
+def _run(file: Path) -> int:
+    """Run the daemon until it is stopped; the exit status. Raises RatelimitdError."""
     config = read(file)
     with naming(config.file):
-        daemon.run(config)
+        return 0 if daemon.run(config) else EXIT_LOST
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             _check(options.config)
         else:
-            _run(options.config)
+            return _run(options.config)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
         return EXIT_WRONG

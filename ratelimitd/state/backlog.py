@@ -2,18 +2,19 @@
 
 Charges go to the open segment: Policy adds them to `Pending`, and the pump writes them to the `Journal`. A flush
 closes it (`rotate`), stores what is closed, a run at a time (`next_run`, `deltas`), and forgets it (`stored`,
-`delete`).
+`put_away`).
 
 While the store is unavailable segments accumulate: at most MAX_CLOSED, then they become one of totals (`condense`). So
 memory and disk hold one delta per account and segment, and of the latest MAX_CLOSED + 1 segments every charge (some
 150 bytes each). Segments of earlier runs, and those whose storing is in doubt, are left as they are.
 
-The files of earlier runs are kept for ASKED_AGAIN_S after this run began, though they are stored: Postfix asks again
-about what was charged and not answered, and this run may be killed before it does.
+The files of segments that are stored or merged are kept for a while (past.py): Postfix goes on with the transactions in
+them, or asks again about what was charged and not answered, and this run may be killed before it does.
 """
 
-import math
+import errno
 import time
+from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -24,14 +25,15 @@ import trio
 
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
-from ratelimitd.core.rows import Delta
+from ratelimitd.core.rows import Account, Delta
 from ratelimitd.errors import StoreReplaced
+from ratelimitd.state import records
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.state.segments import Recovered
 
 MAX_CLOSED = 16
 """Segments that may wait for the store before they are merged into one."""
-ASKED_AGAIN_S = 60.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Unstored(NamedTuple):
@@ -61,7 +63,6 @@ class Backlog:
         self._certain = 0  # what _doubtful is again if the transaction of now is rolled back
         self._recorded = 0  # the last segment of this run that the store has
         self._incomplete: set[int] = set()  # numbers of closed segments whose files lack some of them
-        self._asked_again_until = -math.inf  # about the segments of earlier runs
 
     # -- the journal -----------------------------------------------------------------------------------------------
 
@@ -107,15 +108,26 @@ class Backlog:
 
         Raises JournalError for a file that is foreign or of another version, before anything is changed; OSError.
         """
-        return self._journal.recover(progress), max(self._journal.numbers(), default=0)
+        found = self._journal.recover(progress)
+        self._journal.past.begin()
+        return found, max(self._journal.past.last, *self._journal.numbers(), 0)
 
     def restore(self, segment: Recovered, deltas: dict[Counter, int]) -> None:
         """Take in what an earlier run has left and the store may lack. The oldest comes first."""
         self._pending.restore(Segment(segment.number, segment.node, deltas, segment.first))
 
     def keep_only(self, segments: Iterable[Recovered], last: int) -> None:
-        """Delete the files up to a number that are none of these: they were replaced, or hold nothing."""
+        """Put away the files up to a number that are none of these: they were replaced, or hold nothing."""
         self._journal.forget(last, {segment.number for segment in segments})
+
+    def transactions(self, segments: Sequence[Recovered], at_most: int) -> list[Recovered]:
+        """These segments, and the latest that are kept though they are stored or merged: with so many records."""
+        with_transactions = {
+            one.number for one in segments if any(records.has_transactions(record[0]) for record in one.records)
+        }
+        # Both names may be there, of a file that was to be merged.
+        kept = self._journal.past.read(at_most, with_transactions)
+        return sorted([*kept, *segments], key=attrgetter("number"))
 
     def keep_aside(self, segment: Recovered) -> Path:
         """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""
@@ -125,7 +137,6 @@ class Backlog:
         """Begin this run's first segment."""
         self._first = number
         self._doubtful = number - 1
-        self._asked_again_until = trio.current_time() + ASKED_AGAIN_S
         self._open(number)
 
     def _open(self, number: int) -> None:
@@ -147,6 +158,8 @@ class Backlog:
                         self._incomplete.discard(closed.number)
         elif not self._journal.writable:
             self._open(self._journal.number + 1)
+        if self._journal.error is not None and self._journal.error.errno in _FULL:
+            await trio.to_thread.run_sync(self._journal.past.clear)
 
     async def condense(self) -> None:
         """Merge segments where they are many, and write what the files lack. Raises OSError where that fails."""
@@ -196,10 +209,22 @@ class Backlog:
             self._recorded = unstored.last
         self._incomplete = {number for number in self._incomplete if number > unstored.last}
 
-    async def delete(self, unstored: Unstored) -> None:
-        """Delete the files of segments that the store has. Raises OSError; they will be deleted later then."""
-        first = self._first if trio.current_time() < self._asked_again_until else 0
-        await trio.to_thread.run_sync(self._journal.delete, first, unstored.last)
+    async def put_away(self, unstored: Unstored) -> None:
+        """Put away the files of segments that the store has. Raises OSError; it will be done later then."""
+        await trio.to_thread.run_sync(self._journal.put_away, 0, unstored.last)
+
+    def unwritten(self) -> dict[Account, int]:
+        """What is neither stored nor in the journal's files, recipients by account. It blocks."""
+        lost: Multiset[Account] = Multiset()
+        for segment in (*self._pending.closed, self._pending.open):
+            is_open = segment is self._pending.open
+            if segment.number in self._incomplete or (is_open and segment.deltas and not self._journal.writable):
+                written = self._journal.written(segment.first, segment.number)
+                for counter, recipients in segment.deltas.items():
+                    missing = recipients - written[counter.window]
+                    if missing > 0:
+                        lost[Account(counter.limit.name, counter.key)] += missing
+        return lost
 
     def close(self) -> None:
         """Close the open segment's file."""

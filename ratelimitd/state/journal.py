@@ -14,14 +14,17 @@ What survives with each `journal_sync`:
 import contextlib
 import errno
 import os
+from collections import Counter as Multiset
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ratelimitd.core.counters import Counter
+from ratelimitd.core.counters import Counter, Window
 from ratelimitd.core.verdict import Charge
+from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
 from ratelimitd.state import records, segments
+from ratelimitd.state.past import Past
 from ratelimitd.state.segments import Recovered
 
 Progress = Callable[[int, int], None]
@@ -46,6 +49,7 @@ class Journal:
         self.failures = 0
         self.error: OSError | None = None
         self.number = 0
+        self.past = Past(folder / "past")
         self._fd = -1
         self._size = 0
         self._writer = records.Writer()
@@ -151,6 +155,7 @@ class Journal:
                 file.flush()
                 if self._sync != "never":
                     os.fsync(file.fileno())
+            self.past.copy(self._path(number), number)
             fresh.replace(self._path(number))
         except OSError:
             with contextlib.suppress(OSError):
@@ -158,16 +163,16 @@ class Journal:
             raise
         if self._sync != "never":
             self._sync_folder()
-        self._delete(first, number)
+        self._put_away(first, number)
 
-    def delete(self, first: int, last: int) -> None:
-        """Delete the segments first..last: they are stored. It blocks: for a thread. Raises OSError."""
-        self._delete(first, last + 1)
+    def put_away(self, first: int, last: int) -> None:
+        """Put away the segments first..last: they are stored. It blocks: for a thread. Raises OSError."""
+        self._put_away(first, last + 1)
 
-    def _delete(self, first: int, before: int) -> None:
+    def _put_away(self, first: int, before: int) -> None:
         for number in self.numbers():
             if first <= number < before:
-                self._path(number).unlink(missing_ok=True)
+                self.past.keep(self._path(number), number)
 
     def close(self) -> None:
         """Close the open segment; delete it where it holds nothing."""
@@ -194,8 +199,7 @@ class Journal:
 
     def numbers(self) -> list[int]:
         """The numbers of the segments that are there, ascending."""
-        found = [segments.FILE.fullmatch(name) for name in os.listdir(self.folder)]
-        return sorted(int(match[1]) for match in found if match)
+        return segments.numbers(self.folder)
 
     def recover(self, progress: Progress | None = None) -> list[Recovered]:
         """Every segment that holds something, oldest first.
@@ -207,6 +211,8 @@ class Journal:
         found: list[Recovered] = []
         for i, number in enumerate(numbers, 1):
             segment = segments.read(self._path(number))
+            segment.records, others = records.sound(segment.records)
+            segment.damaged += sum(len(record.encode()) + 1 for record in others)
             if segment.records or segment.damaged:
                 found.append(segment)
             if progress is not None:
@@ -215,12 +221,27 @@ class Journal:
             left.unlink()
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
 
+    def written(self, first: int, number: int) -> Multiset[Window]:
+        """The recipients by window that can be read of the segments first..number. It blocks; never raises."""
+        found: Multiset[Window] = Multiset()
+        with contextlib.suppress(OSError, JournalError):
+            for one in self.numbers():
+                if first <= one <= number:
+                    for end, times in records.ends(segments.read(self._path(one)).records).items():
+                        recipients, windows = records.windows(end)
+                        for window in windows:
+                            found[window] += recipients * times
+        return found
+
     def forget(self, upto: int, but: Container[int]) -> None:
-        """Delete the segments up to a number, except some. They are replaced or empty: one that stays does no harm."""
+        """Put away the segments up to a number, except some.
+
+        They are replaced or empty: one that stays does no harm.
+        """
         for number in self.numbers():
             if number <= upto and number not in but:
                 with contextlib.suppress(OSError):
-                    self._path(number).unlink()
+                    self.past.keep(self._path(number), number)
 
     def keep_aside(self, segment: Recovered) -> Path:
         """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""

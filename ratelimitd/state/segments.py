@@ -5,6 +5,7 @@ One frame is one batch of requests. The mark is a byte that UTF-8 never has, so 
 bytes that are damaged. What the lines say is known to records.py alone.
 """
 
+import os
 import re
 import struct
 import zlib
@@ -21,6 +22,7 @@ _MARK = b"\xff"
 _HEAD = struct.Struct(">cII")
 _HEADER = re.compile(MAGIC + rb" %d ([0-9a-f]+) ([0-9]+)\n" % VERSION)
 _TORN_HEADER = re.compile(MAGIC + rb" %d [0-9a-f]*( [0-9]*)?" % VERSION)
+_LONGEST_HEADER = 200
 _VERSION = re.compile(MAGIC + rb" ([0-9]+)[ \n]")
 
 
@@ -38,6 +40,19 @@ class Recovered:
     records: list[str] = field(default_factory=list)
     torn: int = 0
     damaged: int = 0
+
+
+def numbers(folder: Path) -> list[int]:
+    """The numbers of the segments in a folder, ascending. Raises OSError."""
+    found = [FILE.fullmatch(name) for name in os.listdir(folder)]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def beginning(path: Path) -> str:
+    """The first character of the first record; "" where there is none. Raises OSError."""
+    with path.open("rb") as file:
+        header = _HEADER.match(file.readline(_LONGEST_HEADER))
+        return file.read(_HEAD.size + 1)[_HEAD.size :].decode("ascii", "replace") if header else ""
 
 
 def header(node: str, first: int) -> bytes:

@@ -1,7 +1,7 @@
 """The flush: what is charged goes from the backlog into the store, exactly once.
 
 The open segment is closed; one transaction stores the deltas of the closed segments and the number of the last of
-them; then the segments are forgotten and their files deleted. A segment that the store has recorded is never stored
+them; then the segments are forgotten and their files put away. A segment that the store has recorded is never stored
 again, so a flush whose outcome is unknown is simply done again.
 """
 
@@ -57,6 +57,7 @@ class Flush:
             return False
         self.done_at = trio.current_time()
         self.seconds = self.done_at - began
+        self._loader.say_what_began_again(self._log)
         if self._link.succeeded():
             await self._loader.ask_again()
         return True
@@ -92,15 +93,28 @@ class Flush:
             await self._store.flush(self._backlog.node, self._backlog.recorded, lambda _: ())
         self._replaced = False
 
-    def close(self) -> None:
-        """End the journal; what is left in it is stored by the next run."""
-        accounts = self._backlog.accounts
-        if accounts:
+    @property
+    def unsafe(self) -> bool:
+        """Whether something is neither stored nor in the journal, as far as the last flush has found out."""
+        return bool(self._backlog.incomplete)
+
+    async def close(self) -> bool:
+        """End the journal; what is left in it is stored by the next run. Whether nothing is lost."""
+        await self._condense()
+        lost = await trio.to_thread.run_sync(self._backlog.unwritten)
+        if lost:
+            self._log.error(
+                "stopping with counts that are lost: neither the database nor the journal could be written",
+                recipients=sum(lost.values()),
+                accounts=len(lost),
+            )
+        elif accounts := self._backlog.accounts:
             self._log.warning("stopping with counts that are in the journal only", accounts=accounts)
         self._backlog.close()
+        return not lost
 
     async def _store_run(self, unstored: Unstored) -> None:
-        """Store segments of one run in one transaction; then they are forgotten, and deleted."""
+        """Store segments of one run in one transaction; then they are forgotten, and put away."""
         deltas = partial(self._backlog.deltas, unstored)
         try:
             stored = await self._store.flush(unstored.node, unstored.last, deltas)
@@ -112,9 +126,9 @@ class Flush:
         self._set_aside(stored.rejected)
         await self._loader.take_over(stored.rows)
         try:
-            await self._backlog.delete(unstored)
-        except OSError as error:  # it is recorded as stored, and will be deleted later
-            self._log.warning("a stored segment cannot be deleted", folder=self._backlog.folder, reason=error)
+            await self._backlog.put_away(unstored)
+        except OSError as error:  # it is recorded as stored, and will be put away later
+            self._log.warning("a stored segment cannot be put away", folder=self._backlog.folder, reason=error)
 
     async def _condense(self) -> None:
         try:

@@ -14,6 +14,7 @@ from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.core.verdict import Waiting
+from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.walk import walk
 
@@ -122,7 +123,7 @@ class Loader:
                 meter.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
 
     def _meter(self, name: str) -> Meter | None:
-        return next((meter for meter in self._policy.meters if meter.limit.name == name), None)
+        return next((meter for meter in self._policy.all_meters if meter.limit.name == name), None)
 
     def _counter(self, limit: str, key: str) -> Counter | None:
         meter = self._meter(limit)
@@ -165,6 +166,17 @@ class Loader:
             self._link.cursor, more = changes.cursor, changes.more
             await self.take_over(changes.rows)
 
+    def say_what_began_again(self, log: Log) -> None:
+        """Log how many counts were in windows that are none, since the last time: one line."""
+        meters = [meter for meter in self._policy.all_meters if meter.begun_again]
+        if meters:
+            counts = sum(meter.begun_again for meter in meters)
+            limits = " ".join(meter.limit.name for meter in meters)
+            log.warning("counts whose window ends too far ahead begin again: was the clock ahead?",
+                        counts=counts, limits=limits)  # fmt: skip
+            for meter in meters:
+                meter.begun_again = 0
+
     async def put_back(self, timeout_s: float) -> None:
         """Have the store hold at least what memory knows to be stored: it has lost some of that. Raises StoreError.
 
@@ -173,7 +185,7 @@ class Loader:
         with trio.fail_after(timeout_s):
             runs = {segment.node for segment in self._pending.closed}
             stored = {run: await self._store.recorded(run) for run in runs}
-        for meter in self._policy.meters:
+        for meter in self._policy.all_meters:
             async for keys in walk(list(meter.counters)):
                 now = int(self._clock())
                 found = (self._known(meter.counters.get(key), stored, now) for key in keys)
@@ -185,17 +197,17 @@ class Loader:
         """What memory knows of an account's row; None where it knows no more than the configuration says."""
         if counter is None or counter.knowledge is not Knowledge.STORED:
             return None
-        used = counter.used - self._pending.of(counter, stored) if counter.expiry > now else 0
-        if used <= 0 and counter.source is Source.CONFIGURED:
-            return None
         limit, key = counter.limit, counter.key
         configured, latest = limit.configured_quota(key), limit.period.latest(now)
+        used = counter.used - self._pending.of(counter, stored) if now < counter.expiry <= latest else 0
+        if used <= 0 and counter.source is Source.CONFIGURED:
+            return None
         delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, configured, latest)
         return Known(delta, counter.source is Source.PERSISTENT)
 
     async def ask_again(self) -> None:
         """Have accounts that were assumed while the store was unavailable looked up at their next mail."""
-        for meter in self._policy.meters:
+        for meter in self._policy.all_meters:
             async for counters in walk(list(meter.counters.values())):
                 for counter in counters:
                     if counter.knowledge == Knowledge.ASSUMED:

@@ -5,16 +5,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter
+from ratelimitd.core.counters import Counter, Knowledge, Meter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
+from ratelimitd.core.windows import Period
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state import records
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Progress
-from ratelimitd.state.records import Window
 from ratelimitd.state.segments import Recovered
 from ratelimitd.sync.schedule import StoreSync
 
@@ -37,8 +37,8 @@ async def recover(
     backlog.keep_only(segments, last)
     gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     try:
-        replayed = restore(left, policy.meters, backlog)
-        remember(segments, policy.memo, max_transactions)
+        replayed = restore(left, policy, backlog, sync.now)
+        remember(backlog.transactions(segments, max_transactions), policy.memo, max_transactions)
     finally:
         gc.enable()
     if replayed:
@@ -64,12 +64,12 @@ def show_progress(done: int, of: int) -> None:
     print(f"\rreplaying the journal: {done >> 10} of {of >> 10} KiB", end=end, file=sys.stderr, flush=True)
 
 
-def restore(segments: Sequence[Recovered], meters: Sequence[Meter], backlog: Backlog) -> int:
+def restore(segments: Sequence[Recovered], policy: Policy, backlog: Backlog, now: int) -> int:
     """Put the segments back as closed ones, oldest first; the number of records.
 
     Their accounts are looked up in the store before they are decided on.
     """
-    counters = _Counters(meters)
+    counters = _Counters(policy, now)
     known: dict[str, tuple[int, list[Counter]]] = {}
     for segment in segments:
         deltas: dict[Counter, int] = {}
@@ -92,11 +92,13 @@ def remember(segments: Sequence[Recovered], memo: Memo, max_transactions: int) -
 
 
 class _Counters:
-    """A counter for each window in the journal; the latest of an account goes into its meter."""
+    """A counter for each window in the journal; the latest of an account that may be one goes into its meter."""
 
-    def __init__(self, meters: Sequence[Meter]) -> None:
-        self._meters = {meter.limit.name: meter for meter in meters}
-        self._any_limit = meters[0].limit
+    def __init__(self, policy: Policy, now: int) -> None:
+        self._meters = {meter.limit.name: meter for meter in policy.all_meters}
+        self._any_limit = policy.meters[0].limit
+        self._removed = policy.removed
+        self._now = now
         self._by_window: dict[Window, Counter] = {}
 
     def charge(self, end: str) -> tuple[int, list[Counter]]:
@@ -107,11 +109,15 @@ class _Counters:
     def _make(self, window: Window) -> Counter:
         limit, expiry, key = window
         if limit not in self._meters:  # no longer configured: its counts are stored, but no request is decided by them
-            self._meters[limit] = Meter(replace(self._any_limit, name=limit, quota=UNLIMITED, quotas={}))
+            period = Period("monthly", self._any_limit.period.zone, "sunday")  # it may have been the longest
+            other = replace(self._any_limit, name=limit, period=period, quota=UNLIMITED, quotas={})
+            self._meters[limit] = self._removed[limit] = Meter(other)
         meter = self._meters[limit]
         counter = self._by_window[window] = Counter(meter, key, expiry, meter.limit.configured_quota(key))
         counter.knowledge = Knowledge.UNREAD
         current = meter.counters.get(key)
-        if current is None or current.expiry < expiry:
+        if not meter.limit.period.plausible(expiry, self._now):
+            meter.begun_again += 1
+        elif current is None or current.expiry < expiry:
             meter.counters[key] = counter
         return counter

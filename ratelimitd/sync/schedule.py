@@ -18,6 +18,8 @@ from ratelimitd.sync.walk import SLICE, walk
 OPEN_TIMEOUT_S = 5.0
 HURRY_GAP_S = 0.1
 """The shortest time from one flush's end to the next."""
+LAST_TRIES_GAP_S = 0.2
+"""From one try of the last flush to the next, where what is answered would be lost otherwise."""
 SLACK = 10_000
 SLACK_SHARE = 16
 """Accounts beyond max_accounts before lookups wait: SLACK, or a SLACK_SHARE-th of max_accounts where that is more."""
@@ -81,6 +83,11 @@ class StoreSync:
             self.link.failed(error)
         self.flusher.begin(last_segment + 1)
         return recorded
+
+    @property
+    def now(self) -> int:
+        """The time, in seconds since 1970."""
+        return int(self._clock())
 
     async def load(self, parking: Parking[P]) -> None:
         """Serve the lookups of parked requests; runs as long as the daemon."""
@@ -194,14 +201,24 @@ class StoreSync:
         """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
             return
+        if self._policy.removed:
+            self._policy.forget_removed()
         for meter in self._policy.meters:
             async for keys in walk(list(meter.counters)):
-                meter.drop_ended(keys, int(self._clock()), self._policy.pending)
+                meter.drop_ended(keys, self.now, self._policy.pending)
 
-    async def finish(self, timeout_s: float) -> None:
-        """The last flush, within a time, and the end of journal and store."""
+    async def finish(self, timeout_s: float) -> bool:
+        """The last flush, within a time, and the end of journal and store; whether nothing is lost.
+
+        Where neither the store nor the journal takes it, both are tried again as long as there is time.
+        """
         with trio.move_on_after(timeout_s, shield=True):
-            await self.flush()
-        self.flusher.close()
+            while True:
+                if await self.flush() or not self.flusher.unsafe:
+                    break
+                await trio.sleep(LAST_TRIES_GAP_S)
+        with trio.CancelScope(shield=True):
+            safe = await self.flusher.close()
         with trio.move_on_after(timeout_s, shield=True):
             await self.link.close()
+        return safe

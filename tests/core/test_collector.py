@@ -22,7 +22,7 @@ def test_the_collector_walks_no_accounts() -> None:
 def test_the_collector_walks_no_transactions() -> None:
     transaction = Transaction()
     for recipient in ("bob@example.org", "carol@example.org"):
-        transaction.charge_recipient(recipient, True)
+        transaction.admit_recipient(recipient)
     assert not gc.is_tracked(transaction)
     assert not gc.is_tracked(transaction.earlier)
 
@@ -54,4 +54,5 @@ def test_a_limit_that_is_removed_leaves_no_accounts_behind() -> None:
         meter.assume("alice", NOON)
     asked.configure([kept.limit], rules())
     assert list(kept.counters) == ["alice"]
+    asked.forget_removed()
     assert removed.counters == {}

@@ -84,18 +84,52 @@ def test_an_account_that_was_never_charged_is_still_new_in_the_next_window() -> 
     assert renewed.is_new
 
 
-def test_a_clock_that_is_put_back_resets_nothing() -> None:
+def test_a_clock_that_is_put_back_by_less_than_a_window_resets_nothing() -> None:
     counters = meter()
     known = counters.accept("alice", row("alice", used=7), 0, NOON)
-    for now in (NOON - 3600, NOON - 3 * DAY_S, 0):
+    for now in (NOON - 3600, NOON - DAY_S, MIDNIGHT - 2 * DAY_S):
         assert counters.find("alice", now) is known
     assert known.used == 7
+    assert not counters.begun_again
 
 
 def test_a_clock_put_back_behind_a_lookup_resets_nothing() -> None:
     counters = meter()
-    known = counters.accept("alice", row("alice", used=7), 0, NOON - 2 * DAY_S)
+    known = counters.accept("alice", row("alice", used=7), 0, NOON - DAY_S)
     assert state(known) == (7, 50, MIDNIGHT, False)
+
+
+AHEAD = NOON + 20 * 365 * DAY_S
+
+
+def test_an_account_that_was_charged_under_a_clock_years_ahead_is_looked_up_again() -> None:
+    counters, pending = meter(), Pending()
+    charge(pending, counters.assume("alice", AHEAD), 7)
+    assert counters.find("alice", NOON) is None
+    assert counters.begun_again == 1
+    assert state(counters.accept("alice", row("alice", used=5), 0, NOON)) == (5, 50, MIDNIGHT, False)
+
+
+def test_a_row_whose_window_ends_years_ahead_has_used_nothing_and_keeps_its_quota() -> None:
+    counters = meter()
+    ahead = row("alice", used=70, quota=90, persist=True, expiry=AHEAD)
+    assert state(counters.accept("alice", ahead, 0, NOON)) == (0, 90, MIDNIGHT, False)
+    assert counters.begun_again == 1
+    assert state(counters.accept("alice", row("alice", used=3), 0, NOON)) == (3, 50, MIDNIGHT, False)
+
+
+def test_an_account_in_memory_with_a_window_years_ahead_gives_way_to_the_stored_one() -> None:
+    counters = meter()
+    counters.assume("alice", AHEAD).used = 7
+    assert state(counters.accept("alice", row("alice", used=3), 0, NOON)) == (3, 50, MIDNIGHT, False)
+
+
+def test_an_account_that_is_assumed_is_assumed_in_the_present_window() -> None:
+    counters = meter()
+    for begun in (AHEAD, NOON - 9 * DAY_S):
+        counters.assume("alice", begun).used = 60
+        counters.counters["alice"].knowledge = Knowledge.UNREAD
+        assert state(counters.assume("alice", NOON)) == (0, 50, MIDNIGHT, False)
 
 
 def test_a_change_in_the_store_is_taken_over() -> None:

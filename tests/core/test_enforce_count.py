@@ -5,9 +5,10 @@ import collections
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimitd.core.counters import Window
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Policy
-from ratelimitd.state.records import Window, ends, remember, windows
+from ratelimitd.state.records import ends, remember, windows
 from tests.core.build import data, limit, memo, policy, rcpt, record, rules, used
 
 ALICE = "alice@example.com"
@@ -153,20 +154,38 @@ def test_the_journal_says_exactly_what_was_charged_and_to_whom(
     charges = memo(1000)
     remember(records, charges)
     for instance in range(4):
-        before, after = asked.memo.find(f"{instance}.a"), charges.find(f"{instance}.a")
+        before, after = asked.memo.find(f"{instance}.a {ALICE}"), charges.find(f"{instance}.a {ALICE}")
         assert (before is None) == (after is None)
         if before is not None and after is not None:
-            assert before.charged == after.charged
+            assert (before.charged, before.refused) == (after.charged, after.refused)
+            recipients = [f"{number}@example.org" for number in range(4)]
+            assert list(map(before.answer, recipients)) == list(map(after.answer, recipients))
 
 
 @given(limits, requests)
-def test_no_message_limit_ever_counts_more_than_the_messages_nor_a_recipient_limit_less(
+def test_where_nothing_is_refused_a_limit_counts_messages_or_recipients(
+    settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]]
+) -> None:
+    asked = policy(*made([(quota, False, by_message, key) for quota, _, by_message, key in settings]))
+    play(asked, asks)
+    transactions = [t for i in range(4) if (t := asked.memo.find(f"{i}.a {ALICE}")) is not None]
+    for meter in asked.meters:
+        total = sum(counter.used for counter in meter.counters.values())
+        recipients = sum(transaction.charged for transaction in transactions)
+        assert total == (len(transactions) if meter.limit.by_message else recipients)
+
+
+@given(limits, requests)
+def test_an_enforced_limit_admits_its_quota_and_no_more(
     settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]]
 ) -> None:
     asked = policy(*made(settings))
     play(asked, asks)
-    charged = {instance for instance in range(4) if asked.memo.find(f"{instance}.a") is not None}
-    recipients = sum(t.charged for i in range(4) if (t := asked.memo.find(f"{i}.a")) is not None)
+    transactions = [t for i in range(4) if (t := asked.memo.find(f"{i}.a {ALICE}")) is not None]
+    admitted = sum(transaction.charged for transaction in transactions)
+    messages = sum(1 for transaction in transactions if transaction.charged)
+    for quota, enforce, by_message, _ in settings:
+        assert not (enforce and quota) or (messages if by_message else admitted) <= quota
     for meter in asked.meters:
         total = sum(counter.used for counter in meter.counters.values())
-        assert total == (len(charged) if meter.limit.by_message else recipients)
+        assert total >= (messages if meter.limit.by_message else admitted)

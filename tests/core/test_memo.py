@@ -4,31 +4,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.memo import MAX_REMEMBERED, Memo, Transaction
-from tests.core.build import memo
+from tests.core.build import MIDNIGHT, limit, memo
 
 
 def begin(charges: Memo, instance: str) -> None:
-    charges.charge_recipient(instance, None, "a@example.org", True)
+    charges.admit(instance, None, "a@example.org", 1)
 
 
 def test_a_message_owes_what_its_recipients_have_not_been_charged() -> None:
+    alice, other = (Counter(Meter(limit(5, name=name)), "alice", MIDNIGHT, 5) for name in ("mine", "other"))
     transaction = Transaction()
-    assert transaction.due_for_message(3) == 3
-    transaction.charge_recipient("a", True)
-    transaction.charge_recipient("b", False)
-    assert transaction.due_for_message(3) == 1
-    transaction.charge_message(1, True)
-    assert transaction.due_for_message(3) == 0
-    assert transaction.due_for_message(1) == 0
-    assert [transaction.answer(recipient) for recipient in "abc"] == [True, False, None]
+    assert transaction.dues([alice, other], None, 3) == [3, 3]
+    transaction.admit_recipient("a")
+    transaction.refuse_recipient("b", (alice.window,))
+    assert transaction.charged == 1
+    assert transaction.dues([alice, other], None, 2) == [1, 2]
+    assert transaction.dues([alice, other], "b", 1) == [0, 1]
+    assert transaction.dues([alice, other], "c", 1) == [1, 1]
+    transaction.admit_message(1)
+    assert transaction.dues([alice, other], "b", 1) == [1, 1], "it may be the one that the message was charged for"
+    assert [transaction.answer(recipient) for recipient in "abc"] == [True, (alice.window,), None]
     assert transaction.remembered == 2
+
+
+def test_what_a_transaction_keeps_of_refusals_is_bounded() -> None:
+    transaction = Transaction()
+    for i in range(3 * MAX_REMEMBERED):
+        transaction.refuse_recipient(str(i), (("limit", MIDNIGHT, str(i)),))
+        transaction.refuse_recipient("again", (("limit", i, "alice"),))
+        transaction.refuse_message([("limit", i, "bob")], 1)
+    assert transaction.remembered == MAX_REMEMBERED
+    assert len(transaction.refused or ()) == MAX_REMEMBERED
+    assert transaction.answer("again") == (("limit", 3 * MAX_REMEMBERED - 1, "alice"),)
 
 
 def test_an_unknown_instance_has_no_transaction() -> None:
     charges = memo()
     assert charges.find("1.a") is None
-    charges.charge_message("1.a", None, 2, True)
+    charges.admit("1.a", None, None, 2)
     found = charges.find("1.a")
     assert found is not None
     assert found.charged == 2
@@ -65,12 +80,12 @@ def test_what_was_not_asked_for_over_two_ages_is_forgotten() -> None:
 def test_a_transaction_that_is_asked_for_counts_its_recipients_in_the_bound_it_moves_to() -> None:
     charges = memo(max_transactions=4, max_recipients=20)  # two transactions and ten recipients a generation
     for number in range(9):
-        charges.charge_recipient("moved", charges.find("moved"), str(number), True)
+        charges.admit("moved", charges.find("moved"), str(number), 1)
     charges.age()
     for instance in ("other", "another"):
         begin(charges, instance)
     for number in range(9, 11):  # it finds the young generation full
-        charges.charge_recipient("moved", charges.find("moved"), str(number), True)
+        charges.admit("moved", charges.find("moved"), str(number), 1)
     assert charges.find("other") is None
     assert charges.forgotten == 2
 
@@ -87,8 +102,13 @@ def test_the_memo_never_holds_more_than_its_bound(bound: int, steps: list[tuple[
 @pytest.mark.parametrize("admitted", [True, False])
 def test_a_transaction_keeps_the_answers_of_its_latest_recipients(admitted: bool) -> None:
     transaction = Transaction()
+    windows = (("limit", MIDNIGHT, "alice"),)
     for i in range(MAX_REMEMBERED + 10):
-        transaction.charge_recipient(str(i), admitted)
+        if admitted:
+            transaction.admit_recipient(str(i))
+        else:
+            transaction.refuse_recipient(str(i), windows)
     assert transaction.remembered == MAX_REMEMBERED
-    assert [transaction.answer(str(i)) for i in (9, 10, MAX_REMEMBERED + 9)] == [None, admitted, admitted]
-    assert transaction.due_for_message(MAX_REMEMBERED + 12) == 2
+    answer = admitted or windows
+    assert [transaction.answer(str(i)) for i in (9, 10, MAX_REMEMBERED + 9)] == [None, answer, answer]
+    assert transaction.charged == (MAX_REMEMBERED + 10 if admitted else 0)

@@ -10,7 +10,23 @@ from ratelimitd.core.action import DUNNO
 from ratelimitd.core.policy import MAX_RECIPIENTS, Policy
 from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, Verdict, Waiting
 from ratelimitd.request import Request
-from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, data, limit, policy, rcpt, record, request, row, rules, used
+from ratelimitd.state.records import remember
+from tests.core.build import (
+    DAY_S,
+    MIDNIGHT,
+    NOON,
+    ask,
+    data,
+    limit,
+    memo,
+    policy,
+    rcpt,
+    record,
+    request,
+    row,
+    rules,
+    used,
+)
 
 ALICE = "alice@example.com"
 
@@ -217,12 +233,109 @@ def test_a_request_must_pass_all_limits() -> None:
     refused = rcpt(asked, "3")
     assert b"4/3 of alice@example.com" in refused.reply
     assert refused.counter is asked.meters[0].counters[ALICE]
-    assert used(asked, name="mine") == used(asked, "example.com", "ours") == 4
-    assert not rcpt(asked, "4", login="bob@example.com", instance="2.b").refused
-    refused = rcpt(asked, "5", login="bob@example.com", instance="2.b")
+    assert (used(asked, name="mine"), used(asked, "example.com", "ours")) == (4, 3)
+    for recipient in "45":
+        assert not rcpt(asked, recipient, login="bob@example.com", instance="2.b").refused
+    refused = rcpt(asked, "6", login="bob@example.com", instance="2.b")
     assert b"6/5 of example.com" in refused.reply
     assert refused.counter is asked.meters[1].counters["example.com"]
     assert used(asked, "bob@example.com", "mine") == 2
+
+
+def test_one_login_that_is_refused_costs_its_domain_nothing() -> None:
+    asked = policy(limit(5, name="mine"), limit(10_000, name="ours", key="domain"))
+    for i in range(11):
+        assert data(asked, 1000, instance=f"{i}.a").refused
+    assert (used(asked, name="mine"), used(asked, "example.com", "ours")) == (11_000, 0)
+    assert not rcpt(asked, "a", login="bob@example.com", instance="2.b").refused
+
+
+def test_every_limit_that_a_request_exceeds_is_charged_for_it_and_no_other() -> None:
+    asked = policy(
+        limit(2, name="one"),
+        limit(9, name="fits"),
+        limit(3, name="two", key="domain"),
+        limit(1, name="trial", enforce=False),
+        limit(0, name="none"),
+    )
+    verdict = data(asked, 4)
+    assert verdict.refused
+    assert verdict.counter is asked.meters[0].counters[ALICE]
+    assert record(verdict.charge) == f"d1.a {ALICE}\0\0004\0one\0{MIDNIGHT}\0{ALICE}\0two\0{MIDNIGHT}\0example.com\n"
+    charged = {meter.limit.name: sum(c.used for c in meter.counters.values()) for meter in asked.meters}
+    assert charged == {"one": 4, "fits": 0, "two": 4, "trial": 0, "none": 0}
+
+
+def test_what_was_refused_is_charged_once_to_every_limit_when_it_is_admitted() -> None:
+    asked = policy(*TWO)
+    for i in range(3):
+        rcpt(asked, str(i))
+    assert rcpt(asked, "3").refused  # mine has it now: 4/3
+    assert rcpt(asked, "3").charge is None
+    raise_quota(asked, 6)
+    data(asked, 2, login="bob@example.com", instance="2.b")  # ours: 5/5
+    assert rcpt(asked, "3").refused  # for ours
+    assert (used(asked, name="mine"), used(asked, "example.com", "ours")) == (4, 6)
+    asked.meters[1].counters["example.com"].quota = 20
+    admitted = rcpt(asked, "3")
+    assert summary(admitted)[:3] == ("DUNNO", 0, "")
+    assert record(admitted.charge) == f"R1.a {ALICE}\x003\0001\n", "it stays admitted, also after a restart"
+    assert (used(asked, name="mine"), used(asked, "example.com", "ours")) == (4, 6)
+    assert rcpt(asked, "3").charge is None
+    assert data(asked, 4).charge is None
+    assert summary(data(asked, 6))[:3] == ("DUNNO", 2, UPDATE)
+    assert (used(asked, name="mine"), used(asked, "example.com", "ours")) == (6, 8)
+
+
+def test_a_message_that_was_refused_is_charged_once_to_every_limit_when_it_is_admitted() -> None:
+    asked = policy(*TWO)
+    assert data(asked, 4).refused
+    raise_quota(asked, 100)
+    admitted = data(asked, 5)
+    assert (admitted.refused, admitted.charged) == (False, 5)
+    total = f"T\0\x001\0mine\0{MIDNIGHT}\0{ALICE}\n"
+    assert record(admitted.charge) == f"D1.a {ALICE}\0\0005\0ours\0{MIDNIGHT}\0example.com\n{total}"
+    assert (used(asked, name="mine"), used(asked, "example.com", "ours")) == (5, 5)
+    assert data(asked, 5).charge is None
+
+
+def test_a_refusal_counts_in_its_own_window_alone() -> None:
+    """DATA refused before midnight, and asked again after it in the same session."""
+    asked = policy(limit(10))
+    for i in range(4):
+        assert data(asked, 500, instance=f"{i}.a", now=MIDNIGHT - 60).refused
+    for i in range(4):
+        again = data(asked, 500, instance=f"{i}.a", now=MIDNIGHT + 60)
+        assert (again.refused, again.charged, again.used) == (True, 500, 500 * (i + 1))
+        assert data(asked, 500, instance=f"{i}.a", now=MIDNIGHT + 61).charge is None
+
+
+def test_a_recipient_refused_in_one_window_is_charged_in_the_next_before_it_is_admitted() -> None:
+    asked = policy(limit(1))
+    rcpt(asked, "a", now=MIDNIGHT - 60)
+    assert rcpt(asked, "b", now=MIDNIGHT - 60).refused
+    assert summary(rcpt(asked, "b", now=MIDNIGHT)) == ("DUNNO", 1, UPDATE, 1)
+    assert rcpt(asked, "b", now=MIDNIGHT).charge is None
+    assert rcpt(asked, "b", now=MIDNIGHT + DAY_S).charge is None, "what was admitted stays admitted"
+    assert rcpt(asked, "a", now=MIDNIGHT).charge is None
+    assert data(asked, 2, now=MIDNIGHT).charge is None
+
+
+def test_of_limits_with_different_periods_the_one_whose_window_is_over_is_charged_again() -> None:
+    asked = policy(limit(2, name="hourly", period="hourly"), limit(2, name="daily"))
+    assert data(asked, 3).refused  # by both
+    assert data(asked, 3, now=NOON + 3600).charged == 3
+    charged = {meter.limit.name: sum(c.used for c in meter.counters.values()) for meter in asked.meters}
+    assert charged == {"hourly": 3, "daily": 3}
+
+
+def test_the_same_instance_and_recipient_of_another_login_are_charged() -> None:
+    asked = policy(*TWO)
+    for login in ("a@example.com", "b@example.com"):
+        assert rcpt(asked, "r", login=login).charged == 1
+        assert rcpt(asked, "r", login=login).charged == 0
+        assert data(asked, 2, login=login).charged == 1
+    assert used(asked, "example.com", "ours") == 4
 
 
 def test_what_one_limit_refuses_no_limit_counts_where_it_is_configured_so() -> None:
@@ -260,10 +373,51 @@ def test_a_new_window_begins_at_zero_and_a_clock_put_back_does_not() -> None:
     for i in range(3):
         rcpt(asked, str(i))
     assert rcpt(asked, "3", now=MIDNIGHT - 1).refused
-    assert rcpt(asked, "4", now=NOON - 5 * DAY_S).refused
+    assert rcpt(asked, "4", now=NOON - DAY_S + 1).refused
     assert summary(rcpt(asked, "5", now=MIDNIGHT)) == ("DUNNO", 1, UPDATE, 1)
     assert summary(rcpt(asked, "6", now=MIDNIGHT - 1)) == ("DUNNO", 1, UPDATE, 2)
     assert rcpt(asked, "7", now=NOON).refused
+
+
+def test_a_clock_years_ahead_for_a_second_locks_nobody() -> None:
+    asked = policy(limit(2), limit(2, name="ours", key="domain"))
+    for now in (NOON, NOON + 20 * 365 * DAY_S, NOON + 1):
+        for i in range(3):
+            assert rcpt(asked, str(i), instance=str(now), now=now).refused == (i == 2)
+        if now != NOON:
+            ends = {counter.expiry for meter in asked.meters for counter in meter.counters.values()}
+            assert ends == {now // DAY_S * DAY_S + DAY_S}
+
+
+def test_a_limit_whose_period_a_reload_changes_begins_again_where_its_window_ends_too_late() -> None:
+    asked = policy(limit(2, period="monthly"))
+    for i in range(2):
+        rcpt(asked, str(i))
+    asked.configure([limit(2, period="daily")], rules())
+    verdict = rcpt(asked, "2")
+    assert (verdict.refused, verdict.used) == (False, 1)
+    assert verdict.counter is not None
+    assert verdict.counter.expiry == MIDNIGHT
+
+
+def test_a_limit_that_is_removed_and_comes_back_knows_what_was_used() -> None:
+    """The store is not asked: it may be unavailable."""
+    mine, ours = limit(10, name="mine"), limit(0, name="ours", key="domain")
+    asked = policy(mine, ours)
+    data(asked, 8)
+    for _ in range(2):
+        asked.configure([ours], rules())
+        rcpt(asked, "meanwhile", instance="2.b")
+        asked.forget_removed()
+        assert "mine" in asked.removed, "what it has pending is not stored"
+    asked.configure([ours, mine], rules())
+    assert not data(asked, 2, instance="3.c").refused
+    assert data(asked, 1, instance="4.d").refused
+    asked.configure([ours], rules())
+    asked.pending.close(2)
+    asked.pending.stored(1)
+    asked.forget_removed()
+    assert asked.removed == {}
 
 
 def test_an_account_that_is_not_in_memory_is_asked_for_first() -> None:
@@ -294,11 +448,11 @@ def test_a_request_that_has_waited_is_decided_by_what_was_found_and_by_assumptio
 def test_the_record_names_kind_transaction_recipients_and_every_count() -> None:
     asked = policy(*TWO)
     counts = f"\0mine\0{MIDNIGHT}\0{ALICE}\0ours\0{MIDNIGHT}\0example.com\n"
-    assert record(rcpt(asked, "a").charge) == f"R1.a\0a\0001{counts}"
+    assert record(rcpt(asked, "a").charge) == f"R1.a {ALICE}\0a\0001{counts}"
     assert record(rcpt(asked, "a").charge) == ""
-    assert record(data(asked, 3).charge) == f"D1.a\0\0002{counts}"
-    assert record(data(asked, 9).charge) == f"d1.a\0\0006{counts}"
-    assert record(rcpt(asked, "b").charge) == f"r1.a\0b\0001{counts}"
+    assert record(data(asked, 3).charge) == f"D1.a {ALICE}\0\0002{counts}"
+    assert record(data(asked, 9).charge) == f"d1.a {ALICE}\0\0006{counts}"
+    assert record(rcpt(asked, "b").charge) == f"r1.a {ALICE}\0b\0001{counts}"
 
 
 def broken(request: Request) -> str | None:
@@ -347,33 +501,54 @@ def test_whatever_the_login_the_record_can_be_taken_apart(login: str) -> None:
 
 
 class Model:
-    """What must hold, said in the simplest way: no memo bound, no journal, every charge in a list."""
+    """What must hold, said in the simplest way: no memo bound, no journal, every charge in a list.
+
+    An account is due what it was not charged: for what was admitted every account was, once and for good; for what was
+    refused those were that refused it, in that window.
+    """
 
     def __init__(self, quotas: dict[str, int], count_rejected: bool) -> None:
         self.quotas = quotas
         self.count_rejected = count_rejected
-        self.charges: list[tuple[str, int, str, int]] = []  # account, day, instance, recipients
-        self.answers: dict[tuple[str, str], bool] = {}  # instance and recipient ("" the message): admitted
+        self.used: Multiset[tuple[str, int]] = Multiset()  # by account and window
+        self.admitted: Multiset[str] = Multiset()  # recipients, by transaction
+        self.recipients: set[tuple[str, str]] = set()  # transaction and recipient, admitted
+        self.refused: Multiset[tuple[str, str, int]] = Multiset()  # by transaction, account and window
+        self.refused_recipients: set[tuple[str, str, str, int]] = set()
+        self.charges = 0
 
-    def used(self, account: str, day: int) -> int:
-        return sum(n for a, d, _, n in self.charges if (a, d) == (account, day))
-
-    def ask(self, login: str, instance: str, recipient: str, count: int, day: int) -> tuple[bool, int]:
-        """Whether it is admitted, and what is charged."""
-        accounts = [login, login.split("@")[1]]
-        question = (instance, recipient)
+    def ask(self, transaction: str, recipient: str, count: int, windows: dict[str, int]) -> tuple[bool, bool]:
+        """Whether it is admitted, and whether anything is charged. `windows`: the accounts and theirs of now."""
+        more = count - self.admitted[transaction]
         if recipient:
-            due = 0 if question in self.answers else 1
-        else:
-            due = max(0, count - sum(n for a, _, i, n in self.charges if i == instance and a == login))
-        if due == 0 and self.answers.get(question, True):
-            return True, 0
-        admitted = all(self.used(a, day) + due <= self.quotas[a] for a in accounts)
-        charged = due if admitted or self.count_rejected else 0
-        if charged or due == 0:
-            self.answers[question] = admitted
-        self.charges += [(account, day, instance, charged) for account in accounts]
-        return admitted, charged
+            more = 0 if (transaction, recipient) in self.recipients else 1
+        if more <= 0:
+            return True, False
+        dues = {}
+        for account, window in windows.items():
+            already = self.refused[transaction, account, window]
+            if recipient:
+                already = min(already, (transaction, recipient, account, window) in self.refused_recipients)
+            dues[account] = max(0, more - already)
+        refusing = [a for a, due in dues.items() if self.quotas[a] and self.used[a, windows[a]] + due > self.quotas[a]]
+        if refusing and not self.count_rejected:
+            return False, False
+        for account in refusing or dues:
+            self.used[account, windows[account]] += dues[account]
+            self.charges += dues[account]
+        if refusing:
+            for account in refusing:
+                self.refused[transaction, account, windows[account]] += dues[account]
+                if dues[account] and recipient:
+                    self.refused_recipients.add((transaction, recipient, account, windows[account]))
+            return False, any(dues[account] for account in refusing)
+        for one, account, window in list(self.refused):
+            mine = (one, recipient, account, window)
+            if one == transaction and (not recipient or mine in self.refused_recipients):
+                self.refused[one, account, window] = max(0, self.refused[one, account, window] - more)
+        self.admitted[transaction] += more
+        self.recipients.add((transaction, recipient))
+        return True, any(dues.values())
 
 
 QUOTAS = {"a@x": 4, "b@x": 7, "c@y": 3, "x": 9, "y": 5}
@@ -383,38 +558,41 @@ steps = st.lists(
         st.integers(0, 2),  # the session's transaction
         st.sampled_from(["r1", "r2", "r3", ""]),
         st.integers(0, 6),
-        st.sampled_from([0, 0, 0, 0, 0, 1]),  # days that pass first
+        st.sampled_from([0, 0, 0, 0, 0, 1, 24]),  # hours that pass first
+        st.sampled_from([*[None] * 9, *QUOTAS]),  # its quota is raised first
     ),
     max_size=60,
 )
 
 
-@given(steps, st.booleans())
+@given(steps, st.booleans(), st.booleans())
 def test_the_policy_does_what_a_simple_model_does(
-    walk: list[tuple[str, int, str, int, int]], count_rejected: bool
+    walk: list[tuple[str, int, str, int, int, str | None]], count_rejected: bool, restarted: bool
 ) -> None:
-    model = Model(QUOTAS, count_rejected)
-    asked = policy(
-        limit(0, name="mine", quotas=QUOTAS),
-        limit(0, name="ours", key="domain", quotas=QUOTAS),
-        under=rules(count_rejected),
-    )
-    day = 0
-    for login, number, recipient, count, days in walk:
-        day += days
-        instance = f"{login}.{number}"
-        verdict = ask(
-            asked,
-            request(
-                "RCPT" if recipient else "DATA", login, instance=instance, recipient=recipient, recipient_count=count
-            ),
-            NOON + day * DAY_S,
-        )
-        assert (not verdict.refused, verdict.charged) == model.ask(login, instance, recipient, count, day)
-    for account, name in [("a@x", "mine"), ("b@x", "mine"), ("c@y", "mine"), ("x", "ours"), ("y", "ours")]:
-        meter = asked.meters[0 if name == "mine" else 1]
-        found = meter.find(account, NOON + day * DAY_S)
-        assert (found.used if found else 0) == model.used(account, day)
+    """Limits of two periods, transactions in several windows, quotas that are raised, a memo read from the journal."""
+    quotas = dict(QUOTAS)
+    model = Model(quotas, count_rejected)
+    mine = limit(0, name="mine", quotas=quotas, period="hourly")
+    asked = policy(mine, limit(0, name="ours", key="domain", quotas=quotas), under=rules(count_rejected))
+    now, written = NOON, ""
+    for login, number, recipient, count, hours, raised in walk:
+        now += hours * 3600
+        if raised is not None:
+            quotas[raised] += 3
+            for meter in asked.meters:
+                meter.follow([raised])
+        if restarted:
+            asked.memo = memo()
+            remember(written.split("\n")[:-1], asked.memo)
+        what = request("RCPT" if recipient else "DATA", login, instance=str(number), recipient=recipient,
+                       recipient_count=count)  # fmt: skip
+        verdict = ask(asked, what, now)
+        written += record(verdict.charge)
+        domain = login.split("@")[1]
+        windows = {login: now // 3600, domain: now // DAY_S}
+        found = (not verdict.refused, verdict.charge is not None and any(verdict.charge.amounts))
+        assert found == model.ask(f"{number} {login}", recipient, count, windows)
+        for meter, account in zip(asked.meters, (login, domain), strict=True):
+            assert used(asked, account, meter.limit.name) == model.used[account, windows[account]]
     asked.pending.close(2)
-    charged = sum(n for _, _, _, n in model.charges)
-    assert sum(segment.recipients for segment in asked.pending.closed) == charged
+    assert sum(segment.recipients for segment in asked.pending.closed) == model.charges

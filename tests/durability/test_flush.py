@@ -100,16 +100,65 @@ async def test_a_request_is_charged_once_however_often_the_daemon_is_killed_befo
     await node.stop()
 
 
-async def test_what_killed_runs_have_left_is_deleted_when_nobody_asks_about_it_any_more(
-    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("ended", ["stop", "crash"])
+@pytest.mark.parametrize("flushes", [[], [""], ["away"], ["after"], ["away"] * 20, [*["away"] * 20, ""]], ids=str)
+async def test_a_restart_in_the_middle_of_a_transaction_charges_its_recipients_once(
+    make: Callable[..., Node], ended: str, flushes: list[str]
+) -> None:
+    node = await _started(make)
+    for i in range(30):
+        assert (await node.ask("alice", instance="1.a", recipient=str(i))).charged == 1
+        if i < len(flushes):
+            await node.flush(flushes[i])
+    for _ in range(2):
+        await (node.stop() if ended == "stop" else node.crash())
+        node = await _started(make)
+    for i in range(30):
+        assert (await node.ask("alice", instance="1.a", recipient=str(i))).charged == 0
+    assert (await node.ask("alice", 50, instance="1.a")).charged == 20
+    await (node.stop() if ended == "stop" else node.crash())
+    node = await _started(make)
+    assert (await node.ask("alice", 50, instance="1.a")).charged == 0
+    assert await node.flush()
+    assert await _used(node) == 50
+    await node.stop()
+
+
+async def test_a_refusal_is_remembered_with_its_limits_and_its_window_after_a_restart(
+    make: Callable[..., Node], clock: Clock
+) -> None:
+    limits = (make_limit("mine", "email", "hourly", 2), make_limit("ours", "domain", "daily", 100))
+    node = await _started(make, *limits)
+    login = "alice@example.com"
+    assert (await node.ask(login, 5, instance="1.a")).refused
+    assert await node.flush()
+    await node.stop()
+    node = await _started(make, *limits)
+    assert (await node.ask(login, 5, instance="1.a")).charged == 0
+    clock.now += 3600
+    again = await node.ask(login, 5, instance="1.a")
+    assert (again.refused, again.charged, again.used) == (True, 5, 5)
+    assert await node.flush()
+    assert await _used(node, login, "mine") == 5
+    assert await _used(node, "example.com", "ours") == 0
+    await node.stop()
+
+
+async def test_what_is_kept_of_stored_segments_makes_room_when_the_disk_is_full(
+    make: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = await _started(make)
     await node.ask("alice", 1)
-    await node.crash()
-    monkeypatch.setattr(backlog, "ASKED_AGAIN_S", 0)
-    node = await _started(make)
     assert await node.flush()
-    assert node.journal.numbers() == [node.journal.number]
+    kept = tmp_path / "journal" / "past"
+    assert len(list(kept.iterdir())) == 1
+    await node.ask("alice", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        await node.flush("away")
+    assert list(kept.iterdir()) == []
+    assert await node.flush()
+    assert await _used(node) == 2
     await node.stop()
 
 
@@ -120,10 +169,10 @@ async def test_a_segment_that_cannot_be_deleted_is_not_stored_again(
     await node.ask("alice", 2)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", _failing(errno.EROFS))
+        patch.setattr(Path, "replace", _failing(errno.EROFS))
         assert await node.flush()
-    assert node.said("a stored segment cannot be deleted")
+    assert node.said("a stored segment cannot be put away")
     await node.crash()
-    monkeypatch.setattr(backlog, "ASKED_AGAIN_S", 0)
     node = await _started(make)
     assert (await node.ask("alice", 1)).used == 3
     assert await node.flush()

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.verdict import Charge
 from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
-from ratelimitd.state import segments
+from ratelimitd.state import past, segments
 from ratelimitd.state.journal import Journal
+from ratelimitd.state.past import Past
 from ratelimitd.state.records import ends, windows
 from ratelimitd.state.segments import Recovered
 from tests.core.build import journal_in
@@ -33,7 +35,7 @@ METER = Meter(make_limit())
 
 
 def _charge(i: int) -> Charge:
-    return Charge(f"i{i}", "r@x", 1, False, [Counter(METER, f"user{i}@é.example", 1900000000, 100)], 1)
+    return Charge(f"i{i}", "r@x", 1, False, [Counter(METER, f"user{i}@é.example", 1900000000, 100)], [1])
 
 
 def _filled(journal: Journal, frames: int) -> Path:
@@ -111,7 +113,7 @@ def test_the_file_of_a_damaged_segment_is_kept_aside(journal: Journal) -> None:
     assert not recovered.torn, "a frame of full length is no torn one"
     kept = journal.keep_aside(recovered)
     assert journal.keep_aside(recovered) == kept
-    journal.delete(1, 1)
+    journal.put_away(1, 1)
     assert not path.exists()
     assert kept.read_bytes() == data
 
@@ -134,10 +136,10 @@ def test_a_foreign_or_newer_file_is_refused_and_nothing_is_touched(journal: Jour
     _filled(journal, 1)
     journal.rewrite(1, 2, [])
     (journal.folder / "9.segment").write_bytes(data)
-    before = {path: path.read_bytes() for path in journal.folder.iterdir()}
+    before = {path: path.read_bytes() for path in journal.folder.iterdir() if path.is_file()}
     with pytest.raises(JournalError, match=r"9\.segment: (format|not a journal)"):
         journal.recover()
-    assert {path: path.read_bytes() for path in journal.folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in journal.folder.iterdir() if path.is_file()} == before
 
 
 def test_a_half_written_header_is_an_empty_segment(journal: Journal) -> None:
@@ -157,7 +159,7 @@ def test_an_unreadable_segment_stops_the_start(journal: Journal) -> None:
 
 
 def _fail(code: int) -> Callable[..., int]:
-    def failing(*_: object) -> int:
+    def failing(*_: object, **__: object) -> int:
         raise OSError(code, os.strerror(code))
 
     return failing
@@ -259,16 +261,15 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("step", ["open", "fsync", "replace", "folder", "unlink 1", "unlink 2", "done"])
+@pytest.mark.parametrize("step", ["open", "fsync", "replace", "folder", "put away", "done"])
 def test_a_merge_that_is_killed_at_any_step_counts_everything_once(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Segments 1 and 2 say the same as the merged one would: whichever count, the sum is the same."""
     deltas = _deltas()
     for part in (deltas[:1000], deltas[1000:]):
-        journal.write([Charge("", None, n, False, [counter], 1) for counter, n in part])
+        journal.write([Charge("", None, n, False, [counter], [n]) for counter, n in part])
         journal.settle(journal.rotate())
-    unlinked = 0
 
     def killed(*_: object, **__: object) -> None:
         raise Killed
@@ -282,18 +283,9 @@ def test_a_merge_that_is_killed_at_any_step_counts_everything_once(
             patch.setattr(Journal, "_sync_folder", killed)
         elif step == "open":
             patch.setattr(segments, "header", killed)
-        elif step.startswith("unlink"):
-            unlink = Path.unlink
-
-            def dying(self: Path, missing_ok: bool = False) -> None:
-                nonlocal unlinked
-                unlinked += 1
-                if unlinked == int(step[-1]):
-                    raise Killed
-                unlink(self, missing_ok)
-
-            patch.setattr(Path, "unlink", dying)
-        if step in ("done", "unlink 2"):  # one segment is unlinked: 2 gets the merged one's name
+        elif step == "put away":
+            patch.setattr(Past, "keep", killed)
+        if step == "done":
             journal.rewrite(1, 2, deltas)
         else:
             with pytest.raises(Killed):
@@ -317,7 +309,7 @@ def test_a_merge_that_fails_leaves_nothing_behind_and_can_be_done_again(
             if name != "rename":
                 with pytest.raises(OSError, match="No space"):
                     journal.rewrite(1, 1, _deltas())
-        assert sorted(p.name for p in journal.folder.iterdir()) == ["1.segment", "2.segment"]
+        assert sorted(p.name for p in journal.folder.iterdir() if p.is_file()) == ["1.segment", "2.segment"]
         assert path.read_bytes() == before
     journal.rewrite(1, 1, _deltas())
     assert path.read_bytes() != before
@@ -330,3 +322,83 @@ def test_an_empty_segment_is_gone_when_the_journal_is_closed(journal: Journal) -
     _filled(journal, 1)
     journal.close()
     assert journal.numbers() == [2]
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["", "R", "R\0", "R\0\0", "R\0a\0x", "R\0a\0001\0limit", "R\0a\0001\0limit\0never\0key", "Z1.a\0b\0001",
+     "R\0a\0-1", "R\0a\0\uff11", "R\0a\0001\0limit\0" + "9" * 5000 + "\0key", "\0\0001"],
+)  # fmt: skip
+def test_a_record_that_is_none_in_a_whole_frame_costs_itself_alone(journal: Journal, record: str) -> None:
+    path = _filled(journal, 1)
+    good = "Ri5 alice\0r\x001\0default\x001900000000\0alice"
+    with path.open("ab") as file:
+        file.write(segments.frame(f"{record}\n{good}\n"))
+    (recovered,) = journal.recover()
+    assert recovered.records[2:] == [good]
+    assert recovered.damaged == len(record.encode()) + 1
+
+
+def _kept(journal: Journal) -> list[str]:
+    journal.past.begin()
+    return [record.split("\0")[0] for one in journal.past.read(1000, ()) for record in one.records]
+
+
+def test_a_stored_segment_is_kept_apart_for_the_memo(journal: Journal) -> None:
+    _filled(journal, 1)
+    journal.settle(journal.rotate())
+    journal.put_away(1, 1)
+    assert journal.numbers() == [2]
+    assert journal.recover() == []
+    assert _kept(journal) == _wanted([0])
+    assert journal.past.last == 1
+
+
+def test_what_is_kept_is_bounded_in_age_and_in_bytes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 6):
+        _filled(journal, 1)
+        journal.settle(journal.rotate())
+        journal.put_away(number, number)
+    assert len(_kept(journal)) == 10
+    monkeypatch.setattr(past, "MAX_BYTES", 3 * past.BLOCK)
+    assert len(_kept(journal)) == 6
+    folder = journal.folder / "past"
+    assert sorted(path.name for path in folder.iterdir()) == ["3.segment", "4.segment", "5.segment"]
+    os.utime(folder / "3.segment", (0, time.time() - past.KEPT_S - 1))
+    os.utime(folder / "4.segment", (0, time.time() - past.KEPT_S + 60))
+    assert len(_kept(journal)) == 4
+    journal.past.clear()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"ratelimitd-journal 9 x\n", b"other", None])
+def test_what_is_kept_and_cannot_be_read_is_left_out(journal: Journal, damage: bytes | None) -> None:
+    for number in (1, 2):
+        _filled(journal, 1)
+        journal.settle(journal.rotate())
+        journal.put_away(number, number)
+    path = journal.folder / "past" / "1.segment"
+    path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
+    assert _kept(journal) == _wanted([0])
+
+
+def test_a_merged_segment_is_kept_apart_and_its_totals_are_not(journal: Journal) -> None:
+    for _ in range(2):
+        _filled(journal, 1)
+        journal.settle(journal.rotate())
+    journal.rewrite(1, 2, _deltas())
+    assert sorted(_kept(journal)) == sorted(_wanted([0, 0]))
+    journal.put_away(1, 2)
+    assert sorted(_kept(journal)) == sorted(_wanted([0, 0]))
+    assert journal.numbers() == [3]
+
+
+def test_where_nothing_can_be_kept_a_stored_segment_is_deleted(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _filled(journal, 1)
+    journal.settle(journal.rotate())
+    monkeypatch.setattr(Path, "mkdir", _fail(errno.ENOSPC))
+    journal.put_away(1, 1)
+    assert journal.numbers() == [2]
+    assert _kept(journal) == []

@@ -9,6 +9,7 @@ from ratelimitd.core.verdict import Waiting
 from ratelimitd.errors import RequestTooLong
 from ratelimitd.log.log import json_line, policyd_line
 from ratelimitd.request import Request, RequestReader
+from ratelimitd.state.records import ends, sound, windows
 from tests.core.build import NOON, arrived, limit, policy, record
 
 MAX_BYTES = 600
@@ -19,7 +20,6 @@ _LINE = re.compile(
     r"[^,]*: client=[^,]*\[[^,]*\], sasl_method=[^,]*, sasl_username=[^,]*, "
     r"recipient_count=[0-9]+, curr_count=[0-9]+/[0-9]+, status=(INSERT|UPDATE|OVER_QUOTA), limit=(email|domain)"
 )
-_KINDS = "RrDd"
 
 
 def check(data: bytes) -> None:
@@ -87,9 +87,9 @@ def _decide(asked: Policy, request: Request) -> None:
             meter.accept(key, None, 0, NOON)
         verdict = asked.decide_waiting(verdict, NOON)
     assert _REPLY.fullmatch(verdict.reply)
-    assert (verdict.charge is not None) == bool(verdict.charged)
+    assert verdict.charge is not None or not verdict.charged
     if verdict.charge is not None:
-        _check_record(record(verdict.charge), verdict.charged, _counters(asked, request))
+        _check_record(record(verdict.charge), verdict.refused, _counters(asked, request))
     if verdict.status:
         line = policyd_line(verdict, True)
         assert line.isprintable()
@@ -102,12 +102,11 @@ def _counters(asked: Policy, request: Request) -> list[Counter]:
     return [meter.counters[key] for meter, key in keys if key is not None]
 
 
-def _check_record(record: str, charged: int, counters: list[Counter]) -> None:
-    """One line, whose fields are what was charged: nothing that a client says is another field."""
-    assert record.endswith("\n")
-    assert record.count("\n") == 1
-    head, _, recipients, *accounts = record[:-1].split("\0")
-    assert head[0] in _KINDS
-    assert int(recipients) == charged
-    names = [(counter.meter.limit.name, str(counter.expiry), counter.key) for counter in counters]
-    assert list(zip(accounts[::3], accounts[1::3], accounts[2::3], strict=True)) == names
+def _check_record(record: str, refused: bool, counters: list[Counter]) -> None:
+    """Lines whose fields are what was charged: nothing that a client says is another field."""
+    lines = record.split("\n")
+    assert lines.pop() == ""
+    assert sound(lines) == (lines, [])
+    assert {line[0] for line in lines} <= (set("rd") if refused else set("RDT"))
+    names = {counter.window for counter in counters}
+    assert all(windows(end)[0] and names.issuperset(windows(end)[1]) for end in ends(lines))

@@ -34,7 +34,7 @@ def test_recipients_are_remembered_up_to_a_bound_over_all_transactions(per_trans
     for number in range(5000 // per_transaction):
         instance = f"{number}.a"
         for recipient in range(per_transaction):
-            charges.charge_recipient(instance, charges.find(instance), f"{recipient}@example.org", True)
+            charges.admit(instance, charges.find(instance), f"{recipient}@example.org", 1)
             assert remembered(charges) <= 1000
         assert charges.find(instance)
     assert charges.forgotten
@@ -42,16 +42,16 @@ def test_recipients_are_remembered_up_to_a_bound_over_all_transactions(per_trans
 
 def test_a_transaction_outlives_half_the_bound_of_newer_recipients() -> None:
     charges = memo(1_000_000, max_recipients=1000)
-    charges.charge_recipient("first", None, "a@example.org", True)
+    charges.admit("first", None, "a@example.org", 1)
     for recipient in range(500):
-        charges.charge_recipient("newer", charges.find("newer"), f"{recipient}@example.org", True)
+        charges.admit("newer", charges.find("newer"), f"{recipient}@example.org", 1)
     assert charges.find("first")
     assert not charges.forgotten
 
 
 def test_transactions_that_age_are_not_counted_as_forgotten_by_a_bound() -> None:
     charges = memo(100)
-    charges.charge_message("1.a", None, 1, True)
+    charges.admit("1.a", None, None, 1)
     charges.age()
     charges.age()
     assert (len(charges), charges.forgotten) == (0, 0)

@@ -54,7 +54,8 @@ def accounts() -> object:
 def transactions() -> object:
     charges = memo(10 * MANY)
     for number in range(MANY):
-        charges.charge_recipient(f"1a2b.65a1b2c3.{number:x}.0", None, f"{number}@recipient.example", True)
+        key = f"1a2b.65a1b2c3.{number:x}.0 user{number:06d}@customer.example.com"
+        charges.admit(key, None, f"{number}@recipient.example", 1)
     return charges
 
 
@@ -62,8 +63,8 @@ def recipients() -> object:
     charges = memo(max_recipients=10 * MANY)
     for number in range(MANY // 500):
         for recipient in range(500):
-            charges.charge_recipient(
-                f"{number}.a", charges.find(f"{number}.a"), f"someone{number}.{recipient}@recipient.example", True
+            charges.admit(
+                f"{number}.a", charges.find(f"{number}.a"), f"someone{number}.{recipient}@recipient.example", 1
             )
     return charges
 
