@@ -124,7 +124,7 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
     grants: list[Grant] = []
     for one, persist in known:
         row = stored.get(Account(one.limit, one.key))
-        there = row.used if row is not None and row.expiry == one.expiry else 0
+        there = row.used if row is not None and abs(row.expiry - one.expiry) < one.apart_s else 0
         deltas.append(one._replace(used=max(0, one.used - there)))
         quota, persists = (
             (row.quota_at(now, one.configured), row.persist) if row is not None else (one.configured, False)

@@ -188,10 +188,10 @@ class SQLiteStore:
         """Store a batch; the deltas that the database refuses, each with the reason."""
         if not chunk:
             return []
-        upsert = self._sql(statements.upsert(chunk[0].latest))
+        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s))
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, [(*delta[:-1], delta.quota) for delta in chunk])
+            connection.executemany(upsert, [(*delta[:6], delta.quota) for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
         except _BAD_RECORD:
@@ -200,7 +200,7 @@ class SQLiteStore:
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, (*delta[:-1], delta.quota))
+                connection.execute(upsert, (*delta[:6], delta.quota))
             except _BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected

@@ -33,8 +33,10 @@ def _window(latest: int) -> str:
     return f"CASE WHEN {expiry} > {latest} THEN 0 ELSE {expiry} END"
 
 
-def upsert(latest: int, rows: str) -> str:
-    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` is this; `rows`: VALUES for each.
+def upsert(latest: int, apart_s: int, rows: str) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` and `apart_s` are these.
+
+    `rows`: VALUES for each.
 
     Assigned from left to right: quota needs the old configured, seen, expiry and updated, used the old expiry.
     """
@@ -55,13 +57,13 @@ ON DUPLICATE KEY UPDATE
                    WHEN {window} > VALUES(`expiry`) THEN `quota`
                    WHEN {given_since} THEN `quota`
                    WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() THEN VALUES(`configured`)
-                   WHEN {window} < VALUES(`expiry`) THEN VALUES(`quota`)
+                   WHEN {window} + {apart_s} <= VALUES(`expiry`) THEN VALUES(`quota`)
                    ELSE `quota` END,
     `seen` = IF(GREATEST({window}, VALUES(`expiry`)) <= UNIX_TIMESTAMP() AND {_QUOTA} <> VALUES(`configured`),
                 {_number("seen")}, {_QUOTA}),
     `configured` = VALUES(`configured`),
-    `used` = CASE WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
-                  WHEN {window} = VALUES(`expiry`)
+    `used` = CASE WHEN {window} + {apart_s} <= VALUES(`expiry`) THEN VALUES(`used`)
+                  WHEN {window} < VALUES(`expiry`) + {apart_s}
                   THEN LEAST(COALESCE({_number("used")}, 0) + VALUES(`used`), {MAX_USED})
                   ELSE COALESCE({_number("used")}, 0) END,
     `expiry` = GREATEST({window}, VALUES(`expiry`)),

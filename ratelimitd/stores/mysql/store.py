@@ -160,7 +160,7 @@ class MySQLStore:
             await trio.lowlevel.checkpoint()
             return []
         values = ", ".join([statements.VALUES] * len(chunk))
-        upsert = self._sql(statements.upsert(chunk[0].latest, values))
+        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s, values))
         try:
             await session.run(
                 upsert,
