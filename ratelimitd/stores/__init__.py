@@ -15,6 +15,7 @@ from ratelimitd.core.rows import MAX_USED as MAX_USED
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import Rename, Survey
 
 RUNS_KEPT_DAYS = 62
 """A run is forgotten this long after its last flush, unless its journal is still there."""
@@ -98,6 +99,17 @@ class Store(Protocol):
 
     async def reset(self, accounts: Sequence[Account]) -> list[Row]:
         """Set what these accounts have used to 0; their rows as they are then, of those that have one."""
+        ...
+
+    async def survey(self) -> Survey:
+        """What stands in the table, as far as it concerns an administrator: it reads the whole table once."""
+        ...
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        """Make these rows their accounts', whose keys are written in another way; the accounts' rows as they are then.
+
+        A row that is gone, or makes no sense, is left as it is.
+        """
         ...
 
     async def changes(self, cursor: str) -> Changes:

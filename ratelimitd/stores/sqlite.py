@@ -20,6 +20,7 @@ from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_layout import complete
+from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
 CHANGES_PAGE = 5000
@@ -221,6 +222,32 @@ class SQLiteStore:
             for some in values:
                 connection.execute(statement, some)
             return self._lookup(connection, accounts)
+
+    async def survey(self) -> Survey:
+        """What stands in the table."""
+        return await self._run(self._survey, self._reading, abandon=True)
+
+    def _survey(self) -> Survey:
+        run = _opened(self._reader).execute
+        odd = [
+            row
+            for statement in (statements.NOT_NORMAL, statements.NEVER_USED)
+            for row in run(self._sql(statement), (EXAMPLES,)).fetchall()
+        ]
+        return Survey.of(run(self._sql(statements.LIMITS)).fetchall(), odd)
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        """Make rows their accounts'."""
+        return await self._run(lambda: self._adopt(renames), self._writing)
+
+    def _adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        connection = _opened(self._writer)
+        news = [Account(limit, new) for limit, _, new in renames]
+        with self._transaction(connection):
+            rows = self._lookup(connection, [*news, *(Account(limit, old) for limit, old, _ in renames)])
+            for name, values in adopt(renames, rows):
+                connection.execute(self._sql(getattr(statements, name)), values)
+            return self._lookup(connection, news)
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""

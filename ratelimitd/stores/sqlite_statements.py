@@ -83,6 +83,20 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
 """
 
 
+RENAME = 'UPDATE "ratelimit" SET "sender" = ? WHERE "sender" = ? AND "limit_name" = ?'
+MERGE = """
+UPDATE "ratelimit" SET "quota" = ?, "persist" = ?, "used" = ?, "updated" = CURRENT_TIMESTAMP
+WHERE "sender" = ? AND "limit_name" = ?
+"""
+DELETE = 'DELETE FROM "ratelimit" WHERE "sender" = ? AND "limit_name" = ?'
+LIMITS = 'SELECT "limit_name", COUNT(*), MIN("sender") FROM "ratelimit" GROUP BY "limit_name"'
+NOT_NORMAL = """
+SELECT "limit_name", "sender" FROM "ratelimit" WHERE "sender" <> lower(trim("sender", ' ' || char(9))) LIMIT ?
+"""
+NEVER_USED = """
+SELECT "limit_name", "sender" FROM "ratelimit"
+WHERE "configured" IS NULL AND ("sender" LIKE '%*%' OR "sender" NOT LIKE '%@%') LIMIT ?
+"""
 RESET = """
 UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
 """

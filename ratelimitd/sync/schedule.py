@@ -7,7 +7,7 @@ import trio
 
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
+from ratelimitd.errors import OutcomeUnknown, StartError, StoreError, StoreUnsuitable
 from ratelimitd.settings import StoreSettings
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
@@ -158,7 +158,8 @@ class StoreSync:
             return await self.flusher.flush()
 
     async def edit(self, change: Callable[[Store], Awaitable[list[Row]]]) -> list[Row]:
-        """Change rows in the store and take them over. Raises StoreError, with nothing taken over.
+        """Change rows in the store and take them over. Raises StoreError, with nothing taken over: OutcomeUnknown where
+        the store may have changed them, any other where it has not.
 
         What was charged before is stored first; what is charged meanwhile is kept.
         """
@@ -170,7 +171,9 @@ class StoreSync:
                     rows = await change(self.link.store)
             except UNAVAILABLE as error:
                 self.link.failed(error)
-                raise StoreError(str(error) or "the store does not answer") from error
+                if isinstance(error, trio.TooSlowError):
+                    raise OutcomeUnknown("the store does not answer") from error
+                raise
             self.loader.accept(rows)
             return rows
 

@@ -11,6 +11,7 @@ from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Changes, Flushed
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import Rename, Survey
 from ratelimitd.sync.schedule import HURRY_GAP_S
 from tests.core.build import limit, policy, rcpt, store_sync
 
@@ -56,6 +57,12 @@ class Counting:
 
     async def recorded(self, node: str) -> int:
         return 0
+
+    async def survey(self) -> Survey:
+        return Survey([], [])
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        return []
 
     async def changes(self, cursor: str) -> Changes:
         return Changes([], "")

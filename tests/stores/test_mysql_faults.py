@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.core.rows import Account, Grant
+from ratelimitd.errors import OutcomeUnknown, StoreError, StoreUnsuitable
 from ratelimitd.stores.mysql import session as session_module
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import Session, connect
@@ -187,6 +188,26 @@ async def test_a_lost_commit_is_unknown_and_flushing_again_counts_once(mariadb: 
         assert mariadb.sql("SELECT used FROM ratelimit", database) == [("3",)]
         await flush(store, [delta("alice", 3)], segment=1)
         assert (await row(store, "alice")).used == 3
+        await store.close()
+
+
+async def test_an_administrators_change_whose_commit_is_cut_is_neither_done_nor_undone(
+    mariadb: MariaDB, database: str
+) -> None:
+    mariadb.add_user(f"app_{database}", "secret")
+    with Proxy(mariadb.port) as link:
+        store = MySQLStore(
+            Access((("127.0.0.1", link.port),), f"app_{database}", b"secret", database), timeout_s=PATIENT_S
+        )
+        await store.open()
+        await flush(store, [delta("alice", 3)], segment=1)
+        link.cut(b"COMMIT")
+        with pytest.raises(OutcomeUnknown, match="whether COMMIT was done is unknown"):
+            await store.reset([Account("daily", "alice")])
+        link.cut(b"COMMIT")
+        with pytest.raises(OutcomeUnknown, match="whether COMMIT was done is unknown"):
+            await store.grant(Grant("daily", "alice", 50, 10, True, 2000), 1000)
+        assert (await row(store, "alice"))[2:6] == (50, 10, True, 0)
         await store.close()
 
 

@@ -138,15 +138,27 @@ async def check(session: Session, names: Names, remarks: Remarks) -> None:
         found = await layout(session, names)
         if not any(name in found.columns for name in ADDED):
             raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
-        for statement in repairs(found, names):
-            try:
-                await session.run(statement)
-            except StoreError as error:
-                what = "the table should be changed, which the daemon's account may not; an administrator's can"
-                remarks.add(what, statement=statement, reason=str(error))
-        for fault in (await layout(session, names)).faults():
+        if any(repairs(found, names)):
+            found = await _repair(session, names, found, remarks)
+        for fault in found.faults():
             raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
     await create(session, names, there)
+
+
+async def _repair(session: Session, names: Names, found: Layout, remarks: Remarks) -> Layout:
+    """Do what a table needs where the account may; the table as it is then."""
+    failed: dict[str, str] = {}
+    for statement in repairs(found, names):
+        try:
+            await session.run(statement)
+        except StoreError as error:
+            failed[statement] = str(error)
+    found = await layout(session, names)
+    for statement in repairs(found, names):  # another daemon that starts now may have done it
+        if statement in failed:
+            what = "the table should be changed, which the daemon's account may not; an administrator's can"
+            remarks.add(what, statement=statement, reason=failed[statement])
+    return found
 
 
 async def create(session: Session, names: Names, there: dict[str, str]) -> None:

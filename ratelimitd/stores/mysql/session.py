@@ -11,7 +11,7 @@ import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.errors import OutcomeUnknown, StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access, Address, place
 from ratelimitd.stores.mysql.wire import Rows, Wire
 
@@ -79,13 +79,13 @@ class Session:
             return await self._wire.rows(data)
 
     async def commit(self) -> None:
-        """COMMIT. Raises DatabaseError where it was refused, and another StoreError where that is not known."""
+        """COMMIT. Raises DatabaseError where it was refused, and OutcomeUnknown where that is not known."""
         try:
             await self.run("COMMIT")
         except DatabaseError as error:
             if error.code == ER.LOCK_DEADLOCK:
                 raise
-            raise StoreError(f"whether COMMIT was done is unknown: {error}") from error
+            raise OutcomeUnknown(f"whether COMMIT was done is unknown: {error}") from error
 
     async def prepare(self) -> None:
         """Set what must not depend on the server's configuration.

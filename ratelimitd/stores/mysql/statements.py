@@ -85,6 +85,20 @@ ON DUPLICATE KEY UPDATE
 """
 
 
+RENAME = "UPDATE `ratelimit` SET `sender` = %s WHERE `sender` = %s AND `limit_name` = %s"
+MERGE = """
+UPDATE `ratelimit` SET `quota` = %s, `persist` = %s, `used` = %s, `updated` = CURRENT_TIMESTAMP
+WHERE `sender` = %s AND `limit_name` = %s
+"""
+DELETE = "DELETE FROM `ratelimit` WHERE `sender` = %s AND `limit_name` = %s"
+LIMITS = "SELECT `limit_name`, COUNT(*), CAST(MIN(`sender`) AS BINARY) FROM `ratelimit` GROUP BY `limit_name`"
+NOT_NORMAL = """
+SELECT `limit_name`, CAST(`sender` AS BINARY) FROM `ratelimit` WHERE `sender` <> LOWER(TRIM(`sender`)) LIMIT %s
+"""
+NEVER_USED = """
+SELECT `limit_name`, CAST(`sender` AS BINARY) FROM `ratelimit` WHERE `configured` IS NULL
+AND (`sender` LIKE '%%*%%' OR `sender` NOT LIKE '%%@%%') LIMIT %s
+"""
 RESET = """
 UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
 """

@@ -31,6 +31,7 @@ from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
@@ -220,6 +221,30 @@ class MySQLStore:
         for some in values:
             await session.run(statement, some)
         rows = await self._lookup(session, accounts)
+        await session.commit()
+        return rows
+
+    async def survey(self) -> Survey:
+        """What stands in the table."""
+        return await self._servers.attempt(self._survey)
+
+    async def _survey(self, session: Session) -> Survey:
+        limits = await session.run(self._sql(statements.LIMITS))
+        odd = list(await session.run(self._sql(statements.NOT_NORMAL), (EXAMPLES,)))
+        odd += await session.run(self._sql(statements.NEVER_USED), (EXAMPLES,))
+        return Survey.of((map(_text, row) for row in limits), (map(_text, row) for row in odd))
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        """Make rows their accounts'."""
+        return await self._servers.attempt(lambda session: self._adopt(session, renames))
+
+    async def _adopt(self, session: Session, renames: Sequence[Rename]) -> list[Row]:
+        news = [Account(limit, new) for limit, _, new in renames]
+        await session.run("START TRANSACTION")
+        olds = [Account(limit, old) for limit, old, _ in renames]
+        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE")):
+            await session.run(self._sql(getattr(statements, name)), values)
+        rows = await self._lookup(session, news)
         await session.commit()
         return rows
 
