@@ -1,8 +1,7 @@
 """Calendar periods: when the hour, day, week or month of an instant ends.
 
 Instants are whole seconds since 1970 (UTC). A boundary is the first instant whose local time is at or past the
-start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats from its start
-counts as two.
+start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats counts as two.
 No clock is read here.
 """
 

@@ -54,6 +54,7 @@ class StoreSync:
         self._hurried = trio.Event()
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
         self.configure(settings, max_accounts)
+        self._hurried = trio.Event()  # the first flush comes after an interval
 
     def configure(self, settings: StoreSettings, max_accounts: int) -> None:
         """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
