@@ -39,6 +39,12 @@ class Period:
         self._next = -1, -1  # the ends of a window and of the next one
 
     @property
+    def timezone(self) -> str:
+        """The time zone, for people; of weeks also their first day."""
+        first = f", weeks from {'sunday' if self._first_weekday == 6 else 'monday'}" if self.name == "weekly" else ""
+        return f"{self.zone}{first}"[:64]
+
+    @property
     def apart_s(self) -> int:
         """Windows whose ends are so many seconds apart, about half a period, are two; of nearer ones, nodes in
         different time zones mean the same."""

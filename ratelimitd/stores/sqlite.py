@@ -14,7 +14,16 @@ import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, StoreError
-from ratelimitd.stores import RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, lacking, recorded_segment
+from ratelimitd.stores import (
+    RUNS_KEPT_DAYS,
+    Changes,
+    Flushed,
+    Names,
+    ZoneWindow,
+    keys_by_limit,
+    lacking,
+    recorded_segment,
+)
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
@@ -248,6 +257,10 @@ class SQLiteStore:
             for name, values in adopt(renames, rows):
                 connection.execute(self._sql(getattr(statements, name)), values)
             return self._lookup(connection, news)
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """Nothing: one node alone uses the file."""
+        return []
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""

@@ -21,12 +21,13 @@ from ratelimitd.stores import (
     Changes,
     Flushed,
     Names,
+    ZoneWindow,
     keys_by_limit,
     lacking,
     recorded_segment,
 )
 from ratelimitd.stores.batches import batches
-from ratelimitd.stores.mysql import statements
+from ratelimitd.stores.mysql import statements, windows
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
@@ -247,6 +248,10 @@ class MySQLStore:
         rows = await self._lookup(session, news)
         await session.commit()
         return rows
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """What nodes say of their windows."""
+        return await self._servers.attempt(lambda session: windows.compare(session, self._names, mine, gone))
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
