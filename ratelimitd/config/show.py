@@ -1,4 +1,4 @@
-"""What `ratelimitd --check` prints: every setting in force, as TOML, without secrets."""
+"""What `ratelimitd --check` prints: every effective setting, as TOML, without secrets."""
 
 import re
 from datetime import date, time
@@ -19,7 +19,7 @@ def in_force(config: Configuration) -> str:
     settings["keys"] |= config.options
     notify = settings.pop("notify")
     plain = {name: value for name, value in settings.items() if not isinstance(value, dict) and name != "limit"}
-    text = f"# {escape(str(config.file))}: in force\n" + _lines(plain)
+    text = f"# {escape(str(config.file))}: the effective settings\n" + _lines(plain)
     for name, table in settings.items():
         if isinstance(table, dict):
             text += _table(name, table)

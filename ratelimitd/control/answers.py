@@ -181,3 +181,4 @@ class Evidence(Answer, frozen=True):
     without_login: int
     without_key: int
     bare_and_qualified: list[tuple[str, str]]
+    other_windows: list[str] = []

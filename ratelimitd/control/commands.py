@@ -23,7 +23,7 @@ from ratelimitd.control.answers import (
 from ratelimitd.errors import RatelimitdError
 
 OK, NO, WRONG, NO_DAEMON = range(4)
-"""Exit statuses: done; the answer is no, or nothing was found; wrong usage or configuration; no daemon is running."""
+"""Exit statuses: done; something is wrong, or nothing was found; wrong usage or configuration; no daemon is running."""
 
 MAX_COMMAND_BYTES = 65536
 MAX_QUOTA = 4_294_967_295

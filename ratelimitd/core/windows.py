@@ -1,8 +1,7 @@
 """Calendar periods: when the hour, day, week or month of an instant ends.
 
 Instants are whole seconds since 1970 (UTC). A boundary is the first instant whose local time is at or past the
-start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats from its start
-counts as two.
+start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats counts as two.
 No clock is read here.
 """
 
@@ -15,6 +14,8 @@ WeekStart = Literal["sunday", "monday"]
 PERIODS: tuple[str, ...] = get_args(PeriodName)
 
 _HOUR_S = 3600
+_DAY_S = 24 * _HOUR_S
+_APART_S = {"hourly": _HOUR_S // 2, "daily": _DAY_S // 2, "weekly": 7 * _DAY_S // 2, "monthly": 14 * _DAY_S}
 
 
 class Period:
@@ -36,6 +37,18 @@ class Period:
         # Each replaced in one step: a flush asks in a thread of its own.
         self._window = 0, 0  # of the last answer
         self._next = -1, -1  # the ends of a window and of the next one
+
+    @property
+    def timezone(self) -> str:
+        """The time zone, for people; of weeks also their first day."""
+        first = f", weeks from {'sunday' if self._first_weekday == 6 else 'monday'}" if self.name == "weekly" else ""
+        return f"{self.zone}{first}"[:64]
+
+    @property
+    def apart_s(self) -> int:
+        """Windows whose ends are so many seconds apart, about half a period, are two; of nearer ones, nodes in
+        different time zones mean the same."""
+        return _APART_S[self.name]
 
     def end(self, now: int) -> int:
         """The first boundary after now."""

@@ -1,6 +1,7 @@
 """`ratelimitctl`: runs one verb, prints the answer as text or JSON, and gives the exit status.
 
-Exit statuses: 0 done; 1 the answer is no, or nothing was found; 2 wrong usage or configuration; 3 no daemon is running.
+Exit statuses: 0 done; 1 something is wrong, or nothing was found; 2 wrong usage or configuration; 3 no daemon is
+running.
 """
 
 import argparse

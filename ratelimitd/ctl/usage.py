@@ -6,13 +6,16 @@ from pathlib import Path
 from ratelimitd import __version__
 from ratelimitd.control.commands import MAX_QUOTA
 
-EXIT_STATUSES = "exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 no daemon is running"
+EXIT_STATUSES = (
+    "exit status: 0 done, 1 something is wrong or nothing was found, "
+    "2 wrong usage or configuration, 3 no daemon is running"
+)
 
 
 def parser(default_config: Path) -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="ratelimitctl", description="Asks and controls a ratelimitd.", epilog=EXIT_STATUSES
+        prog="ratelimitctl", description="Query and control ratelimitd.", epilog=EXIT_STATUSES
     )
     made.add_argument("-c", "--config", type=Path, default=default_config, metavar="FILE", help="default: %(default)s")
     made.add_argument("--json", action="store_true", help="answer in JSON")

@@ -27,13 +27,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
     )
-    parser.add_argument("--check", action="store_true", help="say what is wrong, or print what is in force, and exit")
+    parser.add_argument(
+        "--check", action="store_true", help="say what is wrong, or print the effective settings, and exit"
+    )
     parser.add_argument("--version", action="version", version=f"ratelimitd {__version__}")
     return parser
 
 
 def _check(file: Path) -> None:
-    """Print what is in force, and warnings. Raises RatelimitdError."""
+    """Print the effective settings, and warnings. Raises RatelimitdError."""
     config, warnings = check(file)
     print(in_force(config), end="")
     for warning in warnings:

@@ -31,6 +31,14 @@ class Flushed(NamedTuple):
     rejected: list[tuple[Delta, str]]
 
 
+class ZoneWindow(NamedTuple):
+    """When the present window of a limit ends in a time zone, in seconds since 1970."""
+
+    limit: str
+    timezone: str
+    expiry: int
+
+
 class Changes(NamedTuple):
     """Rows that were changed, and the cursor for the next call; `more`: there are more of them now."""
 
@@ -119,6 +127,13 @@ class Store(Protocol):
         """
         ...
 
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """Record this node's windows, and not those that are its no more; what all nodes have recorded recently.
+
+        A store that one node alone can use records nothing.
+        """
+        ...
+
 
 def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
     """The accounts' keys by limit, each once, without keys that UTF-8 cannot encode: no database has a row of those."""
@@ -136,7 +151,7 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
     grants: list[Grant] = []
     for one, persist in known:
         row = stored.get(Account(one.limit, one.key))
-        there = row.used if row is not None and row.expiry == one.expiry else 0
+        there = row.used if row is not None and abs(row.expiry - one.expiry) < one.apart_s else 0
         deltas.append(one._replace(used=max(0, one.used - there)))
         quota, persists = (
             (row.quota_at(now, one.configured), row.persist) if row is not None else (one.configured, False)
@@ -171,7 +186,8 @@ class Names(NamedTuple):
         limit `'default'` by the first one."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
         names |= {
-            f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched", "default")
+            f"ratelimit_{suffix}": f"{self.table}_{suffix}"
+            for suffix in ("node", "updated", "touched", "default", "window")
         }
 
         def replace(match: re.Match[str]) -> str:

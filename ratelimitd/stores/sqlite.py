@@ -14,7 +14,16 @@ import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, StoreError
-from ratelimitd.stores import RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, lacking, recorded_segment
+from ratelimitd.stores import (
+    RUNS_KEPT_DAYS,
+    Changes,
+    Flushed,
+    Names,
+    ZoneWindow,
+    keys_by_limit,
+    lacking,
+    recorded_segment,
+)
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
@@ -189,10 +198,10 @@ class SQLiteStore:
         """Store a batch; the deltas that the database refuses, each with the reason."""
         if not chunk:
             return []
-        upsert = self._sql(statements.upsert(chunk[0].latest))
+        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s))
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, [(*delta[:-1], delta.quota) for delta in chunk])
+            connection.executemany(upsert, [(*delta[:6], delta.quota) for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
         except _BAD_RECORD:
@@ -201,7 +210,7 @@ class SQLiteStore:
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, (*delta[:-1], delta.quota))
+                connection.execute(upsert, (*delta[:6], delta.quota))
             except _BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected
@@ -248,6 +257,10 @@ class SQLiteStore:
             for name, values in adopt(renames, rows):
                 connection.execute(self._sql(getattr(statements, name)), values)
             return self._lookup(connection, news)
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """Nothing: one node alone uses the file."""
+        return []
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""

@@ -40,8 +40,8 @@ def _window(latest: int) -> str:
     return f"CASE WHEN IFNULL({_number('expiry')}, 0) > {latest} THEN 0 ELSE IFNULL({_number('expiry')}, 0) END"
 
 
-def upsert(latest: int) -> str:
-    """Add deltas (limit, key, expiry, used, quota, configured) whose `latest` is this."""
+def upsert(latest: int, apart_s: int) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` and `apart_s` are these."""
     window, quota = _window(latest), _quota()
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
@@ -54,14 +54,15 @@ def upsert(latest: int) -> str:
                    WHEN {window} > excluded."expiry" THEN "quota"
                    WHEN {given_since} THEN "quota"
                    WHEN excluded."expiry" <= {_NOW} THEN excluded."configured"
-                   WHEN {window} < excluded."expiry" THEN excluded."quota"
+                   WHEN {window} + {apart_s} <= excluded."expiry" THEN excluded."quota"
                    ELSE "quota" END"""
     return f"""
 INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "seen", "updated")
 VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, ?, CURRENT_TIMESTAMP)
 ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN {window} < excluded."expiry" THEN excluded."used"
-                  WHEN {window} = excluded."expiry" THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
+    "used" = CASE WHEN {window} + {apart_s} <= excluded."expiry" THEN excluded."used"
+                  WHEN {window} < excluded."expiry" + {apart_s}
+                  THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
                   ELSE IFNULL({_number("used")}, 0) END,
     "persist" = {quota} IS NOT NULL AND "persist" = 1,
     "quota" = {new_quota},

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
+from ratelimitd.core.pending import Segment
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.core.verdict import Waiting
@@ -145,16 +146,23 @@ class Loader:
             if meter is not None:
                 meter.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
 
-    async def take_over(self, rows: list[Row]) -> None:
-        """Take over the rows of accounts that are in memory."""
+    async def take_over(self, rows: list[Row], stored: Sequence[Segment] = ()) -> int:
+        """Take over the rows of accounts that are in memory, once these segments are stored.
+
+        How many recipients of running windows found no place: the rows have later windows, of other nodes.
+        """
         self._link.say()
+        without_place = 0
         async for chunk in walk(rows):
             now = int(self._clock())
             for row in chunk:
                 counter = self._counter(row.limit, row.key)
                 if counter is not None:
+                    if now < counter.expiry <= row.expiry - counter.limit.period.apart_s:
+                        without_place += sum(segment.deltas.get(counter, 0) for segment in stored)
                     counter = counter.meter.accept(row.key, row, self._pending.of(counter), now)
                     self._policy.taken_over(counter, now)
+        return without_place
 
     async def take_over_changes(self, timeout_s: float) -> None:
         """Take over what others changed: an administrator's quota, another node's count.

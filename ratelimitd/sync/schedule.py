@@ -14,6 +14,7 @@ from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.sync.loader import Loader, P, Parking
 from ratelimitd.sync.walk import SLICE, walk
+from ratelimitd.sync.zones import Zones
 
 OPEN_TIMEOUT_S = 5.0
 HURRY_GAP_S = 0.1
@@ -47,6 +48,7 @@ class StoreSync:
         self._store = link.store
         self.loader = loader
         self.flusher = flusher
+        self.zones = Zones(link, policy)
         self.evicted = self.held = 0
         self._policy = policy
         self._room_made = trio.Event()  # replaced each time that accounts were evicted, as many as could be
@@ -54,6 +56,7 @@ class StoreSync:
         self._hurried = trio.Event()
         self._lock = trio.Lock()  # what was read from the store is taken over before anything else is written to it
         self.configure(settings, max_accounts)
+        self._hurried = trio.Event()  # the first flush comes after an interval
 
     def configure(self, settings: StoreSettings, max_accounts: int) -> None:
         """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
@@ -124,6 +127,7 @@ class StoreSync:
     async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
         refreshed = swept = aged = trio.current_time()
+        await self.compare_zones()
         while True:
             await self._until_due()
             await self.flush()
@@ -135,6 +139,7 @@ class StoreSync:
             if now - swept >= SWEEP_INTERVAL_S:
                 swept = now
                 await self.sweep()
+                await self.compare_zones()
             if now - aged >= MEMO_AGE_S:
                 aged = now
                 self._policy.memo.age()
@@ -197,6 +202,12 @@ class StoreSync:
             async with self._lock:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
+    async def compare_zones(self) -> None:
+        """See whether other nodes' windows end when this one's do."""
+        if self.link.up:
+            with trio.move_on_after(FLUSH_TIMEOUT_S):
+                await self.zones.compare(int(self._clock()))
+
     async def sweep(self) -> None:
         """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
@@ -220,5 +231,7 @@ class StoreSync:
         with trio.CancelScope(shield=True):
             safe = await self.flusher.close()
         with trio.move_on_after(timeout_s, shield=True):
+            if self.link.up:
+                await self.zones.withdraw()
             await self.link.close()
         return safe

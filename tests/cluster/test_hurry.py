@@ -9,7 +9,7 @@ import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
-from ratelimitd.stores import Changes, Flushed
+from ratelimitd.stores import Changes, Flushed, ZoneWindow
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import Rename, Survey
 from ratelimitd.sync.schedule import HURRY_GAP_S
@@ -39,6 +39,9 @@ class Counting:
 
     async def forget(self, but: Collection[str], now: int) -> None:
         pass
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        return []
 
     async def check(self) -> None:
         pass

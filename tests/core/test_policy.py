@@ -27,6 +27,7 @@ from tests.core.build import (
     rules,
     used,
 )
+from tests.core.transactions import Transactions
 
 ALICE = "alice@example.com"
 
@@ -501,54 +502,30 @@ def test_whatever_the_login_the_record_can_be_taken_apart(login: str) -> None:
 
 
 class Model:
-    """What must hold, said in the simplest way: no memo bound, no journal, every charge in a list.
-
-    An account is due what it was not charged: for what was admitted every account was, once and for good; for what was
-    refused those were that refused it, in that window.
-    """
+    """What must hold, said in the simplest way: transactions.py, and every account's use in each window."""
 
     def __init__(self, quotas: dict[str, int], count_rejected: bool) -> None:
         self.quotas = quotas
         self.count_rejected = count_rejected
         self.used: Multiset[tuple[str, int]] = Multiset()  # by account and window
-        self.admitted: Multiset[str] = Multiset()  # recipients, by transaction
-        self.recipients: set[tuple[str, str]] = set()  # transaction and recipient, admitted
-        self.refused: Multiset[tuple[str, str, int]] = Multiset()  # by transaction, account and window
-        self.refused_recipients: set[tuple[str, str, str, int]] = set()
-        self.charges = 0
+        self.transactions: Transactions[str] = Transactions()
 
     def ask(self, transaction: str, recipient: str, count: int, windows: dict[str, int]) -> tuple[bool, bool]:
         """Whether it is admitted, and whether anything is charged. `windows`: the accounts and theirs of now."""
-        more = count - self.admitted[transaction]
-        if recipient:
-            more = 0 if (transaction, recipient) in self.recipients else 1
-        if more <= 0:
+        more = self.transactions.more(transaction, recipient, count)
+        if not more:
             return True, False
-        dues = {}
-        for account, window in windows.items():
-            already = self.refused[transaction, account, window]
-            if recipient:
-                already = min(already, (transaction, recipient, account, window) in self.refused_recipients)
-            dues[account] = max(0, more - already)
+        dues = self.transactions.dues(transaction, recipient, more, windows)
         refusing = [a for a, due in dues.items() if self.quotas[a] and self.used[a, windows[a]] + due > self.quotas[a]]
         if refusing and not self.count_rejected:
             return False, False
         for account in refusing or dues:
             self.used[account, windows[account]] += dues[account]
-            self.charges += dues[account]
-        if refusing:
-            for account in refusing:
-                self.refused[transaction, account, windows[account]] += dues[account]
-                if dues[account] and recipient:
-                    self.refused_recipients.add((transaction, recipient, account, windows[account]))
-            return False, any(dues[account] for account in refusing)
-        for one, account, window in list(self.refused):
-            mine = (one, recipient, account, window)
-            if one == transaction and (not recipient or mine in self.refused_recipients):
-                self.refused[one, account, window] = max(0, self.refused[one, account, window] - more)
-        self.admitted[transaction] += more
-        self.recipients.add((transaction, recipient))
-        return True, any(dues.values())
+        for account in refusing:
+            self.transactions.refuse(transaction, recipient, account, windows[account], dues[account])
+        if not refusing:
+            self.transactions.admit(transaction, recipient, more)
+        return not refusing, any(dues[account] for account in refusing or dues)
 
 
 QUOTAS = {"a@x": 4, "b@x": 7, "c@y": 3, "x": 9, "y": 5}
@@ -595,4 +572,4 @@ def test_the_policy_does_what_a_simple_model_does(
         for meter, account in zip(asked.meters, (login, domain), strict=True):
             assert used(asked, account, meter.limit.name) == model.used[account, windows[account]]
     asked.pending.close(2)
-    assert sum(segment.recipients for segment in asked.pending.closed) == model.charges
+    assert sum(segment.recipients for segment in asked.pending.closed) == model.used.total()

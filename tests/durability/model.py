@@ -20,7 +20,10 @@ class StoredRow:
 
 @dataclass
 class Model:
-    """Charges are answered; later they are stored, whole; a window that is over is never added to."""
+    """Charges are answered; later they are stored, whole; a window that is over is never added to.
+
+    A window that ends after the next one is none: what was charged in it is never stored, and a row in it begins again.
+    """
 
     configured: dict[str, int]
     periods: dict[str, str]
@@ -31,6 +34,10 @@ class Model:
     def charge(self, account: Account, recipients: int, now: int) -> int:
         """Charge an account; its use in this window, this charge included."""
         window = self.windows.get(account, 0)
+        latest = self.latest(account[0], now)
+        if not now < window <= latest:
+            row = self.rows.get(account)
+            window = self.windows[account] = row.expiry if row is not None and row.expiry <= latest else 0
         if window <= now:
             window = self.windows[account] = self._end(self.periods[account[0]], now)
         key = (*account, window)
@@ -50,11 +57,17 @@ class Model:
         stored = row.used if row is not None and row.expiry == window else 0
         return stored + self.unstored.get((*account, window), 0)
 
-    def store(self) -> None:
+    def store(self, now: int) -> None:
         """All that was charged is stored."""
         for (limit, key, window), recipients in sorted(self.unstored.items()):
+            latest = self.latest(limit, now)
+            if window > latest:
+                continue
             row = self.rows.get((limit, key))
-            if row is None:
+            if row is not None and row.expiry > latest:
+                row.quota = row.quota if row.persist else self.configured[limit]
+                row.used, row.expiry = recipients, window
+            elif row is None:
                 self.rows[limit, key] = StoredRow(window, recipients, self.configured[limit])
             elif row.expiry == window:
                 row.used += recipients
@@ -63,6 +76,11 @@ class Model:
                 if not row.persist:
                     row.quota = self.configured[limit]
         self.unstored.clear()
+
+    def latest(self, limit: str, now: int) -> int:
+        """The end of the next window."""
+        period = self.periods[limit]
+        return self._end(period, self._end(period, now))
 
     @staticmethod
     def _end(period: str, now: int) -> int:

@@ -14,15 +14,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from ratelimitd.core import pending
 from ratelimitd.core.counters import Counter, Knowledge
+from ratelimitd.core.memo import Transaction
 from ratelimitd.core.pending import Pending, Segment
-from ratelimitd.core.rows import Delta
+from ratelimitd.core.rows import NO_BOUND, Delta
 from ratelimitd.core.verdict import Charge
+from ratelimitd.core.windows import Period
 from ratelimitd.state import backlog
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Journal
+from ratelimitd.state.past import Past
 from ratelimitd.state.segments import Recovered
 from ratelimitd.stores import sqlite_statements
 from ratelimitd.sync import recovery
+from tests.core.transactions import Transactions
 from tests.durability.model import Account, Model
 from tests.durability.node import Node, make_limit
 
@@ -42,6 +46,7 @@ COMMON = settings(
     database=None,
     report_multiple_bugs=False,
 )
+YEARS_S = 20 * 365 * 86_400
 MEMORY = Path("/dev/shm")  # where it is, nothing waits for a disk
 
 
@@ -53,6 +58,8 @@ class Durability(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="ratelimitd-journal-", dir=MEMORY if MEMORY.is_dir() else None))
         self.now = STARTS[0]
         self.asked = 0
+        self.transactions: Transactions[Account] = Transactions()
+        self.latest = self.now
         self.model = Model({limit.name: limit.quota for limit in LIMITS}, {"daily": "daily", "hourly": "hourly"})
         self.node = self._start()
 
@@ -64,37 +71,77 @@ class Durability(RuleBasedStateMachine):
     @initialize(start=st.sampled_from(STARTS))
     def begin_at(self, start: int) -> None:
         """The test begins around a clock change, or far from one."""
-        self.now = start
+        self.now = self.latest = start
 
     @rule(logins=st.lists(st.sampled_from(LOGINS), min_size=1, max_size=4), recipients=st.integers(0, 4))
     def charge(self, logins: list[str], recipients: int) -> None:
-        """Requests; their counts are exact at once."""
+        """Requests, each of a transaction of its own; their counts are exact at once."""
         for login in logins:
             self._charge(login, recipients)
 
-    def _charge(self, login: str, recipients: int) -> None:
+    @rule(
+        login=st.sampled_from(LOGINS),
+        instance=st.sampled_from(["s1", "s2", "s3"]),
+        recipients=st.sampled_from([0, 0, 0, 1, 3, 9, 25, 40]),
+        recipient=st.sampled_from(["a@x", "b@x", "c@x"]),
+    )
+    def go_on(self, login: str, instance: str, recipients: int, recipient: str) -> None:
+        """Transactions that last: through flushes, restarts, windows."""
+        self._charge(login, recipients, instance, recipient)
+
+    def _charge(self, login: str, recipients: int, instance: str = "", recipient: str = "r@x") -> None:
         self.asked += 1
-        for account in _accounts(login):  # a window that memory opened while the clock was ahead is kept
+        instance = instance or f"i{self.asked}"
+        accounts = _accounts(login)
+        for account in accounts:  # a window that memory opened while the clock was ahead is kept
             known = self._counter(account)
-            if known is not None and known.expiry > self.now:
+            if known is not None and self.now < known.expiry <= self.model.latest(account[0], self.now):
                 self.model.windows[account] = max(known.expiry, self.model.windows.get(account, 0))
-        verdict = trio.run(
-            lambda: self.node.ask(login, recipients, instance=f"i{self.asked}")  # a transaction of its own
-        )
-        assert verdict.charged == max(1, recipients)
-        for account in _accounts(login):
+        verdict = trio.run(lambda: self.node.ask(login, recipients, instance=instance, recipient=recipient))
+        charge = verdict.charge
+        charged: dict[Account, int] = {}
+        if charge is not None:
+            amounts = zip(charge.counters, charge.amounts, strict=True)
+            charged = {(counter.limit.name, counter.key): amount for counter, amount in amounts if amount}
+        key, at = f"{instance} {login}", "" if recipients else recipient
+        self._check_verdict(accounts, charged, key, at, recipients, verdict.refused)
+        for account, amount in charged.items():
             counter = self._counter(account)
             assert counter is not None
             if counter.knowledge == Knowledge.STORED:
-                assert self.model.charge(account, verdict.charged, self.now) == counter.used, account
+                assert self.model.charge(account, amount, self.now) == counter.used, account
             else:  # the store is away: nobody knows the account, nor the window it is in
-                self.model.charge_unknown(account, verdict.charged, counter.expiry)
+                self.model.charge_unknown(account, amount, counter.expiry)
+
+    def _check_verdict(
+        self, accounts: list[Account], charged: dict[Account, int], key: str, at: str, recipients: int, refused: bool
+    ) -> None:
+        """Every account was charged what it was due, or those that refused."""
+        more = self.transactions.more(key, at, recipients)
+        if not more:
+            assert not charged
+            assert not refused
+            return
+        counters = {account: self._counter(account) for account in accounts}
+        windows = {account: counter.expiry for account, counter in counters.items() if counter is not None}
+        dues = self.transactions.dues(key, at, more, windows)
+        over = set()
+        for account, counter in counters.items():
+            assert counter is not None
+            if counter.quota and counter.used + dues[account] - charged.get(account, 0) > counter.quota:
+                over.add(account)
+        assert bool(over) == refused
+        assert charged == {account: due for account, due in dues.items() if due and (account in over or not refused)}
+        if not refused:
+            self.transactions.admit(key, at, more)
+        for account in over:
+            self.transactions.refuse(key, at, account, windows[account], dues[account])
 
     @rule()
     def flush(self) -> None:
         """A flush that succeeds: all is stored, nothing twice."""
         assert trio.run(self.node.flush)
-        self.model.store()
+        self.model.store(self.now)
         self._compare()
 
     @rule(fault=st.sampled_from(["away", "before", "between"]), times=st.integers(1, 4))
@@ -112,7 +159,7 @@ class Durability(RuleBasedStateMachine):
         runs = {segment.node for segment in (*pending.closed, pending.open) if segment.deltas}
         assert not trio.run(self.node.flush, "after") or not runs
         assert len(runs) < 2 or trio.run(self.node.flush)  # each run has a transaction of its own
-        self.model.store()
+        self.model.store(self.now)
         self._compare()
 
     @rule()
@@ -125,14 +172,28 @@ class Durability(RuleBasedStateMachine):
     def restart(self) -> None:
         """SIGTERM, and a new start."""
         trio.run(self.node.stop)
-        self.model.store()
+        self.model.store(self.now)
         self.node = self._start()
         self._compare()
 
-    @rule(step=st.sampled_from([1, 600, 3600, 7200, 86_400, 40 * 86_400, -1, -3600, -7200]))
+    @rule(step=st.sampled_from([1, 600, 3600, 7200, 86_400, 40 * 86_400, -1, -3600]))
     def step_the_clock(self, step: int) -> None:
-        """Time passes, or the clock is set; back too."""
-        self.now += step
+        """Time passes, or the clock is set; back too, by at most the shortest window."""
+        self.now = max(self.now + step, self.latest - 3600)
+        self.latest = max(self.latest, self.now)
+
+    @rule(login=st.sampled_from(LOGINS), stored=st.booleans(), restarts=st.booleans())
+    def put_the_clock_years_ahead(self, login: str, stored: bool, restarts: bool) -> None:
+        """For a moment: what is charged then, and stored, is no window's, also after a restart."""
+        ahead = YEARS_S + self.asked * 86_400  # another window each time
+        self.now += ahead
+        self._charge(login, 1)
+        if stored:
+            self.flush()
+        self.now -= ahead
+        if restarts:
+            self.crash()
+        self.flush()  # what was charged before and is not stored is in memory again after a flush
 
     @rule()
     def sweep(self) -> None:
@@ -145,6 +206,8 @@ class Durability(RuleBasedStateMachine):
         """An administrator's quota is obeyed once it is refreshed."""
         account = data.draw(st.sampled_from(sorted(self.model.rows)))
         row = self.model.rows[account]
+        if row.expiry > self.model.latest(account[0], self.now):
+            return  # a grant in a window that is none: until when is anybody's guess
         row.quota, row.persist = quota, persist
         statement = "UPDATE ratelimit SET quota = ?, persist = ? WHERE limit_name = ? AND sender = ?"
         self.node.edit(statement, quota, persist, *account)
@@ -168,7 +231,7 @@ class Durability(RuleBasedStateMachine):
         """In the end everything is stored, and no segment is left."""
         try:
             trio.run(self.node.stop)
-            self.model.store()
+            self.model.store(self.now)
             self.node = self._start()
             self._compare()
             assert not self.node.policy.pending.closed
@@ -237,10 +300,9 @@ def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
 def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     whole = sqlite_statements.upsert
 
-    def upsert(latest: int) -> str:
-        adds = whole(latest).replace('< excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
-        adds = adds.replace('= excluded."expiry" THEN min(', '<= excluded."expiry" THEN min(')
-        assert adds != whole(latest)
+    def upsert(latest: int, apart_s: int) -> str:
+        adds = whole(latest, apart_s).replace('<= excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
+        assert adds != whole(latest, apart_s)
         return adds
 
     patch.setattr(sqlite_statements, "upsert", upsert)
@@ -250,7 +312,43 @@ def _joined_segments_in_doubt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Backlog, "_doubtful", property(lambda self: 0, lambda self, value: None), raising=False)
 
 
+def _stored_segments_are_deleted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Past, "keep", lambda self, path, number: path.unlink())
+
+
+def _merged_segments_are_deleted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Past, "copy", lambda self, path, number: None)
+
+
+def _refusals_have_no_window(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Counter, "window", property(lambda self: (self.limit.name, 0, self.key)))
+
+
+def _refusals_have_no_limit(patch: pytest.MonkeyPatch) -> None:
+    whole = Transaction.dues
+
+    def dues(self: Transaction, counters: Sequence[Counter], *rest: Any) -> list[int]:
+        found = whole(self, counters, *rest)
+        return [min(found)] * len(found)
+
+    patch.setattr(Transaction, "dues", dues)
+
+
+def _admissions_keep_what_refusals_were_charged(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Transaction, "_take_back", lambda self, window, recipients: None)
+
+
+def _every_window_is_plausible(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Period, "latest", lambda self, now: NO_BOUND)
+
+
 MUTANTS = [
+    _stored_segments_are_deleted,
+    _merged_segments_are_deleted,
+    _refusals_have_no_window,
+    _refusals_have_no_limit,
+    _admissions_keep_what_refusals_were_charged,
+    _every_window_is_plausible,
     _rotate_keeps_the_number,
     _record_is_lost,
     _replay_leaves_out_the_last_segment,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import commands, configurations, journals, requests, rows
+from tests.fuzz import commands, configurations, journals, requests, rows, servers
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -14,6 +14,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "control": commands.check,
     "row": rows.check_read,
     "row-in-sqlite": rows.check_sqlite,
+    "mysql": servers.check,
 }
 
 

@@ -48,10 +48,10 @@ def _window(latest: int, texts: frozenset[str] = NUMBERS) -> str:
     return f"CASE WHEN {expiry} > {latest} THEN 0 ELSE {expiry} END"
 
 
-def upsert(latest: int, rows: str, texts: frozenset[str] = NUMBERS) -> str:
-    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` is this; `rows`: VALUES for each.
+def upsert(latest: int, apart_s: int, rows: str, texts: frozenset[str] = NUMBERS) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` and `apart_s` are these.
 
-    With no `texts`, as in a table of ours, a server takes half the time.
+    `rows`: VALUES for each. With no `texts`, as in a table of ours, a server takes half the time.
 
     Assigned from left to right: quota needs the old configured, seen, expiry and updated, used the old expiry.
     """
@@ -72,13 +72,13 @@ ON DUPLICATE KEY UPDATE
                    WHEN {window} > VALUES(`expiry`) THEN `quota`
                    WHEN {given_since} THEN `quota`
                    WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() THEN VALUES(`configured`)
-                   WHEN {window} < VALUES(`expiry`) THEN VALUES(`quota`)
+                   WHEN {window} + {apart_s} <= VALUES(`expiry`) THEN VALUES(`quota`)
                    ELSE `quota` END,
     `seen` = IF(GREATEST({window}, VALUES(`expiry`)) <= UNIX_TIMESTAMP() AND {quota} <> VALUES(`configured`),
                 {_number("seen", texts)}, {quota}),
     `configured` = VALUES(`configured`),
-    `used` = CASE WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
-                  WHEN {window} = VALUES(`expiry`)
+    `used` = CASE WHEN {window} + {apart_s} <= VALUES(`expiry`) THEN VALUES(`used`)
+                  WHEN {window} < VALUES(`expiry`) + {apart_s}
                   THEN LEAST({_count("used", texts)} + VALUES(`used`), {MAX_USED})
                   ELSE {_count("used", texts)} END,
     `expiry` = GREATEST({window}, VALUES(`expiry`)),

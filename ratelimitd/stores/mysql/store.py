@@ -22,12 +22,13 @@ from ratelimitd.stores import (
     Changes,
     Flushed,
     Names,
+    ZoneWindow,
     keys_by_limit,
     lacking,
     recorded_segment,
 )
 from ratelimitd.stores.batches import batches
-from ratelimitd.stores.mysql import statements
+from ratelimitd.stores.mysql import statements, windows
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check, whole_numbers
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
@@ -165,7 +166,7 @@ class MySQLStore:
             await trio.lowlevel.checkpoint()
             return []
         values = ", ".join([statements.VALUES] * len(chunk))
-        upsert = self._sql(statements.upsert(chunk[0].latest, values, texts))
+        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s, values, texts))
         fields = [(d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota) for d in chunk]
         try:
             await session.run(upsert, list(chain.from_iterable(fields)))
@@ -246,6 +247,10 @@ class MySQLStore:
         rows = await self._lookup(session, news)
         await session.commit()
         return rows
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """What nodes say of their windows."""
+        return await self._servers.attempt(lambda session: windows.compare(session, self._names, mine, gone))
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
