@@ -169,7 +169,7 @@ def _check(configuration: Configuration) -> Outcome:
     rows = [("configuration", f"{configuration.file}: valid")]
     rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
     rows += [("store", f"{store}: available" if store else failure.removeprefix("store: "))]
-    rows += [("counts nobody", line) for line in found]
+    rows += [("remark", line) for line in found]
     answer = Checked(str(configuration.file), limits, store, failure or None, found)
     return Outcome(answer, tables.pairs(rows), NO if failure else OK)
 

@@ -19,14 +19,19 @@ def _number(column: str) -> str:
     text = f'CAST("{column}" AS TEXT)'
     return (
         f"CASE typeof(\"{column}\") WHEN 'integer' THEN max(\"{column}\", 0) WHEN 'null' THEN 0 ELSE "
-        f"CASE WHEN length({text}) BETWEEN 1 AND 18 AND {text} NOT GLOB '*[^0-9]*' THEN CAST({text} AS INTEGER) END END"
+        f"CASE WHEN {_digits(text)} AND {text} NOT GLOB '*[^0-9]*' THEN CAST({text} AS INTEGER) END END"
     )
+
+
+def _digits(text: str) -> str:
+    """Whether a text has the length of a number; what stands behind a NUL is seen by no other function."""
+    return f"length({text}) BETWEEN 1 AND 18 AND length({text}) = length(CAST({text} AS BLOB))"
 
 
 def _quota() -> str:
     """The quota, NULL where it is none; what is negative is unlimited."""
     text = 'CAST("quota" AS TEXT)'
-    negative = f"{text} GLOB '-[0-9]*' AND substr({text}, 2) NOT GLOB '*[^0-9]*'"
+    negative = f"{_digits(text)} AND {text} GLOB '-[0-9]*' AND substr({text}, 2) NOT GLOB '*[^0-9]*'"
     return f"CASE WHEN {negative} THEN 0 ELSE {_number('quota')} END"
 
 

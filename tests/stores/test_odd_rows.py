@@ -1,5 +1,6 @@
 """What an administrator, a panel or another schema leaves in the table: one row's nonsense is that row's alone."""
 
+import random
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -347,3 +348,51 @@ async def test_and_after_a_start_with_another_first_limit_that_one_s(backend: Ba
         assert remarks(store) == []
         await store.close()
     assert len(backend.sql("SELECT * FROM ratelimit")) == 3
+
+
+PIECES = [
+    "0",
+    "7",
+    "12",
+    "-1",
+    "9" * 19,
+    "9" * 20,
+    "1e3",
+    "1.5",
+    "abc",
+    "",
+    " ",
+    "\t5",
+    "0x10",
+    "+3",
+    "é",
+    "4000000000",
+]
+
+
+async def test_whatever_stands_in_a_row_the_next_charge_is_stored(backend: Backend, store: Store) -> None:
+    """A short run of the fuzz target row-in-sqlite, on every server."""
+    if backend.name != "sqlite":
+        texts = ", ".join(f"MODIFY {name} VARCHAR(60)" for name in ("quota", "configured", "seen", "persist", "used"))
+        backend.sql(f"ALTER TABLE ratelimit {texts}, MODIFY expiry VARCHAR(60)")
+    chosen = random.Random(14)
+    keys = [f"user{number:03}" for number in range(120)]
+    await flush(store, [delta(key, 5, expiry=SOON) for key in keys])
+    for key in keys:
+        names = chosen.sample(["quota", "configured", "seen", "persist", "used", "expiry"], chosen.randint(1, 2))
+        put(
+            backend,
+            ", ".join(f"{name} = '{''.join(chosen.sample(PIECES, chosen.choice([1, 1, 1, 2])))}'" for name in names),
+            key,
+        )
+    accounts = [Account("daily", key) for key in keys]
+    before = {r.key: r for r in await store.lookup(accounts)}
+    assert 10 < len(before) < 110
+    flushed = await flush(store, [Delta("daily", key, SOON, 5, 10, 10, LATER) for key in keys])
+    assert flushed.rejected == []
+    after = {r.key: r for r in await store.lookup(accounts)}
+    assert set(after) == set(keys)
+    for key, row_then in before.items():
+        if row_then.expiry == SOON:
+            assert after[key].used == min(row_then.used + 5, 4_294_967_295)
+    assert all(after[key].used >= 5 for key in keys if key not in before)

@@ -108,6 +108,13 @@ async def tables(session: Session) -> dict[str, str]:
     return {name: engine or "VIEW" for name, engine in await session.run(_TABLES)}
 
 
+async def whole_numbers(session: Session, names: Names) -> frozenset[str]:
+    """The columns, by our names, that hold whole numbers alone; it asks each time, for a table may be altered."""
+    ours = {theirs: name for name, theirs in names.columns}
+    select = f"{_COLUMNS} AND DATA_TYPE LIKE '%%int'"
+    return frozenset(ours.get(str(row[0]), str(row[0])) for row in await session.run(select, (names.table,)))
+
+
 def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[str]:
     """The statements that a table needs which is ours, and of an earlier version or another first limit.
 
@@ -134,14 +141,16 @@ async def check(session: Session, names: Names, remarks: Remarks) -> None:
     What a table needs of `repairs` is done where the account may; otherwise it is a remark.
     """
     there = await tables(session)
-    if names.table in there:
-        found = await layout(session, names)
-        if not any(name in found.columns for name in ADDED):
-            raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
-        if any(repairs(found, names)):
-            found = await _repair(session, names, found, remarks)
-        for fault in found.faults():
-            raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
+    if names.table not in there:
+        await create(session, names, there)
+        return
+    found = await layout(session, names)
+    if not any(name in found.columns for name in ADDED):
+        raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
+    if any(repairs(found, names)):
+        found = await _repair(session, names, found, remarks)
+    for fault in found.faults():
+        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
     await create(session, names, there)
 
 

@@ -8,6 +8,7 @@ several nodes' flushes does not matter.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import trio
@@ -29,7 +30,7 @@ from ratelimitd.stores import (
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.mysql import statements, windows
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.layout import check
+from ratelimitd.stores.mysql.layout import check, whole_numbers
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
@@ -130,8 +131,9 @@ class MySQLStore:
     ) -> Flushed:
         rejected: list[tuple[Delta, str]] = []
         stored: list[Account] = []
+        texts = statements.NUMBERS - await whole_numbers(session, self._names)
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
-            refused = await self._store(session, batch)
+            refused = await self._store(session, batch, texts)
             rejected += refused
             unstored = {delta for delta, _ in refused}
             stored += [Account(delta.limit, delta.key) for delta in batch if delta not in unstored]
@@ -156,22 +158,18 @@ class MySQLStore:
             found = await session.run(select, (node,))
         return recorded_segment(found)
 
-    async def _store(self, session: Session, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
+    async def _store(
+        self, session: Session, chunk: Sequence[Delta], texts: frozenset[str] = statements.NUMBERS
+    ) -> list[tuple[Delta, str]]:
         """Store a chunk; a statement that fails changes nothing, so a bad record is found by halving the chunk."""
         if not chunk:
             await trio.lowlevel.checkpoint()
             return []
         values = ", ".join([statements.VALUES] * len(chunk))
-        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s, values))
+        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s, values, texts))
+        fields = [(d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota) for d in chunk]
         try:
-            await session.run(
-                upsert,
-                [
-                    v
-                    for d in chunk
-                    for v in (d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota)
-                ],
-            )
+            await session.run(upsert, list(chain.from_iterable(fields)))
             return []
         except (DatabaseError, UnicodeEncodeError) as error:
             if isinstance(error, DatabaseError) and error.code not in BAD_RECORD:
@@ -179,7 +177,8 @@ class MySQLStore:
             if len(chunk) == 1:
                 return [(chunk[0], str(error))]
         half = len(chunk) // 2
-        return await self._store(session, chunk[:half]) + await self._store(session, chunk[half:])
+        first = await self._store(session, chunk[:half], texts)
+        return first + await self._store(session, chunk[half:], texts)
 
     async def check(self) -> None:
         """Nothing: the recorded segment, which the next flush reads, tells whether the database is another."""
