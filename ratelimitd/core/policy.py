@@ -198,7 +198,11 @@ class Policy:
             dues = transaction.dues(counters, recipient, due)
             known = recipient is None or transaction.answer(recipient) is not None
             asked = max(dues) or due
-        refusing, trial = exceeded(counters, dues, admitted=transaction is not None and transaction.charged > 0)
+        refusing = trial = None
+        for counter, amount in zip(counters, dues):  # noqa: B905  nearly always that is all
+            if counter.used + amount > counter.quota and counter.quota:
+                refusing, trial = exceeded(counters, dues, admitted=transaction is not None and transaction.charged > 0)
+                break
         if refusing:
             return self._refuse(request, refusing, key, recipient, asked, known, transaction)
         deciding = trial or counters[0]

@@ -10,7 +10,8 @@ import pytest
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.rows import Account, Row
 from ratelimitd.errors import StartError
-from ratelimitd.state import backlog
+from ratelimitd.state import backlog, segments
+from tests.core.build import rules
 from tests.durability.node import Node, make_limit
 
 NOW = 1_900_000_000
@@ -483,3 +484,62 @@ def _failing(code: int) -> Callable[..., int]:
         raise OSError(code, os.strerror(code))
 
     return failing
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_a_clock_that_was_years_ahead_for_a_moment_locks_nobody(
+    make: Callable[..., Node], clock: Clock, stored: bool, restarted: bool
+) -> None:
+    node = await _started(make, make_limit(quota=10))
+    await node.ask("alice", 3)
+    assert await node.flush()
+    clock.now += 20 * 365 * DAY
+    assert (await node.ask("alice", 11)).refused
+    if stored:
+        assert await node.flush()
+    clock.now = NOW + 1
+    if restarted:
+        await node.crash()
+        node = await _started(make, make_limit(quota=10))
+    used = 1 if stored else 4  # the row in which it was stored had the count of before
+    assert (await node.ask("alice", 1)).used == used
+    for _ in range(2):
+        assert await node.flush()
+    assert len(node.said("counts whose window ends too far ahead begin again: was the clock ahead?")) == 1
+    row = (await node.rows())["default", "alice"]
+    assert (row.used, row.expiry) == (used, make_limit().period.end(NOW))
+    await node.stop()
+
+
+async def test_a_limit_that_comes_back_after_a_restart_without_it_knows_what_was_not_stored(
+    make: Callable[..., Node],
+) -> None:
+    node = await _started(make, make_limit("kept"), make_limit("old", quota=10))
+    await node.ask("alice", 8)
+    await node.crash()
+    node = make(make_limit("kept"))
+    node.store.fault = "away"
+    await node.start()
+    node.policy.configure([make_limit("kept"), make_limit("old", quota=10)], rules())
+    node.store.fault = "away"
+    assert not (await node.ask("alice", 2)).refused
+    assert (await node.ask("alice", 1)).refused
+    await node.crash()
+
+
+async def test_a_malformed_record_in_a_whole_frame_is_kept_aside_and_the_start_goes_on(
+    make: Callable[..., Node], tmp_path: Path
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 2)
+    number = node.journal.number
+    await node.crash()
+    path = tmp_path / "journal" / f"{number}.segment"
+    path.write_bytes(path.read_bytes() + segments.frame("Znonsense\nR1.a bob\0r\0one\0default\0never\0bob\n"))
+    node = await _started(make)
+    assert len(node.said("a segment is damaged")) == 1
+    assert await node.flush()
+    assert await _used(node) == 2
+    assert b"nonsense" in next((tmp_path / "journal").glob("*.damaged")).read_bytes()
+    await node.stop()

