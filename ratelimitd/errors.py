@@ -94,6 +94,10 @@ class JournalError(RatelimitdError):
     """A journal segment that this version does not understand; it is left as it is."""
 
 
+class OutcomeUnknown(StoreError):
+    """A change that the database was told to commit, and nobody knows whether it did."""
+
+
 class NotStored(StoreError):
     """A flush that the database has certainly rolled back: nothing of it is stored."""
 

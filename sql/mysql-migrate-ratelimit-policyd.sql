@@ -2,14 +2,27 @@
 -- 'default' replaced by the name of the first [[limit]], to which the rows belong then. Afterwards it normalises the
 -- senders, and creates ratelimit_node and the view as in sql/mysql.sql.
 
+-- Some of its forks have columns that may be NULL, or signed ones: NULL is 0, and a negative quota is unlimited.
+UPDATE `ratelimit` SET `persist` = COALESCE(`persist`, 0), `quota` = LEAST(GREATEST(COALESCE(`quota`, 0), 0), 4294967295),
+    `used` = LEAST(GREATEST(COALESCE(`used`, 0), 0), 4294967295),
+    `expiry` = LEAST(GREATEST(COALESCE(`expiry`, 0), 0), 4294967295), `updated` = `updated`
+WHERE `persist` IS NULL OR `quota` IS NULL OR `used` IS NULL OR `expiry` IS NULL
+    OR `quota` NOT BETWEEN 0 AND 4294967295 OR `used` NOT BETWEEN 0 AND 4294967295
+    OR `expiry` NOT BETWEEN 0 AND 4294967295;
+
 -- A quota of 0 was unlimited for the Perl daemon, whatever persist said, and stays so.
-UPDATE `ratelimit` SET `persist` = 1 WHERE `quota` = 0;
+UPDATE `ratelimit` SET `persist` = 1, `updated` = `updated` WHERE `quota` = 0;
 
 ALTER TABLE `ratelimit`
     MODIFY `id` BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
     MODIFY `sender` VARCHAR(255) /*M!100202 COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */ NOT NULL,
     ADD `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'default' AFTER `sender`,
+    MODIFY `persist` TINYINT(1) NOT NULL DEFAULT 0,
+    MODIFY `quota` INT UNSIGNED NOT NULL DEFAULT 0,
+    MODIFY `used` INT UNSIGNED NOT NULL DEFAULT 0,
+    MODIFY `expiry` INT UNSIGNED NOT NULL DEFAULT 0,
     ADD `configured` INT UNSIGNED DEFAULT NULL AFTER `quota`,
+    ADD `seen` INT UNSIGNED DEFAULT NULL AFTER `configured`,
     MODIFY `updated` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
     DROP INDEX `sender`,
     ADD UNIQUE KEY `account` (`sender`, `limit_name`),

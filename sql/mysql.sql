@@ -27,5 +27,14 @@ CREATE TABLE IF NOT EXISTS `ratelimit_node` (
     `updated` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP
 ) ENGINE=InnoDB;
 
+-- When each limit's present window ends for the daemons of each time zone: they must agree, and say where they do not.
+CREATE TABLE IF NOT EXISTS `ratelimit_window` (
+    `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    `timezone`   VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    `expiry`     INT UNSIGNED NOT NULL,
+    `updated`    TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+    PRIMARY KEY (`limit_name`, `timezone`)
+) ENGINE=InnoDB;
+
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW `view_ratelimit` AS
 SELECT *, FROM_UNIXTIME(`expiry`) AS `expirytime` FROM `ratelimit`;

@@ -45,6 +45,7 @@ def make_limit(
         by_message=limit.count == "messages",
         health=health,
         of_login=getattr(function, "of_login", False),
+        lowercase=lowercase,
     )
 
 

@@ -16,7 +16,7 @@ from ratelimitd.core.counters import Counter, Meter, Source, given_for_now
 from ratelimitd.core.limits import UNLIMITED, KeyFailed, Limit
 from ratelimitd.core.policy import AT_RECIPIENT, Policy
 from ratelimitd.core.rows import Account, Grant, Row
-from ratelimitd.errors import StoreError
+from ratelimitd.errors import OutcomeUnknown, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.request import POLICY_REQUEST, Request
 from ratelimitd.settings import Keys
@@ -137,6 +137,10 @@ class Accounts:
 
         try:
             rows = await self._sync.edit(grant)
+        except OutcomeUnknown as error:
+            in_force = "in force until then, but " if counter is not None else ""
+            unknown = f"{in_force}it is not known whether it is stored: {error}; repeat it when the store is back"
+            raise Refused(unknown, NO) from error
         except StoreError as error:
             in_force = "in force until then, but " if counter is not None else ""
             raise Refused(f"{in_force}not stored: {error}; repeat it when the store is back", NO) from error
@@ -152,6 +156,9 @@ class Accounts:
         accounts = [Account(meter.limit.name, key) for meter, key in targets]
         try:
             rows = await self._sync.edit(lambda store: store.reset(accounts))
+        except OutcomeUnknown as error:
+            todo = f"when the store is back, look at `ratelimitctl show {command.key}`, and repeat it where it was not"
+            raise Refused(f"it is not known whether the count was reset: {error}; {todo}", NO) from error
         except StoreError as error:
             raise Refused(f"nothing is changed: {error}", NO) from error
         if command.limit is not None:

@@ -183,3 +183,4 @@ class Evidence(Answer, frozen=True):
     without_key: int
     bare_and_qualified: list[tuple[str, str]]
     many_domains: list[tuple[str, int]]
+    other_windows: list[str] = []

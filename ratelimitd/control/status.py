@@ -135,6 +135,7 @@ class DaemonStatus:
             without_login=tally.without_login,
             without_key=tally.without_key,
             bare_and_qualified=await self._bare_and_qualified(),
+            other_windows=self._sync.zones.differing,
             many_domains=await self._many_domains(),
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ratelimitd.core.action import Template
 from ratelimitd.core.windows import Period
 from ratelimitd.errors import RatelimitdError
+from ratelimitd.keys import normalise
 from ratelimitd.request import Request
 
 UNLIMITED = 0
@@ -64,6 +65,7 @@ class Limit:
     enforce: bool = True  # otherwise what exceeds it is logged and admitted
     by_message: bool = False  # SMTP transactions are counted, not recipients
     of_login: bool = False  # the key depends on the login alone
+    lowercase: bool = True  # keys are
 
     def configured_quota(self, key: str) -> int:
         """Recipients per period for a key: its own exception, else its domain's (`@a.domain`), else `quota`."""
@@ -72,6 +74,20 @@ class Limit:
             return self.quota
         own = quotas.get(key)
         return own if own is not None else quotas.get("@" + key.rpartition("@")[2], self.quota)
+
+    def normal(self, key: str) -> str:
+        """A key as this limit's are."""
+        return normalise(key, self.lowercase)
+
+    def cannot_match(self, key: str) -> str:
+        """Why a key, of a row or of `quotas`, can never be one of this limit's, nor a domain; "" if it may be."""
+        if "*" in key and self.key_name in ("email", "domain"):
+            return "there are no patterns: @a.domain is for all accounts of a domain"
+        if self.key_name == "email" and "@" not in key and "." in key:
+            return f"a domain is no login: @{key} is for all its accounts"
+        if self.key_name == "domain" and "@" in key.removeprefix("@"):
+            return "the keys of this limit are domains"
+        return ""
 
     def refusal(self, key: str, used: int, quota: int, expiry: int) -> bytes:
         """The reply to a request that goes beyond the quota."""

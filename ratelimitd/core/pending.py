@@ -87,7 +87,7 @@ def joined(segments: Sequence[Segment], now: int) -> Segment:
         other = last.setdefault((counter.meter, counter.key), counter)
         if other.expiry < counter.expiry:
             last[counter.meter, counter.key] = counter
-    kept = {c: n for c, n in deltas.items() if c.expiry == last[c.meter, c.key].expiry}
+    kept = {c: n for c, n in deltas.items() if last[c.meter, c.key].expiry < c.expiry + c.limit.period.apart_s}
     return Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
 
 
@@ -102,7 +102,9 @@ def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
         if counter.expiry <= latest:
             configured = limit.configured_quota(counter.key)
             quota = counter.quota if counter.source is Source.GRANTED else configured
-            yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, configured, latest)
+            yield Delta(
+                limit.name, counter.key, counter.expiry, recipients, quota, configured, latest, limit.period.apart_s
+            )
 
 
 def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:

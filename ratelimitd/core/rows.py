@@ -62,6 +62,8 @@ class Delta(NamedTuple):
 
     `quota` is what the row gets where this delta begins the window; `configured` is what the configuration says. A row
     whose window ends after `latest`, the end of the next window, is treated as if it had none: this delta replaces it.
+    A window that ends less than `apart_s` before or after the row's is the same to a node in another time zone: its
+    recipients are added, and the later end holds.
     """
 
     limit: str
@@ -71,6 +73,7 @@ class Delta(NamedTuple):
     quota: int
     configured: int
     latest: int = NO_BOUND
+    apart_s: int = 1
 
 
 class Known(NamedTuple):

@@ -14,6 +14,8 @@ WeekStart = Literal["sunday", "monday"]
 PERIODS: tuple[str, ...] = get_args(PeriodName)
 
 _HOUR_S = 3600
+_DAY_S = 24 * _HOUR_S
+_APART_S = {"hourly": _HOUR_S // 2, "daily": _DAY_S // 2, "weekly": 7 * _DAY_S // 2, "monthly": 14 * _DAY_S}
 
 
 class Period:
@@ -35,6 +37,18 @@ class Period:
         # Each replaced in one step: a flush asks in a thread of its own.
         self._window = 0, 0  # of the last answer
         self._next = -1, -1  # the ends of a window and of the next one
+
+    @property
+    def timezone(self) -> str:
+        """The time zone, for people; of weeks also their first day."""
+        first = f", weeks from {'sunday' if self._first_weekday == 6 else 'monday'}" if self.name == "weekly" else ""
+        return f"{self.zone}{first}"[:64]
+
+    @property
+    def apart_s(self) -> int:
+        """Windows whose ends are so many seconds apart, about half a period, are two; of nearer ones, nodes in
+        different time zones mean the same."""
+        return _APART_S[self.name]
 
     def end(self, now: int) -> int:
         """The first boundary after now."""

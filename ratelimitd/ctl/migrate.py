@@ -14,7 +14,7 @@ from ratelimitd.errors import StartError, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, statements, tables
+from ratelimitd.stores.mysql.layout import ADDED, LACKS_SEEN, Layout, create, layout, repairs, statements, tables
 from ratelimitd.stores.mysql.session import Session, connect
 
 CONNECT_TIMEOUT_S = 10.0
@@ -90,9 +90,12 @@ class Migration:
         if table not in there:
             return [f"there is no table {table}: the daemon creates it when it starts"]
         found = await layout(self._session, self._names)
-        fault = next(found.faults(), None)
+        ours = all(name in found.columns for name in ADDED)
+        fault = next((fault for fault in found.faults() if not (ours and fault == LACKS_SEEN)), None)
         if fault is None:
             self._report.append(f"the table {table} is migrated already")
+            for statement in repairs(found, self._names, thorough=True):
+                await self._run(statement)
         else:
             self._recognise(found, fault)
             await self._alter(found)
@@ -120,7 +123,8 @@ class Migration:
             raise StoreError(f"the table {table} is not the Perl daemon's: its senders are not unique")
 
     async def _alter(self, found: Layout) -> None:
-        unlimited = self._sql("SELECT `sender` FROM `ratelimit` WHERE `quota` = 0 AND `persist` = 0 ORDER BY `sender`")
+        without = "COALESCE(`quota`, 0) <= 0 AND COALESCE(`persist`, 0) = 0"
+        unlimited = self._sql(f"SELECT `sender` FROM `ratelimit` WHERE {without} ORDER BY `sender`")
         for (sender,) in await self._session.run(unlimited):
             self._report.append(f'"{_text(sender)}": quota 0 was unlimited and stays so: persist = 1')
         drops = ", ".join(
@@ -128,11 +132,14 @@ class Migration:
             for index, columns in found.unique.items()
             if columns == ("sender",)
         )
-        script = self._sql(schema("mysql-migrate-ratelimit-policyd")).replace("'default'", f"'{self._first.name}'")
+        script = self._sql(schema("mysql-migrate-ratelimit-policyd"))
         for statement in statements(re.sub(r"DROP INDEX `\w+`", drops.replace("\\", r"\\"), script)):
-            self._report.append(f"{'would run' if self._dry_run else 'ran'}: {' '.join(statement.split())}")
-            if not self._dry_run:
-                await self._session.run(statement)
+            await self._run(statement)
+
+    async def _run(self, statement: str) -> None:
+        self._report.append(f"{'would run' if self._dry_run else 'ran'}: {' '.join(statement.split())}")
+        if not self._dry_run:
+            await self._session.run(statement)
 
     # -- senders -------------------------------------------------------------------------------------------------
 

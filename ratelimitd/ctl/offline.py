@@ -76,26 +76,28 @@ def _run(
         raise Refused(str(error), NO_DAEMON) from error
 
 
-def check_store(config: Configuration) -> str:
-    """The store's name, if it can be opened. Raises Refused, StartError."""
+def check_store(config: Configuration) -> tuple[str, list[str]]:
+    """The store's name, if it can be opened, and what in it can never count anybody. Raises Refused, StartError."""
     store = make_store(config)  # as a start does: it reads the secrets before it becomes its user
     _become_owner(config.state_dir)
-    return trio.run(_check_store, store)
+    return trio.run(_check_store, store, config)
 
 
-async def _check_store(store: Store) -> str:
+async def _check_store(store: Store, config: Configuration) -> tuple[str, list[str]]:
     try:
         with trio.fail_after(CHECK_TIMEOUT_S):
             try:
                 await store.open()
                 await store.recorded("")
+                found = [f"{remark.event}: {remark.said}" for remark in store.remarks.take()]
+                found += (await store.survey()).remarks(config.limits)
             finally:
                 await store.close()
     except StoreError as error:
         raise Refused(f"store: {error}", NO) from error
     except trio.TooSlowError as error:
         raise Refused(f"store: no answer within {CHECK_TIMEOUT_S:g} s", NO) from error
-    return store.name
+    return store.name, found
 
 
 def _become_owner(state_dir: Path) -> None:

@@ -31,9 +31,13 @@ SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
 class Daemon:
-    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored."""
+    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored.
+
+    `lost`: it has ended, and could neither store nor keep in the journal what it had answered.
+    """
 
     def __init__(self, config: Configuration, parts: Parts) -> None:
+        self.lost = False
         self.parts = parts
         self._reloader = Reloader(config, parts)
         administration = Administration(
@@ -99,7 +103,7 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         finally:
             parts.pump.close()
-            await parts.sync.finish(self.config.settings.server.shutdown_timeout_s)
+            self.lost = not await parts.sync.finish(self.config.settings.server.shutdown_timeout_s)
             parts.log.info("ratelimitd has stopped", requests=parts.pump.requests)
 
     def _fault(self, error: Exception) -> InternalError:
@@ -143,8 +147,8 @@ class Daemon:
         self.parts.pump.abort()
 
 
-def run(config: Configuration) -> None:
-    """Run a daemon until SIGTERM or SIGINT. Raises StartError; InternalError."""
+def run(config: Configuration) -> bool:
+    """Run a daemon until SIGTERM or SIGINT; whether nothing was lost. Raises StartError; InternalError."""
     # The garbage collector has little to walk: accounts and transactions are not tracked (gc=False), and what exists
     # at the start is frozen. Small steps, because a flush makes many objects: 1 ms at most while 10,000 are stored.
     gc.freeze()
@@ -154,7 +158,9 @@ def run(config: Configuration) -> None:
         prepare(config, held)
         parts = compose(config, held)
         try:
-            trio.run(Daemon(config, parts).run, strict_exception_groups=True)
+            daemon = Daemon(config, parts)
+            trio.run(daemon.run, strict_exception_groups=True)
+            return not daemon.lost
         finally:
             parts.close()
     finally:

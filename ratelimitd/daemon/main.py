@@ -14,7 +14,7 @@ from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
 EXIT_FAULT = 1
-"""The exit status where the daemon has ended by a fault of its own: starting again helps."""
+"""The exit status where the daemon has ended by a fault of its own, or could keep nowhere what it had answered."""
 EXIT_WRONG = 2
 """The exit status where configuration or circumstances are wrong: starting again will not help."""
 EXIT_IN_USE = 75
@@ -44,11 +44,11 @@ def _check(file: Path) -> None:
         print(f"ratelimitd: warning: {escape(warning)}", file=sys.stderr)
 
 
-def _run(file: Path) -> None:
-    """Run the daemon until it is stopped. Raises RatelimitdError."""
+def _run(file: Path) -> int:
+    """Run the daemon until it is stopped; the exit status. Raises RatelimitdError."""
     config = read(file)
     with naming(config.file):
-        daemon.run(config)
+        return 0 if daemon.run(config) else EXIT_FAULT
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             _check(options.config)
         else:
-            _run(options.config)
+            return _run(options.config)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
         if isinstance(error, InternalError):

@@ -14,6 +14,7 @@ them, or asks again about what was charged and not answered, and this run may be
 
 import errno
 import time
+from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -24,7 +25,7 @@ import trio
 
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
-from ratelimitd.core.rows import Delta
+from ratelimitd.core.rows import Account, Delta
 from ratelimitd.errors import StoreReplaced
 from ratelimitd.state import records
 from ratelimitd.state.journal import Journal, Progress
@@ -211,6 +212,19 @@ class Backlog:
     async def put_away(self, unstored: Unstored) -> None:
         """Put away the files of segments that the store has. Raises OSError; it will be done later then."""
         await trio.to_thread.run_sync(self._journal.put_away, 0, unstored.last)
+
+    def unwritten(self) -> dict[Account, int]:
+        """What is neither stored nor in the journal's files, recipients by account. It blocks."""
+        lost: Multiset[Account] = Multiset()
+        for segment in (*self._pending.closed, self._pending.open):
+            is_open = segment is self._pending.open
+            if segment.number in self._incomplete or (is_open and segment.deltas and not self._journal.writable):
+                written = self._journal.written(segment.first, segment.number)
+                for counter, recipients in segment.deltas.items():
+                    missing = recipients - written[counter.window]
+                    if missing > 0:
+                        lost[Account(counter.limit.name, counter.key)] += missing
+        return lost
 
     def close(self) -> None:
         """Close the open segment's file."""

@@ -14,12 +14,14 @@ What survives with each `journal_sync`:
 import contextlib
 import errno
 import os
+from collections import Counter as Multiset
 from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from ratelimitd.core.counters import Counter
+from ratelimitd.core.counters import Counter, Window
 from ratelimitd.core.verdict import Charge
+from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
 from ratelimitd.state import records, segments
 from ratelimitd.state.past import Past
@@ -216,6 +218,18 @@ class Journal:
             if progress is not None:
                 progress(sum(sizes[:i]), sum(sizes))
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
+
+    def written(self, first: int, number: int) -> Multiset[Window]:
+        """The recipients by window that can be read of the segments first..number. It blocks; never raises."""
+        found: Multiset[Window] = Multiset()
+        with contextlib.suppress(OSError, JournalError):
+            for one in self.numbers():
+                if first <= one <= number:
+                    for end, times in records.ends(segments.read(self._path(one)).records).items():
+                        recipients, windows = records.windows(end)
+                        for window in windows:
+                            found[window] += recipients * times
+        return found
 
     def forget(self, upto: int, but: Container[int]) -> None:
         """Put away the segments up to a number, except some.

@@ -15,6 +15,7 @@ from ratelimitd.core.rows import MAX_USED as MAX_USED
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import Rename, Survey
 
 RUNS_KEPT_DAYS = 62
 """A run is forgotten this long after its last flush, unless its journal is still there."""
@@ -28,6 +29,14 @@ class Flushed(NamedTuple):
 
     rows: list[Row]
     rejected: list[tuple[Delta, str]]
+
+
+class ZoneWindow(NamedTuple):
+    """When the present window of a limit ends in a time zone, in seconds since 1970."""
+
+    limit: str
+    timezone: str
+    expiry: int
 
 
 class Changes(NamedTuple):
@@ -100,10 +109,28 @@ class Store(Protocol):
         """Set what these accounts have used to 0; their rows as they are then, of those that have one."""
         ...
 
+    async def survey(self) -> Survey:
+        """What stands in the table, as far as it concerns an administrator: it reads the whole table once."""
+        ...
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        """Make these rows their accounts', whose keys are written in another way; the accounts' rows as they are then.
+
+        A row that is gone, or makes no sense, is left as it is.
+        """
+        ...
+
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on.
 
         Quotas that somebody gave in a running window are noted there as `seen`: they end with it.
+        """
+        ...
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """Record this node's windows, and not those that are its no more; what all nodes have recorded recently.
+
+        A store that one node alone can use records nothing.
         """
         ...
 
@@ -124,7 +151,7 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
     grants: list[Grant] = []
     for one, persist in known:
         row = stored.get(Account(one.limit, one.key))
-        there = row.used if row is not None and row.expiry == one.expiry else 0
+        there = row.used if row is not None and abs(row.expiry - one.expiry) < one.apart_s else 0
         deltas.append(one._replace(used=max(0, one.used - there)))
         quota, persists = (
             (row.quota_at(now, one.configured), row.persist) if row is not None else (one.configured, False)
@@ -159,7 +186,8 @@ class Names(NamedTuple):
         limit `'default'` by the first one."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
         names |= {
-            f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in ("node", "updated", "touched", "default")
+            f"ratelimit_{suffix}": f"{self.table}_{suffix}"
+            for suffix in ("node", "updated", "touched", "default", "window")
         }
 
         def replace(match: re.Match[str]) -> str:

@@ -51,6 +51,11 @@ class StoreLink:
         for remark in self.store.remarks.take():
             self._log.warning(remark.event, **dict(remark.fields))
 
+    def say_once(self, event: str, **fields: object) -> None:
+        """Log a warning, unless it was logged; no more of them than a log can bear."""
+        self.store.remarks.add(event, **{name: str(value) for name, value in fields.items()})
+        self.say()
+
     def succeeded(self) -> bool:
         """Note that the store answered; whether it had been unavailable."""
         was_unavailable = not self.up

@@ -18,6 +18,11 @@ class Remark(NamedTuple):
     event: str
     fields: tuple[tuple[str, object], ...]
 
+    @property
+    def said(self) -> str:
+        """Its fields, for people."""
+        return ", ".join(f"{name} {value}" for name, value in self.fields)
+
 
 class Remarks:
     """`set_aside` counts the rows that were left out, each time that one was read."""

@@ -14,12 +14,22 @@ import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, StoreError
-from ratelimitd.stores import RUNS_KEPT_DAYS, Changes, Flushed, Names, keys_by_limit, lacking, recorded_segment
+from ratelimitd.stores import (
+    RUNS_KEPT_DAYS,
+    Changes,
+    Flushed,
+    Names,
+    ZoneWindow,
+    keys_by_limit,
+    lacking,
+    recorded_segment,
+)
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_layout import complete
+from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
 CHANGES_PAGE = 5000
@@ -188,10 +198,10 @@ class SQLiteStore:
         """Store a batch; the deltas that the database refuses, each with the reason."""
         if not chunk:
             return []
-        upsert = self._sql(statements.upsert(chunk[0].latest))
+        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s))
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, [(*delta[:-1], delta.quota) for delta in chunk])
+            connection.executemany(upsert, [(*delta[:6], delta.quota) for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
         except _BAD_RECORD:
@@ -200,7 +210,7 @@ class SQLiteStore:
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, (*delta[:-1], delta.quota))
+                connection.execute(upsert, (*delta[:6], delta.quota))
             except _BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected
@@ -221,6 +231,36 @@ class SQLiteStore:
             for some in values:
                 connection.execute(statement, some)
             return self._lookup(connection, accounts)
+
+    async def survey(self) -> Survey:
+        """What stands in the table."""
+        return await self._run(self._survey, self._reading, abandon=True)
+
+    def _survey(self) -> Survey:
+        run = _opened(self._reader).execute
+        odd = [
+            row
+            for statement in (statements.NOT_NORMAL, statements.NEVER_USED)
+            for row in run(self._sql(statement), (EXAMPLES,)).fetchall()
+        ]
+        return Survey.of(run(self._sql(statements.LIMITS)).fetchall(), odd)
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        """Make rows their accounts'."""
+        return await self._run(lambda: self._adopt(renames), self._writing)
+
+    def _adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        connection = _opened(self._writer)
+        news = [Account(limit, new) for limit, _, new in renames]
+        with self._transaction(connection):
+            rows = self._lookup(connection, [*news, *(Account(limit, old) for limit, old, _ in renames)])
+            for name, values in adopt(renames, rows):
+                connection.execute(self._sql(getattr(statements, name)), values)
+            return self._lookup(connection, news)
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """Nothing: one node alone uses the file."""
+        return []
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""

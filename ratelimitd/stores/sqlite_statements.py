@@ -19,8 +19,20 @@ def _number(column: str) -> str:
     text = f'CAST("{column}" AS TEXT)'
     return (
         f"CASE typeof(\"{column}\") WHEN 'integer' THEN max(\"{column}\", 0) WHEN 'null' THEN 0 ELSE "
-        f"CASE WHEN length({text}) BETWEEN 1 AND 18 AND {text} NOT GLOB '*[^0-9]*' THEN CAST({text} AS INTEGER) END END"
+        f"CASE WHEN {_digits(text)} AND {text} NOT GLOB '*[^0-9]*' THEN CAST({text} AS INTEGER) END END"
     )
+
+
+def _digits(text: str) -> str:
+    """Whether a text has the length of a number; what stands behind a NUL is seen by no other function."""
+    return f"length({text}) BETWEEN 1 AND 18 AND length({text}) = length(CAST({text} AS BLOB))"
+
+
+def _quota() -> str:
+    """The quota, NULL where it is none; what is negative is unlimited."""
+    text = 'CAST("quota" AS TEXT)'
+    negative = f"{_digits(text)} AND {text} GLOB '-[0-9]*' AND substr({text}, 2) NOT GLOB '*[^0-9]*'"
+    return f"CASE WHEN {negative} THEN 0 ELSE {_number('quota')} END"
 
 
 def _window(latest: int) -> str:
@@ -28,9 +40,9 @@ def _window(latest: int) -> str:
     return f"CASE WHEN IFNULL({_number('expiry')}, 0) > {latest} THEN 0 ELSE IFNULL({_number('expiry')}, 0) END"
 
 
-def upsert(latest: int) -> str:
-    """Add deltas (limit, key, expiry, used, quota, configured) whose `latest` is this."""
-    window, quota = _window(latest), _number("quota")
+def upsert(latest: int, apart_s: int) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` and `apart_s` are these."""
+    window, quota = _window(latest), _quota()
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f'{quota} IS NOT "seen" AND {_UPDATED} >= '
@@ -42,19 +54,20 @@ def upsert(latest: int) -> str:
                    WHEN {window} > excluded."expiry" THEN "quota"
                    WHEN {given_since} THEN "quota"
                    WHEN excluded."expiry" <= {_NOW} THEN excluded."configured"
-                   WHEN {window} < excluded."expiry" THEN excluded."quota"
+                   WHEN {window} + {apart_s} <= excluded."expiry" THEN excluded."quota"
                    ELSE "quota" END"""
     return f"""
 INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "seen", "updated")
 VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, ?, CURRENT_TIMESTAMP)
 ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN {window} < excluded."expiry" THEN excluded."used"
-                  WHEN {window} = excluded."expiry" THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
+    "used" = CASE WHEN {window} + {apart_s} <= excluded."expiry" THEN excluded."used"
+                  WHEN {window} < excluded."expiry" + {apart_s}
+                  THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
                   ELSE IFNULL({_number("used")}, 0) END,
     "persist" = {quota} IS NOT NULL AND "persist" = 1,
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
-                  THEN "seen" ELSE max({new_quota}, 0) END,
+                  THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
     "configured" = excluded."configured",
     "expiry" = max({window}, excluded."expiry"),
     "updated" = CURRENT_TIMESTAMP
@@ -75,6 +88,20 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
 """
 
 
+RENAME = 'UPDATE "ratelimit" SET "sender" = ? WHERE "sender" = ? AND "limit_name" = ?'
+MERGE = """
+UPDATE "ratelimit" SET "quota" = ?, "persist" = ?, "used" = ?, "updated" = CURRENT_TIMESTAMP
+WHERE "sender" = ? AND "limit_name" = ?
+"""
+DELETE = 'DELETE FROM "ratelimit" WHERE "sender" = ? AND "limit_name" = ?'
+LIMITS = 'SELECT "limit_name", COUNT(*), MIN("sender") FROM "ratelimit" GROUP BY "limit_name"'
+NOT_NORMAL = """
+SELECT "limit_name", "sender" FROM "ratelimit" WHERE "sender" <> lower(trim("sender", ' ' || char(9))) LIMIT ?
+"""
+NEVER_USED = """
+SELECT "limit_name", "sender" FROM "ratelimit"
+WHERE "configured" IS NULL AND ("sender" LIKE '%*%' OR "sender" NOT LIKE '%@%') LIMIT ?
+"""
 RESET = """
 UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
 """
@@ -83,7 +110,7 @@ INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("nod
 SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP
 """
 SEEN = f"""
-UPDATE "ratelimit" SET "seen" = {_number("quota")}
+UPDATE "ratelimit" SET "seen" = {_quota()}
 WHERE "sender" = ? AND "limit_name" = ? AND IFNULL({_number("expiry")}, 0) > {_NOW}
 """
 """Notes a quota of a running window, which it ends with."""

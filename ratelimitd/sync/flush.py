@@ -20,14 +20,16 @@ from ratelimitd.sync.loader import Loader
 from ratelimitd.text import escape
 
 FLUSH_TIMEOUT_S = 30.0
+FIELDS = Delta._fields[:6]
+"""What is said of a delta that the database refuses."""
 
 
 class Flush:
     """Stores what is pending: `flush`. `count`: flushes that were done, the last in `seconds`; `rejected`: records that
-    the store refused."""
+    the store refused; `without_place`: recipients of windows that end too far from those of other nodes."""
 
     def __init__(self, link: StoreLink, loader: Loader, backlog: Backlog, state: StateDir, log: Log) -> None:
-        self.count = self.rejected = 0
+        self.count = self.rejected = self.without_place = 0
         self.seconds = 0.0
         self.done_at = -math.inf  # on trio's clock: the last time that nothing was left to store
         self._link = link
@@ -93,12 +95,25 @@ class Flush:
             await self._store.flush(self._backlog.node, self._backlog.recorded, lambda _: ())
         self._replaced = False
 
-    def close(self) -> None:
-        """End the journal; what is left in it is stored by the next run."""
-        accounts = self._backlog.accounts
-        if accounts:
+    @property
+    def unsafe(self) -> bool:
+        """Whether something is neither stored nor in the journal, as far as the last flush has found out."""
+        return bool(self._backlog.incomplete)
+
+    async def close(self) -> bool:
+        """End the journal; what is left in it is stored by the next run. Whether nothing is lost."""
+        await self._condense()
+        lost = await trio.to_thread.run_sync(self._backlog.unwritten)
+        if lost:
+            self._log.error(
+                "stopping with counts that are lost: neither the database nor the journal could be written",
+                recipients=sum(lost.values()),
+                accounts=len(lost),
+            )
+        elif accounts := self._backlog.accounts:
             self._log.warning("stopping with counts that are in the journal only", accounts=accounts)
         self._backlog.close()
+        return not lost
 
     async def _store_run(self, unstored: Unstored) -> None:
         """Store segments of one run in one transaction; then they are forgotten, and put away."""
@@ -111,7 +126,9 @@ class Flush:
         self._backlog.stored(unstored)
         self.count += 1
         self._set_aside(stored.rejected)
-        await self._loader.take_over(stored.rows)
+        if lost := await self._loader.take_over(stored.rows, unstored.segments):
+            self.without_place += lost
+            self._log.info("the rows have later windows, of other nodes: counts found no place", recipients=lost)
         try:
             await self._backlog.put_away(unstored)
         except OSError as error:  # it is recorded as stored, and will be put away later
@@ -139,9 +156,12 @@ class Flush:
     def _set_aside(self, rejected: list[tuple[Delta, str]]) -> None:
         for delta, reason in rejected:
             self.rejected += 1
-            self._log.error("the database refuses a record; it is set aside", **delta._asdict(), reason=reason)
+            fields = dict(zip(FIELDS, delta, strict=False))
+            self._log.error("the database refuses a record; it is set aside", **fields, reason=reason)
         if rejected:
-            lines = ["\t".join(escape(str(field)) for field in (*delta, reason)) for delta, reason in rejected]
+            lines = [
+                "\t".join(escape(str(field)) for field in (*delta[: len(FIELDS)], reason)) for delta, reason in rejected
+            ]
             try:
                 self._state.append("rejected.tsv", "\n".join(lines) + "\n")
             except StartError as error:

@@ -11,11 +11,14 @@ from typing import Protocol, TypeVar
 import trio
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
+from ratelimitd.core.pending import Segment
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.core.verdict import Waiting
+from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
+from ratelimitd.stores.survey import renames
 from ratelimitd.sync.walk import walk
 
 
@@ -59,6 +62,7 @@ class Loader:
         self._policy = policy
         self._pending = policy.pending
         self.timeout_s = timeout_s
+        self._surveyed = False
         self._clock = clock
 
     async def load(self, parking: Parking[P], make_room: Callable[[], Awaitable[None]]) -> None:
@@ -142,29 +146,66 @@ class Loader:
             if meter is not None:
                 meter.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
 
-    async def take_over(self, rows: list[Row]) -> None:
-        """Take over the rows of accounts that are in memory."""
+    async def take_over(self, rows: list[Row], stored: Sequence[Segment] = ()) -> int:
+        """Take over the rows of accounts that are in memory, once these segments are stored.
+
+        How many recipients of running windows found no place: the rows have later windows, of other nodes.
+        """
         self._link.say()
+        without_place = 0
         async for chunk in walk(rows):
             now = int(self._clock())
             for row in chunk:
                 counter = self._counter(row.limit, row.key)
                 if counter is not None:
+                    if now < counter.expiry <= row.expiry - counter.limit.period.apart_s:
+                        without_place += sum(segment.deltas.get(counter, 0) for segment in stored)
                     counter = counter.meter.accept(row.key, row, self._pending.of(counter), now)
                     self._policy.taken_over(counter, now)
+        return without_place
 
     async def take_over_changes(self, timeout_s: float) -> None:
-        """Take over what others changed: an administrator's quota, another node's count."""
+        """Take over what others changed: an administrator's quota, another node's count.
+
+        A row that is written as no key is, in another case of letters, becomes its account's.
+        """
+        await self._survey(timeout_s)
         more = True
         while more:
             try:
                 with trio.fail_after(timeout_s):
                     changes = await self._store.changes(self._link.cursor)
+                    adopted = await self._adopt(Account(row.limit, row.key) for row in changes.rows)
             except UNAVAILABLE as error:
                 self._link.failed(error)
                 return
             self._link.cursor, more = changes.cursor, changes.more
-            await self.take_over(changes.rows)
+            await self.take_over([*changes.rows, *adopted])
+
+    async def _survey(self, timeout_s: float) -> None:
+        """Once: say what in the table can never count anybody, and adopt rows of the time when no daemon ran."""
+        if self._surveyed:
+            return
+        self._surveyed = True
+        limits = [meter.limit for meter in self._policy.meters]
+        try:
+            with trio.fail_after(timeout_s):
+                survey = await self._store.survey()
+                await self.take_over(await self._adopt(survey.odd))
+        except UNAVAILABLE as error:  # the table is too large for it, perhaps: everything else goes on
+            self._link.say_once("the rows of the database cannot be examined", reason=error)
+            return
+        for line in survey.remarks(limits):
+            self._link.say_once("what is configured or stored counts nobody", reason=line)
+
+    async def _adopt(self, accounts: Iterable[Account]) -> list[Row]:
+        """Make rows their accounts' whose keys are not normalised; the accounts' rows."""
+        wanted = renames(accounts, [meter.limit for meter in self._policy.meters])
+        try:
+            return await self._store.adopt(wanted) if wanted else []
+        except StoreUnsuitable as error:  # no right to delete, for example
+            self._link.say_once("rows that are written as no key is count nobody", reason=error, example=wanted[0].old)
+            return []
 
     def say_what_began_again(self, log: Log) -> None:
         """Log how many counts were in windows that are none, since the last time: one line."""

@@ -7,17 +7,20 @@ import trio
 
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
+from ratelimitd.errors import OutcomeUnknown, StartError, StoreError, StoreUnsuitable
 from ratelimitd.settings import StoreSettings
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.sync.loader import Loader, P, Parking
 from ratelimitd.sync.walk import SLICE, walk
+from ratelimitd.sync.zones import Zones
 
 OPEN_TIMEOUT_S = 5.0
 HURRY_GAP_S = 0.1
 """The shortest time from one flush's end to the next."""
+LAST_TRIES_GAP_S = 0.2
+"""From one try of the last flush to the next, where what is answered would be lost otherwise."""
 SLACK = 10_000
 SLACK_SHARE = 16
 """Accounts beyond max_accounts before lookups wait: SLACK, or a SLACK_SHARE-th of max_accounts where that is more."""
@@ -45,6 +48,7 @@ class StoreSync:
         self._store = link.store
         self.loader = loader
         self.flusher = flusher
+        self.zones = Zones(link, policy)
         self.evicted = self.held = 0
         self._policy = policy
         self._room_made = trio.Event()  # replaced each time that accounts were evicted, as many as could be
@@ -132,6 +136,7 @@ class StoreSync:
     async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
         refreshed = swept = aged = trio.current_time()
+        await self.compare_zones()
         while True:
             await self._until_due()
             await self.flush()
@@ -143,6 +148,7 @@ class StoreSync:
             if now - swept >= SWEEP_INTERVAL_S:
                 swept = now
                 await self.sweep()
+                await self.compare_zones()
             if now - aged >= MEMO_AGE_S:
                 aged = now
                 self._policy.memo.age()
@@ -166,7 +172,8 @@ class StoreSync:
             return await self.flusher.flush()
 
     async def edit(self, change: Callable[[Store], Awaitable[list[Row]]]) -> list[Row]:
-        """Change rows in the store and take them over. Raises StoreError, with nothing taken over.
+        """Change rows in the store and take them over. Raises StoreError, with nothing taken over: OutcomeUnknown where
+        the store may have changed them, any other where it has not.
 
         What was charged before is stored first; what is charged meanwhile is kept.
         """
@@ -178,7 +185,9 @@ class StoreSync:
                     rows = await change(self.link.store)
             except UNAVAILABLE as error:
                 self.link.failed(error)
-                raise StoreError(str(error) or "the store does not answer") from error
+                if isinstance(error, trio.TooSlowError):
+                    raise OutcomeUnknown("the store does not answer") from error
+                raise
             self.loader.accept(rows)
             return rows
 
@@ -202,6 +211,12 @@ class StoreSync:
             async with self._lock:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
+    async def compare_zones(self) -> None:
+        """See whether other nodes' windows end when this one's do."""
+        if self.link.up:
+            with trio.move_on_after(FLUSH_TIMEOUT_S):
+                await self.zones.compare(int(self._clock()))
+
     async def sweep(self) -> None:
         """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
@@ -212,10 +227,20 @@ class StoreSync:
             async for keys in walk(list(meter.counters)):
                 meter.drop_ended(keys, self.now, self._policy.pending)
 
-    async def finish(self, timeout_s: float) -> None:
-        """The last flush, within a time, and the end of journal and store."""
+    async def finish(self, timeout_s: float) -> bool:
+        """The last flush, within a time, and the end of journal and store; whether nothing is lost.
+
+        Where neither the store nor the journal takes it, both are tried again as long as there is time.
+        """
         with trio.move_on_after(timeout_s, shield=True):
-            await self.flush()
-        self.flusher.close()
+            while True:
+                if await self.flush() or not self.flusher.unsafe:
+                    break
+                await trio.sleep(LAST_TRIES_GAP_S)
+        with trio.CancelScope(shield=True):
+            safe = await self.flusher.close()
         with trio.move_on_after(timeout_s, shield=True):
+            if self.link.up:
+                await self.zones.withdraw()
             await self.link.close()
+        return safe

@@ -9,8 +9,9 @@ import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
-from ratelimitd.stores import Changes, Flushed
+from ratelimitd.stores import Changes, Flushed, ZoneWindow
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import Rename, Survey
 from ratelimitd.sync.schedule import HURRY_GAP_S
 from tests.core.build import limit, policy, rcpt, store_sync
 
@@ -39,6 +40,9 @@ class Counting:
     async def forget(self, but: Collection[str], now: int) -> None:
         pass
 
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        return []
+
     async def check(self) -> None:
         pass
 
@@ -56,6 +60,12 @@ class Counting:
 
     async def recorded(self, node: str) -> int:
         return 0
+
+    async def survey(self) -> Survey:
+        return Survey([], [])
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        return []
 
     async def changes(self, cursor: str) -> Changes:
         return Changes([], "")

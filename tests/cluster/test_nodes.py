@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from ratelimitd.control.commands import Doctor
+from ratelimitd.ctl.client import ask as command
 from tests.cluster.conftest import MakeNode
 from tests.cluster.nodes import Load, Node, ask
 from tests.instances.mariadb import MariaDB
@@ -145,3 +147,57 @@ def test_little_left_is_synchronised_at_once_so_nodes_overshoot_by_little(
             time.sleep(pause_s)
     print(f"admitted {admitted} of 300")
     assert 300 <= admitted <= at_most
+
+
+DIFFER = "another node's windows end at another time"
+
+
+def test_nodes_whose_windows_end_at_different_times_say_so_with_both_zones(
+    mariadb: MariaDB, database: str, make_node: MakeNode
+) -> None:
+    store = settings(mariadb, database, flush_interval_s=0.2, timeout_s=10)
+    utc, zurich, again = (make_node(store, more=f'timezone = "{zone}"') for zone in ("UTC", "Europe/Zurich", "UTC"))
+    utc.start()
+    again.start()
+    zurich.start()
+    zurich.wait_for(
+        f"{DIFFER}; set `timezone` and `week_starts` alike on all: limit=daily, here=Europe/Zurich, there=UTC"
+    )
+    evidence = command(zurich.folder / "state" / "control.sock", Doctor())
+    assert evidence.other_windows == ["daily: Europe/Zurich here, UTC on another node"]
+    assert not again.said(DIFFER), "it agrees with the first"
+    zurich.stop()
+    assert zurich.said(DIFFER) == 1
+    again.stop()
+    again.start()
+    wait_until(lambda: len(windows(mariadb, database)) == 1, "it has recorded its own")
+    assert not again.said(DIFFER), "the other has ended in order"
+    utc.stop()
+    again.stop()
+    assert windows(mariadb, database) == []
+
+
+def windows(mariadb: MariaDB, database: str) -> list[tuple[str, ...]]:
+    return mariadb.sql("SELECT limit_name, timezone FROM ratelimit_window", database)
+
+
+def test_counts_of_nodes_in_different_zones_add_up(mariadb: MariaDB, database: str, make_node: MakeNode) -> None:
+    store = settings(mariadb, database, flush_interval_s=0.3, timeout_s=10, refresh_s=0.5)
+    made = [make_node(store, more=f'timezone = "{zone}"') for zone in day_ends_near()]
+    for node in made:
+        node.start()
+    with Load(made, LOGINS, connections=3) as load:
+        load.run_for(2)
+    for node in made:
+        node.stop()
+    load.check(stored(mariadb, database))
+
+
+def day_ends_near() -> tuple[str, str]:
+    """Two zones whose days end an hour apart, and neither soon."""
+    hour = time.gmtime().tm_hour
+    return (
+        (f"Etc/GMT+{hour - 12}", f"Etc/GMT+{hour - 11}")
+        if hour >= 12
+        else (f"Etc/GMT-{12 - hour}", f"Etc/GMT-{11 - hour}")
+    )

@@ -78,7 +78,7 @@ def test_verbs_about_the_daemon(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     assert list(printed(ctl_of(daemon, "dump", "--json"))) == ["file"]
     assert printed(ctl_of(daemon, "reload", "--json")) == {"needs_start": []}
     found = printed(ctl_of(daemon, "check", "--json"))
-    assert list(found) == ["config", "limits", "store", "error"]
+    assert list(found) == ["config", "limits", "store", "error", "remarks"]
     assert list(found["limits"][0]) == ["limit", "key", "plugin"]
     plugins = printed(ctl_of(daemon, "plugins", "--json"))
     assert list(plugins) == ["config", "error", "plugins"]

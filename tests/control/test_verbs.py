@@ -1,7 +1,9 @@
 """Each verb of ratelimitctl on a daemon under load, as text and as JSON."""
 
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -177,6 +179,16 @@ def test_resets_under_load_lose_and_double_nothing(start: Start, under_load: Und
     assert left <= reset_after - before + 2
     others = [f"load{i}@example.com" for i in (0, 1, 2, 4, 5, 6, 7, 8, 9)]
     assert {other: daemon.used()[other] for other in others} == {other: load.answered[other] for other in others}
+
+
+def test_check_names_what_counts_nobody(start: Start, ctl_of: Ctl) -> None:
+    daemon = start(limit=[{"name": "daily", "quota": 10, "quotas": {"*@example.com": 5}}])
+    with closing(sqlite3.connect(daemon.database, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO ratelimit (sender, limit_name, quota) VALUES ('alice', 'gone', 5)")
+    ran = ctl_of(daemon, "check")
+    assert ran.status == 0
+    assert "1 rows of a limit that does not exist: gone, for example alice" in ran.out
+    assert 'quotas."*@example.com": there are no patterns' in ran.out
 
 
 def test_reset_of_somebody_unknown_is_status_1(daemon: Ratelimitd, ctl_of: Ctl) -> None:

@@ -11,6 +11,7 @@ from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 
 TOMORROW = MIDNIGHT + DAY_S // 2
 LATEST = MIDNIGHT + DAY_S
+APART = DAY_S // 2
 
 
 def meter(quota: int = 50) -> Meter:
@@ -202,7 +203,7 @@ def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
     assert found is not None
     assert state(found) == (0, 50, MIDNIGHT + DAY_S, False)
     pending.close(2)
-    assert list(merge(pending.closed, 0, NOON)) == [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST)]
+    assert list(merge(pending.closed, 0, NOON)) == [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST, APART)]
 
 
 def test_charges_of_an_ended_window_make_the_account_no_new_one() -> None:
@@ -285,9 +286,9 @@ def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:
     charge(pending, renewed, 5)
     pending.close(5)
     assert sorted(merge(pending.closed, 1, NOON)) == [
-        Delta("default", "alice", MIDNIGHT, 2, 90, 50, LATEST),
-        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50, LATEST),
-        Delta("default", "boss", MIDNIGHT, 20, 500, 500, LATEST),
+        Delta("default", "alice", MIDNIGHT, 2, 90, 50, LATEST, APART),
+        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50, LATEST, APART),
+        Delta("default", "boss", MIDNIGHT, 20, 500, 500, LATEST, APART),
     ]
     assert list(merge(pending.closed, 4, NOON)) == []
 
@@ -312,6 +313,6 @@ def test_a_window_that_ends_after_the_next_one_is_neither_stored_nor_kept_when_s
     pending.close(2)
     charge(pending, counters.accept("alice", None, 0, NOON), 3)
     pending.close(3)
-    wanted = [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST)]
+    wanted = [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST, APART)]
     assert list(merge(pending.closed, 0, NOON)) == wanted
     assert list(merge([joined(pending.closed, NOON)], 0, NOON)) == wanted

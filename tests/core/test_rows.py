@@ -1,7 +1,13 @@
-"""Which quota is in force for a stored row."""
+"""Which quota is in force for a stored row, and what is a row at all."""
+
+from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ratelimitd.core.rows import Row, Unreadable, read
+from ratelimitd.stores.remarks import Remarks
 from tests.core.build import MIDNIGHT, NOON, row
 
 BEFORE, AFTER = NOON - 3600, MIDNIGHT + 3600
@@ -31,3 +37,113 @@ def test_the_quota_in_force(
 
 def test_a_row_that_was_never_used_has_its_own_quota() -> None:
     assert row("alice", quota=7, configured=None, expiry=0, updated=NOON).quota_at(NOON, 50) == 7
+
+
+@pytest.mark.parametrize(
+    ("quota", "seen", "expiry", "updated", "in_force"),
+    [
+        (2000, 2000, MIDNIGHT, NOON, 2000),  # a grant, in its window
+        (2000, 2000, NOON - 60, NOON - 30, 50),  # the window is over, and who touches the row renews nothing
+        (2000, 1000, NOON - 60, NOON - 30, 2000),  # given since
+        (2000, None, NOON - 60, NOON - 30, 2000),
+        (2000, 1000, NOON - 60, NOON - 90, 50),  # given before, when nobody looked
+        (2000, None, 0, NOON, 2000),  # never used
+    ],
+)
+def test_a_grant_is_known_by_what_was_seen_in_its_window(
+    quota: int, seen: int | None, expiry: int, updated: int, in_force: int
+) -> None:
+    stored = row("alice", quota=quota, configured=1000, expiry=expiry, updated=updated)._replace(seen=seen)
+    assert stored.quota_at(NOON, 50) == in_force
+
+
+GOOD = ("daily", "alice", 10, 10, 0, 3, MIDNIGHT, NOON, 10)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "read_as"),
+    [
+        ("quota", None, 0),
+        ("quota", -1, 0),
+        ("quota", "12", 12),
+        ("quota", b"12", 12),
+        ("quota", "-1", 0),
+        ("quota", 1 << 62, 4_294_967_295),
+        ("used", None, 0),
+        ("used", Decimal(7), 7),
+        ("used", 1 << 62, 4_294_967_295),
+        ("persist", None, False),
+        ("persist", "1", True),
+        ("persist", True, True),
+        ("expiry", None, 0),
+        ("expiry", 1 << 63, 1 << 62),
+        ("configured", None, None),
+        ("seen", None, None),
+        ("updated", None, 0),
+    ],
+)
+def test_a_value_with_a_plain_meaning_gets_it(place: str, value: object, read_as: object) -> None:
+    index = Row._fields.index(place)
+    found = read((*GOOD[:index], value, *GOOD[index + 1 :]))
+    assert isinstance(found, Row)
+    assert found == (*found[:index], read_as, *found[index + 1 :])
+    assert (found.limit, found.key) == GOOD[:2]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [
+        ("quota", "unlimited", 'quota is "unlimited"'),
+        ("quota", "", 'quota is ""'),
+        ("quota", 1.5, 'quota is "1.5"'),
+        ("quota", "\u0661\u0662", 'quota is "\u0661\u0662"'),
+        ("used", "abc", 'used is "abc"'),
+        ("used", -5, "used is -5"),
+        ("expiry", "2026-12-31", 'expiry is "2026-12-31"'),
+        ("expiry", float("inf"), 'expiry is "inf"'),
+        ("persist", b"\xff", 'persist is "\ufffd"'),
+        ("key", b"alice", "sender is no text"),
+        ("limit", None, "limit_name is no text"),
+        ("key", "a\udcff", "sender is not UTF-8"),
+        ("used", "9" * 5000, 'used is "' + "9" * 100 + '"'),
+        ("used", "1\n2\x1b", 'used is "1\\n2\\x1b"'),
+    ],
+)
+def test_any_other_value_is_named(place: str, value: object, why: str) -> None:
+    index = Row._fields.index(place)
+    found = read((*GOOD[:index], value, *GOOD[index + 1 :]))
+    assert isinstance(found, Unreadable)
+    assert found.reason == why
+
+
+@pytest.mark.parametrize("values", [(), GOOD[:-1], (*GOOD, 1)])
+def test_a_row_of_another_length_is_none(values: tuple[object, ...]) -> None:
+    assert read(values) == Unreadable("", "", f"it has {len(values)} values, not 9")
+
+
+anything = st.none() | st.integers() | st.floats() | st.text() | st.binary() | st.booleans() | st.decimals()
+
+
+@given(st.lists(anything, min_size=9, max_size=9) | st.lists(anything, max_size=12))
+def test_whatever_stands_in_a_row_it_is_one_or_is_named(values: list[object]) -> None:
+    found = read(values)
+    if isinstance(found, Unreadable):
+        assert all(field.isprintable() for field in found)
+        assert len("".join(found)) < 2000
+        return
+    assert found.quota >= 0 <= found.used
+    assert found.expiry >= 0
+    found.key.encode()
+    assert found.quota_at(NOON, 50) >= 0
+
+
+def test_what_is_wrong_is_said_once_and_a_table_of_nonsense_does_not_fill_the_log() -> None:
+    remarks = Remarks()
+    bad = [("daily", f"user{n}", "x", *GOOD[3:]) for n in range(3000)]
+    assert remarks.rows([GOOD, *bad, GOOD]) == [read(GOOD), read(GOOD)]
+    said = remarks.take()
+    assert len(said) == 1001
+    assert said[-1].event == "more is wrong in the database than is said here"
+    assert remarks.rows(bad) == []
+    assert remarks.take() == []
+    assert remarks.set_aside == 6000

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import selectors
+import signal
 import socket
 import sqlite3
 import sys
@@ -77,6 +78,12 @@ class Daemon:
         """SIGTERM, and its end."""
         assert self.process is not None
         self.process.stop(60)
+
+    def terminate(self) -> int:
+        """SIGTERM, and its exit status."""
+        assert self.process is not None
+        self.process.signal(signal.SIGTERM)
+        return self.process.wait(60)
 
     def stored(self, limit: str = "default") -> Counter[str]:
         """Recipients by account."""

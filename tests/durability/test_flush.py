@@ -406,8 +406,9 @@ async def test_a_lookup_that_a_flush_overtakes_counts_its_segment_once(make: Cal
     await node.stop()
 
 
-async def _nothing(rows: list[Row]) -> None:
+async def _nothing(rows: list[Row], stored: object = ()) -> int:
     """A flush whose rows are taken over later than the lookup's."""
+    return 0
 
 
 async def test_a_record_that_the_database_refuses_is_set_aside_and_the_rest_is_stored(

@@ -300,10 +300,9 @@ def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
 def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     whole = sqlite_statements.upsert
 
-    def upsert(latest: int) -> str:
-        adds = whole(latest).replace('< excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
-        adds = adds.replace('= excluded."expiry" THEN min(', '<= excluded."expiry" THEN min(')
-        assert adds != whole(latest)
+    def upsert(latest: int, apart_s: int) -> str:
+        adds = whole(latest, apart_s).replace('<= excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
+        assert adds != whole(latest, apart_s)
         return adds
 
     patch.setattr(sqlite_statements, "upsert", upsert)

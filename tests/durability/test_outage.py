@@ -1,8 +1,11 @@
 """The store away under load: no reply waits for it, limits go on being enforced, totals are exact afterwards."""
 
 import contextlib
+import re
 import sqlite3
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,11 @@ import pytest
 from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.verdict import Charge
 from ratelimitd.state.journal import Journal
+from tests.conftest import missing
 from tests.durability.daemon import Clients, Daemon
 from tests.durability.node import make_limit
+from tests.instances.components import ComponentMissing
+from tests.instances.smalldisk import SmallDisk
 from tests.instances.waiting import wait_until
 
 QUOTA = 50
@@ -98,3 +104,57 @@ def test_it_listens_soon_after_a_crash_with_many_records(folder: Path) -> None:
     print(f"{records} records: it listens after {time.monotonic() - began:.2f} s")
     daemon.stop()
     assert set(daemon.stored().values()) == {records // 5000}
+
+
+@pytest.fixture
+def disk(folder: Path) -> Iterator[SmallDisk]:
+    """A small disk with the state directory on it, journal and database."""
+    try:
+        with SmallDisk(folder / "state") as made:
+            yield made
+    except ComponentMissing as error:
+        missing(str(error))
+
+
+def _in_all(daemon: Daemon) -> int:
+    return daemon.stored().total() + daemon.stored("domain").total()
+
+
+def test_a_stop_with_a_full_disk_says_how_many_are_lost_and_ends_with_1(folder: Path, disk: SmallDisk) -> None:
+    daemon = Daemon(folder)
+    daemon.config.write_text(daemon.config.read_text().replace("[store]", "shutdown_timeout_s = 1\n[store]"))
+    daemon.start()
+    daemon.wait()
+    clients = Clients(daemon.socket, CONNECTIONS, ACCOUNTS, False, 4)
+    clients.run(0.3, drain=True)
+    while not ("the journal cannot be written" in _log(folder) and "the store is unavailable" in _log(folder)):
+        disk.fill()  # again: what is kept for a while makes room
+        clients.run(0.1, drain=True)
+    disk.fill()
+    clients.run(0.3, drain=True)
+    assert daemon.terminate() == 1
+    (said,) = re.findall(r"stopping with counts that are lost: .* recipients=(\d+), accounts=(\d+)", _log(folder))
+    assert 0 < int(said[1]) <= ACCOUNTS + 1
+    assert "in the journal only" not in _log(folder)
+    disk.empty()
+    daemon.start()
+    daemon.wait()
+    assert daemon.terminate() == 0
+    assert _in_all(daemon) + int(said[0]) == 2 * clients.answered.total()
+
+
+def test_a_stop_with_a_full_disk_waits_for_room_as_long_as_it_may(folder: Path, disk: SmallDisk) -> None:
+    daemon = Daemon(folder)
+    daemon.start()
+    daemon.wait()
+    clients = Clients(daemon.socket, CONNECTIONS, ACCOUNTS, False, 5)
+    while "the store is unavailable" not in _log(folder):
+        disk.fill()
+        clients.run(0.1, drain=True)
+    disk.fill()
+    relief = threading.Timer(1, disk.empty)
+    relief.start()
+    assert daemon.terminate() == 0
+    relief.join()
+    assert daemon.stored() == clients.answered
+    assert "stopping with" not in _log(folder)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import commands, configurations, journals, requests
+from tests.fuzz import commands, configurations, journals, requests, rows, servers
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -12,6 +12,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": configurations.check,
     "journal": journals.check,
     "control": commands.check,
+    "mysql": servers.check,
+    "row": rows.check_read,
+    "row-in-sqlite": rows.check_sqlite,
 }
 
 

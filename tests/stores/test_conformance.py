@@ -52,6 +52,26 @@ async def test_a_later_window_begins_anew_and_an_ended_one_is_dropped(store: Sto
     assert (await row(store, "alice"))[5:7] == (2, 3000)
 
 
+@pytest.mark.parametrize(
+    ("end", "expected"), [(1500, (9, 2000)), (2600, (9, 2600)), (1300, (5, 2000)), (2700, (4, 2700))]
+)
+async def test_windows_that_end_near_each_other_are_one_and_the_later_end_holds(
+    store: Store, end: int, expected: tuple[int, int]
+) -> None:
+    await flush(store, [delta("alice", 5, expiry=2000)._replace(apart_s=700)])
+    await flush(store, [delta("alice", 4, expiry=end)._replace(apart_s=700)])
+    assert (await row(store, "alice"))[5:7] == expected
+
+
+async def test_a_grant_stays_where_the_same_window_ends_later_elsewhere(store: Store) -> None:
+    now = int(time.time())
+    await flush(store, [delta("alice", 5, expiry=now + 2000)])
+    await store.grant(Grant("daily", "alice", 50, 10, False, now + 2000), now)
+    await flush(store, [delta("alice", 4, expiry=now + 2600)._replace(apart_s=700)])
+    stored = await row(store, "alice")
+    assert (stored.quota_at(now, 10), stored.used) == (50, 9)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 async def test_both_windows_of_an_account_in_one_flush_leave_the_later_one(store: Store, order: int) -> None:
     await flush(store, [delta("alice", 5, expiry=2000), delta("alice", 2, expiry=3000)][::order])

@@ -109,6 +109,48 @@ async def _migrate(perl: Perl) -> list[str]:
 
 
 @pytest.mark.real
+def test_what_a_fork_of_the_perl_daemon_leaves_null_is_0_and_is_never_null_again(perl: Perl) -> None:
+    perl.seed(("alice", 1, 7, 5, LATER), ("bob", 1, 20, 6, LATER), ("carol", 0, 30, 1, LATER))
+    perl.sql(
+        "ALTER TABLE ratelimit MODIFY persist TINYINT(1) DEFAULT 0, MODIFY quota INT DEFAULT 0,"
+        " MODIFY used INT UNSIGNED DEFAULT 0, MODIFY expiry INT UNSIGNED DEFAULT NULL;"
+        "UPDATE ratelimit SET quota = NULL, used = NULL WHERE sender = 'alice';"
+        "UPDATE ratelimit SET quota = -1, expiry = NULL WHERE sender = 'bob'"
+    )
+    report = perl.migrate()
+    assert perl.rows() == [
+        ("1", "alice", "1", "0", "0", str(LATER)),
+        ("2", "bob", "1", "0", "6", "0"),
+        ("3", "carol", "0", "30", "1", str(LATER)),
+    ]
+    nullable = (
+        "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_NAME = 'ratelimit' AND IS_NULLABLE = 'YES'"
+    )
+    assert sorted(perl.sql(f"{nullable} AND TABLE_SCHEMA = DATABASE()")) == [("configured",), ("seen",)]
+    assert report[-1] == "3 rows, 0 with a sender that is not normalised"
+
+
+@pytest.mark.real
+def test_a_table_that_was_migrated_before_is_completed(perl: Perl) -> None:
+    perl.seed(("alice", 0, 10, 5, LATER), ("bob", 0, 10, 5, LATER))
+    perl.migrate()
+    whole = perl.sql("SHOW CREATE TABLE ratelimit")
+    perl.sql(
+        "ALTER TABLE ratelimit DROP COLUMN seen, ALTER limit_name SET DEFAULT 'default',"
+        " MODIFY used INT UNSIGNED NULL DEFAULT 0;"
+        "UPDATE ratelimit SET used = NULL WHERE sender = 'alice'"
+    )
+    planned = perl.migrate(dry_run=True)
+    assert [line.split()[:4] for line in planned[1:-1]] == [["would", "run:", word, end] for word, end in (
+        ("ALTER", "TABLE"), ("ALTER", "TABLE"), ("UPDATE", "`ratelimit`"), ("ALTER", "TABLE"))]  # fmt: skip
+    perl.migrate()
+    assert perl.sql("SHOW CREATE TABLE ratelimit") == whole
+    assert perl.sql("SELECT used FROM ratelimit ORDER BY sender") == [("0",), ("5",)]
+    assert perl.migrate()[0] == "the table ratelimit is migrated already"
+    assert len(perl.migrate()) == 2
+
+
+@pytest.mark.real
 def test_panels_and_the_old_view_go_on(perl: Perl) -> None:
     perl.seed(("alice", 0, 1000, 5, 86400 * 365))
     perl.migrate()

@@ -4,18 +4,22 @@ import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.core.rows import Account, Grant
+from ratelimitd.errors import OutcomeUnknown, StoreError, StoreUnsuitable
 from ratelimitd.stores.mysql import session as session_module
+from ratelimitd.stores.mysql import wire
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import Session, connect
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.mysql.wire import Rows
+from tests.fuzz import servers
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until
@@ -190,6 +194,26 @@ async def test_a_lost_commit_is_unknown_and_flushing_again_counts_once(mariadb: 
         await store.close()
 
 
+async def test_an_administrators_change_whose_commit_is_cut_is_neither_done_nor_undone(
+    mariadb: MariaDB, database: str
+) -> None:
+    mariadb.add_user(f"app_{database}", "secret")
+    with Proxy(mariadb.port) as link:
+        store = MySQLStore(
+            Access((("127.0.0.1", link.port),), f"app_{database}", b"secret", database), timeout_s=PATIENT_S
+        )
+        await store.open()
+        await flush(store, [delta("alice", 3)], segment=1)
+        link.cut(b"COMMIT")
+        with pytest.raises(OutcomeUnknown, match="whether COMMIT was done is unknown"):
+            await store.reset([Account("daily", "alice")])
+        link.cut(b"COMMIT")
+        with pytest.raises(OutcomeUnknown, match="whether COMMIT was done is unknown"):
+            await store.grant(Grant("daily", "alice", 50, 10, True, 2000), 1000)
+        assert (await row(store, "alice"))[2:6] == (50, 10, True, 0)
+        await store.close()
+
+
 @pytest.mark.parametrize(
     "statement", [b"START", b"FOR UPDATE", b"INSERT INTO", b"UPDATE `ratelimit_node`", b"SELECT `limit"]
 )
@@ -219,6 +243,32 @@ async def test_a_server_that_sends_rubbish_is_an_error_of_the_store() -> None:
         with pytest.raises(StoreError, match=f"127.0.0.1:{port}: "):
             await store.open()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("endless", [b"\x05\0\0\x05\x04alic", b"\x01\0\0\0\x0a"])
+async def test_a_server_that_sends_without_an_end_is_left(endless: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 1 << 20)
+    sent = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal sent
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(servers.packet(0, servers.GREETING))
+            await stream.receive_some(4096)
+            await stream.send_all(servers.packet(2, servers.OK))
+            await stream.receive_some(4096)
+            await stream.send_all(servers.rows((b"x",))[: -len(servers.END) - 4])
+            for number in itertools.count(5):
+                sent += len(endless)
+                await stream.send_all((endless[:3] + bytes([number & 255]) + endless[4:]) * 1)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        address = ("127.0.0.1", listeners[0].socket.getsockname()[1])
+        with trio.fail_after(PATIENT_S), pytest.raises(StoreError):
+            await connect(Access((address,), "me", b"", "mail"), address, PATIENT_S)
+        nursery.cancel_scope.cancel()
+    assert sent < 16 << 20
 
 
 @pytest.mark.parametrize("plugin", [b"mysql_clear_password", b"dialog", b"sha256_password", b"mysql_old_password"])

@@ -11,6 +11,7 @@ import trio
 
 from ratelimitd.core.rows import Account
 from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores import Names
 from ratelimitd.stores.mysql import store as mysql
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import STATEMENT_S, connect
@@ -65,7 +66,21 @@ async def test_a_view_that_may_not_be_created_is_done_without(mariadb: MariaDB, 
     mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE, CREATE ON {database}.*")
     known = Access(((str(mariadb.socket), 0),), f"few_{database}", b"x", database)
     await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
-    assert sorted(mariadb.sql("SHOW TABLES", database)) == [("ratelimit",), ("ratelimit_node",)]
+    assert sorted(mariadb.sql("SHOW TABLES", database)) == [("ratelimit",), ("ratelimit_node",), ("ratelimit_window",)]
+
+
+async def test_a_default_that_may_not_be_changed_is_said_with_the_statement(mariadb: MariaDB, database: str) -> None:
+    root = Access(((str(mariadb.socket), 0),), "root", b"", database)
+    await open_and_close(MySQLStore(root, timeout_s=PATIENT_S))
+    mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE ON {database}.*")
+    known = replace(root, user=f"few_{database}", password=b"x")
+    store = MySQLStore(known, Names(limit="daily"), timeout_s=PATIENT_S)
+    await open_and_close(store)
+    (remark,) = store.remarks.take()
+    assert dict(remark.fields)["statement"] == "ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'daily'"
+    mariadb.sql("ALTER TABLE ratelimit DROP COLUMN seen", database)
+    with pytest.raises(StoreUnsuitable, match="lacks the column seen: run `ratelimitctl migrate`"):
+        await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
 
 
 async def test_daemons_that_start_at_once_on_a_fresh_database_all_start(backend: Backend) -> None:

@@ -68,6 +68,9 @@ def _seen(evidence: Evidence) -> Iterator[Fault]:
         domain = qualified.partition("@")[2]
         what = f"{bare} and {qualified} are counted separately ({len(pairs)} such pairs): one user, two quotas"
         yield Fault("two-names", what, f'if they are one account: [keys] default_domain = "{domain}"')
+    for text in evidence.other_windows:
+        fix = "set `timezone` (and `week_starts`) alike on all nodes that share the database"
+        yield Fault("other-windows", f"nodes that share the database count in different windows: {text}", fix)
 
 
 # -- which address is which ----------------------------------------------------------------------------------------

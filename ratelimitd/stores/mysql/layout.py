@@ -12,8 +12,8 @@ from ratelimitd.stores.remarks import Remarks
 MIGRATE = "run `ratelimitctl migrate`"
 ADDED = ("limit_name", "configured")
 """The columns that the Perl daemon's table lacks."""
-NUMBERS = {"persist": "TINYINT(1)", "quota": "INT UNSIGNED", "used": "INT UNSIGNED", "expiry": "INT UNSIGNED"}
-"""Columns that are never NULL, with their types."""
+NUMBERS = ("persist", "quota", "used", "expiry")
+"""Columns that are never NULL in a table that we have made; what is NULL there counts as 0."""
 
 _COMMENT = re.compile(r"--[^\n]*")
 _CREATES = re.compile(r"CREATE\b.*?\b(?P<kind>TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
@@ -55,7 +55,7 @@ class Layout(NamedTuple):
         """Why the daemon cannot work with the table."""
         for name in COLUMNS:
             if name not in self.columns:
-                yield f"it lacks the column {name}"
+                yield _lacks(name)
         if self.engine.lower() != "innodb":
             yield f"its engine is {self.engine}, not InnoDB"
         if ("sender", "limit_name") not in self.unique.values():
@@ -71,6 +71,13 @@ class Layout(NamedTuple):
             yield "its column updated does not follow changes"
         if "updated" not in self.indexed:
             yield "it has no index on updated"
+
+
+def _lacks(column: str) -> str:
+    return f"it lacks the column {column}"
+
+
+LACKS_SEEN = _lacks("seen")
 
 
 def exact(collation: str) -> bool:
@@ -101,12 +108,31 @@ async def tables(session: Session) -> dict[str, str]:
     return {name: engine or "VIEW" for name, engine in await session.run(_TABLES)}
 
 
-def repairs(found: Layout, names: Names) -> Iterator[str]:
-    """The statements that a table needs which is ours, and of an earlier version or another first limit."""
+async def whole_numbers(session: Session, names: Names) -> frozenset[str]:
+    """The columns, by our names, that hold whole numbers alone; it asks each time, for a table may be altered."""
+    ours = {theirs: name for name, theirs in names.columns}
+    select = f"{_COLUMNS} AND DATA_TYPE LIKE '%%int'"
+    return frozenset(ours.get(str(row[0]), str(row[0])) for row in await session.run(select, (names.table,)))
+
+
+def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[str]:
+    """The statements that a table needs which is ours, and of an earlier version or another first limit.
+
+    `thorough`: those, too, that write the whole table.
+    """
+    if any(name not in found.columns for name in COLUMNS if name != "seen"):
+        return
     if "seen" not in found.columns:
         yield names.apply("ALTER TABLE `ratelimit` ADD `seen` INT UNSIGNED DEFAULT NULL AFTER `configured`", "`")
     if found.columns["limit_name"].default != names.limit:
         yield names.apply("ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'default'", "`")
+    loose = [name for name in NUMBERS if found.columns[name].nullable and "int" in found.columns[name].type]
+    if loose and thorough:
+        zero = ", ".join(f"`{name}` = COALESCE(`{name}`, 0)" for name in loose)
+        null = " OR ".join(f"`{name}` IS NULL" for name in loose)
+        yield names.apply(f"UPDATE `ratelimit` SET {zero}, `updated` = `updated` WHERE {null}", "`")
+        kinds = ", ".join(f"MODIFY `{name}` {found.columns[name].type} NOT NULL DEFAULT 0" for name in loose)
+        yield names.apply(f"ALTER TABLE `ratelimit` {kinds}", "`")
 
 
 async def check(session: Session, names: Names, remarks: Remarks) -> None:
@@ -115,24 +141,33 @@ async def check(session: Session, names: Names, remarks: Remarks) -> None:
     What a table needs of `repairs` is done where the account may; otherwise it is a remark.
     """
     there = await tables(session)
-    if names.table in there:
-        found = await layout(session, names)
-        if not any(name in found.columns for name in ADDED):
-            raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
-        if "limit_name" in found.columns:
-            for statement in repairs(found, names):
-                try:
-                    await session.run(statement)
-                except StoreError as error:
-                    remarks.add(
-                        "the database's table should be changed, and the daemon may not do it",
-                        statement=statement,
-                        reason=error,
-                    )
-            found = await layout(session, names)
-        for fault in found.faults():
-            raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
+    if names.table not in there:
+        await create(session, names, there)
+        return
+    found = await layout(session, names)
+    if not any(name in found.columns for name in ADDED):
+        raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
+    if any(repairs(found, names)):
+        found = await _repair(session, names, found, remarks)
+    for fault in found.faults():
+        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
     await create(session, names, there)
+
+
+async def _repair(session: Session, names: Names, found: Layout, remarks: Remarks) -> Layout:
+    """Do what a table needs where the account may; the table as it is then."""
+    failed: dict[str, str] = {}
+    for statement in repairs(found, names):
+        try:
+            await session.run(statement)
+        except StoreError as error:
+            failed[statement] = str(error)
+    found = await layout(session, names)
+    for statement in repairs(found, names):  # another daemon that starts now may have done it
+        if statement in failed:
+            what = "the table should be changed, which the daemon's account may not; an administrator's can"
+            remarks.add(what, statement=statement, reason=failed[statement])
+    return found
 
 
 async def create(session: Session, names: Names, there: dict[str, str]) -> None:
@@ -144,9 +179,9 @@ async def create(session: Session, names: Names, there: dict[str, str]) -> None:
         try:
             await session.run(statement)
         except StoreError as error:
-            if created["kind"] == "TABLE":
+            if created["kind"] == "TABLE" and not created["name"].endswith("_window"):
                 raise StoreUnsuitable(f"{created['name']} cannot be created: {error}; sql/mysql.sql has it") from error
-            # The view is for people; the daemon works without it.
+            # The view is for people, and the windows are compared for them: the daemon works without.
 
 
 def statements(script: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.errors import OutcomeUnknown, StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access, Address, place
 from ratelimitd.stores.mysql.wire import Rows, Wire
 
@@ -42,6 +42,8 @@ UNSUITABLE = (
     *(ER.COLUMNACCESS_DENIED_ERROR, ER.NOT_SUPPORTED_AUTH_MODE, ER.VIEW_INVALID, 1227, 1698, 3159),
 )
 """Somebody has to change an account, a grant or a table."""
+NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
+"""What comes of reading an answer that is another than was asked for: too few values, texts in place of numbers."""
 GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE)
 """Somebody has dropped the database or a table since the session, or the store, was opened."""
 
@@ -79,13 +81,13 @@ class Session:
             return await self._wire.rows(data)
 
     async def commit(self) -> None:
-        """COMMIT. Raises DatabaseError where it was refused, and another StoreError where that is not known."""
+        """COMMIT. Raises DatabaseError where it was refused, and OutcomeUnknown where that is not known."""
         try:
             await self.run("COMMIT")
         except DatabaseError as error:
             if error.code == ER.LOCK_DEADLOCK:
                 raise
-            raise StoreError(f"whether COMMIT was done is unknown: {error}") from error
+            raise OutcomeUnknown(f"whether COMMIT was done is unknown: {error}") from error
 
     async def prepare(self) -> None:
         """Set what must not depend on the server's configuration.
@@ -157,6 +159,8 @@ async def connect(access: Access, address: Address, timeout_s: float, *, patienc
     """
     host, port = address
     wire = Wire(access, host)
+    if patience_s == inf:  # to migrate, the whole table is read
+        wire.max_answer = inf
     stream: trio.SocketStream | None = None
     try:
         with _as_store_errors(), trio.fail_after(timeout_s):
@@ -198,6 +202,8 @@ class Servers:
                     raise
                 if error.code not in (*CONFLICT, *ELSEWHERE):
                     raise
+            except NONSENSE as error:
+                raise StoreError(f"the server's answer makes no sense: {error or type(error).__name__}") from error
             await trio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError
 

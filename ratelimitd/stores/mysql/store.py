@@ -8,6 +8,7 @@ several nodes' flushes does not matter.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import trio
@@ -21,16 +22,18 @@ from ratelimitd.stores import (
     Changes,
     Flushed,
     Names,
+    ZoneWindow,
     keys_by_limit,
     lacking,
     recorded_segment,
 )
 from ratelimitd.stores.batches import batches
-from ratelimitd.stores.mysql import statements
+from ratelimitd.stores.mysql import statements, windows
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.layout import check
+from ratelimitd.stores.mysql.layout import check, whole_numbers
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
@@ -128,8 +131,9 @@ class MySQLStore:
     ) -> Flushed:
         rejected: list[tuple[Delta, str]] = []
         stored: list[Account] = []
+        texts = statements.NUMBERS - await whole_numbers(session, self._names)
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
-            refused = await self._store(session, batch)
+            refused = await self._store(session, batch, texts)
             rejected += refused
             unstored = {delta for delta, _ in refused}
             stored += [Account(delta.limit, delta.key) for delta in batch if delta not in unstored]
@@ -154,22 +158,18 @@ class MySQLStore:
             found = await session.run(select, (node,))
         return recorded_segment(found)
 
-    async def _store(self, session: Session, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
+    async def _store(
+        self, session: Session, chunk: Sequence[Delta], texts: frozenset[str] = statements.NUMBERS
+    ) -> list[tuple[Delta, str]]:
         """Store a chunk; a statement that fails changes nothing, so a bad record is found by halving the chunk."""
         if not chunk:
             await trio.lowlevel.checkpoint()
             return []
         values = ", ".join([statements.VALUES] * len(chunk))
-        upsert = self._sql(statements.upsert(chunk[0].latest, values))
+        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s, values, texts))
+        fields = [(d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota) for d in chunk]
         try:
-            await session.run(
-                upsert,
-                [
-                    v
-                    for d in chunk
-                    for v in (d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota)
-                ],
-            )
+            await session.run(upsert, list(chain.from_iterable(fields)))
             return []
         except (DatabaseError, UnicodeEncodeError) as error:
             if isinstance(error, DatabaseError) and error.code not in BAD_RECORD:
@@ -177,7 +177,8 @@ class MySQLStore:
             if len(chunk) == 1:
                 return [(chunk[0], str(error))]
         half = len(chunk) // 2
-        return await self._store(session, chunk[:half]) + await self._store(session, chunk[half:])
+        first = await self._store(session, chunk[:half], texts)
+        return first + await self._store(session, chunk[half:], texts)
 
     async def check(self) -> None:
         """Nothing: the recorded segment, which the next flush reads, tells whether the database is another."""
@@ -222,6 +223,34 @@ class MySQLStore:
         rows = await self._lookup(session, accounts)
         await session.commit()
         return rows
+
+    async def survey(self) -> Survey:
+        """What stands in the table."""
+        return await self._servers.attempt(self._survey)
+
+    async def _survey(self, session: Session) -> Survey:
+        limits = await session.run(self._sql(statements.LIMITS))
+        odd = list(await session.run(self._sql(statements.NOT_NORMAL), (EXAMPLES,)))
+        odd += await session.run(self._sql(statements.NEVER_USED), (EXAMPLES,))
+        return Survey.of((map(_text, row) for row in limits), (map(_text, row) for row in odd))
+
+    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+        """Make rows their accounts'."""
+        return await self._servers.attempt(lambda session: self._adopt(session, renames))
+
+    async def _adopt(self, session: Session, renames: Sequence[Rename]) -> list[Row]:
+        news = [Account(limit, new) for limit, _, new in renames]
+        await session.run("START TRANSACTION")
+        olds = [Account(limit, old) for limit, old, _ in renames]
+        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE")):
+            await session.run(self._sql(getattr(statements, name)), values)
+        rows = await self._lookup(session, news)
+        await session.commit()
+        return rows
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """What nodes say of their windows."""
+        return await self._servers.attempt(lambda session: windows.compare(session, self._names, mine, gone))
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""

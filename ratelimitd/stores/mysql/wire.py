@@ -19,6 +19,9 @@ from ratelimitd.stores.mysql.access import Access
 RECEIVE_BYTES = 8192
 """Rows that arrived together are parsed without a pause: some hundred of them, a millisecond or two."""
 
+MAX_ANSWER_BYTES = 64 << 20
+"""No answer that a daemon asks for is a tenth as long: a server that sends more does so without an end."""
+
 Rows = Sequence[tuple[Any, ...]]
 
 _NATIVE = "mysql_native_password"
@@ -46,6 +49,8 @@ class Wire(Connection):  # type: ignore[misc]
         )
         self._public_key = access.server_public_key
         self._secure = False
+        self._received = 0  # since the statement, or the login, began
+        self.max_answer: float = MAX_ANSWER_BYTES
 
     async def start(self, stream: trio.SocketStream, secure: bool) -> None:
         """Log in over a stream; `secure`: a password may be sent over it in plain text."""
@@ -54,6 +59,7 @@ class Wire(Connection):  # type: ignore[misc]
 
     async def rows(self, statement: bytes) -> Rows:
         """Run one statement; its rows. Raises the driver's errors."""
+        self._received = 0
         await self.query(statement)
         if self._result.has_next:  # the driver would wait for a further result for ever
             raise err.InternalError(CR.CR_COMMANDS_OUT_OF_SYNC, "more than one result")
@@ -83,6 +89,9 @@ class Wire(Connection):  # type: ignore[misc]
                 if not data:
                     raise err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
                 buffer += data
+                self._received += len(data)
+                if self._received > self.max_answer:
+                    raise err.OperationalError(CR.CR_SERVER_LOST, "an answer without an end")
         start = self._rbuf_offset
         self._rbuf_offset = start + num_bytes
         return bytes(buffer[start : self._rbuf_offset])

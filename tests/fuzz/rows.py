@@ -1,0 +1,91 @@
+"""What the stores must make of any row: a count, or a line that names it; and the next charge is stored in any case."""
+
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+import trio
+
+from ratelimitd.core.rows import Account, Delta, Row, Unreadable, read
+from ratelimitd.stores import Flushed, Store
+from ratelimitd.stores.sqlite import SQLiteStore
+from tests.fuzz.scratch import FOLDER
+
+SOON, LATER = 4_000_000_000, 4_000_086_400
+COLUMNS = ("limit_name", "sender", "quota", "configured", "persist", "used", "expiry", "updated", "seen")
+_FILE = FOLDER / "rows.sqlite3"
+_ALICE = Account("daily", "alice")
+
+
+def check_read(data: bytes) -> None:
+    """As the values of a row, from MySQL or SQLite. Raises AssertionError."""
+    values = list(_values(data))
+    found = read(values)
+    if isinstance(found, Unreadable):
+        assert all(field.isprintable() and len(field) < 2000 for field in found)
+        return
+    assert isinstance(found, Row)
+    assert 0 <= found.quota <= 4_294_967_295 >= found.used >= 0 <= found.expiry
+    (found.limit + found.key).encode()
+    assert found.quota_at(SOON, 10) >= 0
+
+
+def check_sqlite(data: bytes) -> None:
+    """As what somebody has put into a row of the SQLite file. Raises AssertionError."""
+    values = [*_values(data), *[None] * 9][2:9]
+    trio.run(_check_sqlite, values)
+
+
+async def _check_sqlite(values: list[object]) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        _FILE.with_name(_FILE.name + suffix).unlink(missing_ok=True)
+    store: Store = SQLiteStore(_FILE)
+    await store.open()
+    try:
+        cursor = (await store.changes("")).cursor
+        await _flush(store, 1)
+        _put(dict(zip(COLUMNS[2:], values, strict=True)))
+        before = await store.lookup([_ALICE])
+        await store.changes(cursor)
+        assert before or store.remarks.take()
+        flushed = await _flush(store, 2)
+        assert not flushed.rejected
+        (row,) = await store.lookup([_ALICE])
+        counted = before[0].used if before and before[0].expiry == SOON else None
+        if counted is not None:
+            assert row.used == min(counted + 5, 4_294_967_295)
+        elif not before or before[0].expiry > LATER or before[0].expiry < SOON:
+            assert row.used >= 5
+        assert (await store.lookup([Account("daily", "bob")]))[0].used == 10
+    finally:
+        await store.close()
+
+
+async def _flush(store: Store, segment: int) -> Flushed:
+    deltas = [Delta("daily", key, SOON, 5, 10, 10, LATER) for key in ("alice", "bob")]
+    return await store.flush("node", segment, lambda _: deltas)
+
+
+def _put(values: dict[str, object]) -> None:
+    connection = sqlite3.connect(_FILE, isolation_level=None)
+    try:
+        for column, value in values.items():
+            try:
+                connection.execute(f"UPDATE ratelimit SET {column} = ? WHERE sender = 'alice'", (value,))
+            except (sqlite3.Error, ValueError, OverflowError):
+                continue  # the file itself does not take it
+    finally:
+        connection.close()
+
+
+def _values(data: bytes) -> Iterator[object]:
+    """What a line says: JSON, else the bytes themselves where they are no text."""
+    for line in data.split(b"\n")[:12]:
+        try:
+            value = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            try:
+                value = line.decode()
+            except UnicodeDecodeError:
+                value = line
+        yield value if isinstance(value, str | int | float | bytes | bool | None) else str(value)

@@ -1,0 +1,398 @@
+"""What an administrator, a panel or another schema leaves in the table: one row's nonsense is that row's alone."""
+
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ratelimitd.core.rows import NO_BOUND, Account, Delta, Grant
+from ratelimitd.errors import StoreError
+from ratelimitd.stores import Names, Store
+from tests.stores.backends import Backend, delta, flush, row, sqlite_backend
+
+SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
+AGO = int(time.time()) - 3600
+
+
+def loosen(backend: Backend) -> None:
+    """Let every column hold anything, as SQLite's do from the start."""
+    if backend.name != "sqlite":
+        backend.sql(
+            "ALTER TABLE ratelimit MODIFY quota VARCHAR(20), MODIFY used VARBINARY(20), MODIFY expiry VARCHAR(20), "
+            "MODIFY persist VARCHAR(9)"
+        )
+
+
+def put(backend: Backend, values: str, key: str = "alice") -> None:
+    """A row as somebody writes it: `column = value, ...`, of a window that is running."""
+    backend.sql(f"UPDATE ratelimit SET {values} WHERE sender = '{key}'")
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Backend:
+    """Where any column may hold anything."""
+    return sqlite_backend(tmp_path)
+
+
+@pytest.fixture
+async def file_store(sqlite: Backend) -> AsyncIterator[Store]:
+    """An open store on a fresh file."""
+    store = sqlite.make()
+    await store.open()
+    yield store
+    await store.close()
+
+
+def remarks(store: Store) -> list[dict[str, object]]:
+    return [dict(remark.fields) for remark in store.remarks.take()]
+
+
+NONSENSE = [
+    "used = 'abc'",
+    "used = ''",
+    "quota = 'unlimited'",
+    "expiry = '2026-12-31'",
+    "persist = 'yes'",
+    "quota = '12 a day'",
+]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_a_row_that_makes_no_sense_is_left_out_and_named_once(
+    backend: Backend, store: Store, nonsense: str
+) -> None:
+    loosen(backend)
+    cursor = (await store.changes("")).cursor
+    await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 4, expiry=SOON)])
+    put(backend, nonsense)
+    for _ in range(3):
+        assert [r.key for r in await store.lookup([Account("daily", "alice"), Account("daily", "bob")])] == ["bob"]
+        assert [r.key for r in (await store.changes(cursor)).rows] == ["bob"]
+    (remark,) = remarks(store)
+    assert (remark["limit"], remark["key"]) == ("daily", "alice")
+    assert nonsense.split()[0] in str(remark["reason"])
+    assert remarks(store) == []
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "left"),
+    [
+        ("used = 'abc'", (10, False, 2, SOON)),  # what else stands in the row counts
+        ("used = ''", (10, False, 2, SOON)),
+        ("quota = 'unlimited', persist = 1", (10, False, 5, SOON)),
+        ("expiry = '2026-12-31'", (10, False, 2, SOON)),
+        ("persist = 'yes'", (10, False, 5, SOON)),
+        ("used = 'abc', quota = 20, persist = 1", (20, True, 2, SOON)),
+    ],
+)
+async def test_no_charge_is_lost_to_a_row_that_makes_no_sense(
+    backend: Backend, store: Store, nonsense: str, left: tuple[int, bool, int, int]
+) -> None:
+    loosen(backend)
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    put(backend, nonsense)
+    flushed = await flush(store, [delta("alice", 2, expiry=SOON), delta("bob", 1, expiry=SOON)])
+    assert flushed.rejected == []
+    found = {r.key: (r.quota, r.persist, r.used, r.expiry) for r in flushed.rows}
+    assert found == {"alice": left, "bob": (10, False, 1, SOON)}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_a_quota_is_given_whatever_stands_in_the_row(backend: Backend, store: Store, nonsense: str) -> None:
+    loosen(backend)
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    put(backend, nonsense)
+    await store.reset([Account("daily", "alice")])
+    (granted,) = await store.grant(Grant("daily", "alice", 50, 10, True, SOON), AGO)
+    assert (granted.quota, granted.persist, granted.expiry) == (50, True, SOON)
+
+
+async def test_what_has_a_plain_meaning_gets_it(backend: Backend, store: Store) -> None:
+    if backend.name == "sqlite":
+        backend.sql("DROP TABLE ratelimit")
+        backend.sql(
+            "CREATE TABLE ratelimit (id INTEGER PRIMARY KEY, sender TEXT, limit_name TEXT, persist, quota, configured,"
+            " seen, used, updated TEXT DEFAULT CURRENT_TIMESTAMP, expiry, UNIQUE (sender, limit_name))"
+        )
+    else:
+        backend.sql(
+            "ALTER TABLE ratelimit MODIFY quota VARCHAR(20), MODIFY used VARBINARY(20), MODIFY expiry BIGINT,"
+            " MODIFY persist INT"
+        )
+    columns = "INSERT INTO ratelimit (sender, limit_name, quota, persist, used, expiry) VALUES"
+    backend.sql(f"{columns} ('null', 'daily', NULL, NULL, NULL, NULL)")
+    backend.sql(f"{columns} ('text', 'daily', '12', 1, '7', {SOON})")
+    backend.sql(f"{columns} ('negative', 'daily', '-1', 1, '7', {SOON})")
+    assert {key: (await row(store, key))[2:7] for key in ("null", "text", "negative")} == {
+        "null": (0, None, False, 0, 0),
+        "text": (12, None, True, 7, SOON),
+        "negative": (0, None, True, 7, SOON),
+    }
+    await flush(store, [delta(key, 2, expiry=SOON) for key in ("null", "text", "negative")])
+    assert {key: (await row(store, key))[2:7] for key in ("null", "text", "negative")} == {
+        "null": (0, 10, False, 2, SOON),
+        "text": (12, 10, True, 9, SOON),
+        "negative": (0, 10, True, 9, SOON),
+    }
+    assert remarks(store) == []
+
+
+async def test_a_number_that_no_column_of_ours_could_hold_is_as_large_as_one_can_be(
+    backend: Backend, store: Store
+) -> None:
+    if backend.name != "sqlite":
+        backend.sql("ALTER TABLE ratelimit MODIFY quota BIGINT, MODIFY used BIGINT, MODIFY expiry BIGINT")
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    put(backend, f"quota = {2**62}, persist = 1, used = {2**62}")
+    assert (await row(store, "alice"))[2:7] == (4294967295, 10, True, 4294967295, SOON)
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    assert (await row(store, "alice"))[2:7] == (4294967295, 10, True, 4294967295, SOON)
+
+
+@pytest.mark.parametrize("name", ["sender", "limit_name"])
+async def test_in_sqlite_a_blob_is_no_name(sqlite: Backend, file_store: Store, name: str) -> None:
+    cursor = (await file_store.changes("")).cursor
+    await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
+    put(sqlite, f"{name} = CAST({name} AS BLOB)")
+    assert [r.key for r in (await file_store.changes(cursor)).rows] == ["bob"]
+    (remark,) = remarks(file_store)
+    assert remark["reason"] == f"{name} is no text"
+    await flush(file_store, [delta("alice", 5, expiry=SOON)])
+    assert (await row(file_store, "alice")).used == 5
+
+
+@pytest.mark.parametrize("column", ["sender", "limit_name", "updated"])
+async def test_in_sqlite_a_text_that_is_not_utf_8_is_its_row_s_fault(
+    sqlite: Backend, file_store: Store, column: str
+) -> None:
+    cursor = (await file_store.changes("")).cursor
+    await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
+    put(sqlite, f"{column} = CAST(X'61ff62' AS TEXT)")
+    assert "bob" in [r.key for r in (await file_store.changes(cursor)).rows]
+    assert [r.key for r in await file_store.lookup([Account("daily", "bob")])] == ["bob"]
+    await flush(file_store, [delta("alice", 5, expiry=SOON)])
+    assert (await row(file_store, "alice")).used == (6 if column == "updated" else 5)
+
+
+@pytest.mark.parametrize("updated", ["yesterday", "", "9999|7|x", "2026-12-31|1"])
+async def test_in_sqlite_a_time_that_is_none_breaks_no_cursor(sqlite: Backend, file_store: Store, updated: str) -> None:
+    cursor = (await file_store.changes("")).cursor
+    await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
+    put(sqlite, f"updated = '{updated}'")
+    for _ in range(3):
+        changes = await file_store.changes(cursor)
+        assert "bob" in [r.key for r in changes.rows]
+    assert (await row(file_store, "alice")).used == 1
+
+
+async def test_a_segment_that_is_no_number_is_not_taken_for_none(backend: Backend, store: Store) -> None:
+    """Else what is stored would be stored again."""
+    await flush(store, [delta("alice", expiry=SOON)])
+    if backend.name != "sqlite":
+        backend.sql("ALTER TABLE ratelimit_node MODIFY segment VARCHAR(20)")
+    backend.sql("UPDATE ratelimit_node SET segment = 'abc'")
+    with pytest.raises(StoreError, match="the segment of a run is no number"):
+        await store.recorded("node")
+    with pytest.raises(StoreError, match="the segment of a run is no number"):
+        await store.flush("node", 2, lambda _: [delta("alice", expiry=SOON)])
+    assert (await row(store, "alice")).used == 1
+
+
+async def test_a_store_with_rows_of_nonsense_opens(backend: Backend, store: Store) -> None:
+    loosen(backend)
+    await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 3, expiry=SOON)])
+    put(backend, "used = 'abc', quota = '', expiry = '2026-12-31', persist = 'x'")
+    again = backend.make()
+    await again.open()
+    assert [r.key for r in await again.lookup([Account("daily", key) for key in ("alice", "bob")])] == ["bob"]
+    await again.close()
+
+
+# -- windows that are none ---------------------------------------------------------------------------------------------
+
+
+async def test_a_window_beyond_the_next_one_begins_again_with_the_next_charge(backend: Backend, store: Store) -> None:
+    end, far = SOON, SOON + 400 * 86400
+    await flush(store, [Delta("daily", "alice", far, 500, 10, 10)])
+    flushed = await flush(store, [Delta("daily", "alice", end, 3, 10, 10, LATER), delta("bob", expiry=end)])
+    assert {r.key: (r.used, r.expiry) for r in flushed.rows} == {"alice": (3, end), "bob": (1, end)}
+
+
+async def test_the_next_window_is_one(store: Store) -> None:
+    await flush(store, [Delta("daily", "alice", LATER, 5, 10, 10, LATER)])
+    await flush(store, [Delta("daily", "alice", SOON, 3, 10, 10, LATER)])
+    assert (await row(store, "alice"))[5:7] == (5, LATER)
+
+
+async def test_a_persistent_quota_outlasts_a_window_that_is_none(backend: Backend, store: Store) -> None:
+    await flush(store, [Delta("daily", "alice", NO_BOUND // 2**31, 5, 10, 10)])
+    put(backend, "quota = 70, persist = 1")
+    await flush(store, [Delta("daily", "alice", SOON, 3, 10, 10, LATER)])
+    assert (await row(store, "alice"))[2:7] == (70, 10, True, 3, SOON)
+
+
+async def test_a_grant_in_a_window_that_is_none_begins_the_present_one(store: Store) -> None:
+    await flush(store, [Delta("daily", "alice", SOON + 400 * 86400, 5, 10, 10)])
+    (granted,) = await store.grant(Grant("daily", "alice", 50, 10, False, SOON, LATER), AGO)
+    assert granted[2:7] == (50, 10, False, 0, SOON)
+
+
+# -- grants ------------------------------------------------------------------------------------------------------------
+
+
+def touch(backend: Backend) -> None:
+    """What a cron job does every night."""
+    now = "strftime('%s', 'now') + 0" if backend.name == "sqlite" else "UNIX_TIMESTAMP()"
+    backend.sql(f"UPDATE ratelimit SET used = 0 WHERE expiry < {now}")
+
+
+def end_window(backend: Backend, when: int = AGO) -> None:
+    """Let the window be over since an hour, with everything in the row written before its end."""
+    then = f"datetime({when - 60}, 'unixepoch')" if backend.name == "sqlite" else f"FROM_UNIXTIME({when - 60})"
+    backend.sql(f"UPDATE ratelimit SET expiry = {when}, updated = {then}")
+
+
+async def test_a_cron_job_that_touches_rows_renews_no_grant(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    backend.sql("UPDATE ratelimit SET quota = 50")
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    end_window(backend)
+    touch(backend)
+    assert (await row(store, "alice")).quota_at(int(time.time()), 10) == 10
+    await flush(store, [delta("alice", 1, expiry=SOON)])
+    assert (await row(store, "alice")).quota == 10
+
+
+async def test_nor_one_that_no_flush_has_seen(backend: Backend, store: Store) -> None:
+    """Made by SQL after the last mail of a window: whoever looks for changes has seen it."""
+    cursor = (await store.changes("")).cursor
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    backend.sql("UPDATE ratelimit SET quota = 50")
+    (changed,) = (await store.changes(cursor)).rows
+    assert changed.quota_at(int(time.time()), 10) == 50
+    end_window(backend)
+    touch(backend)
+    assert (await row(store, "alice")).quota_at(int(time.time()), 10) == 10
+
+
+async def test_noting_a_grant_is_no_change(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    backend.sql("UPDATE ratelimit SET quota = 50, updated = '2026-01-02 03:04:05'")
+    await store.changes("2026-01-01 00:00:00" if backend.name == "sqlite" else "1767225600")
+    assert backend.sql("SELECT seen, updated FROM ratelimit") == [("50", "2026-01-02 03:04:05")]
+
+
+async def test_a_grant_by_ratelimitctl_ends_with_its_window_though_the_row_is_touched(
+    backend: Backend, store: Store
+) -> None:
+    await store.grant(Grant("daily", "alice", 50, 10, False, SOON, LATER), AGO)
+    end_window(backend)
+    touch(backend)
+    assert (await row(store, "alice")).quota_at(int(time.time()), 10) == 10
+
+
+async def test_a_grant_made_after_the_window_s_end_is_for_the_next(backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    end_window(backend)
+    backend.sql("UPDATE ratelimit SET quota = 50")
+    assert (await row(store, "alice")).quota_at(int(time.time()), 10) == 50
+
+
+async def test_a_grant_between_the_first_mail_of_a_window_and_its_flush_is_not_overwritten(
+    backend: Backend, store: Store
+) -> None:
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    end_window(backend)
+    backend.sql("UPDATE ratelimit SET quota = 50")
+    await flush(store, [delta("alice", 1, expiry=SOON)])
+    assert (await row(store, "alice"))[2:7] == (50, 10, False, 1, SOON)
+    await flush(store, [delta("alice", 1, expiry=LATER)])
+    assert (await row(store, "alice")).quota == 10
+
+
+async def test_a_table_of_an_earlier_version_is_completed(backend: Backend) -> None:
+    store = backend.make()
+    await store.open()
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    await store.close()
+    if backend.name == "sqlite":
+        backend.sql("DROP VIEW view_ratelimit")
+    backend.sql("ALTER TABLE ratelimit DROP COLUMN seen")
+    again = backend.make()
+    await again.open()
+    await flush(again, [delta("alice", 1, expiry=SOON)])
+    assert (await row(again, "alice")).used == 4
+    assert remarks(again) == []
+    await again.close()
+
+
+# -- rows that name no limit -------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_names_no_limit_is_the_first_one_s(backend: Backend) -> None:
+    store = backend.make(Names(limit="daily"))
+    await store.open()
+    backend.sql("INSERT INTO ratelimit (sender, quota, persist) VALUES ('alice', 50, 1)")
+    assert (await row(store, "alice")).quota == 50
+    await store.close()
+
+
+async def test_and_after_a_start_with_another_first_limit_that_one_s(backend: Backend) -> None:
+    for limit in ("default", "daily", "per-hour"):
+        store = backend.make(Names(limit=limit))
+        await store.open()
+        backend.sql(f"INSERT INTO ratelimit (sender, quota, persist) VALUES ('{limit}', 50, 1)")
+        assert (await row(store, limit, limit)).quota == 50
+        assert remarks(store) == []
+        await store.close()
+    assert len(backend.sql("SELECT * FROM ratelimit")) == 3
+
+
+PIECES = [
+    "0",
+    "7",
+    "12",
+    "-1",
+    "9" * 19,
+    "9" * 20,
+    "1e3",
+    "1.5",
+    "abc",
+    "",
+    " ",
+    "\t5",
+    "0x10",
+    "+3",
+    "é",
+    "4000000000",
+]
+
+
+async def test_whatever_stands_in_a_row_the_next_charge_is_stored(backend: Backend, store: Store) -> None:
+    """A short run of the fuzz target row-in-sqlite, on every server."""
+    if backend.name != "sqlite":
+        texts = ", ".join(f"MODIFY {name} VARCHAR(60)" for name in ("quota", "configured", "seen", "persist", "used"))
+        backend.sql(f"ALTER TABLE ratelimit {texts}, MODIFY expiry VARCHAR(60)")
+    chosen = random.Random(14)
+    keys = [f"user{number:03}" for number in range(120)]
+    await flush(store, [delta(key, 5, expiry=SOON) for key in keys])
+    for key in keys:
+        names = chosen.sample(["quota", "configured", "seen", "persist", "used", "expiry"], chosen.randint(1, 2))
+        put(
+            backend,
+            ", ".join(f"{name} = '{''.join(chosen.sample(PIECES, chosen.choice([1, 1, 1, 2])))}'" for name in names),
+            key,
+        )
+    accounts = [Account("daily", key) for key in keys]
+    before = {r.key: r for r in await store.lookup(accounts)}
+    assert 10 < len(before) < 110
+    flushed = await flush(store, [Delta("daily", key, SOON, 5, 10, 10, LATER) for key in keys])
+    assert flushed.rejected == []
+    after = {r.key: r for r in await store.lookup(accounts)}
+    assert set(after) == set(keys)
+    for key, row_then in before.items():
+        if row_then.expiry == SOON:
+            assert after[key].used == min(row_then.used + 5, 4_294_967_295)
+    assert all(after[key].used >= 5 for key in keys if key not in before)
