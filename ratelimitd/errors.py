@@ -1,18 +1,34 @@
 """The errors that an administrator sees. Each is one line that says what is wrong, and where."""
 
+import re
 from collections.abc import Mapping
 
-from ratelimitd.text import escape
+from ratelimitd.text import escape, public
 
-SECRETS = ("password", "secret", "token")
-"""Names of settings that are never shown, ours or a plugin's."""
+_SECRET = re.compile(
+    r"(?<![a-z])(passwords?|passwd|passphrase|pwd|secrets?|tokens?|credentials?|"
+    r"(api|access|auth|private|signing|encryption|tls|ssl)[_-]?key)(?![a-z])(?!_file|_path)"
+)
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_QUOTED = re.compile(r'"[^"]*"')
 
 UNKNOWN = object()
 """Found in an OptionError: the plugin has no such option."""
 
 
+def is_secret(path: str) -> bool:
+    """Whether the setting of this path, ours or a plugin's, is never shown: a name in it says so.
+
+    Names of accounts and columns, which are in quotes, say nothing.
+
+    >>> [is_secret(path) for path in ("store.password", "keys.x.apiToken[0]", "notify[0].secret_file", "keys.x.key")]
+    [True, True, False, False]
+    """
+    return _SECRET.search(_CAPITAL.sub("_", _QUOTED.sub("", path)).lower()) is not None
+
+
 def shown(value: object) -> str:
-    """A TOML value as an error shows it: in words, and of a table or a list only that it is one."""
+    """A TOML value as an error shows it: in words; of a table or a list only that it is one, of a URL only its host."""
     if value is UNKNOWN:
         return "an unknown option"
     if value is None:
@@ -20,7 +36,7 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'"{value}"'
+        return f'"{public(value)}"'
     if isinstance(value, Mapping):
         return "a table"
     return "a list" if isinstance(value, list) else str(value)
@@ -32,6 +48,10 @@ class RatelimitdError(Exception):
 
 class StartError(RatelimitdError):
     """The daemon cannot start: a port in use, a folder that is not ours, a configuration that is wrong."""
+
+
+class InUse(StartError):
+    """Another process has the state directory or an address: starting again later may help."""
 
 
 class ConfigError(StartError):
@@ -49,6 +69,17 @@ class ConfigError(StartError):
 
 class RequestTooLong(RatelimitdError):
     """A client sent more than max_request_bytes without ending its request."""
+
+
+class InternalError(RatelimitdError):
+    """The running daemon has met a fault of its own, and has ended."""
+
+
+class NotPostfix(RatelimitdError):
+    """A client began in a way that Postfix does not: its text says what was seen, and quotes nothing of it."""
+
+    def __str__(self) -> str:
+        return f"not Postfix: {self.args[0]}"
 
 
 class StoreError(RatelimitdError):

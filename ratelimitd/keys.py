@@ -19,7 +19,6 @@ pyproject.toml exactly as a third party's would be, and nothing treats them diff
 ['mx1', None]
 """
 
-import string
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -27,6 +26,7 @@ from ratelimitd.errors import UNKNOWN as _UNKNOWN
 from ratelimitd.errors import shown as _shown
 from ratelimitd.request import Request
 from ratelimitd.text import MAX_BYTES as _MAX_BYTES
+from ratelimitd.text import lower as _lower
 from ratelimitd.text import shorten as _shorten
 
 __all__ = ["KeyFactory", "KeyFunction", "OptionError", "domain", "email", "normalise", "of_login", "only"]
@@ -38,7 +38,7 @@ class KeyFunction(Protocol):
     Called once for each request and each limit that uses it, at RCPT, DATA and END-OF-MESSAGE. The key is kept for that
     request alone, unless the function is declared `of_login`. `request["client_address"]` is the value of an attribute,
     "" where Postfix sent none; `request.login` is the SASL login without outer blanks, with `keys.default_domain` added
-    to a bare one.
+    to a bare one, and a domain that is not in `keys.domains`, where these are set, cut off.
 
     >>> from ratelimitd.testing import request
     >>> key: KeyFunction = lambda request: request["client_address"] or None
@@ -139,9 +139,6 @@ def only(options: Mapping[str, Any], *names: str) -> None:
             raise OptionError(name, _UNKNOWN, ", ".join(names) or "none: this plugin has no options")
 
 
-_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
-
 def normalise(key: str, lowercase: bool = True) -> str:
     """The one form of a key that memory and every database use; "" for a blank one.
 
@@ -154,12 +151,10 @@ def normalise(key: str, lowercase: bool = True) -> str:
     255
     """
     key = key.strip(" \t")
-    if key.isascii():
-        if lowercase:
-            key = key.lower()
-        return key if len(key) <= _MAX_BYTES else _shorten(key)
     if lowercase:
-        key = key.translate(_LOWER)
+        key = _lower(key)
+    if key.isascii():
+        return key if len(key) <= _MAX_BYTES else _shorten(key)
     return key if len(key.encode()) <= _MAX_BYTES else _shorten(key)
 
 

@@ -134,6 +134,7 @@ class Figures(Collector):
         closed.add_metric(["not_allowed"], connections.refused_peers)
         closed.add_metric(["timeout"], connections.timeouts)
         closed.add_metric(["too_long"], pump.too_long)
+        closed.add_metric(["not_postfix"], pump.not_postfix)
         closed.add_metric(["gone"], connections.failed_accepts)
         yield closed
         yield _counter("accept_pauses", "Times that accepting connections was interrupted.", connections.pauses)

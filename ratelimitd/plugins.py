@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_poi
 from typing import Any
 
 from ratelimitd.core.limits import KeyFailed, KeyHealth
-from ratelimitd.errors import SECRETS, UNKNOWN, ConfigError, shown
+from ratelimitd.errors import UNKNOWN, ConfigError, is_secret, shown
 from ratelimitd.keys import KeyFunction, OptionError, normalise
 from ratelimitd.request import Request
 
@@ -21,8 +21,9 @@ MAX_KEY_CHARACTERS = 65536
 SLOW_S = 0.010
 """A longer call is logged as a warning: every client waits for it."""
 
-_ANYTHING = (Exception, SystemExit)
-"""What a plugin may raise without harming anything but its own limit."""
+_ANYTHING = BaseException
+"""What a plugin may raise without harming anything but its own limit: a KeyboardInterrupt is its own, too, since the
+daemon handles signals otherwise; and it runs in no task that could be cancelled meanwhile."""
 
 
 def installed() -> dict[str, list[EntryPoint]]:
@@ -92,7 +93,7 @@ def _made(name: str, factory: Callable[[dict[str, Any]], Any], options: Mapping[
             function.close()
         return function
     except OptionError as error:
-        secret = error.option in SECRETS and error.found not in (UNKNOWN, None)
+        secret = is_secret(error.option) and error.found not in (UNKNOWN, None)
         found = "a secret" if secret else shown(error.found)
         raise ConfigError(f"keys.{name}.{error.option}", found, error.allowed) from error
     except _ANYTHING as error:

@@ -1,24 +1,67 @@
 """The policy protocol: bytes in, requests out; no sockets.
 
-`Request` is part of the API of key plugins; `RequestReader` is the daemon's own.
+`Request` is part of the API of key plugins; `RequestReader` and `LoginRules` are the daemon's own.
 
 A request is lines of `name=value`, each ended by LF, and an empty line
 (http://www.postfix.org/SMTPD_POLICY_README.html, "Protocol description"). Nothing in it is trusted: lines are
 split at LF alone (U+2028 in a HELO is no line end), a value may contain `=`, and of a repeated attribute the
 first counts, as in Postfix's own attr_scan.
+
+A program that can be made to connect here (a browser, a web application that fetches URLs) begins in a protocol of its
+own, and requests that somebody has put into what it sends come behind that. So a connection must begin with a request
+as Postfix sends it; who may write whole requests of his own is only kept away by the permissions of a unix socket.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Self
 
 from msgspec import Struct
 
-from ratelimitd.errors import RequestTooLong
+from ratelimitd.errors import NotPostfix, RequestTooLong
+from ratelimitd.text import lower
 
 __all__ = ["POLICY_REQUEST", "Request"]
 
 POLICY_REQUEST = "smtpd_access_policy"
 """The value of the attribute `request` in what Postfix asks of a policy service."""
+
+
+class LoginRules:
+    """Which logins are one account: `keys.default_domain` and `keys.domains`."""
+
+    __slots__ = ("_domains", "default_domain")
+
+    def __init__(self, default_domain: str = "", domains: Iterable[str] = ()) -> None:
+        self.default_domain = default_domain
+        self._domains = {lower(domain): domain for domain in domains}
+        if self._domains and default_domain:
+            self._domains.setdefault(lower(default_domain), default_domain)
+
+    def login(self, username: str) -> str:
+        """The login of a sasl_username: without outer blanks, with the domain that it counts under.
+
+        Where domains are configured, a login of another one is its local part. That is what precedes the first @, and
+        of several domains the last real one counts: password checks differ in where they cut `a@b@c`, and no way of
+        writing a login may give it a quota of its own. A login without a local part stays as it is, and counts.
+        """
+        login = username.strip(" \t")
+        if self._domains and "@" in login:
+            local, _, domains = login.partition("@")
+            if not local:
+                return login
+            for domain in reversed(domains.split("@")):
+                real = self._domains.get(lower(domain))
+                if real is not None:
+                    return f"{local}@{real}"
+            login = local
+        if self.default_domain and login and "@" not in login:
+            return login + "@" + self.default_domain
+        return login
+
+
+AS_SENT = LoginRules()
+"""Every login is an account of its own."""
 
 
 class Request(Struct, frozen=True, eq=False, gc=False):
@@ -33,7 +76,7 @@ class Request(Struct, frozen=True, eq=False, gc=False):
     """
 
     text: str  # the lines, each ended by LF
-    default_domain: str
+    rules: LoginRules
     request: str
     protocol_state: str
     client_address: str
@@ -46,10 +89,18 @@ class Request(Struct, frozen=True, eq=False, gc=False):
     sasl_username: str
 
     @classmethod
-    def of(cls, text: str, default_domain: str = "") -> Self:
-        """The request of these lines, in any order, without the empty line that ends them."""
+    def of(cls, text: str, default_domain: str = "", domains: Iterable[str] = ()) -> Self:
+        """The request of these lines, in any order, without the empty line that ends them.
+
+        `default_domain` and `domains` are those of `[keys]`.
+        """
+        return cls.under(LoginRules(default_domain, domains), text)
+
+    @classmethod
+    def under(cls, rules: LoginRules, text: str) -> Self:
+        """The request of these lines, with what the daemon has made of `[keys]` already."""
         text = text if text.endswith("\n") else text + "\n"
-        return cls(text, default_domain, *[_find(text, name) for name in _ESSENTIALS])
+        return cls(text, rules, *[_find(text, name) for name in _ESSENTIALS])
 
     def __getitem__(self, name: str) -> str:
         return getattr(self, name) if name in _ESSENTIALS else _find(self.text, name)
@@ -58,12 +109,10 @@ class Request(Struct, frozen=True, eq=False, gc=False):
     def login(self) -> str:
         """The SASL login without outer blanks, with `keys.default_domain` added to a bare one; "" if there is none.
 
-        Cyrus SASL delivers both `alice` and `alice@example.com` for one account.
+        Cyrus SASL delivers both `alice` and `alice@example.com` for one account. Where `keys.domains` are set, the
+        domain is one of them: any other one is cut off.
         """
-        login = self.sasl_username.strip(" \t")
-        if self.default_domain and login and "@" not in login:
-            return login + "@" + self.default_domain
-        return login
+        return self.rules.login(self.sasl_username)
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -115,24 +164,34 @@ _POSTFIX_ORDER = _in_order(
 )
 
 
+# What Postfix sends: names are printable ASCII, and no value ends in CR.
+_NAME = re.compile(rb"[!-<>-~]*+")
+_LINES = re.compile(rb"(?:[!-<>-~]*+=[^\n]*+(?<!\r)\n)*+")
+
+
 class RequestReader:
     """Turns the bytes of one connection into requests, at whatever places they are cut.
 
     Call `receive` with what arrived, then `next` until it gives None or `buffer` is empty. `max_bytes` bounds a request
-    (`server.max_request_bytes`), so that an endless one cannot fill the memory; logins of 8,900 bytes were seen.
+    (`server.max_request_bytes`), so that an endless one cannot fill the memory; logins of 8,900 bytes were seen. Both
+    raise NotPostfix, as soon as that is known, where the first request of the connection is none that Postfix sends,
+    and RequestTooLong; then the connection is of no more use.
     """
 
-    __slots__ = ("_searched", "_start", "buffer", "default_domain", "max_bytes")
+    __slots__ = ("_checked", "_in_value", "_known", "_searched", "_start", "buffer", "max_bytes", "rules")
 
-    def __init__(self, max_bytes: int, default_domain: str = "") -> None:
+    def __init__(self, max_bytes: int, rules: LoginRules = AS_SENT) -> None:
         self.max_bytes = max_bytes
-        self.default_domain = default_domain
+        self.rules = rules
         self.buffer = b""  # empty where all that has arrived was read
         self._start = 0  # where the next request begins
         self._searched = 0  # no end of it lies before here
+        self._known = False  # a request has been read: this is Postfix, or somebody who speaks as it does
+        self._checked = 0  # until one has: so many bytes are as Postfix sends them
+        self._in_value = False  # and they end behind the "=" of a line
 
     def receive(self, data: bytes) -> Request | None:
-        """Take what arrived; the next whole request, or None: more bytes are needed. Raises RequestTooLong."""
+        """Take what arrived; the next whole request, or None: more bytes are needed."""
         if not self.buffer:
             if len(data) <= self.max_bytes:
                 request = self._usual(data)
@@ -151,27 +210,54 @@ class RequestReader:
         found = _POSTFIX_ORDER.fullmatch(text)
         if found is None or "\0" in text:
             return None
-        return Request(text, self.default_domain, *found.groups())
+        if not self._known:
+            if not _LINES.fullmatch(data, 0, len(data) - 1):
+                return None
+            self._known = True
+        return Request(text, self.rules, *found.groups())
 
     def next(self) -> Request | None:
-        """The next whole request, or None: more bytes are needed. Raises RequestTooLong."""
+        """The next whole request, or None: more bytes are needed."""
         buffer, start = self.buffer, self._start
         if not buffer:
             return None
-        if buffer.startswith(b"\n", start):  # an empty request is one without attributes
+        if self._known and buffer.startswith(b"\n", start):  # an empty request is one without attributes
             self._take(start + 1)
-            return Request.of("", self.default_domain)
+            return Request.under(self.rules, "")
         end = buffer.find(b"\n\n", self._searched)
+        if not self._known:
+            self._check(buffer, min(end + 1 if end >= 0 else len(buffer), self.max_bytes + 1))
         length = (end if end >= 0 else len(buffer) - buffer.endswith(b"\n")) - start  # that LF may be half of its end
         if length > self.max_bytes:
             raise RequestTooLong(f"a request of more than {self.max_bytes} bytes")
         if end < 0:
             self._searched = max(start, len(buffer) - 1)
             return None
+        self._known = True
         self._take(end + 2)
         text = buffer[start : end + 1].decode("utf-8", "backslashreplace")
         # Postfix never sends a NUL; the journal separates fields by it.
-        return Request.of(text.replace("\0", "\\0"), self.default_domain)
+        return Request.under(self.rules, text.replace("\0", "\\0"))
+
+    def _check(self, buffer: bytes, end: int) -> None:
+        """Check what has arrived of the first request, up to `end`. No byte is looked at twice."""
+        at = self._checked
+        while at < end:
+            if not self._in_value:
+                for expected in (_LINES, _NAME):
+                    if found := expected.match(buffer, at, end):
+                        at = found.end()
+                if at == end:
+                    break
+                if buffer[at : at + 1] != b"=":
+                    raise NotPostfix('a line that is not "name=value"')
+                self._in_value = True
+            at = buffer.find(b"\n", at, end) + 1 or end
+            if buffer.endswith(b"\n", 0, at):
+                if buffer.endswith(b"\r\n", 0, at):
+                    raise NotPostfix("a line that ends in CR")
+                self._in_value = False
+        self._checked = at
 
     def _take(self, end: int) -> None:
         """The buffer was read up to `end`; an idle connection keeps nothing of what it has sent."""

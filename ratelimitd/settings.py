@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from msgspec import Meta, Struct, field, to_builtins
 
 from ratelimitd.core.windows import PeriodName, WeekStart
-from ratelimitd.errors import SECRETS
+from ratelimitd.errors import is_secret
+from ratelimitd.request import LoginRules
+from ratelimitd.text import public
 
 T = TypeVar("T")
 
@@ -39,8 +41,14 @@ class Section(Struct, forbid_unknown_fields=True):
     """A table of the file; an unknown key in it is an error."""
 
     def __repr__(self) -> str:
-        shown = ((name, "..." if name in SECRETS else getattr(self, name)) for name in self.__struct_fields__)
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown)})"
+        values = ((name, "..." if is_secret(name) else _public(getattr(self, name))) for name in self.__struct_fields__)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values)})"
+
+
+def _public(value: object) -> object:
+    if isinstance(value, str):
+        return public(value)
+    return [_public(item) for item in value] if isinstance(value, list) else value
 
 
 class Server(Section):
@@ -144,6 +152,12 @@ class Keys(Section):
 
     lowercase: bool = True
     default_domain: str = ""
+    domains: list[str] = []
+
+    @property
+    def login_rules(self) -> LoginRules:
+        """Which logins are one account."""
+        return LoginRules(self.default_domain, self.domains)
 
 
 class Settings(Section, kw_only=True):

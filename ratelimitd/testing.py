@@ -7,7 +7,7 @@ import copy
 import inspect
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,13 +58,15 @@ _EVENTS = ("open", "socket.", "subprocess.", "os.system", "os.exec", "os.fork", 
 _heard: list[str] | None = None
 
 
-def request(*, default_domain: str = "", **attributes: str | int) -> Request:
-    """A request with these attributes, the others as in ATTRIBUTES; `default_domain` is `keys.default_domain`.
+def request(*, default_domain: str = "", domains: Iterable[str] = (), **attributes: str | int) -> Request:
+    """A request with these attributes, the others as in ATTRIBUTES; `default_domain`, `domains`: those of `[keys]`.
 
     Raises TypeError for an attribute that Postfix does not send, ValueError for a value that it cannot send.
 
     >>> request(sasl_username="bob", default_domain="example.com").login
     'bob@example.com'
+    >>> request(sasl_username="bob@no.such.domain", domains=["example.com"]).login
+    'bob'
     """
     for name, value in attributes.items():
         if name not in ATTRIBUTES:
@@ -72,7 +74,7 @@ def request(*, default_domain: str = "", **attributes: str | int) -> Request:
         if "\n" in str(value) or "\0" in str(value):
             raise ValueError(f"{name}: Postfix sends no LF and no NUL")
     values = {**ATTRIBUTES, **attributes}
-    return Request.of("\n".join(f"{name}={value}" for name, value in values.items()), default_domain)
+    return Request.of("\n".join(f"{name}={value}" for name, value in values.items()), default_domain, domains)
 
 
 REQUESTS: tuple[Request, ...] = (
@@ -83,6 +85,7 @@ REQUESTS: tuple[Request, ...] = (
     request(sasl_username="alice"),
     request(sasl_username="alice", default_domain="example.com"),
     request(sasl_username=" ALICE@Example.COM "),
+    request(sasl_username="alice@no.such.domain", domains=["example.com"]),
     request(sasl_username="@"),
     request(sasl_username="a@b@"),
     request(sasl_username="x" * 8900 + "@example.com"),
@@ -149,7 +152,7 @@ def _check_request(function: KeyFunction, again: KeyFunction, asked: Request) ->
     assert health.slow < _TIMES, f"the key function takes more than {SLOW_S * 1000:.0f} ms, for {asked}"
     assert len(keys) == 1, f"one request has several keys ({', '.join(sorted(map(str, keys)))}): {asked}"
     if getattr(function, "of_login", False):
-        alone = Request.of(f"sasl_username={asked['sasl_username']}", asked.default_domain)
+        alone = Request.under(asked.rules, f"sasl_username={asked['sasl_username']}")
         assert {key_of(alone)} == keys, f"the key function is declared of_login, but uses more than the login: {asked}"
     return keys.pop()
 

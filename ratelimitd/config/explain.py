@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from ratelimitd.errors import SECRETS, ConfigError, shown
+from ratelimitd.errors import ConfigError, is_secret, shown
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
@@ -28,7 +28,7 @@ def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[ms
     if missing:
         wanted = allowed(_field(expected, missing["name"]))
         return ConfigError(_join(path, missing["name"]), "nothing", wanted)
-    what = "a secret" if path.rpartition(".")[2] in SECRETS else "an empty list" if found == [] else shown(found)
+    what = "a secret" if is_secret(path) else "an empty list" if found == [] else shown(found)
     return ConfigError(path or "the file", what, allowed(expected))
 
 

@@ -17,7 +17,7 @@ from ratelimitd.config.limits import make_limit, template, time_zone
 from ratelimitd.config.values import Network, check, database_names, networks, uids
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
-from ratelimitd.errors import ConfigError
+from ratelimitd.errors import ConfigError, is_secret, shown
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.plugins import installed
@@ -133,7 +133,8 @@ def _plugin_options(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     options = {name: keys[name] for name in keys if name not in own}
     for name, table in options.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"keys.{name}", repr(table), f"{', '.join(own)}, or a table of a key plugin's options")
+            found = "a secret" if is_secret(name) else shown(table)
+            raise ConfigError(f"keys.{name}", found, f"{', '.join(own)}, or a table of a key plugin's options")
         if name not in installed():
             plugins = ", ".join(sorted(installed()))
             raise ConfigError(f"keys.{name}", "no such key plugin", f"the installed key plugins: {plugins}")

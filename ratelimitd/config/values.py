@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ratelimitd.errors import SECRETS, ConfigError
+from ratelimitd.errors import ConfigError, is_secret, shown
 from ratelimitd.log.sinks import FACILITIES
 from ratelimitd.net.listeners import parse_address
 from ratelimitd.settings import Settings
@@ -35,9 +35,15 @@ def check(settings: Settings) -> None:
     addresses(settings.store)
     if settings.group and not settings.user:
         raise ConfigError("group", f'"{settings.group}" without user', "user and group, or user alone")
-    domain = settings.keys.default_domain
-    if domain and not _DOMAIN.fullmatch(domain):
-        raise ConfigError("keys.default_domain", f'"{domain}"', "a domain, without @")
+    if settings.keys.default_domain:
+        _check_domain("keys.default_domain", settings.keys.default_domain)
+    for i, domain in enumerate(settings.keys.domains):
+        _check_domain(f"keys.domains[{i}]", domain)
+
+
+def _check_domain(where: str, domain: str) -> None:
+    if not _DOMAIN.fullmatch(domain):
+        raise ConfigError(where, f'"{domain}"', "a domain, without @")
 
 
 def _check_texts(path: str, value: Any) -> None:
@@ -48,8 +54,8 @@ def _check_texts(path: str, value: Any) -> None:
     elif isinstance(value, list):
         for i, inner in enumerate(value):
             _check_texts(f"{path}[{i}]", inner)
-    elif isinstance(value, str) and _CONTROL.search(value) and path.rpartition(".")[2] not in SECRETS:
-        raise ConfigError(path, f'"{value}"', "a text without control characters")
+    elif isinstance(value, str) and _CONTROL.search(value) and not is_secret(path):
+        raise ConfigError(path, shown(value), "a text without control characters")
 
 
 def _check_metrics(settings: Settings) -> None:

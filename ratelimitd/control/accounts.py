@@ -4,7 +4,7 @@ It works on memory and store together: of a running daemon or, while none is run
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 import msgspec
@@ -15,11 +15,12 @@ from ratelimitd.control.commands import NO, Refused, Reset, Set, Show, Top
 from ratelimitd.core.counters import Counter, Meter, Source, given_for_now
 from ratelimitd.core.limits import UNLIMITED, KeyFailed, Limit
 from ratelimitd.core.policy import AT_RECIPIENT, Policy
-from ratelimitd.core.rows import Account, Grant
+from ratelimitd.core.rows import Account, Grant, Row
 from ratelimitd.errors import OutcomeUnknown, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.request import POLICY_REQUEST, Request
 from ratelimitd.settings import Keys
+from ratelimitd.stores import Store
 from ratelimitd.sync.schedule import StoreSync
 from ratelimitd.sync.walk import most_used
 
@@ -63,7 +64,7 @@ class Accounts:
 
     def configure(self, settings: Keys) -> None:
         """Take how keys are normalised; at any time."""
-        self._keys = settings
+        self._lowercase, self._rules = settings.lowercase, settings.login_rules
 
     # -- seeing ----------------------------------------------------------------------------------------------------
 
@@ -83,8 +84,8 @@ class Accounts:
 
     async def top(self, command: Top) -> AsyncIterator[Ranking]:
         """The accounts that have used most in their present period, every `interval_s`. Raises Refused."""
-        meters = [self._meter(command.limit)] if command.limit is not None else self._policy.meters
-        while True:
+        while True:  # a reload may add and remove limits meanwhile
+            meters = [self._meter(command.limit)] if command.limit is not None else self._policy.meters
             limits = [await self._ranking(meter, command.count) for meter in meters]
             yield Ranking(self._clock(), limits)
             if command.once:
@@ -128,9 +129,14 @@ class Accounts:
             expiry = counter.expiry
             lasting = Source.PERSISTENT if command.persist else given_for_now(command.quota, configured)
             counter.give(command.quota, lasting)
-        grant = Grant(limit.name, key, command.quota, configured, command.persist, expiry, limit.period.latest(now))
+        given = Grant(limit.name, key, command.quota, configured, command.persist, expiry, limit.period.latest(now))
+
+        def grant(store: Store) -> Awaitable[list[Row]]:
+            self._present(meter)  # it may have waited for a flush
+            return store.grant(given, now)
+
         try:
-            await self._sync.edit(lambda store: store.grant(grant, now))
+            rows = await self._sync.edit(grant)
         except OutcomeUnknown as error:
             in_force = "in force until then, but " if counter is not None else ""
             unknown = f"{in_force}it is not known whether it is stored: {error}; repeat it when the store is back"
@@ -138,7 +144,7 @@ class Accounts:
         except StoreError as error:
             in_force = "in force until then, but " if counter is not None else ""
             raise Refused(f"{in_force}not stored: {error}; repeat it when the store is back", NO) from error
-        view = self._view(meter.counters[key])
+        view = self._view(self._changed(self._present(meter, "stored, but "), key, rows))
         return QuotaSet(**msgspec.structs.asdict(view), gave_up_persistent=was_persistent and not command.persist)
 
     async def reset(self, command: Reset) -> CountsReset:
@@ -149,31 +155,39 @@ class Accounts:
             raise Refused(f"{command.key}: no limit has counted it", NO)
         accounts = [Account(meter.limit.name, key) for meter, key in targets]
         try:
-            await self._sync.edit(lambda store: store.reset(accounts))
+            rows = await self._sync.edit(lambda store: store.reset(accounts))
         except OutcomeUnknown as error:
             todo = f"when the store is back, look at `ratelimitctl show {command.key}`, and repeat it where it was not"
             raise Refused(f"it is not known whether the count was reset: {error}; {todo}", NO) from error
         except StoreError as error:
             raise Refused(f"nothing is changed: {error}", NO) from error
-        counters = [meter.counters.get(key) for meter, key in targets]
-        return CountsReset(command.key, [self._view(counter) for counter in counters if counter])
+        if command.limit is not None:
+            self._present(targets[0][0], "stored, but ")
+        present = [(meter, key) for meter, key in targets if self._is_present(meter)]
+        return CountsReset(command.key, [self._view(self._changed(meter, key, rows)) for meter, key in present])
+
+    def _changed(self, meter: Meter, key: str, rows: list[Row]) -> Counter:
+        """An account whose row was changed, as memory has it or, if it was evicted meanwhile, as the store has it."""
+        now = int(self._clock())
+        row = next((row for row in rows if (row.limit, row.key) == (meter.limit.name, key)), None)
+        return meter.find(key, now) or meter.apart(key, row, now)
 
     # -- which account is meant ------------------------------------------------------------------------------------
 
     def _names(self, text: str) -> list[Name]:
         if not text.isprintable() or not text.strip():
             raise Refused(f"{text!r}: not a key")
-        request = Request.of(
-            f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}", self._keys.default_domain
+        request = Request.under(
+            self._rules, f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}"
         )
-        own = {normalise(text, self._keys.lowercase), normalise(request.login, self._keys.lowercase)}
+        own = {normalise(text, self._lowercase), normalise(request.login, self._lowercase)}
         names: list[Name] = []
         for meter in self._policy.meters:
             try:
                 of_login = meter.limit.key_of(request)
             except KeyFailed:
                 of_login = None
-            names.append(Name(meter, of_login, normalise(text, self._keys.lowercase), of_login in own))
+            names.append(Name(meter, of_login, normalise(text, self._lowercase), of_login in own))
         return names
 
     def _named(self, text: str, limit: str | None) -> list[Name]:
@@ -190,11 +204,20 @@ class Accounts:
         names = ", ".join(meter.limit.name for meter in self._policy.meters)
         raise Refused(f"there is no limit {limit}; there are: {names}")
 
+    def _is_present(self, meter: Meter) -> bool:
+        return any(meter is other for other in self._policy.meters)
+
+    def _present(self, meter: Meter, done: str = "") -> Meter:
+        """The meter; after each await. Raises Refused where a reload has removed its limit; `done` is what was done."""
+        if not self._is_present(meter):
+            raise Refused(f"{done}there is no limit {meter.limit.name} any more: a reload has just removed it", NO)
+        return meter
+
     async def _targets(self, names: list[Name]) -> list[tuple[Meter, str]]:
         """The accounts that the text means, of those that are known: its own, not one that it shares."""
         known = await self._known(names)
         found: list[tuple[Meter, str]] = []
-        for name in names:
+        for name in filter(lambda name: self._is_present(name.meter), names):
             keys = [key for key in name.keys if name.is_own or key == name.itself]
             found += [(name.meter, key) for key in keys if (name.limit, key) in known][:1]
         return found
@@ -205,7 +228,8 @@ class Accounts:
         if not targets:
             targets = [(n.meter, n.keys[0]) for n in names if n.is_own or (n.of_login is None and len(names) == 1)]
         if len(targets) == 1:
-            return targets[0]
+            ((meter, key),) = targets
+            return self._present(meter), key
         if not targets and len(names) == 1:
             (name,) = names
             raise Refused(f"under the limit {name.limit} {text} is counted as {name.of_login}: give that key")

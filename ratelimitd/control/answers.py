@@ -84,6 +84,7 @@ class RunningStatus(Answer, frozen=True, kw_only=True):
     log_lines_left_out: Annotated[int, Meta(description="repeated log lines that were summarised")]
     timeouts: Annotated[int, Meta(description="connections closed for `server.request_timeout_s`")]
     too_long: Annotated[int, Meta(description="requests over `server.max_request_bytes`")]
+    not_postfix: Annotated[int, Meta(description="connections closed because they did not begin as Postfix's do")]
     refused_peers: Annotated[int, Meta(description="connections from clients that may not ask")]
     accept_pauses: Annotated[int, Meta(description="pauses in accepting connections: no file descriptor was free")]
     errors: Annotated[int, Meta(description="requests that failed with an internal error")]
@@ -181,4 +182,5 @@ class Evidence(Answer, frozen=True):
     without_login: int
     without_key: int
     bare_and_qualified: list[tuple[str, str]]
+    many_domains: list[tuple[str, int]]
     other_windows: list[str] = []

@@ -7,7 +7,7 @@ only its owner may, the peer must also be root or the daemon's own user.
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 import trio
 
@@ -37,14 +37,9 @@ class Control:
         self._clients = 0
 
     async def run(self, listener: socket.socket) -> None:
-        """Serve until cancelled, then remove the socket."""
-        path = listener.getsockname()
+        """Serve until cancelled."""
         served = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-        try:
-            await trio.serve_listeners(self._serve, [served])
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+        await trio.serve_listeners(self._serve, [served])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self._clients += 1

@@ -2,8 +2,11 @@
 
 import os
 import time
-from collections import deque
+from array import array
+from collections import Counter, deque
+from heapq import nlargest
 from math import inf
+from operator import itemgetter
 from pathlib import Path
 
 import trio
@@ -22,6 +25,9 @@ SAMPLE_S = 1.0
 SAMPLES = 11
 """Eleven samples span ten seconds: the rate is that of the last ten."""
 MAX_PAIRS = 20
+FEW_DOMAINS = 5
+"""A user may have mail in so many domains under one name."""
+BUCKETS = 1 << 20
 
 
 class DaemonStatus:
@@ -79,6 +85,7 @@ class DaemonStatus:
             log_lines_left_out=connections.quiet.left_out,
             timeouts=connections.timeouts,
             too_long=pump.too_long,
+            not_postfix=pump.not_postfix,
             refused_peers=connections.refused_peers,
             accept_pauses=connections.pauses,
             errors=pump.errors,
@@ -128,6 +135,7 @@ class DaemonStatus:
             without_login=tally.without_login,
             without_key=tally.without_key,
             bare_and_qualified=await self._bare_and_qualified(),
+            many_domains=await self._many_domains(),
             other_windows=self._sync.zones.differing,
         )
 
@@ -141,6 +149,28 @@ class DaemonStatus:
                     if at and bare in meter.counters and len(pairs) < MAX_PAIRS:
                         pairs.append((bare, key))
         return pairs
+
+    async def _many_domains(self) -> list[tuple[str, int]]:
+        """Local parts of logins of more than FEW_DOMAINS domains, and of how many; at most MAX_PAIRS, most first.
+
+        There may be a million accounts: only local parts whose bucket is that full are counted by name.
+        """
+        found: dict[str, int] = {}
+        for meter in self._policy.meters:
+            if not meter.limit.of_login:
+                continue
+            keys, buckets = list(meter.counters), array("I", bytes(4 * BUCKETS))
+            async for some in walk(keys):
+                for key in some:
+                    buckets[hash(key.partition("@")[0]) % BUCKETS] += "@" in key
+            named: Counter[str] = Counter()
+            async for some in walk(keys):
+                names = [local for local, at, _ in (key.partition("@") for key in some) if at]
+                named.update(name for name in names if buckets[hash(name) % BUCKETS] > FEW_DOMAINS)
+            for local, number in named.items():
+                if number > FEW_DOMAINS:
+                    found[local] = max(number, found.get(local, 0))
+        return nlargest(MAX_PAIRS, found.items(), key=itemgetter(1))
 
 
 def not_stored(pending: Pending) -> NotStored:

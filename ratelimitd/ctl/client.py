@@ -1,10 +1,12 @@
 """Asks a running daemon over its control socket."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from ratelimitd.control.commands import NO_DAEMON, WRONG, A, Command, Refused, decode_answer, encode
+from ratelimitd.folders import opened
 
 TIMEOUT_S = 90.0
 """Longer than a daemon ever waits for its store."""
@@ -37,11 +39,24 @@ def answers(path: Path, command: Command[A]) -> Iterator[A]:
             raise NoDaemon(path, error.strerror or str(error)) from error
 
 
+def _connect_to(connection: socket.socket, path: Path) -> None:
+    """Connect; as root to a socket of that name alone, never through a link that the daemon's user has made of it."""
+    if os.geteuid() != 0:
+        connection.connect(str(path))
+        return
+    with opened(path.parent) as folder:
+        found = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        connection.connect(f"/proc/self/fd/{found}")
+    finally:
+        os.close(found)
+
+
 def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(TIMEOUT_S)
     try:
-        connection.connect(str(path))
+        _connect_to(connection, path)
     except _NOBODY as error:
         connection.close()
         raise NoDaemon(path) from error

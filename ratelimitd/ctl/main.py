@@ -44,6 +44,9 @@ from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.text import escape
 
+Work = Callable[[Accounts], Awaitable[A]]
+Alone = Callable[[Configuration, Callable[[Accounts], Awaitable[A]]], A]
+
 
 class Outcome(NamedTuple):
     """What a verb gave: for programs, for people, and the exit status."""
@@ -82,7 +85,7 @@ def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
             return _status(configuration)
         case "show":
             show = Show(options.key)
-            shown = _ask(configuration, show, lambda accounts: accounts.show(show))
+            shown = _ask(configuration, show, lambda accounts: accounts.show(show), offline.look)
             return Outcome(shown, tables.accounts(shown.limits), OK if shown.found else NO)
         case "top":
             return _top(configuration, options)
@@ -90,7 +93,7 @@ def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
             return _set(configuration, Set(options.key, options.quota, options.persist, options.limit))
         case "reset":
             reset = Reset(options.key, options.limit)
-            done = _ask(configuration, reset, lambda accounts: accounts.reset(reset))
+            done = _ask(configuration, reset, lambda accounts: accounts.reset(reset), offline.change)
             return Outcome(done, tables.accounts(done.limits))
         case "dump":
             dump = ask(configuration.control_socket, Dump())
@@ -109,12 +112,12 @@ def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
             raise AssertionError(verb)
 
 
-def _ask(configuration: Configuration, command: Command[A], offline_work: Callable[[Accounts], Awaitable[A]]) -> A:
-    """The running daemon's answer, or ours if none runs."""
+def _ask(configuration: Configuration, command: Command[A], work: Work[A], alone: Alone[A]) -> A:
+    """The running daemon's answer, or ours if none runs: `alone` does the `work` then."""
     try:
         return ask(configuration.control_socket, command)
     except NoDaemon:
-        return offline.on_accounts(configuration, offline_work)
+        return alone(configuration, work)
 
 
 def _status(configuration: Configuration) -> Outcome:
@@ -127,7 +130,7 @@ def _status(configuration: Configuration) -> Outcome:
 
 
 def _set(configuration: Configuration, command: Set) -> Outcome:
-    account = _ask(configuration, command, lambda accounts: accounts.set(command))
+    account = _ask(configuration, command, lambda accounts: accounts.set(command), offline.change)
     lost = "The quota was persistent; from the next period on the configured one applies.\n"
     return Outcome(account, tables.accounts([account]) + (lost if account.gave_up_persistent else ""))
 

@@ -169,8 +169,8 @@ class Migration:
         if limit is None:
             return sender
         sender = sender.strip(" \t")
-        if limit.key_name == "email" and self._keys.default_domain and sender and "@" not in sender:
-            sender += "@" + self._keys.default_domain
+        if limit.key_name == "email":
+            sender = self._keys.login_rules.login(sender)
         return normalise(sender, self._keys.lowercase)
 
     async def _merge(self, fields: str, limit_name: str, limit: str, normal: str, senders: list[str]) -> None:

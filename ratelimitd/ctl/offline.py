@@ -1,9 +1,11 @@
 """What `ratelimitctl` does by itself while no daemon is running: on its store, and on what its journal has left.
 
-It takes the daemon's place for a moment: it holds the daemon's lock, becomes the daemon's user, runs the daemon's code.
+It becomes the daemon's user and runs the daemon's code. To change something it takes the daemon's place for a moment,
+and holds its lock; to look at something it locks, creates and writes nothing.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +17,7 @@ from ratelimitd.control.answers import StoppedStatus, StoreHealth
 from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, Refused
 from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
-from ratelimitd.daemon.parts import Parts, compose, make_store
+from ratelimitd.daemon.parts import Parts, compose, hold, make_store
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink
@@ -26,14 +28,19 @@ CHECK_TIMEOUT_S = 10.0
 T = TypeVar("T")
 
 
-def on_accounts(config: Configuration, work: Callable[[Accounts], Awaitable[T]]) -> T:
-    """What some work on the accounts gives. Raises Refused, StartError."""
-    return _at_rest(config, lambda _, accounts: work(accounts))
+def change(config: Configuration, work: Callable[[Accounts], Awaitable[T]]) -> T:
+    """What a change of accounts gives; the state directory is locked meanwhile. Raises Refused, StartError."""
+    return _run(config, lambda parts: parts.at_rest(config), lambda _, accounts: work(accounts))
+
+
+def look(config: Configuration, work: Callable[[Accounts], Awaitable[T]]) -> T:
+    """What a look at accounts gives; nothing is changed. Raises Refused, StartError."""
+    return _run(config, Parts.looked_at, lambda _, accounts: work(accounts), only_look=True)
 
 
 def status(config: Configuration) -> StoppedStatus:
     """What the store and the journal have. Raises Refused, StartError."""
-    return _at_rest(config, _status)
+    return _run(config, Parts.looked_at, _status, only_look=True)
 
 
 async def _status(parts: Parts, _: Accounts) -> StoppedStatus:
@@ -45,14 +52,21 @@ async def _status(parts: Parts, _: Accounts) -> StoppedStatus:
     )
 
 
-def _at_rest(config: Configuration, work: Callable[[Parts, Accounts], Awaitable[T]]) -> T:
+def _run(
+    config: Configuration,
+    opened: Callable[[Parts], AbstractAsyncContextManager[Accounts]],
+    work: Callable[[Parts, Accounts], Awaitable[T]],
+    *,
+    only_look: bool = False,
+) -> T:
     async def run() -> T:
-        async with parts.at_rest(config) as accounts:
+        async with opened(parts) as accounts:
             return await work(parts, accounts)
 
     try:
         # As in a start, secrets are read before the user changes: only root may be able to read them.
-        parts = compose(config, Log([StderrSink()], LogSettings(level="warning")))
+        held = hold(config, only_look=only_look)
+        parts = compose(config, held, Log([StderrSink()], LogSettings(level="warning")))
         try:
             _become_owner(config.state_dir)
             return trio.run(run, strict_exception_groups=True)

@@ -118,6 +118,7 @@ def status(answer: RunningStatus) -> str:
             ("no login", f"{answer.without_login:,} requests"),
             ("connections", f"{answer.connections:,}, {answer.parked:,} waiting for the store"),
             ("refused", f"{answer.refused_peers:,} peers, {answer.too_long:,} requests too long"),
+            ("not Postfix", f"{answer.not_postfix:,} connections closed"),
             ("timed out", f"{answer.timeouts:,} connections"),
             ("memory", f"{answer.evicted:,} accounts evicted, {answer.lookups_held:,} lookups delayed"),
             ("  forgotten", _plural(answer.transactions_forgotten, "transaction")),

@@ -1,10 +1,11 @@
 """`--check`: a configuration is resolved as a start resolves it, by the same functions; nothing is opened or made."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ratelimitd.config.read import Configuration, naming, read
-from ratelimitd.daemon import privileges
+from ratelimitd.daemon import handover, privileges
 from ratelimitd.daemon.parts import make_store
 from ratelimitd.net.listeners import control_address, group_id, parse_address
 
@@ -27,7 +28,9 @@ def resolve(config: Configuration) -> None:
     with naming(config.file):
         make_store(config)
         if settings.user:
-            privileges.resolve(settings.user, settings.group)
+            identity = privileges.resolve(settings.user, settings.group)
+            if os.geteuid() == 0:
+                handover.check_state(config.state_dir, identity)
         group_id(settings.server.unix_group)
         control_address(config.control_socket)
 

@@ -7,18 +7,21 @@ import gc
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.socket import Control
 from ratelimitd.control.verbs import Administration
-from ratelimitd.daemon.parts import compose
+from ratelimitd.daemon.parts import Parts, compose, hold
+from ratelimitd.daemon.reaper import keep_reaping
 from ratelimitd.daemon.reload import Reloader
 from ratelimitd.daemon.start import announce, prepare, remove_pid_file, warn
-from ratelimitd.errors import RatelimitdError
+from ratelimitd.errors import InternalError, RatelimitdError
 from ratelimitd.net import systemd
 from ratelimitd.net.http import serve
 from ratelimitd.sync.recovery import show_progress
@@ -28,14 +31,14 @@ SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
 class Daemon:
-    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored. Raises StartError where it is made.
+    """One daemon. `run` ends after SIGTERM or SIGINT, when everything is stored.
 
     `lost`: it has ended, and could neither store nor keep in the journal what it had answered.
     """
 
-    def __init__(self, config: Configuration) -> None:
+    def __init__(self, config: Configuration, parts: Parts) -> None:
         self.lost = False
-        self.parts = parts = compose(config)
+        self.parts = parts
         self._reloader = Reloader(config, parts)
         administration = Administration(
             parts.accounts, parts.status, parts.log, parts.dump.write, self._reloader.reload
@@ -48,13 +51,17 @@ class Daemon:
         return self._reloader.config
 
     async def run(self) -> None:
-        """Start, serve, stop. Raises StartError."""
+        """Start, serve, stop. Raises StartError; InternalError."""
         for number in SIGNALS:  # one that is still pending when the receiver closes must not kill
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(*SIGNALS) as signals:
-            self.parts.state.acquire()
-            await self._start()
-            await self._serve(signals)
+            try:
+                await self._start()
+                await self._serve(signals)
+            except RatelimitdError:
+                raise
+            except Exception as error:
+                raise self._fault(error) from error
 
     async def _start(self) -> None:
         """Everything up to the first request. Raises StartError, with the store closed again."""
@@ -84,6 +91,7 @@ class Daemon:
                 nursery.start_soon(parts.pump.tick)
                 nursery.start_soon(parts.notifier.run)
                 nursery.start_soon(systemd.keep_watchdog)
+                nursery.start_soon(keep_reaping)
                 nursery.start_soon(parts.status.sample)
                 for listener in parts.sockets.metrics:
                     nursery.start_soon(self._serve_metrics, listener)
@@ -97,6 +105,17 @@ class Daemon:
             parts.pump.close()
             self.lost = not await parts.sync.finish(self.config.settings.server.shutdown_timeout_s)
             parts.log.info("ratelimitd has stopped", requests=parts.pump.requests)
+
+    def _fault(self, error: Exception) -> InternalError:
+        """Say in one line what has ended the daemon, and where; the traceback is for whoever looks for the fault."""
+        first = error
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        at = traceback.extract_tb(first.__traceback__)[-1]
+        where = f"{Path(at.filename).name}:{at.lineno}"
+        self.parts.log.error("an internal error has ended the daemon; please report it", error=repr(first), at=where)
+        self.parts.log.debug("the internal error in full", traceback="".join(traceback.format_exception(error)))
+        return InternalError(f"an internal error has ended the daemon; please report it: {first!r} at {where}")
 
     async def _serve_metrics(self, listener: socket.socket) -> None:
         from ratelimitd.metrics import Figures  # needs the extra `metrics`
@@ -129,17 +148,22 @@ class Daemon:
 
 
 def run(config: Configuration) -> bool:
-    """Run a daemon until SIGTERM or SIGINT; whether nothing was lost. Raises StartError."""
+    """Run a daemon until SIGTERM or SIGINT; whether nothing was lost. Raises StartError; InternalError."""
     # The garbage collector has little to walk: accounts and transactions are not tracked (gc=False), and what exists
     # at the start is frozen. Small steps, because a flush makes many objects: 1 ms at most while 10,000 are stored.
     gc.freeze()
     gc.set_threshold(1_000, 10, 50)
-    daemon = Daemon(config)
+    held = hold(config)
     try:
-        prepare(config, daemon.parts.state, daemon.parts.sockets)
-        trio.run(daemon.run, strict_exception_groups=True)
+        prepare(config, held)
+        parts = compose(config, held)
+        try:
+            daemon = Daemon(config, parts)
+            trio.run(daemon.run, strict_exception_groups=True)
+        finally:
+            parts.close()
     finally:
         if config.settings.pid_file:
             remove_pid_file(config.path(config.settings.pid_file))
-        daemon.parts.close()
+        held.release()
     return not daemon.lost

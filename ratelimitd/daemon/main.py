@@ -9,14 +9,18 @@ from ratelimitd.config.read import naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
 from ratelimitd.daemon.check import check
-from ratelimitd.errors import RatelimitdError
+from ratelimitd.errors import InternalError, InUse, RatelimitdError
 from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
 EXIT_LOST = 1
 """The exit status where counts were answered, and could neither be stored nor kept in the journal."""
+EXIT_FAULT = 1
+"""The exit status where the daemon has ended by a fault of its own: starting again helps."""
 EXIT_WRONG = 2
 """The exit status where configuration or circumstances are wrong: starting again will not help."""
+EXIT_IN_USE = 75
+"""The exit status where another process has state_dir or an address (EX_TEMPFAIL of sysexits.h): later it may not."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,5 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _run(options.config)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
-        return EXIT_WRONG
+        if isinstance(error, InternalError):
+            return EXIT_FAULT
+        return EXIT_IN_USE if isinstance(error, InUse) else EXIT_WRONG
+    except KeyboardInterrupt:  # Ctrl-C before it serves: from then on it is a signal like others
+        pass
     return 0

@@ -15,25 +15,27 @@ from ratelimitd.control.status import DaemonStatus
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy, Rules
-from ratelimitd.daemon.start import Sockets, connections_for
+from ratelimitd.daemon.start import Held, Sockets, connections_for
 from ratelimitd.errors import StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.log.sinks import open_sinks
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.backlog import Backlog
-from ratelimitd.state.directory import StateDir
+from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
+from ratelimitd.stores.looking import MySQLLook, SQLiteLook
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.flush import Flush
 from ratelimitd.sync.loader import Loader
-from ratelimitd.sync.recovery import recover
+from ratelimitd.sync.recovery import look, recover
 from ratelimitd.sync.schedule import StoreSync
 
 
@@ -67,7 +69,7 @@ class Parts:
         self.journal.configure(settings.journal_sync)
         self.sync.configure(settings.store, settings.server.max_accounts)
         self.accounts.configure(settings.keys)
-        self.connections.configure(clients, settings.keys.default_domain)
+        self.connections.configure(clients, settings.keys.login_rules)
 
     async def recover(self, max_transactions: int, progress: Progress | None) -> None:
         """Take over what an earlier run left in the state directory, which is locked.
@@ -83,13 +85,25 @@ class Parts:
 
     @asynccontextmanager
     async def at_rest(self, config: Configuration) -> AsyncIterator[Accounts]:
-        """Memory, journal and store while no daemon runs: what ratelimitctl works on then. Raises StartError."""
-        self.state.acquire()
+        """Memory, journal and store while no daemon runs: where ratelimitctl changes something then. Raises StartError.
+
+        A daemon that starts meanwhile waits for the end of it.
+        """
+        self.state.acquire(CTL)
         await self.recover(config.settings.server.max_transactions, None)
         try:
             yield self.accounts
         finally:
             await self.sync.finish(config.settings.server.shutdown_timeout_s)
+
+    @asynccontextmanager
+    async def looked_at(self) -> AsyncIterator[Accounts]:
+        """The same for reading alone: nothing is locked, created or changed, and a daemon may start meanwhile."""
+        try:
+            await look(self.backlog, self.sync, self.policy)
+            yield self.accounts
+        finally:
+            await self.sync.link.close()
 
     def close(self) -> None:
         """Release sockets, log and state directory."""
@@ -100,25 +114,29 @@ class Parts:
         self.state.release()
 
 
-def compose(config: Configuration, log: Log | None = None) -> Parts:
-    """All parts of a daemon; nothing is opened yet but the log, unless one is given. Raises StartError."""
+def hold(config: Configuration, *, only_look: bool = False) -> Held:
+    """What is to be held before the parts are made; nothing is opened yet. Raises StartError."""
+    return Held(make_store(config, only_look=only_look), StateDir(config.state_dir))
+
+
+def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
+    """All parts of a daemon; nothing more is opened yet but the log, unless one is given. Raises StartError."""
     settings = config.settings
     clients = bounds(config)
-    store = make_store(config)
-    state = StateDir(config.state_dir)
+    state = held.state
     log = log or Log(open_sinks(settings.log, config.folder), settings.log, several_limits=len(config.limits) > 1)
-    notifier = Notifier(state, log, config.notify)
+    quiet = QuietLog(log)
+    notifier = Notifier(state, quiet, config.notify)
     memo = Memo(settings.server.max_transactions, settings.server.max_remembered_recipients)
     pending = Pending()
     policy = Policy(config.limits, rules(config), pending, memo, notifier.watch)
     journal = Journal(state.path / "journal", secrets.token_hex(16), settings.journal_sync)
-    link = StoreLink(store, log)
+    link = StoreLink(held.store, log)
     loader = Loader(link, policy, settings.store.timeout_s)
     backlog = Backlog(pending, journal)
     flusher = Flush(link, loader, backlog, state, log)
     sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
-    sockets = Sockets()
-    connections = Connections(sockets.policy, log, clients, settings.keys.default_domain)
+    connections = Connections(held.sockets.policy, quiet, clients, settings.keys.login_rules)
     pump = Pump(connections, policy, journal, log, sync.hurry)
     return Parts(
         state=state,
@@ -131,7 +149,7 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
         backlog=backlog,
         sync=sync,
         accounts=Accounts(policy, sync, settings.keys),
-        sockets=sockets,
+        sockets=held.sockets,
         connections=connections,
         pump=pump,
         status=DaemonStatus(config.file, policy, pump, sync, journal, log),
@@ -139,12 +157,13 @@ def compose(config: Configuration, log: Log | None = None) -> Parts:
     )
 
 
-def make_store(config: Configuration) -> Store:
+def make_store(config: Configuration, *, only_look: bool = False) -> Store:
     """The store as configured, not yet connected. Raises StartError."""
     settings = config.settings.store
     if settings.backend == "mysql":
-        return MySQLStore(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
-    return SQLiteStore(config.state_dir / settings.path, config.names)
+        mysql = MySQLLook if only_look else MySQLStore
+        return mysql(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
+    return (SQLiteLook if only_look else SQLiteStore)(config.state_dir / settings.path, config.names)
 
 
 def bounds(config: Configuration) -> Bounds:

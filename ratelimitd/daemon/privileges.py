@@ -4,11 +4,13 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from ratelimitd.errors import ConfigError, StartError
+from ratelimitd.folders import opened
 
 
 class Identity(NamedTuple):
@@ -49,7 +51,8 @@ def find(user: str, group: str) -> Identity | None:
 
 def owner_of(folder: Path) -> Identity | None:
     """The owner of a folder, to become; None: stay who we are. Raises OSError for the folder; StartError."""
-    status = folder.stat()
+    with opened(folder) as descriptor:
+        status = os.fstat(descriptor)
     if os.geteuid() == status.st_uid:
         return None
     if os.geteuid() != 0:
@@ -78,47 +81,22 @@ def become(identity: Identity) -> None:
         raise StartError(f"user: cannot become {identity.user}: {error.strerror}") from error
 
 
-def hand_over(paths: Iterable[Path], identity: Identity) -> None:
-    """Give what root made there (files, and folders with all in them) to the user. Raises StartError.
-
-    The user may have prepared the place: symbolic links are not followed, files with a second name are left alone.
-    Sockets that root's run left are removed: nobody listens on them, and the user could not see that.
-    """
-    for path in paths:
-        try:
-            _give(path, identity)
-            if path.is_dir() and not path.is_symlink():
-                for folder, _, files, fd in os.fwalk(path, follow_symlinks=False):
-                    for name in files:
-                        if not _removed_socket(name, fd):
-                            _give(Path(name), identity, fd)
-                    _give(Path(folder), identity)
-        except OSError as error:
-            raise StartError(
-                f"{error.filename or path}: cannot be given to {identity.user}: {error.strerror}"
-            ) from error
-
-
-def _removed_socket(name: str, folder: int) -> bool:
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    stale = stat.S_ISSOCK(status.st_mode) and status.st_uid == 0
-    if stale:
-        os.unlink(name, dir_fd=folder)
-    return stale
-
-
-def _give(path: Path, identity: Identity, folder: int | None = None) -> None:
+@contextmanager
+def acting_as(identity: Identity) -> Iterator[None]:
+    """Open what is the user's as the user, and be root again. Raises StartError."""
+    groups, gid = os.getgroups(), os.getegid()
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:  # a link, or nothing
-        return
+        os.setgroups(identity.groups)
+        os.setegid(identity.gid)
+        os.seteuid(identity.uid)
+    except OSError as error:
+        raise StartError(f"user: cannot become {identity.user}: {error.strerror}") from error
     try:
-        status = os.fstat(fd)
-        alone = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
-        if alone and status.st_uid == 0:
-            os.fchown(fd, identity.uid, identity.gid)
+        yield
     finally:
-        os.close(fd)
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
 
 
 def readable_by_all(file: Path) -> bool:

@@ -90,7 +90,7 @@ class Reloader:
             if need_other_sinks(self.config.settings.log, fresh.settings.log):
                 sinks = open_sinks(fresh.settings.log, fresh.folder)
         except BaseException:
-            close_all(list(listeners.values()))
+            close_all(listeners)
             raise
         return Prepared(clients, listeners, sinks)
 

@@ -1,4 +1,4 @@
-"""Before the loop runs: take over the service manager's sockets, do what only root may do, then stop being root.
+"""Before the parts are made: take over the service manager's sockets, do what only root may do, then stop being root.
 
 Also what a start says: warnings, and on a terminal how to wire Postfix.
 """
@@ -7,24 +7,32 @@ import importlib
 import os
 import resource
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ratelimitd import __version__
 from ratelimitd.config.read import Configuration
-from ratelimitd.daemon import privileges
-from ratelimitd.errors import StartError
+from ratelimitd.daemon import handover, privileges
+from ratelimitd.errors import InUse, StartError
+from ratelimitd.folders import opened, replace
 from ratelimitd.log.log import Log
-from ratelimitd.net.listeners import Listeners, control_address
+from ratelimitd.net.listeners import Listeners, control_address, group_id, parse_address
 from ratelimitd.net.systemd import take_sockets
-from ratelimitd.state.directory import StateDir
-from ratelimitd.stores import schema
+from ratelimitd.state.directory import CTL, StateDir
+from ratelimitd.stores import Store, schema
 
 RESERVED = 64
 """File descriptors for the daemon itself: listeners, journal, database, log, control socket, notices."""
 FEWEST = 16
 """Connections without which a daemon is of no use."""
+WAIT_S = 10.0
+"""How long a start waits for ratelimitctl, which holds state_dir while it changes something without a daemon."""
+LOOK_AGAIN_S = 0.3
+"""Who has just taken the lock may not have written its name yet."""
+FIRST_FREE_PORT = 1024
 
 
 class Sockets:
@@ -41,6 +49,14 @@ class Sockets:
         self.policy.open(server.listen, int(server.unix_mode, 8), server.unix_group)
         self.metrics.open([metrics.listen] if metrics.listen else [])
 
+    def open_as_root(self, config: Configuration, identity: privileges.Identity) -> None:
+        """Open those of Postfix and Prometheus that the user could not open itself. Raises StartError."""
+        server, metrics = config.settings.server, config.settings.metrics
+        gid = group_id(server.unix_group)
+        listen = [text for text in server.listen if _only_root_can_open(text, identity, gid)]
+        self.policy.open(listen, int(server.unix_mode, 8), server.unix_group)
+        self.metrics.open([metrics.listen] if metrics.listen and _only_root_can_open(metrics.listen, identity) else [])
+
     def open_control(self, config: Configuration) -> None:
         """Open the control socket. Raises StartError."""
         self.control.open([control_address(config.control_socket)], int(config.settings.control.mode, 8))
@@ -51,30 +67,84 @@ class Sockets:
             listeners.close()
 
 
-def prepare(config: Configuration, state: StateDir, sockets: Sockets) -> None:
-    """Take over the sockets of a service manager; as root with `user` set, open the others and become that user.
+def _only_root_can_open(text: str, identity: privileges.Identity, gid: int = -1) -> bool:
+    """Whether the user could not open this address, or not give it this group."""
+    address = parse_address(text)
+    if isinstance(address, tuple):
+        return 0 < address[1] < FIRST_FREE_PORT
+    try:
+        with opened(address.parent) as folder:
+            may_write = handover.may_write(os.fstat(folder), identity)
+    except OSError as error:
+        raise StartError(f"server.listen: {text}: {error.strerror}") from error
+    return not may_write or (gid >= 0 and gid not in (identity.gid, *identity.groups))
 
-    Call it before trio runs and with everything imported. Raises StartError.
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a daemon holds before its parts are made: its store, with the secrets that only root may be able to read,
+    its state directory, and its sockets."""
+
+    store: Store
+    state: StateDir
+    sockets: Sockets = field(default_factory=Sockets)
+
+    def release(self) -> None:
+        """Close the sockets, unlock the state directory."""
+        self.sockets.close()
+        self.state.release()
+
+
+def prepare(config: Configuration, held: Held) -> None:
+    """Lock the state directory. As root with `user` set, do what only root can, then become that user.
+
+    Nothing in a folder of the user's is opened as root. Call it with everything imported. Raises StartError.
     """
     settings = config.settings
-    sockets.policy.inherit(take_sockets())
+    held.sockets.policy.inherit(take_sockets())
     identity = privileges.find(settings.user, settings.group)
-    if identity is not None:
-        sockets.open(config)
-        state.acquire()
-    if settings.pid_file:
-        write_pid_file(config.path(settings.pid_file))
-    if identity is not None:
-        log_file = [config.path(settings.log.file)] if settings.log.file else []
-        _load_what_is_loaded_late(settings.store.backend)
-        privileges.hand_over([state.path, *log_file], identity)
-        privileges.become(identity)
+    if identity is None:
+        hold(held.state)
+        _write_pid_file(config)
+        return
+    own_names = (settings.store.path, settings.control.socket)
+    handover.give_state(config.state_dir, identity, own_names)
+    if settings.log.file:
+        handover.give_log(config.path(settings.log.file), identity)
+    with privileges.acting_as(identity):
+        hold(held.state)
+    with privileges.acting_as(identity) if _pid_file_is_the_users(config, identity) else nullcontext():
+        _write_pid_file(config)
+    held.sockets.open_as_root(config, identity)
+    _load_what_is_loaded_late(config)
+    privileges.become(identity)
 
 
-def _load_what_is_loaded_late(backend: str) -> None:
+def hold(state: StateDir) -> None:
+    """Lock the state directory; ratelimitctl, which holds it for a moment only, is waited for. Raises StartError."""
+    began, said = time.monotonic(), False
+    while True:
+        try:
+            state.acquire()
+            return
+        except InUse as error:
+            is_ctl = state.holder == CTL
+            if time.monotonic() - began >= (WAIT_S if is_ctl else LOOK_AGAIN_S):
+                raise
+            if is_ctl and not said:
+                said = True
+                print(f"ratelimitd: {error}; waiting for it", file=sys.stderr, flush=True)
+        time.sleep(0.1)
+
+
+def _load_what_is_loaded_late(config: Configuration) -> None:
     """Import now what would be imported later: the user may not be able to read Python's own files."""
     importlib.import_module("encodings.idna")  # for names of hosts
-    schema(backend)
+    schema(config.settings.store.backend)
+    if config.settings.metrics.listen:
+        importlib.import_module("ratelimitd.metrics")
+    if any(notify.url for notify in config.notify):
+        importlib.import_module("ratelimitd.notify.webhook")
 
 
 def warn(config: Configuration, max_connections: int, log: Log) -> None:
@@ -110,14 +180,26 @@ def connections_for(wanted: int) -> int:
     return min(wanted, soft - RESERVED)
 
 
+def _pid_file_is_the_users(config: Configuration, identity: privileges.Identity) -> bool:
+    path = config.path(config.settings.pid_file)
+    if not config.settings.pid_file:
+        return False
+    try:
+        with opened(path.parent) as folder:
+            return handover.may_write(os.fstat(folder), identity)
+    except OSError as error:
+        raise StartError(f"pid_file: {path}: {error.strerror}") from error
+
+
+def _write_pid_file(config: Configuration) -> None:
+    if config.settings.pid_file:
+        write_pid_file(config.path(config.settings.pid_file))
+
+
 def write_pid_file(path: Path) -> None:
     """Write this process's id, whole or not at all. Raises StartError."""
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(f"{os.getpid()}\n")
-        fresh.replace(path)
+        replace(path, f"{os.getpid()}\n", 0o644)
     except OSError as error:
         raise StartError(f"pid_file: {path}: {error.strerror}") from error
 

@@ -24,7 +24,7 @@ class QuietLog:
 
     def __init__(self, log: Log) -> None:
         self.left_out = 0
-        self._log = log
+        self.log = log  # where every line is written
         self._minutes: dict[str, _Minute] = {}
 
     def warning(self, event: str, **fields: object) -> None:
@@ -43,7 +43,7 @@ class QuietLog:
             minute = self._minutes[event] = _Minute(now + MINUTE_S, level)
         if minute.written < LINES:
             minute.written += 1
-            getattr(self._log, level)(event, **fields)
+            getattr(self.log, level)(event, **fields)
         else:
             minute.left_out += 1
             self.left_out += 1
@@ -51,7 +51,7 @@ class QuietLog:
     def _end(self, event: str) -> None:
         minute = self._minutes.pop(event, None)
         if minute is not None and minute.left_out:
-            getattr(self._log, minute.level)(event, more_of_these=minute.left_out)
+            getattr(self.log, minute.level)(event, more_of_these=minute.left_out)
 
     def tick(self) -> None:
         """Say how many were left out in the minutes that are over."""

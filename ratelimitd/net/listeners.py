@@ -10,10 +10,11 @@ import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ratelimitd.errors import ConfigError, StartError
+from ratelimitd.errors import ConfigError, InUse, StartError
+from ratelimitd.folders import opened
 
 BACKLOG = 1024
 _TCP = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%a-z]+)\]|(?P<v4>[0-9.]+|localhost)):(?P<port>[0-9]{1,5})")
@@ -53,10 +54,6 @@ def control_address(path: Path) -> str:
     return text
 
 
-class Inherited(socket.socket):
-    """A listening socket that a service manager opened: where it has a path, the path is the manager's."""
-
-
 class Listeners:
     """Listening sockets by their configured addresses; `setting` is the one that errors name.
 
@@ -74,7 +71,10 @@ class Listeners:
     @property
     def addresses(self) -> list[str]:
         """Where they listen, as it is written in the configuration and in main.cf."""
-        return [describe(listener) for listener in self]
+        return [
+            address if address.startswith("unix:") else describe(listener)
+            for address, listener in self._sockets.items()
+        ]
 
     def inherit(self, listeners: Sequence[socket.socket]) -> None:
         """Take over what a service manager opened, if it opened any."""
@@ -85,23 +85,23 @@ class Listeners:
         self, addresses: Sequence[str], unix_mode: int = 0o660, unix_group: str = ""
     ) -> dict[str, socket.socket]:
         """Open those of the addresses that are not open yet, all or none; `adopt` takes them. Raises StartError."""
-        opened: dict[str, socket.socket] = {}
+        fresh: dict[str, socket.socket] = {}
         try:
             for address in [] if self.inherited else addresses:
                 if address not in self._sockets:
-                    opened[address] = open_listener(address, unix_mode, unix_group, self._setting)
+                    fresh[address] = open_listener(address, unix_mode, unix_group, self._setting)
         except BaseException:
-            close_all(list(opened.values()))
+            close_all(fresh)
             raise
-        return opened
+        return fresh
 
-    def adopt(self, addresses: Sequence[str], opened: Mapping[str, socket.socket]) -> None:
+    def adopt(self, addresses: Sequence[str], fresh: Mapping[str, socket.socket]) -> None:
         """Listen at these addresses alone; what listens elsewhere is closed."""
         if self.inherited:
             return
-        known = {**self._sockets, **opened}
+        known = {**self._sockets, **fresh}
         self._sockets = {address: known[address] for address in addresses}
-        close_all([listener for address, listener in known.items() if address not in self._sockets])
+        close_all({address: listener for address, listener in known.items() if address not in self._sockets})
 
     def open(self, addresses: Sequence[str], unix_mode: int = 0o660, unix_group: str = "") -> None:
         """Listen at these addresses alone. Raises StartError, with nothing changed."""
@@ -109,7 +109,12 @@ class Listeners:
 
     def close(self) -> None:
         """Close all, and remove the unix sockets that are ours."""
-        close_all(list(self._sockets.values()))
+        if self.inherited:  # their paths are the manager's
+            for listener in self:
+                listener.close()
+        else:
+            close_all(self._sockets)
+        self._sockets = {}
 
 
 def open_listener(text: str, unix_mode: int, unix_group: str, setting: str) -> socket.socket:
@@ -123,10 +128,10 @@ def open_listener(text: str, unix_mode: int, unix_group: str, setting: str) -> s
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:
-            reason = "already in use; is another ratelimitd running?"
+            raise InUse(f"{setting}: {text}: already in use; is another ratelimitd running?") from error
         raise StartError(f"{setting}: {text}: {reason}") from error
     except StartError as error:
-        raise StartError(f"{setting}: {error}") from error
+        raise type(error)(f"{setting}: {error}") from error
 
 
 def _open_tcp(host: str, port: int) -> socket.socket:
@@ -146,43 +151,86 @@ def _open_tcp(host: str, port: int) -> socket.socket:
 
 
 def _open_unix(path: Path, mode: int, gid: int) -> socket.socket:
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        before = os.umask(0o177)  # nobody connects before the mode is what was asked for
+    """A socket at a path, with its mode and group from the start: nobody gets at it before, or instead of it."""
+    with opened(path.parent) as folder:
+        _remove_stale(path, folder)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        os.chown(path, -1, gid)
-        os.chmod(path, mode)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        close_all([listener])
-        raise
+            with _creating(mode, gid):
+                listener.bind(_by_descriptor(folder, path.name) if os.geteuid() == 0 else str(path))
+            try:
+                _set_group(path.name, folder, gid)
+                listener.listen(BACKLOG)
+                listener.setblocking(False)
+            except BaseException:
+                os.unlink(path.name, dir_fd=folder)
+                raise
+        except BaseException:
+            listener.close()
+            raise
     return listener
 
 
-def _remove_stale(path: Path) -> None:
+def _by_descriptor(folder: int, name: str = "") -> str:
+    """A path that leads into the folder of a descriptor, whoever swaps names above it; or to what is opened itself."""
+    return f"/proc/self/fd/{folder}/{name}".rstrip("/")
+
+
+@contextmanager
+def _creating(mode: int, gid: int) -> Iterator[None]:
+    """Have what is created get this mode, and as root this group."""
+    own_gid, umask = os.getegid(), os.umask(~mode & 0o777)
+    try:
+        if gid >= 0 and os.geteuid() == 0:
+            os.setegid(gid)
+        yield
+    finally:
+        os.umask(umask)
+        os.setegid(own_gid)
+
+
+def _set_group(name: str, folder: int, gid: int) -> None:
+    """Give our new socket its group where it was not created with it: we are not root, or the folder has its own."""
+    socket_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        status = os.fstat(socket_fd)
+        is_ours = stat.S_ISSOCK(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid()
+        if gid >= 0 and is_ours and status.st_gid != gid:
+            os.chown(_by_descriptor(socket_fd), -1, gid)
+    finally:
+        os.close(socket_fd)
+
+
+def _remove_stale(path: Path, folder: int) -> None:
     """Remove a socket that nobody answers on; refuse a live one, and anything that is no socket."""
     try:
-        kind = os.lstat(path).st_mode
+        found = os.open(path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(kind):
-        raise StartError(f"unix:{path}: exists and is not a socket")
+    try:
+        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            raise StartError(f"unix:{path}: exists and is not a socket")
+        if _answers(_by_descriptor(found) if os.geteuid() == 0 else str(path), path):
+            raise InUse(f"unix:{path}: already in use; is another ratelimitd running?")
+    finally:
+        os.close(found)
+    with suppress(FileNotFoundError):
+        os.unlink(path.name, dir_fd=folder)
+
+
+def _answers(address: str, path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
+            probe.connect(address)
+        except ConnectionRefusedError:
+            return False
+        except FileNotFoundError:  # gone meanwhile; as root, whose address cannot go, /proc is missing
+            return address != str(path)
         except OSError as error:
             if error.errno == errno.EPROTOTYPE:
                 raise StartError(f"unix:{path}: belongs to a datagram service") from error
-    raise StartError(f"unix:{path}: already in use; is another ratelimitd running?")
+    return True
 
 
 def group_id(name: str) -> int:
@@ -193,13 +241,17 @@ def group_id(name: str) -> int:
         raise ConfigError("server.unix_group", f'"{name}"', "a group of this system") from error
 
 
-def close_all(listeners: Sequence[socket.socket]) -> None:
-    """Close listening sockets, and remove those that have a path."""
-    for listener in listeners:
-        path = ""
-        if listener.fileno() >= 0 and listener.family == socket.AF_UNIX and not isinstance(listener, Inherited):
-            path = listener.getsockname()
+def close_all(listeners: Mapping[str, socket.socket]) -> None:
+    """Close listening sockets, by their addresses, and remove those that have a path."""
+    for text, listener in listeners.items():
         listener.close()
-        if path:
+        address = parse_address(text)
+        if isinstance(address, Path):
             with suppress(OSError):  # one that root made before it became another user: the next start replaces it
-                Path(path).unlink(missing_ok=True)
+                _unlink(address)
+
+
+def _unlink(path: Path) -> None:
+    with opened(path.parent) as folder:
+        if stat.S_ISSOCK(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(path.name, dir_fd=folder)

@@ -10,7 +10,6 @@ import time
 import trio
 
 from ratelimitd.errors import StartError
-from ratelimitd.net.listeners import Inherited
 
 FIRST_FD = 3
 
@@ -73,7 +72,7 @@ def take_sockets() -> list[socket.socket]:
 
 def _take(fd: int) -> socket.socket:
     try:
-        listener = Inherited(fileno=fd)
+        listener = socket.socket(fileno=fd)
         listener.set_inheritable(False)
         listener.setblocking(False)
         listens = listener.type == socket.SOCK_STREAM and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from ratelimitd.errors import ConfigError
+from ratelimitd.errors import ConfigError, shown
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import NotifySettings
 
@@ -19,8 +19,8 @@ class Notify:
 
     at: tuple[int, ...]
     limits: tuple[str, ...]
-    command: tuple[str, ...]
-    url: str
+    command: tuple[str, ...] = field(repr=False)
+    url: str = field(repr=False)
     secret: bytes = field(repr=False)
     tls: ssl.SSLContext
     timeout_s: float
@@ -63,10 +63,15 @@ def _check_url(where: str, url: str) -> None:
 
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigError(where, f"{error}", "https://HOST/PATH") from error
+    except httpx.InvalidURL as error:  # its text quotes parts of the URL
+        raise ConfigError(where, f"{_found(url)}: Invalid URL", "https://HOST/PATH") from error
     if parsed.scheme not in ("https", "http") or not parsed.host:
-        raise ConfigError(where, f'"{url}"', "https://HOST/PATH")
+        raise ConfigError(where, _found(url), "https://HOST/PATH")
+
+
+def _found(url: str) -> str:
+    """What is shown of a wrong URL, which may have a password or a token in it."""
+    return shown(url) if "://" in url else "a text that is no URL"
 
 
 def _secret(where: str, settings: NotifySettings, credentials: Credentials) -> bytes:

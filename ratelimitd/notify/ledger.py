@@ -5,15 +5,17 @@
     {"id": ID, "expiry": SECONDS, "to": [TARGET, ...], "notice": {...}}    is to be sent; without "to": was sent
     {"id": ID, "over": TARGET}                                             was sent to a target, or given up
 
-A torn last line, of a daemon that was killed, is ignored. The file is rewritten at every start and every hour, without
+A torn last line, of a daemon that was killed, is ignored; so are lines that are not ours, with one line in the log.
+The file is rewritten at every start and every hour, without
 the notices of windows that are over.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ratelimitd.state.directory import StateDir
 
@@ -29,25 +31,64 @@ class Unsent:
     to: set[str] = field(default_factory=set)
 
 
+class _Over(msgspec.Struct):
+    """A line about a notice that was sent to a target, or given up."""
+
+    id: str
+    over: str
+
+
+class _Notice(msgspec.Struct):
+    """A line about a notice: which targets it is to be sent to, if it was not sent yet."""
+
+    id: str
+    expiry: int
+    to: list[str] = []
+    notice: dict[str, Any] = {}
+
+
+def _decode(line: bytes) -> _Over | _Notice:
+    """A line. Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError."""
+    try:
+        return msgspec.json.decode(line, type=_Over)
+    except msgspec.ValidationError:
+        return msgspec.json.decode(line, type=_Notice)
+
+
 class Ledger:
-    """The file. `unsent` is what is still to be sent, by id. Its methods are for a thread, and raise StartError."""
+    """The file. `unsent` is what is still to be sent, by id; `foreign` counts the lines that `load` did not understand.
+
+    Its methods are for a thread, and raise StartError.
+    """
 
     def __init__(self, state: StateDir) -> None:
         self.unsent: dict[str, Unsent] = {}
+        self.foreign = 0
         self._state = state
 
     def load(self) -> dict[str, int]:
         """Read the file: the ids of all notices in it, and the ends of their windows."""
         ids: dict[str, int] = {}
-        for record in _records(self._state.path / NAME):
-            notice_id = record["id"]
-            if "over" in record:
-                self._over(notice_id, record["over"])
+        for record in self._records():
+            if isinstance(record, _Over):
+                self._over(record.id, record.over)
                 continue
-            ids[notice_id] = int(record["expiry"])
-            if record.get("to"):
-                self.unsent[notice_id] = Unsent(int(record["expiry"]), record["notice"], set(record["to"]))
+            ids[record.id] = record.expiry
+            if record.to:
+                self.unsent[record.id] = Unsent(record.expiry, record.notice, set(record.to))
         return ids
+
+    def _records(self) -> Iterator[_Over | _Notice]:
+        try:
+            lines = (self._state.path / NAME).read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        torn = lines.pop()
+        for line in filter(None, [*lines, torn]):
+            try:
+                yield _decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self.foreign += line is not torn
 
     def record(self, notices: Mapping[str, Unsent], over: Iterable[tuple[str, str]] = ()) -> None:
         """Record notices that are to be sent, and (id, target) of those that are over."""
@@ -79,17 +120,3 @@ class Ledger:
 def _to_send(notice_id: str, entry: Unsent) -> str:
     record = {"id": notice_id, "expiry": entry.expiry, "to": sorted(entry.to), "notice": entry.notice}
     return json.dumps(record) + "\n"
-
-
-def _records(path: Path) -> Iterable[dict[str, Any]]:
-    try:
-        lines = path.read_text("utf-8", "replace").split("\n")
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            record = json.loads(line)
-            if isinstance(record["id"], str) and ("over" in record or isinstance(record["expiry"], int)):
-                yield record
-        except (ValueError, KeyError, TypeError):  # torn, or not ours
-            continue

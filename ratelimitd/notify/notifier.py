@@ -13,11 +13,12 @@ from typing import NamedTuple
 import trio
 
 from ratelimitd.errors import StartError
-from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.notify.configured import Notify
 from ratelimitd.notify.ledger import Ledger, Unsent
 from ratelimitd.notify.notices import Notice, Watch
-from ratelimitd.notify.targets import DeliveryFailed, Target, encode, make
+from ratelimitd.notify.target import DeliveryFailed, Target
+from ratelimitd.notify.targets import encode, make
 from ratelimitd.state.directory import StateDir
 
 FIRST_PAUSE_S = 1.0
@@ -54,10 +55,11 @@ class Notifier:
     """All targets. `delivered`, `failed` (given up) and `dropped` count deliveries: one for each notice and target."""
 
     def __init__(
-        self, state: StateDir, log: Log, notify: Sequence[Notify], clock: Callable[[], float] = time.time
+        self, state: StateDir, quiet: QuietLog, notify: Sequence[Notify], clock: Callable[[], float] = time.time
     ) -> None:
         self.delivered = self.failed = self.dropped = 0
-        self._log = log
+        self._log = quiet.log
+        self._quiet = quiet  # what accounts can cause as often as they send
         self._clock = clock
         self._ledger = Ledger(state)
         self._ledger_failed = False
@@ -88,6 +90,8 @@ class Notifier:
         """Read the notices of earlier runs. Before `run` and the first decision; never raises."""
         try:
             self.watch.restore(await trio.to_thread.run_sync(self._ledger.load))
+            if self._ledger.foreign:
+                self._log.warning("lines of notices.jsonl are not understood, and left out", lines=self._ledger.foreign)
         except OSError as error:
             self._note_failure(error)
 
@@ -170,7 +174,7 @@ class Notifier:
                 self._end(notice_id, target_id)
             elif target.waiting >= target.notify.max_waiting:
                 self.dropped += 1
-                self._log.warning("a notice is dropped: too many are waiting", target=target.name, **about)
+                self._quiet.warning("a notice is dropped: too many are waiting", target=target.name, **about)
                 self._end(notice_id, target_id)
             else:
                 target.waiting += 1
@@ -206,5 +210,5 @@ class Notifier:
                 await self._stop.wait()
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         self.failed += 1
-        self._log.warning("a notice cannot be delivered", target=target.name, reason=failure, **about)
+        self._quiet.warning("a notice cannot be delivered", target=target.name, reason=failure, **about)
         return True

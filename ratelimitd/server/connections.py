@@ -14,11 +14,10 @@ from ipaddress import IPv4Network, IPv6Network
 
 import trio
 
-from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.admission import recognise
 from ratelimitd.net.listeners import Listeners
-from ratelimitd.request import RequestReader
+from ratelimitd.request import LoginRules, RequestReader
 
 ACCEPTS_PER_PASS = 64
 NEVER = math.inf
@@ -63,15 +62,15 @@ class Connections:
     A file descriptor that is ready but not in `watched` belongs to a listener, or to a client that has left: `accept`.
     """
 
-    def __init__(self, listeners: Listeners, log: Log, bounds: Bounds, default_domain: str) -> None:
+    def __init__(self, listeners: Listeners, quiet: QuietLog, bounds: Bounds, rules: LoginRules) -> None:
         self.bounds = bounds
-        self.default_domain = default_domain
+        self.rules = rules
         self.poll = select.epoll()
         self.watched: dict[int, Connection] = {}
         self.open: set[Connection] = set()
         self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
         self.listeners = listeners
-        self.quiet = QuietLog(log)
+        self.quiet = quiet
         self._accepting = False
         self._ended = False
         # A byte sent here by another task ends the wait of the pump.
@@ -123,7 +122,7 @@ class Connections:
             return
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.default_domain))
+        connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.rules))
         self._register(connection)
         self.open.add(connection)
 
@@ -154,12 +153,12 @@ class Connections:
         if accepting:
             self.listen()
 
-    def configure(self, bounds: Bounds, default_domain: str) -> None:
+    def configure(self, bounds: Bounds, rules: LoginRules) -> None:
         """Set what clients may take, connected ones too; those stay connected, whoever they are."""
-        self.bounds, self.default_domain = bounds, default_domain
+        self.bounds, self.rules = bounds, rules
         for connection in self.open:
             reader = connection.reader
-            reader.max_bytes, reader.default_domain = bounds.max_request_bytes, default_domain
+            reader.max_bytes, reader.rules = bounds.max_request_bytes, rules
 
     def end_listening(self) -> None:
         """Accept no more; the listeners are closed."""

@@ -20,7 +20,7 @@ import trio
 
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import Charge, Verdict, Waiting
-from ratelimitd.errors import RequestTooLong
+from ratelimitd.errors import NotPostfix, RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
 from ratelimitd.server.connections import NEVER, Connection, Connections
@@ -91,7 +91,7 @@ class Pump:
     ) -> None:
         self.policy = policy
         self.connections = connections
-        self.requests = self.too_long = self.errors = 0
+        self.requests = self.too_long = self.not_postfix = self.errors = 0
         self.parked: list[Parked] = []
         self.parked_some = trio.Event()
         self._journal = journal
@@ -159,8 +159,11 @@ class Pump:
         reader = connection.reader
         try:
             request = reader.receive(data) if data else reader.next()
-        except RequestTooLong as error:
-            self.too_long += 1
+        except (RequestTooLong, NotPostfix) as error:
+            if isinstance(error, NotPostfix):
+                self.not_postfix += 1
+            else:
+                self.too_long += 1
             self.connections.quiet.warning("closed a connection", peer=connection.peer, reason=error)
             self.connections.close(connection)
             return

@@ -6,34 +6,44 @@ import fcntl
 import os
 from pathlib import Path
 
-from ratelimitd.errors import StartError
+from ratelimitd.errors import InUse, StartError
+
+DAEMON, CTL = "ratelimitd", "ratelimitctl"
+"""Who may hold the lock: the daemon, for as long as it runs; ratelimitctl, for a moment, while no daemon runs."""
 
 
 class StateDir:
-    """A folder that one daemon at a time works in. Raises StartError where it cannot."""
+    """A folder that one daemon at a time works in. Raises StartError where it cannot.
+
+    `holder` is who held the lock when `acquire` failed last: DAEMON or CTL.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.holder = ""
         self._lock = -1
 
-    def acquire(self) -> None:
-        """Create the folder if need be, and lock it until `release` or the end of this process."""
+    def acquire(self, program: str = DAEMON) -> None:
+        """Create the folder if need be, and lock it until `release` or the end of this process. Raises InUse."""
         if self._lock >= 0:
             return
         try:
             self.path.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._lock = os.open(self.path / "lock", flags, 0o640)
         except OSError as error:
             raise StartError(f"state_dir: {self.path}: {error.strerror}; it must be writable") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.read(self._lock, 32).decode("ascii", "replace").strip()
+            *ctl, pid = os.read(self._lock, 64).decode("ascii", "replace").split() or ["?"]
+            self.holder = CTL if ctl == [CTL] else DAEMON
             self.release()
-            raise StartError(f"state_dir: {self.path}: in use by another ratelimitd (pid {owner})") from error
-        with contextlib.suppress(OSError):  # the number is for the message above only; a full disk does no harm
+            other = self.holder if self.holder == CTL else f"another {DAEMON}"
+            raise InUse(f"state_dir: {self.path}: in use by {other} (pid {pid})") from error
+        with contextlib.suppress(OSError):  # it is for the message above only; a full disk does no harm
             os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+            os.pwrite(self._lock, b"%s%d\n" % (b"" if program == DAEMON else program.encode() + b" ", os.getpid()), 0)
 
     def release(self) -> None:
         """Unlock it."""

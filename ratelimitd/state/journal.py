@@ -202,7 +202,7 @@ class Journal:
         return segments.numbers(self.folder)
 
     def recover(self, progress: Progress | None = None) -> list[Recovered]:
-        """Every segment that holds something, oldest first.
+        """Every segment that holds something, oldest first; nothing is changed.
 
         Raises JournalError for a file that is foreign or of another version, before anything is changed; OSError.
         """
@@ -217,8 +217,6 @@ class Journal:
                 found.append(segment)
             if progress is not None:
                 progress(sum(sizes[:i]), sum(sizes))
-        for left in self.folder.glob(".*.new"):  # left by a `rewrite` that was killed
-            left.unlink()
         return [one for one in found if not any(other.first <= one.number < other.number for other in found)]
 
     def written(self, first: int, number: int) -> Multiset[Window]:
@@ -242,6 +240,9 @@ class Journal:
             if number <= upto and number not in but:
                 with contextlib.suppress(OSError):
                     self.past.keep(self._path(number), number)
+        for left in self.folder.glob(".*.new"):  # of a `rewrite` that was killed
+            with contextlib.suppress(OSError):
+                left.unlink()
 
     def keep_aside(self, segment: Recovered) -> Path:
         """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""

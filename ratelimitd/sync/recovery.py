@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+import trio
+
 from ratelimitd.core.counters import Counter, Knowledge, Meter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
@@ -17,6 +19,9 @@ from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Progress
 from ratelimitd.state.segments import Recovered
 from ratelimitd.sync.schedule import StoreSync
+
+LOOKS = 5
+"""How often `look` reads the journal again where its files go meanwhile."""
 
 
 async def recover(
@@ -48,6 +53,26 @@ async def recover(
             log.warning("a segment's torn end is cut", number=segment.number, size=segment.torn)
         if segment.damaged:
             _keep_aside(backlog, segment, log)
+
+
+async def look(backlog: Backlog, sync: StoreSync, policy: Policy) -> None:
+    """Add up in memory what the store does not have, and change nothing else. Raises StartError."""
+    segments = await trio.to_thread.run_sync(_read_only, backlog)
+    recorded = await sync.look({segment.node for segment in segments})
+    left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
+    restore(left, policy, backlog, sync.now)
+
+
+def _read_only(backlog: Backlog) -> list[Recovered]:
+    for left in range(LOOKS, 0, -1):
+        try:
+            return backlog.read()[0] if backlog.folder.exists() else []
+        except FileNotFoundError as error:  # a daemon has started, and stores what we were reading
+            if left == 1:
+                raise StartError(f"journal: {error}") from error
+        except (JournalError, OSError) as error:
+            raise StartError(f"journal: {error}") from error
+    raise AssertionError
 
 
 def _keep_aside(backlog: Backlog, segment: Recovered, log: Log) -> None:

@@ -72,19 +72,28 @@ class StoreSync:
         `runs` are all whose segments are still there: however old, the store does not forget them.
         Raises StartError for a store that is unsuitable as configured: asking again would not help.
         """
+        recorded = await self._look(runs, forget=True)
+        self.flusher.begin(last_segment + 1)
+        return recorded
+
+    async def look(self, runs: Collection[str]) -> dict[str, int]:
+        """Open the store if it is available; the last stored segment of each of these runs. Raises StartError."""
+        return await self._look(runs, forget=False)
+
+    async def _look(self, runs: Collection[str], *, forget: bool) -> dict[str, int]:
         recorded: dict[str, int] = {}
         try:
             with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
                 await self.link.open()
                 for run in runs:
                     recorded[run] = await self._store.recorded(run)
-                await self._store.forget(runs, int(self._clock()))
+                if forget:
+                    await self._store.forget(runs, int(self._clock()))
             self.link.succeeded()
         except StoreUnsuitable as error:
             raise StartError(f"store: {error}") from error
         except UNAVAILABLE as error:
             self.link.failed(error)
-        self.flusher.begin(last_segment + 1)
         return recorded
 
     @property

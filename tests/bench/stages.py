@@ -20,9 +20,10 @@ from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Nobody, Policy
 from ratelimitd.core.verdict import Verdict
 from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.log.sinks import FileSink
 from ratelimitd.net.listeners import Listeners
-from ratelimitd.request import Request, RequestReader
+from ratelimitd.request import AS_SENT, Request, RequestReader
 from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump
 from tests.core.build import journal_in, memo, rules
@@ -221,7 +222,7 @@ def whole(core: Core, stack: ExitStack) -> float:
     listeners = Listeners("server.listen")
     listeners.inherit([connected.listener])
     bounds = Bounds((ip_network("127.0.0.0/8"),), 4096, 65536, 30.0, frozenset())
-    connections = Connections(listeners, core.log, bounds, "")
+    connections = Connections(listeners, QuietLog(core.log), bounds, AS_SENT)
     pump = Pump(connections, core.policy, core.journal, core.log, lambda: None)
     stack.callback(pump.close)
     pump.connections.listen()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ratelimitd.daemon import privileges
+from ratelimitd.daemon import handover, privileges
 from ratelimitd.daemon.privileges import Identity
 from ratelimitd.errors import StartError
 from tests.conftest import missing
@@ -138,24 +138,33 @@ def test_the_pid_file_goes_with_the_daemon(folder: Path, make: Make) -> None:
     assert not (folder / "pid").exists()
 
 
-def test_links_and_files_with_a_second_name_are_not_given_away(tmp_path: Path) -> None:
+def test_only_what_a_run_of_ours_made_is_given_away_and_no_link_and_no_file_with_a_second_name(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         missing("only root can give files away")
     state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
-    state.mkdir()
-    elsewhere.mkdir()
-    (elsewhere / "file").touch()
-    (elsewhere / "second").touch()
-    (state / "own").touch()
+    (state / "journal" / "past").mkdir(parents=True)
     (state / "inner").mkdir()
-    (state / "inner" / "own").touch()
-    (state / "link").symlink_to(elsewhere / "file")
-    (state / "folder").symlink_to(elsewhere)
-    os.link(elsewhere / "second", state / "second")
+    elsewhere.mkdir()
+    files = {
+        "lock",
+        "journal/7.segment",
+        "journal/past/6.segment",
+        "ratelimit.sqlite3-wal",
+        "counts.db",
+        ".cache.dump.new",
+    }
+    for ours in files:
+        (state / ours).touch()
+    for other in ("file", "second", "folder"):
+        (elsewhere / other).touch()
+    (state / "notes").touch()
+    (state / "inner" / "lock").touch()
+    (state / "notices.jsonl").symlink_to(elsewhere / "file")
+    os.link(elsewhere / "second", state / "rejected.tsv")
     user = pwd.getpwnam(USER)
-    privileges.hand_over([state, tmp_path / "missing"], Identity(USER, user.pw_uid, user.pw_gid, []))
+    handover.give_state(state, Identity(USER, user.pw_uid, user.pw_gid, []), ["counts.db"])
     given = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.lstat().st_uid == user.pw_uid}
-    assert given == {"state", "state/own", "state/inner", "state/inner/own"}
+    assert given == {"state", *(f"state/{name}" for name in {*files, "journal", "journal/past"})}
 
 
 def test_who_is_not_root_becomes_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ratelimitd.daemon import main
 from ratelimitd.net import systemd
 from tests.conftest import require
 from tests.contrib.manager import Manager, activation
@@ -197,6 +198,14 @@ def test_the_service_is_as_exposed_as_is_documented(units: list[Path]) -> None:
     assert found is not None
     assert said is not None
     assert abs(float(found[1]) - float(said[1])) <= 0.3  # systemd's versions weigh a little differently
+
+
+def test_what_may_be_over_soon_is_started_again_and_what_is_wrong_is_not() -> None:
+    lines = (UNITS / "ratelimitd.service").read_text().splitlines()
+    assert "Restart=on-failure" in lines
+    (never,) = [line.partition("=")[2].split() for line in lines if line.startswith("RestartPreventExitStatus=")]
+    assert never == [str(main.EXIT_WRONG)]
+    assert main.EXIT_WRONG not in (main.EXIT_FAULT, main.EXIT_IN_USE)
 
 
 def test_the_units_programs_are_those_that_are_installed() -> None:

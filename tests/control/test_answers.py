@@ -19,7 +19,7 @@ STATUS = [
     *("running", "version", "pid", "started", "uptime_s", "config", "listen", "limits", "store", "journal", "accounts"),
     *("not_stored", "requests", "per_second", "decisions", "connections", "parked", "transactions", "evicted"),
     *("lookups_held", "transactions_forgotten", "without_login", "log_lines_dropped", "log_lines_left_out"),
-    *("timeouts", "too_long", "refused_peers", "accept_pauses", "errors"),
+    *("timeouts", "too_long", "not_postfix", "refused_peers", "accept_pauses", "errors"),
 ]
 
 

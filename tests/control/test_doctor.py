@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ratelimitd.ctl.doctor import sasl
 from tests.conftest import require
 from tests.control.conftest import Ctl, Ran, Start
 from tests.daemon.process import Ratelimitd
@@ -233,6 +234,86 @@ def test_bare_and_qualified_logins(daemon: Ratelimitd, examine: Examine) -> None
         for login in ("alice", "alice@example.com", "bob"):
             client.ask(login)
     assert says(examine(daemon, SENDER), "two-names", "alice and alice@example.com", 'default_domain = "example.com"')
+
+
+ANYTHING = [f"alice@y{number}.example" for number in range(8)]
+
+
+@pytest.fixture
+def processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`processes(["saslauthd", "-r"], ...)`: what runs on this machine."""
+    proc = folder / "proc"
+    proc.mkdir()
+    monkeypatch.setattr(sasl, "PROC", proc)
+
+    def run(*commands: list[str]) -> None:
+        for number, command in enumerate(commands):
+            (proc / str(number)).mkdir()
+            (proc / str(number) / "comm").write_text(Path(command[0]).name + "\n")
+            (proc / str(number) / "cmdline").write_text("".join(f"{word}\0" for word in command))
+
+    return run
+
+
+def asking_saslauthd(folder: Path, method: str = "saslauthd") -> str:
+    """main.cf of a Postfix that checks passwords so."""
+    (folder / "sasl").mkdir()
+    (folder / "sasl" / "smtpd.conf").write_text(f"pwcheck_method: {method}\nmech_list: PLAIN LOGIN\n")
+    return f"{SENDER}\ncyrus_sasl_config_path = {folder}/sasl"
+
+
+Run = Callable[..., None]
+
+
+@pytest.mark.parametrize("command", [["saslauthd"], ["/usr/sbin/saslauthd", "-a", "pam", "-cm", "/run/r", "-n", "5"]])
+def test_a_saslauthd_that_ignores_the_domain(
+    daemon: Ratelimitd, examine: Examine, folder: Path, processes: Run, command: list[str]
+) -> None:
+    processes(["bash"], command, [*command, "-r"])
+    main_cf = asking_saslauthd(folder)
+    assert says(examine(daemon, main_cf), "realm-ignored", f"{folder}/sasl/smtpd.conf", "without -r", "[keys] domains")
+    with daemon.client() as client:
+        for login in [*ANYTHING, "bob@a.example", "bob@b.example", "carol"]:
+            client.ask(login)
+    assert says(examine(daemon, main_cf), "realm-ignored", "alice has sent under 8 domains (1 such users)")
+
+
+def test_a_saslauthd_that_is_not_seen_is_suspected_where_many_domains_were(
+    daemon: Ratelimitd, examine: Examine, folder: Path, processes: Run
+) -> None:
+    main_cf = asking_saslauthd(folder)
+    assert names(examine(daemon, main_cf)) == []
+    with daemon.client() as client:
+        for login in ANYTHING:
+            client.ask(login)
+    assert says(examine(daemon, main_cf), "realm-ignored", "alice has sent under 8 domains", "start saslauthd with -r")
+
+
+@pytest.mark.parametrize(
+    ("method", "command"),
+    [("saslauthd", ["saslauthd", "-a", "pam", "-cr"]), ("auxprop", ["saslauthd"]), ("auxprop", ["bash"])],
+)
+def test_nothing_is_said_of_a_password_check_that_knows_domains(
+    daemon: Ratelimitd, examine: Examine, folder: Path, processes: Run, method: str, command: list[str]
+) -> None:
+    processes(command)
+    with daemon.client() as client:
+        for login in ANYTHING:
+            client.ask(login)
+    assert names(examine(daemon, asking_saslauthd(folder, method))) == []
+
+
+def test_nothing_is_said_where_the_real_domains_are_named(
+    start: Start, examine: Examine, folder: Path, processes: Run
+) -> None:
+    processes(["saslauthd"])
+    daemon = start(keys={"domains": ["example.com"]})
+    with daemon.client() as client:
+        for login in ANYTHING:
+            client.ask(login)
+    assert names(examine(daemon, asking_saslauthd(folder))) == []
+    assert daemon.stop() == 0
+    assert daemon.used() == {"alice": len(ANYTHING)}
 
 
 def test_a_broken_postfix_configuration_is_one_line(daemon: Ratelimitd, ctl_of: Ctl, folder: Path) -> None:

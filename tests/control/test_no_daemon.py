@@ -1,7 +1,9 @@
 """ratelimitctl while no daemon runs, and where it may not ask."""
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from ratelimitd.control.commands import Refused, Reset, Status
 from ratelimitd.ctl.client import ask
 from tests.control.conftest import Ctl, Start
 from tests.daemon.process import Ratelimitd
+from tests.instances.waiting import wait_until
 
 ALICE = "alice@example.com"
 NOBODY = 65534
@@ -87,8 +90,87 @@ def test_where_no_daemon_has_ever_run_nothing_is_made(stopped: Ratelimitd, ctl_o
 def test_a_daemon_that_holds_the_state_but_does_not_answer_is_said(start: Start, ctl_of: Ctl) -> None:
     daemon = start()
     (daemon.state / "control.sock").unlink()
-    ran = ctl_of(daemon, "show", ALICE)
+    ran = ctl_of(daemon, "reset", ALICE)
     assert (ran.status, f"(pid {daemon.process.pid})" in ran.err) == (3, True)
+
+
+def files(daemon: Ratelimitd) -> dict[str, bytes]:
+    """What is in state_dir; the index of SQLite's log is no content."""
+    return {
+        str(path): b"" if path.is_dir() or path.name.endswith("-shm") else path.read_bytes()
+        for path in daemon.state.rglob("*")
+        if not path.is_socket()
+    }
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("arguments", [("status",), ("show", ALICE)])
+def test_who_only_looks_locks_creates_and_changes_nothing(
+    start: Start, ctl_of: Ctl, arguments: tuple[str, ...], end: str
+) -> None:
+    daemon = start(store={"flush_interval_s": 3600})
+    send(daemon, 4)
+    getattr(daemon, end)()
+    (daemon.state / "journal" / ".7.new").write_text("of a rewrite that was killed")
+    with locked(daemon, "4711"):
+        before = files(daemon)
+        ran = ctl_of(daemon, *arguments, "--json")
+        assert files(daemon) == before
+    assert ran.status == (3 if arguments == ("status",) else 0)
+    if arguments != ("status",):
+        assert used(ran.json["limits"]) == [4]
+
+
+def test_a_look_needs_no_database_and_no_journal_and_makes_none(stopped: Ratelimitd, ctl_of: Ctl) -> None:
+    stopped.database.unlink()
+    shutil.rmtree(stopped.state / "journal")
+    before = files(stopped)
+    assert ctl_of(stopped, "status").status == 3
+    assert ctl_of(stopped, "show", ALICE).status == 1
+    assert files(stopped) == before
+
+
+@contextmanager
+def locked(daemon: Ratelimitd, holder: str) -> Iterator[None]:
+    """The state directory in use by somebody."""
+    with (daemon.state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"{holder}\n")
+        lock.flush()
+        yield
+
+
+def test_a_daemon_waits_for_ratelimitctl_to_end_and_says_so(stopped: Ratelimitd) -> None:
+    with locked(stopped, "ratelimitctl 4711"):
+        stopped.spawn()
+        wait_until(lambda: "waiting" in stopped.output(), "a daemon that waits")
+        assert stopped.process.running()
+    wait_until(lambda: len([line for line in stopped.log() if "is ready" in line]) == 2, "the start")
+    assert stopped.output().count("in use by ratelimitctl (pid 4711); waiting for it") == 1
+    assert stopped.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_daemon_that_waits_can_be_stopped(stopped: Ratelimitd, number: signal.Signals) -> None:
+    with locked(stopped, "ratelimitctl 4711"):
+        stopped.spawn()
+        wait_until(lambda: "waiting" in stopped.output(), "a daemon that waits")
+        assert stopped.stop(number) in (0, -signal.SIGTERM)
+    assert stopped.output().count("\n") == 1
+
+
+@pytest.mark.parametrize("holder", ["ratelimitctl 4711", "4711"])
+def test_a_state_dir_that_stays_in_use_is_an_exit_status_of_its_own(stopped: Ratelimitd, holder: str) -> None:
+    with locked(stopped, holder):
+        assert stopped.spawn().wait() == 75
+    assert stopped.output().splitlines()[-1].endswith("(pid 4711)")
+
+
+def test_a_change_that_finds_another_under_way_is_refused_in_one_line(stopped: Ratelimitd, ctl_of: Ctl) -> None:
+    with locked(stopped, "ratelimitctl 4711"):
+        ran = ctl_of(stopped, "reset", ALICE)
+    assert (ran.status, ran.err.count("\n")) == (3, 1)
+    assert "in use by ratelimitctl (pid 4711)" in ran.err
 
 
 @contextmanager

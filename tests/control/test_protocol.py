@@ -35,7 +35,7 @@ def test_every_command_names_the_type_of_its_answer() -> None:
 def test_an_answer_arrives_as_it_was_sent() -> None:
     reset = CountsReset("a@b", [VIEW])
     assert decode_answer(encode_answer(reset), Reset("a@b")) == reset
-    evidence = Evidence(1, ["unix:a"], 2, 3, 4, 5, 6, [("a", "a@b")])
+    evidence = Evidence(1, ["unix:a"], 2, 3, 4, 5, 6, [("a", "a@b")], [("a", 7)])
     assert decode_answer(encode_answer(evidence), commands.Doctor()) == evidence
 
 

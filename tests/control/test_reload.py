@@ -176,6 +176,39 @@ def test_clients_bounds_follow(start: Start, ctl_of: Ctl) -> None:
     assert ctl_of(daemon, "show", "alice", "--json").json["limits"][0]["key"] == "alice@a.example"
 
 
+def test_a_login_that_was_seen_counts_under_the_domains_that_a_reload_names(start: Start, ctl_of: Ctl) -> None:
+    limits = [{"quota": 4, "action": "450 4.7.1 {used} of {key}"}]
+    daemon = start(limit=limits)
+    logins = ["alice@y0.example", "Alice@Y1.example", "alice"]
+    with daemon.client() as client:
+        for login in [*logins, "alice@a.example"] * 2:
+            client.ask(login)
+        reload(daemon, keys={"domains": ["A.example", "b.example"], "default_domain": "a.example"}, limit=limits)
+        assert [client.ask(login) for login in logins] == ["DUNNO", "DUNNO", "450 4.7.1 5 of alice@a.example"]
+        assert client.ask("alice@b.example") == "DUNNO"
+        reload(daemon, limit=limits)
+        assert client.ask("alice@y0.example") == "DUNNO"
+    assert daemon.stop() == 0
+    assert daemon.used() == {
+        "alice": 2,
+        "alice@y0.example": 3,
+        "alice@y1.example": 2,
+        "alice@a.example": 5,
+        "alice@b.example": 1,
+    }
+
+
+def test_an_administrator_s_names_follow_the_domains(start: Start, ctl_of: Ctl) -> None:
+    daemon = start(keys={"domains": ["a.example"]})
+    with daemon.client() as client:
+        client.ask("alice@y0.example")
+    assert ctl_of(daemon, "set", "alice@y1.example", "--quota", "7").status == 0
+    (shown,) = ctl_of(daemon, "show", "alice@y2.example", "--json").json["limits"]
+    assert (shown["key"], shown["quota"], shown["used"]) == ("alice", 7, 1)
+    assert ctl_of(daemon, "reset", "alice@").status == 0
+    assert ctl_of(daemon, "show", "alice", "--json").json["limits"][0]["used"] == 0
+
+
 def test_what_only_a_new_start_obeys_is_said(start: Start, ctl_of: Ctl) -> None:
     daemon = start()
     rewrite(daemon, store={"path": "other.sqlite3", "refresh_s": 7}, server={"unix_mode": "0600"})

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.errors import RequestTooLong
-from ratelimitd.request import Request, RequestReader
+from ratelimitd.errors import NotPostfix, RequestTooLong
+from ratelimitd.request import LoginRules, Request, RequestReader
 from tests.core.build import arrived
 
 TOO_LONG = "too long"
+NOT_POSTFIX = "not Postfix"
 
 
 def read(parts: Iterable[bytes], max_bytes: int = 65536) -> tuple[list[str], bool]:
@@ -23,11 +24,13 @@ def read(parts: Iterable[bytes], max_bytes: int = 65536) -> tuple[list[str], boo
             found += map(repr, arrived(reader, part))
         except RequestTooLong:
             return [*found, TOO_LONG], True
+        except NotPostfix:
+            return [*found, NOT_POSTFIX], True
     return found, bool(reader.buffer)
 
 
 def one(data: bytes, default_domain: str = "") -> Request:
-    reader = RequestReader(65536, default_domain=default_domain)
+    reader = RequestReader(65536, LoginRules(default_domain))
     request = reader.receive(data)
     assert request is not None
     assert reader.next() is None
@@ -40,11 +43,25 @@ def cut(stream: bytes, places: Iterable[int]) -> list[bytes]:
     return [stream[a:b] for a, b in itertools.pairwise(bounds)]
 
 
+def first_is_refused(stream: bytes, max_bytes: int = 65536) -> bool:
+    """Whether a stream begins as Postfix's does not, done in the simplest way: a byte more at a time."""
+    for size in range(1, min(len(stream), max_bytes + 1) + 1):
+        *whole, begun = stream[:size].split(b"\n")
+        if b"" in whole[1:]:
+            return False
+        if any(b"=" not in line or line.endswith(b"\r") for line in whole):
+            return True
+        name = begun.partition(b"=")[0]
+        if any(byte <= 32 or byte >= 127 for line in [*whole, name] for byte in line.partition(b"=")[0]):
+            return True
+    return False
+
+
 STREAM = (
     "request=smtpd_access_policy\nsasl_username=ü\u2028x=1\nhelo_name=a\u0085b\n\n".encode()
     + b"\n"
     + b"request=smtpd_access_policy\nsender=\xff\xc3\x28\x00\n\n"
-    + b"request=smtpd_access_policy\nno value"
+    + b"request=smtpd_access_policy\nno value\r\n"
 )
 
 
@@ -61,7 +78,24 @@ def test_a_stream_byte_by_byte_gives_the_same_requests() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"\n", b"\n\n", b"a=1", b"a=", b"=", b"b=\xc3", b"\xa4", b"\0", b"longer=value" * 3])),
+    st.lists(
+        st.sampled_from(
+            [
+                b"\n",
+                b"\n\n",
+                b"a=1",
+                b"a=",
+                b"=",
+                b"b=\xc3",
+                b"\xa4",
+                b"\0",
+                b"\r",
+                b"\r\n",
+                b"x y",
+                b"longer=value" * 3,
+            ]
+        )
+    ),
     st.lists(st.integers(0, 500), max_size=8),
     st.integers(1, 60),
 )
@@ -72,10 +106,16 @@ def test_no_cut_changes_what_is_read_nor_what_is_too_long(
     assert read(cut(stream, places), max_bytes) == read([stream], max_bytes)
 
 
-@given(st.binary(max_size=300), st.lists(st.integers(0, 500), max_size=5))
+@given(
+    st.binary(max_size=300) | st.binary(max_size=300).map(lambda data: b"a=b\n\n" + data),
+    st.lists(st.integers(0, 500), max_size=5),
+)
 def test_no_byte_is_lost_or_invented(stream: bytes, places: list[int]) -> None:
     """The same splitting, done in the simplest way on the whole stream."""
     expected, rest = [], stream
+    if first_is_refused(stream):
+        assert read(cut(stream, places)) == ([NOT_POSTFIX], True)
+        return
     while True:
         if rest.startswith(b"\n"):
             text, rest = b"", rest[1:]
@@ -123,7 +163,7 @@ def test_an_attribute_is_found_by_its_whole_name_only() -> None:
 
 
 def test_an_absent_or_empty_attribute_is_the_empty_text() -> None:
-    request = one(b"sender=\nno separator\n\n")
+    request = Request.of("sender=\nno separator\n")
     assert request["sender"] == request["recipient"] == request["no separator"] == ""
     assert request.attributes == {"sender": ""}
 
@@ -154,8 +194,9 @@ def test_a_nul_is_escaped() -> None:
 
 
 def test_an_empty_request_is_one_without_attributes() -> None:
-    assert one(b"\n").attributes == {}
-    assert read([b"\n\n\n"]) == ([repr(Request.of(""))] * 3, False)
+    reader = RequestReader(65536)
+    assert [request.attributes for request in arrived(reader, b"a=b\n\n\n")] == [{"a": "b"}, {}]
+    assert read([b"a=b\n\n\n\n"]) == (["Request({'a': 'b'})", *[repr(Request.of(""))] * 2], False)
 
 
 def test_a_request_of_exactly_the_cap_is_read_at_any_cut() -> None:
@@ -225,3 +266,111 @@ def test_the_cap_holds_for_a_whole_request_in_postfix_s_order() -> None:
     assert len(read([stream], cap)[0]) == 1
     assert read([stream], cap)[0] != [TOO_LONG]
     assert read([stream], cap - 1)[0] == read([stream[:50], stream[50:]], cap - 1)[0] == [TOO_LONG]
+
+
+STRANGERS = {
+    "an HTTP form": b"POST / HTTP/1.1\r\nHost: 127.0.0.1:10032\r\nContent-Length: 120\r\n\r\n",
+    "an HTTP query": b"GET /?request=smtpd_access_policy HTTP/1.1\r\n",
+    "an HTTP upload": b"PUT /request=smtpd_access_policy HTTP/1.1\r\n",
+    "HTTP without CR": b"POST /?a=b HTTP/1.0\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a method of one's own": b"request=smtpd_access_policy / HTTP/1.1\r\n",
+    "a TLS ClientHello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(128, 160)),
+    "SMTP": b"EHLO client.example.net\r\n",
+    "SMTP with an equal sign": b"MAIL FROM:<a=b@example.com>\r\n",
+    "redis": b"*1\r\n$4\r\nPING\r\n",
+    "redis, inline": b"SET sasl_username=alice 1\n",
+    "memcached": b"stats\r\n",
+    "the Perl daemon's dump": b"printshm\n",
+    "a dictionary client": b"CLIENT libcurl 7.88.1\r\n",
+    "the PROXY protocol": b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 25\r\n",
+    "the PROXY protocol, version 2": b"\r\n\r\n\0\r\nQUIT\n",
+    "telnet": b"request=smtpd_access_policy\r\n",
+    "an empty line": b"\n",
+    "a control character": b"request\x1b=smtpd_access_policy\n",
+}
+CHARGED = b"request=smtpd_access_policy\nprotocol_state=DATA\nsasl_username=victim\nrecipient_count=1000000\n\n"
+
+
+@pytest.mark.parametrize("begins", STRANGERS.values(), ids=STRANGERS)
+def test_who_does_not_begin_as_postfix_is_refused_before_any_request_and_at_any_cut(begins: bytes) -> None:
+    assert read([begins]) == ([NOT_POSTFIX], True)
+    stream = begins + CHARGED
+    for place in range(len(stream) + 1):
+        assert read([stream[:place], stream[place:]]) == ([NOT_POSTFIX], True)
+    assert read(stream[i : i + 1] for i in range(len(stream))) == ([NOT_POSTFIX], True)
+
+
+def test_a_line_of_the_first_request_that_postfix_does_not_send_gives_none_of_it_out() -> None:
+    usual = CHARGED[:-1]
+    for line in (b"sender=a\r\n", b"sender\n", b" sender=a\n", b"\xc3\xa4=a\n"):
+        assert read([usual + line + b"\n"]) == read([line + usual + b"\n"]) == ([NOT_POSTFIX], True)
+
+
+def test_after_the_first_request_lines_may_be_anything() -> None:
+    for line in (b"sender=a\r\n", b"sender\n", b" sender=a\n", b"\r\n", b"GET / HTTP/1.1\r\n"):
+        found, left = read([CHARGED + line + CHARGED])
+        assert (len(found), left) == (2, False)
+        assert NOT_POSTFIX not in found
+
+
+def test_the_refusal_quotes_nothing_of_what_was_sent() -> None:
+    for data in (b"password\n", b"password=secret\r\n"):
+        with pytest.raises(NotPostfix) as raised:
+            RequestReader(65536).receive(data)
+        assert "password" not in str(raised.value)
+
+
+def test_a_first_request_that_trickles_is_looked_at_once() -> None:
+    reader = RequestReader(1 << 20)
+    assert reader.receive(b"a=\n" * 10_000 + b"name") is None
+    assert reader._checked == len(reader.buffer)
+    for _ in range(100):
+        before = reader._checked
+        assert reader.receive(b"x") is None
+        assert reader._checked == before + 1
+
+
+@given(
+    st.sampled_from(["alice", "a.b", "", "@", "a b"]),
+    st.lists(st.sampled_from(["", "@", "real.example", "Real.EXAMPLE", "other.example", "y0", "default.example"])),
+    st.sampled_from(["", "default.example"]),
+)
+def test_a_login_counts_under_a_real_domain_or_as_its_local_part(local: str, parts: list[str], default: str) -> None:
+    """However it is written, there are no more logins of one local part than there are real domains."""
+    rules = LoginRules(default, ["real.example", "Other.Example"])
+    sent = "@".join([local, *parts])
+    login = rules.login(sent)
+    if local.startswith("@") or not local:
+        assert login == sent
+        return
+    assert login in {f"{local}@real.example", f"{local}@Other.Example", f"{local}@{default}" if default else local}
+    assert rules.login(login) == login
+
+
+@pytest.mark.parametrize(
+    ("sent", "login"),
+    [
+        ("alice", "alice@real.example"),
+        ("alice@real.example", "alice@real.example"),
+        (" alice@REAL.example\t", "alice@real.example"),
+        ("alice@two.example", "alice@two.example"),
+        ("alice@y0.example", "alice@real.example"),
+        ("alice@", "alice@real.example"),
+        ("alice@@", "alice@real.example"),
+        ("alice@two.example@y0.example", "alice@two.example"),
+        ("alice@y0.example@two.example", "alice@two.example"),
+        ("alice@\u212aeal.example", "alice@real.example"),
+        ("@y0.example", "@y0.example"),
+        ("@", "@"),
+        ("", ""),
+        (" ", ""),
+    ],
+)
+def test_a_login_of_a_domain_that_is_not_real_is_its_local_part(sent: str, login: str) -> None:
+    assert Request.of(f"sasl_username={sent}", "real.example", ["two.example"]).login == login
+
+
+def test_without_domains_every_domain_is_one() -> None:
+    for sent in ("alice@y0.example", "alice@", "a@b@c", "@x"):
+        assert Request.of(f"sasl_username={sent}", "real.example").login == sent

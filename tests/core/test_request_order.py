@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimitd.errors import NotPostfix
 from ratelimitd.request import Request, RequestReader
 from tests.core.build import arrived
 
@@ -42,8 +43,21 @@ values = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size
 lines = st.lists(st.sampled_from(POSTFIX_ORDER) | values, max_size=4)
 
 
+FIRST = b"request=smtpd_access_policy\n\n"
+
+
 def read(data: bytes) -> list[Request]:
-    return list(arrived(RequestReader(65536), data))
+    """The requests of a connection that has begun as Postfix does."""
+    first, *others = arrived(RequestReader(65536), FIRST + data)
+    assert first.attributes == {"request": "smtpd_access_policy"}
+    return others
+
+
+def read_apart(data: bytes) -> list[Request]:
+    """The same, where they arrive by themselves."""
+    reader = RequestReader(65536)
+    assert reader.receive(FIRST) is not None
+    return list(arrived(reader, data))
 
 
 def by_hand(text: str) -> dict[str, str]:
@@ -61,9 +75,27 @@ def test_every_attribute_reads_the_same_whatever_is_left_out(some: list[str], le
     text = "".join(f"{name}={value}\n" for name, value in kept)
     if not text:
         return
-    (request,) = read(text.encode() + b"\n")
+    (request,) = read_apart(text.encode() + b"\n")
     expected = by_hand(text)
     assert {name: request[name] for name in POSTFIX_ORDER} == {name: expected.get(name, "") for name in POSTFIX_ORDER}
+    (again,) = read(text.encode() + b"\n")
+    assert again.attributes == request.attributes
+
+
+@given(st.lists(values, min_size=len(POSTFIX_ORDER), max_size=len(POSTFIX_ORDER)), st.binary(max_size=3))
+def test_a_first_request_in_postfix_s_order_is_checked_as_one_in_any_other(some: list[str], more: bytes) -> None:
+    text = "".join(f"{name}={value}\n" for name, value in zip(POSTFIX_ORDER, some, strict=True)).encode()
+    for data in (text + more + b"\n\n", text + b"\n"):
+        found = []
+        for parts in ([data], [data[:1], data[1:]]):
+            reader = RequestReader(65536)
+            try:
+                found.append([request.attributes for part in parts for request in arrived(reader, part)])
+            except NotPostfix:
+                found.append([])
+        assert found[0] == found[1]
+        if any(value.endswith("\r") for value in some):
+            assert found == [[], []]
 
 
 @given(st.lists(values, min_size=len(POSTFIX_ORDER), max_size=len(POSTFIX_ORDER)), lines, st.integers(0, 29))
@@ -72,7 +104,7 @@ def test_lines_that_do_not_belong_change_nothing_but_what_they_say(
 ) -> None:
     usual = [f"{name}={value}" for name, value in zip(POSTFIX_ORDER, some, strict=True)]
     text = "\n".join([*usual[:at], *[f"{line}=x" for line in strange], *usual[at:]]) + "\n"
-    (request,) = read(text.encode() + b"\n")
+    (request,) = read_apart(text.encode() + b"\n")
     expected = by_hand(text)
     assert request.attributes == expected
     assert {name: request[name] for name in POSTFIX_ORDER} == {name: expected.get(name, "") for name in POSTFIX_ORDER}

@@ -1,4 +1,4 @@
-"""Wrong configurations and circumstances: one line that names the place, exit status 2, no traceback."""
+"""Wrong configurations and circumstances: one line that names the place, exit status 2 or 75, no traceback."""
 
 import os
 import shutil
@@ -69,9 +69,9 @@ BROKEN = {
 }
 
 
-def expect_refusal(daemon: Ratelimitd, *parts: str) -> None:
+def expect_refusal(daemon: Ratelimitd, *parts: str, status: int = 2) -> None:
     (daemon.folder / "output").write_text("")
-    assert daemon.spawn().wait() == 2
+    assert daemon.spawn().wait() == status
     expect_one_line(daemon.output(), *parts)
 
 
@@ -132,14 +132,14 @@ def test_a_file_that_is_missing_no_file_or_no_utf8_is_refused(make: Start) -> No
 def test_a_tcp_port_in_use_is_refused(make: Start) -> None:
     daemon = make()
     with listen_elsewhere(daemon.port):
-        expect_refusal(daemon, f"server.listen: 127.0.0.1:{daemon.port}: already in use")
+        expect_refusal(daemon, f"server.listen: 127.0.0.1:{daemon.port}: already in use", status=75)
 
 
 def test_a_daemon_that_could_not_start_leaves_no_socket_behind(make: Start, folder: Path) -> None:
     port = free_port()
     daemon = make(server={"listen": [f"unix:{folder}/socket", f"127.0.0.1:{port}"]})
     with listen_elsewhere(port):
-        expect_refusal(daemon, f"server.listen: 127.0.0.1:{port}: already in use")
+        expect_refusal(daemon, f"server.listen: 127.0.0.1:{port}: already in use", status=75)
     assert not (folder / "socket").exists()
     daemon.start()
     assert daemon.stop() == 0
@@ -151,7 +151,7 @@ def test_a_socket_path_of_a_live_daemon_is_refused(make: Start, folder: Path) ->
     first.start()
     (folder / "second").mkdir()
     second = Ratelimitd(folder / "second", config(server={"listen": [f"unix:{path}"]}))
-    expect_refusal(second, f"server.listen: unix:{path}: already in use")
+    expect_refusal(second, f"server.listen: unix:{path}: already in use", status=75)
     with first.client() as client:
         assert client.ask() == "DUNNO"
     assert first.stop() == 0
@@ -194,7 +194,9 @@ def test_a_state_dir_of_a_running_daemon_is_refused(make: Start, folder: Path) -
     first.start()
     (folder / "second").mkdir()
     second = Ratelimitd(folder / "second", config(state_dir=str(first.state)))
-    expect_refusal(second, f"state_dir: {first.state}: in use by another ratelimitd (pid {first.process.pid})")
+    expect_refusal(
+        second, f"state_dir: {first.state}: in use by another ratelimitd (pid {first.process.pid})", status=75
+    )
     assert first.stop() == 0
 
 

@@ -294,6 +294,7 @@ def test_a_merge_that_is_killed_at_any_step_counts_everything_once(
     assert sum(windows(end)[0] * times for one in recovered for end, times in ends(one.records).items()) == sum(
         n for _, n in deltas
     )
+    journal.forget(0, ())
     assert not list(journal.folder.glob(".*.new"))
 
 

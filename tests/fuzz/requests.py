@@ -6,7 +6,7 @@ import re
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import Waiting
-from ratelimitd.errors import RequestTooLong
+from ratelimitd.errors import NotPostfix, RequestTooLong
 from ratelimitd.log.log import json_line, policyd_line
 from ratelimitd.request import Request, RequestReader
 from ratelimitd.state.records import ends, sound, windows
@@ -20,6 +20,8 @@ _LINE = re.compile(
     r"[^,]*: client=[^,]*\[[^,]*\], sasl_method=[^,]*, sasl_username=[^,]*, "
     r"recipient_count=[0-9]+, curr_count=[0-9]+/[0-9]+, status=(INSERT|UPDATE|OVER_QUOTA), limit=(email|domain)"
 )
+_LINE_SENT = re.compile(rb"[!-<>-~]*=([^\n]*[^\r\n])?")
+_LINE_BEGUN = re.compile(rb"[!-<>-~]*(=[^\n]*)?")
 
 
 def check(data: bytes) -> None:
@@ -36,8 +38,10 @@ def check(data: bytes) -> None:
 
 
 def _model(stream: bytes) -> tuple[list[str], bool]:
-    """The requests' texts, as the protocol's description has them, and whether one is too long."""
+    """The requests' texts, as the protocol's description has them, and whether the connection is closed for one."""
     texts: list[str] = []
+    if _begins_badly(stream):
+        return texts, True
     while stream:
         if stream.startswith(b"\n"):
             texts.append("\n")
@@ -53,6 +57,15 @@ def _model(stream: bytes) -> tuple[list[str], bool]:
     return texts, False
 
 
+def _begins_badly(stream: bytes) -> bool:
+    """Whether a line of the first request is none of Postfix's: it shows before the request is too long."""
+    if stream.startswith(b"\n"):
+        return True
+    first, end, _ = stream.partition(b"\n\n")
+    *whole, begun = (first + end[:1])[: MAX_BYTES + 1].split(b"\n")
+    return any(not _LINE_SENT.fullmatch(line) for line in whole) or not _LINE_BEGUN.fullmatch(begun)
+
+
 def _read(stream: bytes, size: int) -> tuple[list[str], bool]:
     texts: list[str] = []
     reader = RequestReader(MAX_BYTES)
@@ -62,7 +75,7 @@ def _read(stream: bytes, size: int) -> tuple[list[str], bool]:
                 text = request.text.removesuffix("\n") if request.text.endswith("\n\n") else request.text
                 _check_attributes(request, text)
                 texts.append(text)
-        except RequestTooLong:
+        except (RequestTooLong, NotPostfix):
             return texts, True
     return texts, False
 

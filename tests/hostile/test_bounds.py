@@ -70,7 +70,7 @@ def test_endless_instances_and_recipients_are_remembered_by_a_hash_and_still_cha
 
 def test_a_reader_that_has_given_everything_out_keeps_nothing() -> None:
     reader = RequestReader(65536)
-    for data in (b"helo_name=" + b"x" * 60_000 + b"\n\n", b"\n", b"a=b\n\nc=d\n\n"):
+    for data in (b"helo_name=" + b"x" * 60_000 + b"\n\n", b"\n", b"a=b\n\nc=d\n\n", b"x\r\n\n"):
         assert list(arrived(reader, data))
         assert reader.buffer == b""
 

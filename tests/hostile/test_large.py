@@ -16,7 +16,7 @@ TOO_LONG = {
     "a million attributes": b"".join(b"a%d=\n" % number for number in range(1_000_000)),
     "no terminator": request().removesuffix(b"\n") + b"a=b\n" * LIMIT,
     "64 KiB and a byte": b"a=" + b"x" * (LIMIT - 1),
-    "NULs": b"\0" * (2 * LIMIT),
+    "NULs": b"helo_name=" + b"\0" * (2 * LIMIT),
 }
 
 

@@ -2,11 +2,16 @@
 
 import os
 import pwd
+import signal
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ratelimitd.control.answers import RunningStatus
+from ratelimitd.control.commands import Status
+from ratelimitd.ctl import main as ctl
+from ratelimitd.ctl.client import ask
 from tests.daemon.client import PolicyClient, request
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd, config
@@ -49,7 +54,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(start: Start, folder: Path
     daemon = start()
     second = Ratelimitd(folder, config())
     process = second.spawn()
-    assert process.wait(60) == 2
+    assert process.wait(60) == 75
     [line] = second.output().splitlines()
     assert line.startswith(f"ratelimitd: state_dir: {daemon.state}: ")
     with daemon.client() as client:
@@ -61,7 +66,7 @@ def test_a_second_daemon_on_the_same_port_is_refused(start: Start, folder: Path)
     daemon = start()
     (folder / "second").mkdir()
     second = Ratelimitd(folder / "second", config(server={"listen": daemon.listen}))
-    assert second.spawn().wait(60) == 2
+    assert second.spawn().wait(60) == 75
     [line] = second.output().splitlines()
     assert line == f"ratelimitd: server.listen: {daemon.listen[0]}: already in use; is another ratelimitd running?"
     assert daemon.stop() == 0
@@ -112,13 +117,69 @@ def test_words_for_the_administrator_are_nothing_on_the_policy_port(start: Start
     assert daemon.used() == {"alice@example.com": 2}
 
 
-def test_no_password_is_anywhere_it_can_be_read(folder: Path) -> None:
+VICTIM = "victim@example.com"
+
+
+def http(begins: str) -> bytes:
+    """What a web application sends to where it was told to, with a request to charge somebody in its body."""
+    body = request(VICTIM, protocol_state="DATA", recipient_count=1_000_000)
+    return f"{begins}Host: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        http("POST / HTTP/1.1\r\n"),
+        http("GET /?request=smtpd_access_policy HTTP/1.1\r\n"),
+        http("request=smtpd_access_policy / HTTP/1.1\r\n"),
+        http("POST /?a=b HTTP/1.1\n").replace(b"\r", b""),
+        b"EHLO client.example.net\r\n",
+        b"PING\r\n",
+        b"printshm\n",
+        b"\n" + request(VICTIM),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_who_does_not_begin_as_postfix_is_closed_at_once_and_charges_nobody(start: Start, sent: bytes) -> None:
+    daemon = start(server={"request_timeout_s": 3600})
+    with daemon.client() as postfix:
+        assert postfix.ask() == "DUNNO"
+        with daemon.client() as client:
+            client.send(sent)
+            assert client.at_end()
+        with daemon.client() as client:
+            for byte in sent:
+                with suppress(OSError):
+                    client.send(bytes([byte]))
+            assert client.at_end()
+        assert postfix.ask() == "DUNNO"
+    assert daemon.stop() == 0
+    lines = [line for line in daemon.log() if line.startswith("closed a connection")]
+    assert len(lines) == 2
+    assert all(": peer=127.0.0.1:" in line and ", reason=not Postfix: a line that " in line for line in lines)
+    assert daemon.used() == {"alice@example.com": 2}
+
+
+def test_a_thousand_who_do_not_begin_as_postfix_are_a_few_lines_and_a_number(start: Start) -> None:
+    daemon = start()
+    for _ in range(1000):
+        with daemon.client() as client:
+            client.send(b"GET / HTTP/1.1\r\n")
+            assert client.at_end()
+    found = ask(daemon.state / "control.sock", Status())
+    assert isinstance(found, RunningStatus)
+    assert (found.not_postfix, found.too_long, found.requests) == (1000, 0, 0)
+    assert daemon.stop() == 0
+    lines = [line for line in daemon.log() if line.startswith("closed a connection")]
+    assert len(lines) == 11
+
+
+def test_no_password_is_anywhere_it_can_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = "tell-nobody"
+    url = f"http://user:{secret}@127.0.0.1:{free_port()}/{secret}?token={secret}"
     text = config(
         store={"backend": "mysql", "host": f"127.0.0.1:{free_port()}", "password": secret, "timeout_s": 0.2},
-        notify=[
-            {"url": f"http://127.0.0.1:{free_port()}/", "secret": secret, "at": [1], "timeout_s": 0.2, "retries": 0}
-        ],
+        notify=[{"url": url, "secret": secret, "at": [1], "timeout_s": 0.2, "retries": 0}],
         log={"level": "debug", "stderr": True},
         limit=[{"quota": 1}],
     )
@@ -131,8 +192,18 @@ def test_no_password_is_anywhere_it_can_be_read(folder: Path) -> None:
             for _ in range(3):
                 client.ask()
         daemon.dump()
+        daemon.wait_for_log("a notice cannot be delivered")
+        for verb in ("status", "check", "plugins", "reload"):
+            for more in ([], ["--json"]):
+                ctl.main(["-c", str(daemon.file), verb, *more])
+        daemon.file.write_text(text.replace("http://user", "ftp://user"))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("the configuration is not applied")
+        ctl.main(["-c", str(daemon.file), "check", "--json"])
+        daemon.file.write_text(text)
         assert daemon.stop() == 0
         daemon.spawn("--check").wait(60)
+        shown += "".join(capsys.readouterr()).encode()
         shown += (
             daemon.output().encode() + "\n".join(daemon.log()).encode() + (daemon.state / "cache.dump").read_bytes()
         )

@@ -181,5 +181,5 @@ def test_a_port_that_is_taken_is_one_line_that_names_the_setting(folder: Path) -
         other = folder / "other"
         other.mkdir()
         second = Ratelimitd(other, config(metrics={"listen": f"127.0.0.1:{daemon.metrics_port}"}))
-        assert second.spawn().wait() == 2
+        assert second.spawn().wait() == 75
         assert f"metrics.listen: 127.0.0.1:{daemon.metrics_port}: already in use" in second.output()

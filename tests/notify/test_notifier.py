@@ -13,15 +13,17 @@ from trio.testing import MockClock
 
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify import notifier as notify
 from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.notify.ledger import NAME
 from ratelimitd.notify.notifier import Notifier
-from ratelimitd.notify.targets import DeliveryFailed
+from ratelimitd.notify.target import DeliveryFailed
 from ratelimitd.settings import NotifySettings
 from ratelimitd.state.directory import StateDir
 from tests.core.build import NOON, data, limit, policy
+from tests.hostile.lines import Lines
 
 Answer = Callable[[int], Awaitable[None]]
 
@@ -71,12 +73,14 @@ class Run:
             return self.targets[-1]
 
         monkeypatch.setattr(notify, "make", make)
-        self.log = Log([])
+        self.lines = Lines()
+        self.log = Log([self.lines])
         entries = [
             checked("notify", NotifySettings(command=[f"/target/{n}"], **settings), ["default"], Credentials(folder))  # type: ignore[arg-type]
             for n in range(len(answers))
         ]
-        self.notifier = Notifier(StateDir(folder), self.log, entries, clock=lambda: NOON)
+        self.quiet = QuietLog(self.log)
+        self.notifier = Notifier(StateDir(folder), self.quiet, entries, clock=lambda: NOON)
         self.policy = policy(limit(10), watch=self.notifier.watch)
 
     def send(self, login: str, recipients: int) -> None:
@@ -248,6 +252,27 @@ async def test_a_dead_target_is_bounded_in_number_and_delays_no_other(
         assert run.notifier.dropped == 15
         await run.notifier.stop()
     assert run.targets[0].taken == []
+
+
+async def test_of_many_notices_that_are_lost_a_few_are_logged_and_how_many_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(notify, "STOP_S", 0.01)
+    run = Run(monkeypatch, tmp_path, hang, fail, max_waiting=1, timeout_s=300, retries=0)
+    run.notifier.watch.max_waiting = 1000
+    async with trio.open_nursery() as nursery:
+        await run.notifier.begin()
+        nursery.start_soon(run.notifier.run)
+        for n in range(31):
+            run.send(f"{n}@example.com", 8)
+            await until(lambda: run.notifier.failed == len(run.notifier.watch.notified))
+        await run.notifier.stop()
+    run.quiet.close()
+    for event, more in (("a notice is dropped: too many are waiting", 20), ("a notice cannot be delivered", 21)):
+        lines = [line for line in run.lines.texts if line.startswith(event)]
+        assert len(lines) == 11
+        assert lines[-1] == f"{event}: more_of_these={more}"
+    assert run.quiet.left_out == 41
 
 
 async def test_an_attempt_ends_with_its_time(

@@ -13,7 +13,8 @@ from ratelimitd.errors import ConfigError
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify import configured, targets
 from ratelimitd.notify.configured import checked
-from ratelimitd.notify.targets import DeliveryFailed, Target, make
+from ratelimitd.notify.target import DeliveryFailed, Target
+from ratelimitd.notify.targets import make
 from ratelimitd.settings import NotifySettings
 from tests.instances.guard import session_pids
 from tests.instances.waiting import wait_until

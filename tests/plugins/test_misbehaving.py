@@ -40,6 +40,9 @@ def slow(request):
 raises = plugin(lambda request: raising(LookupError("no\\nsuch " + chr(27) + "[2J thing")))
 unspeakable = plugin(lambda request: raising(Unspeakable()))
 exits = plugin(lambda request: sys.exit(3))
+interrupts = plugin(lambda request: raising(KeyboardInterrupt()))
+generates = plugin(lambda request: raising(GeneratorExit()))
+ends = plugin(lambda request: raising(BaseException("the end")))
 recurses = plugin(lambda request: (lambda f: f(f))(lambda f: f(f)))
 number = plugin(lambda request: 5)
 raw = plugin(lambda request: b"key")
@@ -56,6 +59,9 @@ MISBEHAVING = {
     "raises": r"raised LookupError: no such \x1b[2J thing",
     "unspeakable": "raised Unspeakable: an error without a text",
     "exits": "raised SystemExit: 3",
+    "interrupts": "raised KeyboardInterrupt: ",
+    "generates": "raised GeneratorExit: ",
+    "ends": "raised BaseException: the end",
     "recurses": "raised RecursionError: ",
     "number": "gave no key but an object of type int",
     "raw": "gave no key but an object of type bytes",

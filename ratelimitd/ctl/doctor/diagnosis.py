@@ -13,7 +13,7 @@ from ratelimitd.control.answers import Evidence
 from ratelimitd.control.commands import Doctor
 from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
-from ratelimitd.ctl.doctor import postconf
+from ratelimitd.ctl.doctor import postconf, sasl
 from ratelimitd.ctl.doctor.postconf import Postfix
 from ratelimitd.ctl.doctor.restrictions import Use, examine, uses
 from ratelimitd.net.listeners import Address, parse_address
@@ -41,6 +41,8 @@ def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
     shown = listen[0] if listen[0].startswith("unix:") else f"inet:{listen[0]}"
     faults += examine(postfix, lambda use: _is_ours(use, postfix, addresses), shown)
     faults += _unreachable(postfix, addresses)
+    if not configuration.settings.keys.domains:
+        faults += sasl.examine(postfix, evidence.many_domains if evidence is not None else ())
     faults += _shared_ports(postfix, addresses, running=evidence is not None)
     return Diagnosis(list(dict.fromkeys(faults)))
 

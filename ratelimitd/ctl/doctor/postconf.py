@@ -12,6 +12,7 @@ from ratelimitd.control.commands import WRONG, Refused
 TIMEOUT_S = 30
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
 _WITH_DEFAULTS = (
+    *("smtpd_sasl_type", "smtpd_sasl_path", "cyrus_sasl_config_path"),
     *("smtpd_delay_reject", "smtpd_sasl_auth_enable", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
     *("smtpd_policy_service_try_limit", "smtpd_policy_service_default_action"),
     *("queue_directory", "mail_owner", "compatibility_level"),

@@ -1,0 +1,46 @@
+"""A fault of the daemon's own at run time: one line that says where, what was answered is stored, exit status 1."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.daemon.process import Ratelimitd, config
+from tests.instances.waiting import wait_until
+
+FAULTY = """
+import sys
+from ratelimitd.daemon import main
+from ratelimitd.control.status import DaemonStatus
+
+async def sample(self):
+    import trio
+    while not self._pump.requests:
+        await trio.sleep(0.01)
+    raise KeyError("what nobody\\nhas thought of")
+
+DaemonStatus.sample = sample
+sys.argv[1:2] = []
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_fault_at_run_time_is_one_line_and_the_counts_are_stored(folder: Path, level: str) -> None:
+    text = config(store={"flush_interval_s": 3600}, log={"level": level})
+    daemon = Ratelimitd(folder, text, prefix=[sys.executable, "-c", FAULTY])
+    try:
+        daemon.start()
+        with daemon.client() as client:
+            client.ask()
+        wait_until(lambda: not daemon.process.running(), "its end")
+    finally:
+        daemon.kill()
+    assert daemon.process.wait() == 1
+    (line,) = daemon.output().splitlines()
+    assert "KeyError" in line
+    assert line.startswith("ratelimitd: an internal error has ended the daemon; please report it: ")
+    (logged,) = [line for line in daemon.log() if "an internal error" in line]
+    assert "at=<string>:10" in logged
+    assert sum("Traceback" in line for line in daemon.log()) == (level == "debug")
+    assert daemon.used() == {"alice@example.com": 1}
