@@ -129,11 +129,11 @@ class Accounts:
             expiry = counter.expiry
             lasting = Source.PERSISTENT if command.persist else given_for_now(command.quota, configured)
             counter.give(command.quota, lasting)
-        given = Grant(limit.name, key, command.quota, configured, command.persist, expiry, limit.period.latest(now))
+        latest = limit.period.latest(now)
 
         def grant(store: Store) -> Awaitable[list[Row]]:
             self._present(meter)  # it may have waited for a flush
-            return store.grant(given, now)
+            return store.grant(Grant(limit.name, key, command.quota, configured, command.persist, expiry, latest), now)
 
         try:
             rows = await self._sync.edit(grant)

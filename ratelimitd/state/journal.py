@@ -240,6 +240,7 @@ class Journal:
             if number <= upto and number not in but:
                 with contextlib.suppress(OSError):
                     self.past.keep(self._path(number), number)
+        self.past.prune()
         for left in self.folder.glob(".*.new"):  # of a `rewrite` that was killed
             with contextlib.suppress(OSError):
                 left.unlink()

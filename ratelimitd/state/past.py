@@ -37,13 +37,12 @@ class Past:
         self._bytes = 0
 
     def begin(self) -> None:
-        """Find out what earlier runs have kept. Raises OSError."""
+        """Find out what earlier runs have kept; nothing is changed. Raises OSError."""
         self._files.clear()
         self._bytes = 0
         with contextlib.suppress(FileNotFoundError):
             for number in segments.numbers(self._folder):
                 self._add(number)
-        self._prune()
 
     @property
     def last(self) -> int:
@@ -63,7 +62,7 @@ class Past:
                 path.unlink()
                 return
             self._add(number)
-            self._prune()
+            self.prune()
 
     def copy(self, path: Path, number: int) -> None:
         """Give a segment's file a second name here, if it has transactions: the first is about to be replaced.
@@ -104,7 +103,8 @@ class Past:
                 self._files[number] = _File(status.st_mtime, size)
                 self._bytes += size
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Delete what is too old or too much."""
         oldest = self._clock() - KEPT_S
         while self._files and (self._bytes > MAX_BYTES or next(iter(self._files.values())).written < oldest):
             self._delete_first()

@@ -72,23 +72,23 @@ class StoreSync:
         `runs` are all whose segments are still there: however old, the store does not forget them.
         Raises StartError for a store that is unsuitable as configured: asking again would not help.
         """
-        recorded = await self._look(runs, forget=True)
+        recorded = await self._recorded(runs, forgetting=True)
         self.flusher.begin(last_segment + 1)
         return recorded
 
     async def look(self, runs: Collection[str]) -> dict[str, int]:
         """Open the store if it is available; the last stored segment of each of these runs. Raises StartError."""
-        return await self._look(runs, forget=False)
+        return await self._recorded(runs, forgetting=False)
 
-    async def _look(self, runs: Collection[str], *, forget: bool) -> dict[str, int]:
+    async def _recorded(self, runs: Collection[str], *, forgetting: bool) -> dict[str, int]:
         recorded: dict[str, int] = {}
         try:
             with trio.fail_after(max(self._timeout_s, OPEN_TIMEOUT_S)):
                 await self.link.open()
                 for run in runs:
                     recorded[run] = await self._store.recorded(run)
-                if forget:
-                    await self._store.forget(runs, int(self._clock()))
+                if forgetting:
+                    await self._store.forget(runs, self.now)
             self.link.succeeded()
         except StoreUnsuitable as error:
             raise StartError(f"store: {error}") from error

@@ -255,9 +255,13 @@ def test_quotas_of_the_configuration_are_named_as_the_source(start: Start, ctl_o
 
 def test_the_policy_port_answers_no_administrative_word(daemon: Ratelimitd) -> None:
     with daemon.client() as client:
-        for line in (b'{"verb":"status"}\n\n', b"printshm\n\n", b"verb=reset\nkey=alice@example.com\n\n"):
+        for line in (b"verb=reset\nkey=alice@example.com\n\n", b'{"verb":"status"}\n\n', b"printshm\n\n"):
             client.send(line)
             assert client.reply() == "DUNNO"
+    for line in (b'{"verb":"status"}\n\n', b"printshm\n\n"):
+        with daemon.client() as client:
+            client.send(line)
+            assert client.at_end()
 
 
 def test_the_control_socket_is_the_owners_alone_and_gone_at_the_end(quiet: Ratelimitd) -> None:
