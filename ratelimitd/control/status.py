@@ -135,8 +135,8 @@ class DaemonStatus:
             without_login=tally.without_login,
             without_key=tally.without_key,
             bare_and_qualified=await self._bare_and_qualified(),
-            other_windows=self._sync.zones.differing,
             many_domains=await self._many_domains(),
+            other_windows=self._sync.zones.differing,
         )
 
     async def _bare_and_qualified(self) -> list[tuple[str, str]]:

@@ -160,10 +160,10 @@ def run(config: Configuration) -> bool:
         try:
             daemon = Daemon(config, parts)
             trio.run(daemon.run, strict_exception_groups=True)
-            return not daemon.lost
         finally:
             parts.close()
     finally:
         if config.settings.pid_file:
             remove_pid_file(config.path(config.settings.pid_file))
         held.release()
+    return not daemon.lost
