@@ -6,6 +6,7 @@ Also what a start says: warnings, and on a terminal how to wire Postfix.
 import importlib
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -122,6 +123,8 @@ def prepare(config: Configuration, held: Held) -> None:
 
 def hold(state: StateDir) -> None:
     """Lock the state directory; ratelimitctl, which holds it for a moment only, is waited for. Raises StartError."""
+    # A shell starts programs in the background with SIGINT ignored; a wait must end by it all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began, said = time.monotonic(), False
     while True:
         try:
