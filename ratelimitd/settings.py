@@ -68,6 +68,11 @@ class Server(Section):
     failure_action: Live[str] = "DUNNO"
     shutdown_timeout_s: Live[Seconds] = 10.0
 
+    @property
+    def socket_mode(self) -> int:
+        """`unix_mode` as a number."""
+        return int(self.unix_mode, 8)
+
 
 class StoreSettings(Section):
     """`[store]`: the database."""
@@ -145,6 +150,11 @@ class Control(Section):
 
     socket: Text = "control.sock"
     mode: Mode = "0600"
+
+    @property
+    def socket_mode(self) -> int:
+        """`mode` as a number."""
+        return int(self.mode, 8)
 
 
 class Keys(Section):

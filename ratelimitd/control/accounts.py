@@ -13,7 +13,7 @@ import trio
 from ratelimitd.control.answers import AccountView, CountsReset, LimitRanking, QuotaSet, Ranking, ShownAccount
 from ratelimitd.control.commands import NO, Refused, Reset, Set, Show, Top
 from ratelimitd.core.counters import Counter, Meter, Source, given_for_now
-from ratelimitd.core.limits import UNLIMITED, KeyFailed, Limit
+from ratelimitd.core.limits import UNLIMITED, KeyFailed
 from ratelimitd.core.policy import AT_RECIPIENT, Policy
 from ratelimitd.core.rows import Account, Grant, Row
 from ratelimitd.errors import OutcomeUnknown, StoreError
@@ -266,15 +266,8 @@ def source(counter: Counter) -> str:
         return "database, persistent"
     if counter.source is Source.GRANTED:
         return f"database, until {limit.period.describe(counter.expiry)}"
-    return _configured_by(limit, counter.key)
-
-
-def _configured_by(limit: Limit, key: str) -> str:
-    domain = "@" + key.rpartition("@")[2]
-    for exception in (key, domain):
-        if exception in limit.quotas:
-            return f'limit {limit.name}, quotas."{exception}"'
-    return f"limit {limit.name}"
+    exception = limit.exception_for(counter.key)
+    return f"limit {limit.name}" if exception is None else f'limit {limit.name}, quotas."{exception}"'
 
 
 def _find(meter: Meter, key: str, now: int) -> Counter | None:

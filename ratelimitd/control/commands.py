@@ -27,6 +27,9 @@ OK, NO, WRONG, NO_DAEMON = range(4)
 
 MAX_COMMAND_BYTES = 65536
 MAX_QUOTA = 4_294_967_295
+MAX_COUNT = 1000
+"""Accounts that `top` shows at most."""
+MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
 
 Key = Annotated[str, Meta(min_length=1, max_length=4096)]
 A = TypeVar("A", bound=Answer)
@@ -58,8 +61,8 @@ class Top(Command[Ranking]):
     """Who has used most in this period."""
 
     limit: str | None = None
-    count: Annotated[int, Meta(ge=1, le=1000)] = 20
-    interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
+    count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 20
+    interval_s: Annotated[float, Meta(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S)] = 2.0
     once: bool = False
 
 

@@ -24,7 +24,7 @@ MAX_KEPT_CHARACTERS = 255
 """Counters are kept by login for so many logins of at most this length: 4 MB per limit."""
 
 
-class NotStored(Protocol):
+class PendingCounts(Protocol):
     """Who knows what is not stored yet: Pending."""
 
     def of(self, counter: "Counter") -> int:
@@ -195,14 +195,14 @@ class Meter:
         counter.meter = self  # or it and `other`, which refer to each other, would never be freed (gc=False)
         return counter
 
-    def drop_ended(self, keys: Iterable[str], now: int, pending: NotStored) -> None:
+    def drop_ended(self, keys: Iterable[str], now: int, pending: PendingCounts) -> None:
         """Forget those accounts whose window is over and stored."""
         for key in keys:
             counter = self.counters.get(key)
             if counter is not None and counter.expiry <= now and not pending.of(counter):
                 self._remove(key)
 
-    def evict(self, at_most: int, pending: NotStored) -> int:
+    def evict(self, at_most: int, pending: PendingCounts) -> int:
         """Evict up to so many accounts that are stored, those known longest first; how many were evicted.
 
         They are looked up again at their next mail. What is not stored yet is never evicted.

@@ -69,11 +69,15 @@ class Limit:
 
     def configured_quota(self, key: str) -> int:
         """Recipients per period for a key: its own exception, else its domain's (`@a.domain`), else `quota`."""
-        quotas = self.quotas
-        if not quotas:
-            return self.quota
-        own = quotas.get(key)
-        return own if own is not None else quotas.get("@" + key.rpartition("@")[2], self.quota)
+        exception = self.exception_for(key) if self.quotas else None
+        return self.quota if exception is None else self.quotas[exception]
+
+    def exception_for(self, key: str) -> str | None:
+        """The name in `quotas` that holds for a key: its own, else its domain's; None: `quota` holds."""
+        for name in (key, "@" + key.rpartition("@")[2]):
+            if name in self.quotas:
+                return name
+        return None
 
     def normal(self, key: str) -> str:
         """A key as this limit's are."""

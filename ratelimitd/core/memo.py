@@ -151,6 +151,7 @@ class Memo:
 
     def configure(self, max_transactions: int, max_recipients: int) -> None:
         """Set the bounds; what exceeds them is forgotten as others come."""
+        self.max_transactions = max_transactions
         self._half = max(1, max_transactions // 2)
         self._half_recipients = max(1, max_recipients // 2)
 

@@ -63,7 +63,7 @@ class Policy:
     """All limits, the counts and the memo. `decide`; and `decide_waiting` where that had to wait.
 
     `urgent` is set by a charge that leaves less than the share `strict_below` of a quota: what other nodes charged the
-    account must be read at once. Who sees to that clears it.
+    account must be read at once. `take_urgent` clears it.
     """
 
     def __init__(self, limits: Sequence[Limit], rules: Rules, pending: Pending, memo: Memo, watch: Watcher) -> None:
@@ -263,6 +263,11 @@ class Policy:
                 # A quota that was used up before this charge is refused here, whatever other nodes charged.
                 if -amount < left < counter.quota * strict_below + 1:
                     self.urgent = True
+
+    def take_urgent(self) -> bool:
+        """Whether what other nodes charged must be read at once; then somebody sees to it."""
+        urgent, self.urgent = self.urgent, False
+        return urgent
 
     def taken_over(self, counter: Counter, now: int) -> None:
         """Have the Watcher look at an account whose use was read from the store."""

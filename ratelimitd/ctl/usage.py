@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ratelimitd import __version__
-from ratelimitd.control.commands import MAX_QUOTA
+from ratelimitd.control.commands import MAX_COUNT, MAX_INTERVAL_S, MAX_QUOTA, MIN_INTERVAL_S
 
 EXIT_STATUSES = (
     "exit status: 0 done, 1 something is wrong or nothing was found, "
@@ -64,9 +64,9 @@ def _quota(text: str) -> int:
 
 
 def _count(text: str) -> int:
-    if _is_number(text) and 1 <= int(text) <= 1000:
+    if _is_number(text) and 1 <= int(text) <= MAX_COUNT:
         return int(text)
-    raise argparse.ArgumentTypeError(f'"{text}": a number from 1 to 1000')
+    raise argparse.ArgumentTypeError(f'"{text}": a number from 1 to {MAX_COUNT}')
 
 
 def _is_number(text: str) -> bool:
@@ -78,6 +78,6 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if 0.1 <= seconds <= 3600:
+    if MIN_INTERVAL_S <= seconds <= MAX_INTERVAL_S:
         return seconds
-    raise argparse.ArgumentTypeError(f'"{text}": seconds from 0.1 to 3600')
+    raise argparse.ArgumentTypeError(f'"{text}": seconds from {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}')

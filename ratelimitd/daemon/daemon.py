@@ -43,7 +43,7 @@ class Daemon:
         administration = Administration(
             parts.accounts, parts.status, parts.log, parts.dump.write, self._reloader.reload
         )
-        self._control = Control(administration.answers, parts.log, int(config.settings.control.mode, 8))
+        self._control = Control(administration.answers, parts.log, config.settings.control.socket_mode)
 
     @property
     def config(self) -> Configuration:
@@ -68,7 +68,7 @@ class Daemon:
         parts, config = self.parts, self.config
         progress = show_progress if sys.stderr.isatty() else None
         try:
-            await parts.recover(config.settings.server.max_transactions, progress)
+            await parts.recover(progress)
             warn(config, parts.connections.bounds.max_connections, parts.log)
             await parts.notifier.begin()
             # The control socket first: whoever sees that mail is decided on can ask about it.

@@ -71,14 +71,14 @@ class Parts:
         self.accounts.configure(settings.keys)
         self.connections.configure(clients, settings.keys.login_rules)
 
-    async def recover(self, max_transactions: int, progress: Progress | None) -> None:
+    async def recover(self, progress: Progress | None) -> None:
         """Take over what an earlier run left in the state directory, which is locked.
 
         Raises StartError, with the store closed again.
         """
         try:
             self.state.folder("journal")
-            await recover(self.backlog, self.sync, self.policy, self.log, max_transactions, progress)
+            await recover(self.backlog, self.sync, self.policy, self.log, progress)
         except StartError:
             await self.sync.link.close()
             raise
@@ -90,7 +90,7 @@ class Parts:
         A daemon that starts meanwhile waits for the end of it.
         """
         self.state.acquire(CTL)
-        await self.recover(config.settings.server.max_transactions, None)
+        await self.recover(None)
         try:
             yield self.accounts
         finally:

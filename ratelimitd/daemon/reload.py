@@ -84,7 +84,7 @@ class Reloader:
     def _prepare(self, fresh: Configuration) -> Prepared:
         """Do what may fail. Raises StartError, with nothing changed."""
         clients, server = bounds(fresh), fresh.settings.server
-        listeners = self._parts.sockets.policy.prepare(server.listen, int(server.unix_mode, 8), server.unix_group)
+        listeners = self._parts.sockets.policy.prepare(server.listen, server.socket_mode, server.unix_group)
         try:
             sinks = None
             if need_other_sinks(self.config.settings.log, fresh.settings.log):

@@ -47,7 +47,7 @@ class Sockets:
     def open(self, config: Configuration) -> None:
         """Open those of Postfix and Prometheus that are not open yet. Raises StartError."""
         server, metrics = config.settings.server, config.settings.metrics
-        self.policy.open(server.listen, int(server.unix_mode, 8), server.unix_group)
+        self.policy.open(server.listen, server.socket_mode, server.unix_group)
         self.metrics.open([metrics.listen] if metrics.listen else [])
 
     def open_as_root(self, config: Configuration, identity: privileges.Identity) -> None:
@@ -55,12 +55,12 @@ class Sockets:
         server, metrics = config.settings.server, config.settings.metrics
         gid = group_id(server.unix_group)
         listen = [text for text in server.listen if _only_root_can_open(text, identity, gid)]
-        self.policy.open(listen, int(server.unix_mode, 8), server.unix_group)
+        self.policy.open(listen, server.socket_mode, server.unix_group)
         self.metrics.open([metrics.listen] if metrics.listen and _only_root_can_open(metrics.listen, identity) else [])
 
     def open_control(self, config: Configuration) -> None:
         """Open the control socket. Raises StartError."""
-        self.control.open([control_address(config.control_socket)], int(config.settings.control.mode, 8))
+        self.control.open([control_address(config.control_socket)], config.settings.control.socket_mode)
 
     def close(self) -> None:
         """Close all."""

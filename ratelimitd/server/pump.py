@@ -205,8 +205,7 @@ class Pump:
         decided = [verdict for _, verdict in batch if verdict.status]
         if decided:
             self._log.decisions(decided)
-        if self.policy.urgent or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
-            self.policy.urgent = False
+        if self.policy.take_urgent() or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
             self._hurry()
         if self._draining:
             self.connections.close_idle()

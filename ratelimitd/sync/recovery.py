@@ -25,12 +25,12 @@ LOOKS = 5
 
 
 async def recover(
-    backlog: Backlog, sync: StoreSync, policy: Policy, log: Log, max_transactions: int, progress: Progress | None = None
+    backlog: Backlog, sync: StoreSync, policy: Policy, log: Log, progress: Progress | None = None
 ) -> None:
     """Replay what the store does not have, and begin this run's first segment. Raises StartError.
 
     While the store is unavailable all segments are replayed; the first flush finds out what was stored already. The
-    memo takes also transactions that are stored, at most `max_transactions`: Postfix may ask again about the last ones.
+    memo takes also transactions that are stored, as many as it holds: Postfix may ask again about the last ones.
     `progress` is called with the bytes that are read.
     """
     try:
@@ -43,7 +43,7 @@ async def recover(
     gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     try:
         replayed = restore(left, policy, backlog, sync.now)
-        remember(backlog.transactions(segments, max_transactions), policy.memo, max_transactions)
+        remember(backlog.transactions(segments, policy.memo.max_transactions), policy.memo)
     finally:
         gc.enable()
     if replayed:
@@ -108,9 +108,9 @@ def restore(segments: Sequence[Recovered], policy: Policy, backlog: Backlog, now
     return sum(len(segment.records) for segment in segments)
 
 
-def remember(segments: Sequence[Recovered], memo: Memo, max_transactions: int) -> None:
-    """Put the latest transactions of the segments into the memo: those of the last `max_transactions` records."""
-    skip = sum(len(segment.records) for segment in segments) - max_transactions
+def remember(segments: Sequence[Recovered], memo: Memo) -> None:
+    """Put the latest transactions of the segments into the memo: those of its last `max_transactions` records."""
+    skip = sum(len(segment.records) for segment in segments) - memo.max_transactions
     for segment in segments:
         records.remember(segment.records[max(0, skip) :], memo)
         skip -= len(segment.records)

@@ -15,9 +15,8 @@ def urgent_at(asked: Policy, requests: int) -> list[int]:
     found = []
     for number in range(1, requests + 1):
         rcpt(asked, f"r{number}@example.org")
-        if asked.urgent:
+        if asked.take_urgent():
             found.append(number)
-            asked.urgent = False
     return found
 
 

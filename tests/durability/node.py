@@ -126,7 +126,7 @@ class Node:
 
     async def start(self) -> None:
         """Recover, as the daemon does before it listens."""
-        await recover(self.backlog, self.sync, self.policy, self.log, 10_000)
+        await recover(self.backlog, self.sync, self.policy, self.log)
 
     async def ask(self, login: str, recipients: int = 0, *, instance: str = "", recipient: str = "r@x") -> Verdict:
         """One request, walked as the pump walks it: at RCPT, or at DATA where recipients are given."""
