@@ -65,7 +65,7 @@ class Notifier:
         self._ledger_failed = False
         self._lock = trio.Lock()  # one thread at a time works on the ledger
         self._targets: dict[str, Target] = {}
-        self._over: list[tuple[str, str]] = []
+        self._over: list[tuple[str, str, trio.Event]] = []
         self._wake = trio.Event()
         self._stop = trio.Event()
         self._stopped = trio.Event()
@@ -116,6 +116,8 @@ class Notifier:
         """Begin no more deliveries, wait at most STOP_S for those under way. The rest is sent at the next start."""
         self._stop.set()
         self._wake.set()
+        for *_, recorded in self._over:
+            recorded.set()
         await self._stopped.wait()
 
     # -- the ledger ------------------------------------------------------------------------------------------------
@@ -127,11 +129,14 @@ class Notifier:
             new = {notice.id: self._unsent(notice) for notice in [queue.popleft() for _ in range(len(queue))]}
             over, self._over = self._over, []
             if new or over:
+                ended = [(notice_id, target_id) for notice_id, target_id, _ in over]
                 try:
-                    await trio.to_thread.run_sync(self._ledger.record, new, over)
+                    await trio.to_thread.run_sync(self._ledger.record, new, ended)
                     self._ledger_failed = False
                 except StartError as error:
                     self._note_failure(error)
+            for *_, recorded in over:
+                recorded.set()
         return new
 
     def _unsent(self, notice: Notice) -> Unsent:
@@ -180,29 +185,35 @@ class Notifier:
                 target.waiting += 1
                 nursery.start_soon(self._deliver, Delivery(target, target_id, notice_id, body, about))
 
-    def _end(self, notice_id: str, target_id: str) -> None:
-        self._over.append((notice_id, target_id))
+    def _end(self, notice_id: str, target_id: str) -> trio.Event:
+        """Have it recorded that a delivery is over; the event is set once it is, or when the daemon stops."""
+        recorded = trio.Event()
+        if self._stop.is_set():
+            recorded.set()
+        self._over.append((notice_id, target_id, recorded))
         self._wake.set()
+        return recorded
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
-            if await self._attempts(delivery):
-                self._end(delivery.notice_id, delivery.target_id)
+            await self._attempts(delivery)
         finally:
             delivery.target.waiting -= 1
 
-    async def _attempts(self, delivery: Delivery) -> bool:
-        """Whether the delivery is over; else the daemon is stopping."""
+    async def _attempts(self, delivery: Delivery) -> None:
+        """Deliver, or give up, and have that recorded; unless the daemon is stopping."""
         target, about = delivery.target, delivery.about
         pause_s = FIRST_PAUSE_S
         for left in range(target.notify.retries, -1, -1):
             async with target.slots:
                 if self._stop.is_set():
-                    return False
+                    return
                 failure = await delivery.attempt()
-            if failure is None:
-                self.delivered += 1
-                return True
+                if failure is None:
+                    self.delivered += 1
+                    # A kill repeats what is not recorded as sent: no more than there are slots.
+                    await self._end(delivery.notice_id, delivery.target_id).wait()
+                    return
             if failure.for_good or not left:
                 break
             self._log.debug("a notice is tried again", target=target.name, reason=failure, **about)
@@ -211,4 +222,4 @@ class Notifier:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         self.failed += 1
         self._quiet.warning("a notice cannot be delivered", target=target.name, reason=failure, **about)
-        return True
+        self._end(delivery.notice_id, delivery.target_id)

@@ -1,6 +1,7 @@
 """Deliveries: retries, bounds, the ledger across runs. Virtual time, targets in memory."""
 
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify import notifier as notify
 from ratelimitd.notify.configured import Notify, checked
-from ratelimitd.notify.ledger import NAME
+from ratelimitd.notify.ledger import NAME, Ledger
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.notify.target import DeliveryFailed
 from ratelimitd.settings import NotifySettings
@@ -377,3 +378,31 @@ async def test_a_target_that_is_configured_no_more_is_told_nothing(
         await run.notifier.stop()
     assert run.targets[0].taken == []
     assert run.notifier.delivered == 0
+
+
+async def test_no_more_is_sent_unrecorded_than_may_be_sent_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = Run(monkeypatch, tmp_path, take)
+    release = threading.Event()
+    record = Ledger.record
+
+    def slow_disk(ledger: Ledger, new: Any, over: Any = ()) -> None:
+        if over:
+            assert release.wait(60)
+        record(ledger, new, over)
+
+    monkeypatch.setattr(Ledger, "record", slow_disk)
+    async with trio.open_nursery() as nursery:
+        await run.notifier.begin()
+        for n in range(20):
+            run.send(f"{n}@example.com", 8)
+        nursery.start_soon(run.notifier.run)
+        await until(lambda: len(run.targets[0].taken) >= 4)
+        for _ in range(100):  # what else could be sent meanwhile would be
+            await trio.lowlevel.checkpoint()
+        assert len(run.targets[0].taken) == 4  # a kill now repeats so many
+        release.set()
+        await run.all_over()
+        await run.notifier.stop()
+    assert len(run.targets[0].taken) == 20
