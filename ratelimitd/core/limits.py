@@ -79,6 +79,13 @@ class Limit:
                 return name
         return None
 
+    def domain_of(self, key: str) -> str:
+        """The `@a.domain` whose row in the database holds for an account that has no quota of its own; "": none does.
+
+        Under the key `domain` the account is the domain, and its own row holds.
+        """
+        return "@" + key.rpartition("@")[2] if "@" in key and self.key_name != "domain" else ""
+
     def normal(self, key: str) -> str:
         """A key as this limit's are."""
         return normalise(key, self.lowercase)

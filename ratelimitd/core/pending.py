@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ratelimitd.core.counters import Counter, Meter, Source
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.quotas import Source
 from ratelimitd.core.rows import Delta
 
 
@@ -100,10 +101,10 @@ def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
         limit = counter.meter.limit
         latest = limit.period.latest(now)
         if counter.expiry <= latest:
-            configured = limit.configured_quota(counter.key)
-            quota = counter.quota if counter.source is Source.GRANTED else configured
+            base = counter.meter.base(counter.key).quota
+            quota = counter.quota if counter.source is Source.GRANTED else base
             yield Delta(
-                limit.name, counter.key, counter.expiry, recipients, quota, configured, latest, limit.period.apart_s
+                limit.name, counter.key, counter.expiry, recipients, quota, base, latest, limit.period.apart_s
             )
 
 

@@ -10,9 +10,10 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
+from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.pending import Segment
 from ratelimitd.core.policy import Policy
+from ratelimitd.core.quotas import Source
 from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.core.verdict import Waiting
 from ratelimitd.errors import StoreUnsuitable
@@ -239,12 +240,12 @@ class Loader:
         if counter is None or counter.knowledge is not Knowledge.STORED:
             return None
         limit, key = counter.limit, counter.key
-        configured, latest = limit.configured_quota(key), limit.period.latest(now)
+        base, latest = counter.meter.base(key).quota, limit.period.latest(now)
         used = counter.used - self._pending.of(counter, stored) if now < counter.expiry <= latest else 0
-        if used <= 0 and counter.source is Source.CONFIGURED:
+        if used <= 0 and counter.source.is_base:
             return None
-        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, configured, latest)
-        return Known(delta, counter.source is Source.PERSISTENT)
+        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, base, latest)
+        return Known(delta, counter.source is Source.PERSISTENT, counter.until)
 
     async def ask_again(self) -> None:
         """Have accounts that were assumed while the store was unavailable looked up at their next mail."""
