@@ -128,7 +128,7 @@ class Meter:
         return self.bases.of(self.limit, key)
 
     def follow(self, keys: Iterable[str]) -> None:
-        """Give these accounts what is configured now, or their domain's row says, except those with a quota of their own."""
+        """Give these accounts their base as it is now, except those with a quota of their own."""
         for key in keys:
             counter = self.counters.get(key)
             if counter is not None and counter.source.is_base:

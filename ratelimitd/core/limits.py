@@ -86,6 +86,10 @@ class Limit:
         """
         return "@" + key.rpartition("@")[2] if "@" in key and self.key_name != "domain" else ""
 
+    def is_domain(self, key: str) -> bool:
+        """Whether a row with this key is that of a domain, and not an account's."""
+        return key.startswith("@") and self.domain_of(key) == key
+
     def normal(self, key: str) -> str:
         """A key as this limit's are."""
         return normalise(key, self.lowercase)
@@ -98,6 +102,12 @@ class Limit:
             return f"a domain is no login: @{key} is for all its accounts"
         if self.key_name == "domain" and "@" in key.removeprefix("@"):
             return "the keys of this limit are domains"
+        return ""
+
+    def cannot_hold(self, key: str) -> str:
+        """Why the row of a domain gives nobody a quota; "" if it may."""
+        if key.startswith("@") and not self.is_domain(key):
+            return "the keys of this limit are domains: a row for one is written without @"
         return ""
 
     def refusal(self, key: str, used: int, quota: int, expiry: int) -> bytes:

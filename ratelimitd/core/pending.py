@@ -103,9 +103,7 @@ def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
         if counter.expiry <= latest:
             base = counter.meter.base(counter.key).quota
             quota = counter.quota if counter.source is Source.GRANTED else base
-            yield Delta(
-                limit.name, counter.key, counter.expiry, recipients, quota, base, latest, limit.period.apart_s
-            )
+            yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, base, latest, limit.period.apart_s)
 
 
 def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:

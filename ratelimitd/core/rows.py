@@ -93,8 +93,8 @@ class Known(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A quota that an administrator gives: for good (`persist`), until a time (`until`, in seconds since 1970), or, with
-    neither, until `expiry`, the end of the window.
+    """A quota that an administrator gives: for good (`persist`), until a time (`until`, in seconds since 1970), or,
+    with neither, until `expiry`, the end of the window.
 
     `latest` as in a Delta.
     """

@@ -157,9 +157,7 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
         if row is not None:
             there_is = (row.quota_at(now, one.configured), row.persist, row.until if row.until > now else 0)
         if (one.quota, persist, until) != there_is:
-            grants.append(
-                Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest, until)
-            )
+            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest, until))
     return deltas, grants
 
 

@@ -20,6 +20,7 @@ from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.survey import renames
+from ratelimitd.sync.domains import DomainRows
 from ratelimitd.sync.walk import walk
 
 
@@ -63,6 +64,7 @@ class Loader:
         self._policy = policy
         self._pending = policy.pending
         self.timeout_s = timeout_s
+        self.domains = DomainRows(policy)
         self._surveyed = False
         self._clock = clock
 
@@ -101,6 +103,16 @@ class Loader:
         counter = self._counter(*account)
         return counter is not None and not counter.knowledge
 
+    async def rows(self, accounts: Sequence[Account]) -> list[Row]:
+        """What is stored of these accounts; the rows of their domains, which are among them, are taken over.
+
+        Raises StoreError.
+        """
+        domains = self.domains.of(accounts)
+        rows = await self._store.lookup([*accounts, *domains])
+        self.domains.take(rows, domains)
+        return rows
+
     async def _read(self, accounts: list[Account]) -> tuple[list[Row], dict[str, int]]:
         """The accounts' rows, and the last segment of each run that they include.
 
@@ -113,7 +125,7 @@ class Loader:
             uncertain = any(map(self._pending_of, accounts))
             runs = {pending.open.node, *(segment.node for segment in pending.closed)} if uncertain else set()
             before = {run: await self._store.recorded(run) for run in runs}
-            rows = await self._store.lookup(accounts)
+            rows = await self.rows(accounts)
             after = {run: await self._store.recorded(run) for run in runs}
             if before == after and (generation == pending.generation or not runs):
                 return rows, after
@@ -139,12 +151,14 @@ class Loader:
         return self._pending.of(counter, stored) if counter is not None else 0
 
     def accept(self, rows: Iterable[Row]) -> None:
-        """Take over a few rows, also of accounts that are not in memory."""
+        """Take over a few rows, also of accounts that are not in memory, and of domains."""
         self._link.say()
+        rows = list(rows)
+        self.domains.take(rows)
         now = int(self._clock())
         for row in rows:
             meter = self._meter(row.limit)
-            if meter is not None:
+            if meter is not None and (row.key in meter.counters or not meter.limit.is_domain(row.key)):
                 meter.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
 
     async def take_over(self, rows: list[Row], stored: Sequence[Segment] = ()) -> int:
@@ -176,12 +190,16 @@ class Loader:
             try:
                 with trio.fail_after(timeout_s):
                     changes = await self._store.changes(self._link.cursor)
-                    adopted = await self._adopt(Account(row.limit, row.key) for row in changes.rows)
+                    changed = [*changes.rows, *await self._adopt(Account(row.limit, row.key) for row in changes.rows)]
+                    self.domains.take(changed)
+                    if not changes.more:
+                        await self.domains.ask_again(self._store)
             except UNAVAILABLE as error:
                 self._link.failed(error)
                 return
             self._link.cursor, more = changes.cursor, changes.more
-            await self.take_over([*changes.rows, *adopted])
+            await self.take_over(changed)
+        await self.domains.follow()
 
     async def _survey(self, timeout_s: float) -> None:
         """Once: say what in the table can never count anybody, and adopt rows of the time when no daemon ran."""
@@ -192,7 +210,9 @@ class Loader:
         try:
             with trio.fail_after(timeout_s):
                 survey = await self._store.survey()
-                await self.take_over(await self._adopt(survey.odd))
+                adopted = await self._adopt(survey.odd)
+                self.domains.take(adopted)
+                await self.take_over(adopted)
         except UNAVAILABLE as error:  # the table is too large for it, perhaps: everything else goes on
             self._link.say_once("the rows of the database cannot be examined", reason=error)
             return
@@ -228,6 +248,9 @@ class Loader:
             runs = {segment.node for segment in self._pending.closed}
             stored = {run: await self._store.recorded(run) for run in runs}
         for meter in self._policy.all_meters:
+            async for rows in walk(self.domains.known(meter)):
+                with trio.fail_after(timeout_s):
+                    await self._store.restore(rows, int(self._clock()))
             async for keys in walk(list(meter.counters)):
                 now = int(self._clock())
                 found = (self._known(meter.counters.get(key), stored, now) for key in keys)

@@ -133,4 +133,7 @@ SEEN = f"""
 UPDATE `ratelimit` SET `seen` = {_quota()}, `updated` = `updated`
 WHERE `sender` = %s AND `limit_name` = %s AND GREATEST({_count("expiry")}, {_count("until")}) > UNIX_TIMESTAMP()
 """
-"""Notes a quota of a running window, which it ends with, or one that is given until a time; what other nodes look for, `updated`, stays."""
+"""Notes a quota of a running window, which it ends with, or one that is given until a time.
+
+What other nodes look for, `updated`, stays.
+"""
