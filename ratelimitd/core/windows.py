@@ -134,3 +134,15 @@ def _next_day(day: date) -> date:
 
 def _next_month(day: date) -> date:
     return date(day.year + day.month // 12, day.month % 12 + 1, 1)
+
+
+class Message(Period):
+    """No window: the recipients of one SMTP transaction. Nothing of it is stored."""
+
+    def __init__(self, zone: tzinfo) -> None:
+        super().__init__("daily", zone, "sunday")
+        self.name = "message"  # type: ignore[assignment]
+
+    def describe(self, instant: int) -> str:
+        """When one may send again."""
+        return "the next message"
