@@ -20,6 +20,7 @@ def test_accounts_are_shown_and_changed_under_the_other_limits_alone(start: Star
     status = ctl_of(daemon, "status", "--json").json
     assert (status["limits"], status["accounts"]) == (["message", "daily"], {"daily": 1})
     assert ctl_of(daemon, "status").status == 0
+    assert status["decisions"] == {"UPDATE": 1, "OVER_QUOTA": 1}
     assert ctl_of(daemon, "set", ALICE, "--quota", "7", "--json").json["limit"] == "daily"
     assert ctl_of(daemon, "reset", ALICE).status == 0
     assert [line[0] for line in daemon.dump()[1:-1]] == [ALICE]

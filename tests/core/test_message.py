@@ -11,7 +11,8 @@ from ratelimitd.core.action import DUNNO
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.recipients import FreeRecipients
-from ratelimitd.core.verdict import FREE, OVER_QUOTA, UPDATE, Verdict
+from ratelimitd.core.verdict import FREE, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
+from ratelimitd.notify.notices import Watch
 from ratelimitd.state.records import ends, remember, windows
 from tests.core.build import ask, data, limit, memo, policy, rcpt, record, request, rules, used
 
@@ -100,6 +101,21 @@ def test_a_limit_that_becomes_one_of_a_message_stores_what_it_had_counted() -> N
     assert (asked.pending.recipients, before.counters[ALICE].used) == (1, 1)
     asked.configure([limit(5)], rules())
     assert (asked.meters, asked.removed) == ([before], {})
+
+
+def test_nobody_is_notified_of_a_limit_of_one_message() -> None:
+    watch = Watch(lambda: None)
+    watch.configure({"message": (50, 100)}, 1000)
+    asked = policy(limit(2, name="message", period="message"), watch=watch)
+    for i in range(4):
+        rcpt(asked, f"{i}@example.org")
+    assert not watch.queue
+
+
+def test_a_dry_run_of_one_message_says_what_it_would_refuse() -> None:
+    asked = policy(limit(1, name="message", period="message", enforce=False))
+    verdicts = [rcpt(asked, f"{i}@example.org") for i in range(3)]
+    assert [(verdict.status, verdict.used) for verdict in verdicts] == [(UPDATE, 1), (WOULD_BLOCK, 2), (WOULD_BLOCK, 3)]
 
 
 # -- recipients that cost nothing --------------------------------------------------------------------------------------
@@ -199,6 +215,7 @@ class Setting(NamedTuple):
     of_message: bool
     free: tuple[str, ...]
     counts_rejected: bool
+    enforce: bool = True
 
 
 ADDRESSES = ["a@free.example", "b@free.example", "list@other.example", "x@other.example", "y@other.example"]
@@ -211,6 +228,7 @@ settings = st.lists(
         st.booleans(),
         st.sampled_from([(), (), ("@free.example",), ("list@other.example",), ("@free.example", "x@other.example")]),
         st.booleans(),
+        st.sampled_from([True, True, True, False]),
     ),
     min_size=1,
     max_size=3,
@@ -254,8 +272,8 @@ class Model:
                 if recipient:
                     already = int(bool(already) and (at, i, recipient) in self.refused_recipients)
                 dues[i] = max(0, due - already)
-        left = {i: self.limits[i].quota - self._used(at, i, login) for i in dues}
-        over = [i for i, due in dues.items() if self.limits[i].quota and due > left[i]]
+        refusing = [i for i in dues if self.limits[i].quota and self.limits[i].enforce]
+        over = [i for i in refusing if self._used(at, i, login) + dues[i] > self.limits[i].quota]
         for i in over or dues:
             if self.limits[i].of_message:
                 if not over:
@@ -296,6 +314,7 @@ def _made(setting: Setting, i: int) -> Limit:
         period="message" if setting.of_message else "daily",
         free=setting.free,
         count_rejected=setting.counts_rejected,
+        enforce=setting.enforce,
     )
 
 
