@@ -79,7 +79,7 @@ class Accounts:
     async def top(self, command: Top) -> AsyncIterator[Ranking]:
         """The accounts that have used most in their present period, every `interval_s`. Raises Refused."""
         while True:  # a reload may add and remove limits meanwhile
-            meters = [self._naming.meter(command.limit)] if command.limit is not None else self._policy.meters
+            meters = [self._naming.meter(command.limit)] if command.limit is not None else self._policy.kept
             limits = [await self._ranking(meter, command.count) for meter in meters]
             yield Ranking(self._clock(), limits)
             if command.once:

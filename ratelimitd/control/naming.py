@@ -64,7 +64,7 @@ class Naming:
         )
         own = {itself, normalise(request.login, self._lowercase)}
         names: list[Name] = []
-        for meter in self._policy.meters:
+        for meter in self._policy.kept:
             try:
                 of_login = meter.limit.key_of(request)
             except KeyFailed:
@@ -82,15 +82,17 @@ class Naming:
 
     def meter(self, limit: str) -> Meter:
         """A limit's meter. Raises Refused."""
-        for meter in self._policy.meters:
+        for meter in self._policy.kept:
             if meter.limit.name == limit:
                 return meter
-        names = ", ".join(meter.limit.name for meter in self._policy.meters)
+        if any(meter.limit.name == limit for meter in self._policy.meters):
+            raise Refused(f"the limit {limit} counts the recipients of one message: no account is kept under it")
+        names = ", ".join(meter.limit.name for meter in self._policy.kept)
         raise Refused(f"there is no limit {limit}; there are: {names}")
 
     def is_present(self, meter: Meter) -> bool:
         """Whether its limit is still there: a reload may have removed it during an await."""
-        return any(meter is other for other in self._policy.meters)
+        return any(meter is other for other in self._policy.kept)
 
     def present(self, meter: Meter, done: str = "") -> Meter:
         """The meter; after each await. Raises Refused where a reload has removed its limit; `done` is what was done."""
