@@ -71,7 +71,7 @@ class Domains:
 
     def _meters(self, domain: str, limit: str | None) -> list[Meter]:
         """The limits that may have a row of the domain. Raises Refused where there is none."""
-        meters = self._policy.meters if limit is None else [self._naming.meter(limit)]
+        meters = self._policy.kept if limit is None else [self._naming.meter(limit)]
         found = [meter for meter in meters if meter.limit.is_domain(domain)]
         if not found:
             raise Refused(f"{domain}: no limit counts accounts of a domain; where domains are counted, leave out the @")

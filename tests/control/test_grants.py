@@ -1,4 +1,4 @@
-"""`ratelimitctl set --until | --for`, `unset`, quotas of domains, and the log of all changes, with a daemon and without."""
+"""`ratelimitctl set --until`, `--for`, `unset`, quotas of domains; and that every change is in the log, by whom."""
 
 import os
 import pwd
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -231,3 +232,38 @@ def test_a_reason_cannot_end_the_line(daemon: Ratelimitd) -> None:
         assert b"limits" in client.recv(65536)
     (line,) = [line for line in daemon.log() if line.startswith("a count is reset")]
     assert line.endswith("why=a\\nuid=7\\u202e")
+
+
+PAGE = (Path(__file__).parents[2] / "contrib" / "doc" / "operations.md").read_text(encoding="utf-8")
+
+
+def plain(text: str) -> str:
+    """A text without what differs from machine to machine, and from year to year."""
+    return re.sub(r"\d{4}-\d\d-\d\d", "DATE", re.sub(r"uid=\d+, user=[^ ,]+", "WHO", text))
+
+
+def test_the_lines_of_the_log_are_as_documented(start: Start, ctl_of: Ctl) -> None:
+    daemon = start(limit=[{"name": "daily", "quota": 1000}], timezone="UTC")
+    with daemon.client() as client:
+        client.ask(ALICE)
+    why = ["--reason", "ticket 4711, newsletter"]
+    ctl_of(daemon, "set", ALICE, "--quota", "5000", "--until", END, *why)
+    ctl_of(daemon, "set", ALICE, "--quota", "unlimited", "--persist")
+    ctl_of(daemon, "unset", ALICE)
+    ctl_of(daemon, "reset", ALICE, *why)
+    ctl_of(daemon, "set", "@example.com", "--quota", "200", "--persist")
+    ctl_of(daemon, "reload")
+    changes = ("a quota is ", "a count is ")
+    printed = [plain(line) for line in daemon.log() if line.startswith(changes)]
+    assert printed == [plain(line) for line in PAGE.splitlines() if line.startswith(changes)]
+    assert "a reload is asked for: WHO" in plain(PAGE)
+
+
+def test_sources_are_shown_as_documented(start: Start, ctl_of: Ctl) -> None:
+    daemon = start(limit=[{"quota": 1000}], timezone="Europe/Zurich")
+    ctl_of(daemon, "set", ALICE, "--quota", "5000", "--until", END)
+    ctl_of(daemon, "set", "@example.com", "--quota", "200", "--persist")
+    assert ctl_of(daemon, "show", BOB, "--json").json["limits"][0]["source"] in PAGE.splitlines()
+    ctl_of(daemon, "unset", "@example.com")
+    shown = ctl_of(daemon, "show", ALICE, "--json").json["limits"][0]["source"]
+    assert plain(shown) in map(plain, PAGE.splitlines())
