@@ -65,6 +65,7 @@ class Durability(RuleBasedStateMachine):
     def _start(self) -> Node:
         node = Node(self.folder, LIMITS, lambda: self.now)
         trio.run(node.start)
+        self.model.begin_run()
         return node
 
     @initialize(start=st.sampled_from(STARTS))
@@ -257,6 +258,21 @@ def test_whatever_happens_every_answered_charge_is_stored_once() -> None:
 @pytest.mark.long
 def test_whatever_happens_every_answered_charge_is_stored_once_at_length() -> None:
     run_state_machine_as_test(Durability, settings=settings(COMMON, max_examples=2000, stateful_step_count=60))
+
+
+def test_a_window_that_nothing_is_stored_of_and_no_memory_knows_is_not_gone_on_with() -> None:
+    """A row of a clock that was years ahead stands in the way of what is stored under such a clock; it is lost, and
+    after a crash and a clock put back nobody knows that the account had been in a later window."""
+    machine = Durability()
+    try:
+        machine.put_the_clock_years_ahead("user0@a.example", stored=True, restarts=False)
+        machine.charge(["user1@a.example"], 3)
+        machine.put_the_clock_years_ahead("user0@b.example", stored=True, restarts=True)
+        machine.step_the_clock(-3600)
+        machine.charge(["user0@a.example"], 0)
+        machine.flush()
+    finally:
+        machine.teardown()
 
 
 # -- mutants: each breaks one thing on purpose, and the model must see it --------------------------------------------
