@@ -316,9 +316,9 @@ def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
 def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     whole = sqlite_statements.upsert
 
-    def upsert(latest: int, apart_s: int) -> str:
-        adds = whole(latest, apart_s).replace('<= excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
-        assert adds != whole(latest, apart_s)
+    def upsert(one: Delta) -> str:
+        adds = whole(one).replace('< excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
+        assert adds != whole(one)
         return adds
 
     patch.setattr(sqlite_statements, "upsert", upsert)
