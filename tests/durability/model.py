@@ -42,15 +42,20 @@ class Model:
         self.unstored[key] = self.unstored.get(key, 0) + recipients
         return self.used(account)
 
-    def begin_run(self) -> None:
+    def begin_run(self, now: int) -> None:
         """A daemon starts: it knows what is stored, and what the journal has of the rest."""
         self.windows.clear()
         for limit, key, window in self.unstored:
-            self.windows[limit, key] = max(window, self.windows.get((limit, key), 0))
+            self.begin((limit, key), window, now)
 
-    def charge_unknown(self, account: Account, recipients: int, window: int) -> None:
+    def begin(self, account: Account, window: int, now: int) -> None:
+        """The daemon knows the account to be in a window, unless it was in a later one before."""
+        known = window, self.windows.get(account, 0)
+        self.windows[account] = max((one for one in known if one <= self.latest(account[0], now)), default=0)
+
+    def charge_unknown(self, account: Account, recipients: int, window: int, now: int) -> None:
         """Charge an account in the window that the daemon takes it to be in while the store is away."""
-        self.windows[account] = max(window, self.windows.get(account, 0))
+        self.begin(account, window, now)
         key = (*account, window)
         self.unstored[key] = self.unstored.get(key, 0) + recipients
 
