@@ -88,8 +88,14 @@ def joined(segments: Sequence[Segment], now: int) -> Segment:
         other = last.setdefault((counter.meter, counter.key), counter)
         if other.expiry < counter.expiry:
             last[counter.meter, counter.key] = counter
-    kept = {c: n for c, n in deltas.items() if last[c.meter, c.key].expiry < c.expiry + c.limit.period.apart_s}
+    kept = {c: n for c, n in deltas.items() if _is_one(c, last[c.meter, c.key].expiry, now)}
     return Segment(segments[-1].number, segments[-1].node, kept, segments[0].first)
+
+
+def _is_one(counter: Counter, last: int, now: int) -> bool:
+    """Whether a counter's window is one with the last of its account."""
+    period = counter.limit.period
+    return last < counter.expiry + period.apart_s or period.common_end(last, counter.expiry, now) > 0
 
 
 def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
@@ -99,11 +105,15 @@ def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
     """
     for counter, recipients in _totals(s for s in segments if s.number > after).items():
         limit = counter.meter.limit
-        latest = limit.period.latest(now)
+        period = limit.period
+        latest = period.latest(now)
         if counter.expiry <= latest:
             base = counter.meter.base(counter.key).quota
             quota = counter.quota if counter.source is Source.GRANTED else base
-            yield Delta(limit.name, counter.key, counter.expiry, recipients, quota, base, latest, limit.period.apart_s)
+            yield Delta(
+                limit.name, counter.key, counter.expiry, recipients, quota, base,
+                latest, period.apart_s, period.overlap_s(now), now,
+            )  # fmt: skip
 
 
 def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:

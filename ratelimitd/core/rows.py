@@ -70,7 +70,8 @@ class Delta(NamedTuple):
     `quota` is what the row gets where this delta begins the window; `configured` is what the configuration says. A row
     whose window ends after `latest`, the end of the next window, is treated as if it had none: this delta replaces it.
     A window that ends less than `apart_s` before or after the row's is the same to a node in another time zone: its
-    recipients are added, and the later end holds.
+    recipients are added, and the later end holds. If both run at `now`, it is the same up to `overlap_s`; then the
+    row's end holds where the delta's is later by more than `apart_s` (Period.common_end).
     """
 
     limit: str
@@ -81,6 +82,8 @@ class Delta(NamedTuple):
     configured: int
     latest: int = NO_BOUND
     apart_s: int = 1
+    overlap_s: int = 1
+    now: int = NO_BOUND
 
 
 class Known(NamedTuple):

@@ -46,9 +46,24 @@ class Period:
 
     @property
     def apart_s(self) -> int:
-        """Windows whose ends are so many seconds apart, about half a period, are two; of nearer ones, nodes in
-        different time zones mean the same."""
+        """Windows whose ends are less than so many seconds apart, about half a period, are one: nodes in different
+        time zones mean the same."""
         return _APART_S[self.name]
+
+    def overlap_s(self, now: int) -> int:
+        """Windows that both run are one, too, if their ends are less than so many seconds apart: the length of the next
+        window. Windows of one time zone are never so near to each other."""
+        return self.latest(now) - self.end(now)
+
+    def common_end(self, row: int, count: int, now: int) -> int:
+        """When the one window ends that the running windows of a row and of a count are, 0 if they are two.
+
+        The later end holds; but if the count's is later by more than half a period, the row's does: for all that is
+        known, nearly all of what the row has was used before the count's window began, and would be carried into it.
+        """
+        if now < min(row, count) and abs(row - count) < max(self.apart_s, self.overlap_s(now)):
+            return row if count - row > self.apart_s else max(row, count)
+        return 0
 
     def end(self, now: int) -> int:
         """The first boundary after now."""

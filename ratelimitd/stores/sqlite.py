@@ -198,7 +198,7 @@ class SQLiteStore:
         """Store a batch; the deltas that the database refuses, each with the reason."""
         if not chunk:
             return []
-        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s))
+        upsert = self._sql(statements.upsert(chunk[0]))
         connection.execute("SAVEPOINT chunk")
         try:
             connection.executemany(upsert, [(*delta[:6], delta.quota) for delta in chunk])

@@ -4,7 +4,7 @@ Any column may hold anything (SQLite's types are a habit). A statement takes wha
 core/rows.py:read does, and puts something readable in the place of the rest, so that no count is lost to it.
 """
 
-from ratelimitd.core.rows import MAX_USED
+from ratelimitd.core.rows import MAX_USED, Delta
 
 ROW = (
     '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
@@ -45,9 +45,13 @@ def _until() -> str:
     return f"IFNULL({_number('until')}, 0)"
 
 
-def upsert(latest: int, apart_s: int) -> str:
-    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` and `apart_s` are these."""
-    window, quota, until = _window(latest), _quota(), _until()
+def upsert(one: Delta) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's."""
+    window, quota, apart_s, until = _window(one.latest), _quota(), one.apart_s, _until()
+    both_run = f'min({window}, excluded."expiry") > {one.now}'
+    near_s = f"CASE WHEN {both_run} THEN {max(apart_s, one.overlap_s)} ELSE {apart_s} END"
+    same = f'abs({window} - excluded."expiry") < {near_s}'
+    row_ends_both = f'{both_run} AND {same} AND {window} + {apart_s} < excluded."expiry"'
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f'{quota} IS NOT "seen" AND {_UPDATED} >= '
@@ -60,15 +64,14 @@ def upsert(latest: int, apart_s: int) -> str:
                    WHEN {window} > excluded."expiry" THEN "quota"
                    WHEN {given_since} THEN "quota"
                    WHEN excluded."expiry" <= {_NOW} THEN excluded."configured"
-                   WHEN {window} + {apart_s} <= excluded."expiry" THEN excluded."quota"
+                   WHEN {window} < excluded."expiry" AND NOT ({same}) THEN excluded."quota"
                    ELSE "quota" END"""
     return f"""
 INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "seen", "updated")
 VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, ?, CURRENT_TIMESTAMP)
 ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN {window} + {apart_s} <= excluded."expiry" THEN excluded."used"
-                  WHEN {window} < excluded."expiry" + {apart_s}
-                  THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
+    "used" = CASE WHEN {same} THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
+                  WHEN {window} < excluded."expiry" THEN excluded."used"
                   ELSE IFNULL({_number("used")}, 0) END,
     "persist" = {quota} IS NOT NULL AND "persist" = 1,
     "quota" = {new_quota},
@@ -76,7 +79,7 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
                   THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
     "until" = CASE WHEN {until} > {_NOW} THEN {until} END,
     "configured" = excluded."configured",
-    "expiry" = max({window}, excluded."expiry"),
+    "expiry" = CASE WHEN {row_ends_both} THEN {window} ELSE max({window}, excluded."expiry") END,
     "updated" = CURRENT_TIMESTAMP
 """
 

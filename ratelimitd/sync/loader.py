@@ -173,11 +173,15 @@ class Loader:
             for row in chunk:
                 counter = self._counter(row.limit, row.key)
                 if counter is not None:
-                    if now < counter.expiry <= row.expiry - counter.limit.period.apart_s:
+                    if now < counter.expiry < row.expiry and not self._is_one(counter, row, now):
                         without_place += sum(segment.deltas.get(counter, 0) for segment in stored)
                     counter = counter.meter.accept(row.key, row, self._pending.of(counter), now)
                     self._policy.taken_over(counter, now)
         return without_place
+
+    @staticmethod
+    def _is_one(counter: Counter, row: Row, now: int) -> bool:
+        return counter.limit.period.common_end(row.expiry, counter.expiry, now) > 0
 
     async def take_over_changes(self, timeout_s: float) -> None:
         """Take over what others changed: an administrator's quota, another node's count.

@@ -12,7 +12,7 @@ from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 
 TOMORROW = MIDNIGHT + DAY_S // 2
 LATEST = MIDNIGHT + DAY_S
-APART = DAY_S // 2
+APART = HALF_S = DAY_S // 2
 
 
 def meter(quota: int = 50) -> Meter:
@@ -176,6 +176,44 @@ def test_a_later_window_of_another_node_is_taken_over_without_the_old_one_s_char
     assert pending.of(later) == 0
 
 
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        (MIDNIGHT + HALF_S, (10, MIDNIGHT + HALF_S)),
+        (MIDNIGHT + DAY_S - 1, (10, MIDNIGHT + DAY_S - 1)),
+        (MIDNIGHT - HALF_S + 1, (10, MIDNIGHT)),
+        (MIDNIGHT - HALF_S - 3600, (3, MIDNIGHT)),  # over: at NOON - 3600
+    ],
+)
+def test_what_is_pending_in_a_running_window_adds_up_with_what_is_used_in_another_that_runs(
+    window: int, expected: tuple[int, int]
+) -> None:
+    counters, pending = meter(), Pending()
+    counter = counters.accept("alice", None, 0, NOON)
+    charge(pending, counter, 3)
+    counters.accept("alice", row("alice", used=7, expiry=window), 3, NOON)
+    assert (counter.used, counter.expiry) == expected
+    assert counters.counters["alice"] is counter
+
+
+def test_a_running_window_that_began_long_before_ours_holds_for_both_until_it_ends() -> None:
+    counters, pending = meter(), Pending()
+    early = MIDNIGHT - DAY_S + 3600  # just after midnight; ours ends in the evening
+    counter = counters.accept("alice", None, 0, early - 1800)
+    charge(pending, counter, 3)
+    counters.accept("alice", row("alice", used=7, expiry=early), 3, early - 1800)
+    assert (counter.used, counter.expiry) == (10, early)
+
+
+def test_an_account_s_windows_that_both_run_are_kept_when_segments_are_joined() -> None:
+    counters, pending = meter(), Pending()
+    for expiry, recipients in ((MIDNIGHT + 3600, 2), (MIDNIGHT, 3), (NOON, 4), (MIDNIGHT - DAY_S, 5)):
+        charge(pending, Counter(counters, "alice", expiry, 50), recipients)
+        pending.close(pending.open.number + 1)
+    assert sorted(joined(pending.closed, NOON - 1).deltas.values()) == [2, 3, 4]
+    assert sorted(joined(pending.closed, NOON).deltas.values()) == [2, 3]
+
+
 def test_an_older_window_of_the_store_leaves_ours_where_charges_wait() -> None:
     counters, pending = meter(), Pending()
     counter = counters.accept("alice", None, 0, NOON)
@@ -204,7 +242,9 @@ def test_charges_of_a_window_that_ended_do_not_land_in_the_next() -> None:
     assert found is not None
     assert state(found) == (0, 50, MIDNIGHT + DAY_S, False)
     pending.close(2)
-    assert list(merge(pending.closed, 0, NOON)) == [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST, APART)]
+    assert list(merge(pending.closed, 0, NOON)) == [
+        Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST, APART, DAY_S, NOON)
+    ]
 
 
 def test_charges_of_an_ended_window_make_the_account_no_new_one() -> None:
@@ -231,6 +271,22 @@ def test_an_account_known_from_the_journal_alone_is_looked_up_or_assumed() -> No
     assert counter.knowledge == Knowledge.ASSUMED
     assert counters.find("alice", NOON) is counter
     assert not counter.is_new
+
+
+def test_an_account_that_is_assumed_stays_so_in_its_next_window() -> None:
+    counters = meter()
+    counters.assume("alice", NOON)
+    later = counters.find("alice", TOMORROW)
+    assert later is not None
+    assert (later.expiry, later.knowledge) == (MIDNIGHT + DAY_S, Knowledge.ASSUMED), "the store is still to be asked"
+
+
+def test_an_account_known_from_the_journal_alone_is_assumed_at_the_quota_of_today() -> None:
+    counters = meter(quota=50)
+    counter = counters.counters["alice"] = Counter(counters, "alice", MIDNIGHT, 50, knowledge=Knowledge.UNREAD)
+    counters.configure(limit(20), watched=False)
+    assert counters.assume("alice", NOON) is counter
+    assert (counter.quota, counter.knowledge) == (20, Knowledge.ASSUMED)
 
 
 def test_a_known_account_is_not_assumed_anew() -> None:
@@ -287,9 +343,9 @@ def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:
     charge(pending, renewed, 5)
     pending.close(5)
     assert sorted(merge(pending.closed, 1, NOON)) == [
-        Delta("default", "alice", MIDNIGHT, 2, 90, 50, LATEST, APART),
-        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50, LATEST, APART),
-        Delta("default", "boss", MIDNIGHT, 20, 500, 500, LATEST, APART),
+        Delta("default", "alice", MIDNIGHT, 2, 90, 50, LATEST, APART, DAY_S, NOON),
+        Delta("default", "alice", MIDNIGHT + DAY_S, 5, 50, 50, LATEST, APART, DAY_S, NOON),
+        Delta("default", "boss", MIDNIGHT, 20, 500, 500, LATEST, APART, DAY_S, NOON),
     ]
     assert list(merge(pending.closed, 4, NOON)) == []
 
@@ -314,6 +370,6 @@ def test_a_window_that_ends_after_the_next_one_is_neither_stored_nor_kept_when_s
     pending.close(2)
     charge(pending, counters.accept("alice", None, 0, NOON), 3)
     pending.close(3)
-    wanted = [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST, APART)]
+    wanted = [Delta("default", "alice", MIDNIGHT, 3, 50, 50, LATEST, APART, DAY_S, NOON)]
     assert list(merge(pending.closed, 0, NOON)) == wanted
     assert list(merge([joined(pending.closed, NOON)], 0, NOON)) == wanted

@@ -29,6 +29,29 @@ def test_a_message_owes_what_its_recipients_have_not_been_charged() -> None:
     assert transaction.remembered == 2
 
 
+def test_a_limit_is_due_what_another_limit_was_charged_for_refusing() -> None:
+    mine, ours = (Counter(Meter(limit(5, name=name)), "alice", MIDNIGHT, 5) for name in ("mine", "ours"))
+    transaction = Transaction()
+    transaction.refuse_recipient("a", (mine.window,))
+    transaction.refuse_recipient("b", (ours.window,))
+    assert transaction.dues([mine, ours], "a", 1) == [0, 1]
+    assert transaction.dues([mine, ours], "b", 1) == [1, 0]
+    transaction.admit_recipient("a")
+    assert transaction.dues([mine, ours], None, 1) == [1, 0]
+
+
+def test_one_recipient_s_admission_leaves_what_another_s_refusal_was_charged() -> None:
+    mine = Counter(Meter(limit(5)), "alice", MIDNIGHT, 5)
+    transaction = Transaction()
+    for recipient in ("a", "b", "c"):
+        transaction.refuse_recipient(recipient, (mine.window,))
+    transaction.admit_recipient("a")
+    assert transaction.dues([mine], "b", 1) == [0]
+    assert transaction.dues([mine], None, 3) == [1]
+    transaction.admit_recipient("b")
+    assert transaction.dues([mine], "c", 1) == [0]
+
+
 def test_what_a_transaction_keeps_of_refusals_is_bounded() -> None:
     transaction = Transaction()
     for i in range(3 * MAX_REMEMBERED):

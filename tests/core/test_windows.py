@@ -143,6 +143,9 @@ def test_weeks_may_begin_on_monday(now: str, end: str) -> None:
         # Apia: after 2011-12-29 comes 2011-12-31
         ("Pacific/Apia", "daily", "2011-12-29 00:00:00", "2011-12-31 00:00:00", 24 * 3600),
         ("Pacific/Apia", "daily", "2011-12-31 00:00:00", "2012-01-01 00:00:00", 24 * 3600),
+        # Chatham: 2026-04-05 03:45 -> 02:45, in the middle of an hour, at a quarter
+        ("Pacific/Chatham", "hourly", "2026-04-05 03:30:00", "2026-04-05 03:00:00*", 1800),
+        ("Pacific/Chatham", "hourly", "2026-04-05 02:50:00*", "2026-04-05 03:00:00*", 600),
         ("Asia/Kolkata", "hourly", "2026-11-22 11:15:00", "2026-11-22 12:00:00", 2700),
         ("Asia/Kathmandu", "hourly", "2026-11-22 11:15:00", "2026-11-22 12:00:00", 2700),
     ],

@@ -33,20 +33,29 @@ class Model:
 
     def charge(self, account: Account, recipients: int, now: int) -> int:
         """Charge an account; its use in this window, this charge included."""
-        window = self.windows.get(account, 0)
+        row = self.rows.get(account)
+        known = self.windows.get(account, 0), row.expiry if row is not None else 0
         latest = self.latest(account[0], now)
-        if not now < window <= latest:
-            row = self.rows.get(account)
-            window = self.windows[account] = row.expiry if row is not None and row.expiry <= latest else 0
-        if window <= now:
-            window = self.windows[account] = self._end(self.periods[account[0]], now)
+        window = max((window for window in known if now < window <= latest), default=0)
+        window = self.windows[account] = window or self._end(self.periods[account[0]], now)
         key = (*account, window)
         self.unstored[key] = self.unstored.get(key, 0) + recipients
         return self.used(account)
 
-    def charge_unknown(self, account: Account, recipients: int, window: int) -> None:
+    def begin_run(self, now: int) -> None:
+        """A daemon starts: it knows what is stored, and what the journal has of the rest."""
+        self.windows.clear()
+        for limit, key, window in self.unstored:
+            self.begin((limit, key), window, now)
+
+    def begin(self, account: Account, window: int, now: int) -> None:
+        """The daemon knows the account to be in a window, unless it was in a later one before."""
+        known = window, self.windows.get(account, 0)
+        self.windows[account] = max((one for one in known if one <= self.latest(account[0], now)), default=0)
+
+    def charge_unknown(self, account: Account, recipients: int, window: int, now: int) -> None:
         """Charge an account in the window that the daemon takes it to be in while the store is away."""
-        self.windows[account] = max(window, self.windows.get(account, 0))
+        self.begin(account, window, now)
         key = (*account, window)
         self.unstored[key] = self.unstored.get(key, 0) + recipients
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -225,6 +225,48 @@ async def test_a_journal_that_failed_while_nothing_was_asked_comes_back(
     assert await node.flush()
     assert await _used(node) == 3
     await node.stop()
+
+
+async def test_what_is_stored_after_the_journal_came_back_is_not_stored_again(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory and journal go on in step: a segment is known to both by one number."""
+    node = await _started(make)
+    await node.ask("alice", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        assert await node.flush()
+    assert await node.flush()
+    await node.ask("alice", 2)
+    assert await node.flush()
+    await node.crash()
+    node = await _started(make)
+    assert await node.flush()
+    assert await _used(node) == 3
+    await node.stop()
+
+
+async def test_only_what_the_journal_alone_knows_is_looked_up_for_an_administrator(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await _started(make)
+    await node.ask("alice", 1)
+    await node.crash()
+    node = await _started(make)
+    await node.ask("bob", 1)
+    asked: list[list[Account]] = []
+    monkeypatch.setattr(node.sync.loader, "look_up", _noting(asked))
+    await node.sync.loader.look_up_unread([Account("default", key) for key in ("alice", "bob", "nobody")])
+    await node.sync.loader.look_up_unread([Account("default", key) for key in ("bob", "nobody")])
+    assert asked == [[Account("default", "alice")]]
+    await node.stop()
+
+
+def _noting(asked: list[list[Account]]) -> Callable[[list[Account]], Awaitable[None]]:
+    async def look_up(accounts: list[Account]) -> None:
+        asked.append(accounts)
+
+    return look_up
 
 
 async def test_a_sync_that_fails_has_the_segment_written_again(

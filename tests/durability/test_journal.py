@@ -165,6 +165,24 @@ def _fail(code: int) -> Callable[..., int]:
     return failing
 
 
+def test_a_journal_is_written_to_whatever_descriptor_it_gets(tmp_path: Path) -> None:
+    """The lowest that is free: 0, where a daemon is started without a standard input."""
+    stdin = os.dup(0)
+    try:
+        os.close(0)
+        made = journal_in(tmp_path, NODE)
+        made.begin(1)
+        assert os.path.samestat(os.fstat(0), os.stat(tmp_path / "1.segment"))
+        assert made.writable
+        _filled(made, 1)
+        made.close()
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+    assert made.failures == 0
+    assert _instances(journal_in(tmp_path, NODE).recover()) == _wanted([0])
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
 def test_a_write_that_fails_is_counted_and_the_next_segment_is_written(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, code: int

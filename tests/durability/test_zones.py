@@ -122,22 +122,74 @@ async def test_a_start_in_another_zone_while_the_database_is_unavailable_loses_n
     assert await cluster.used() == 13
 
 
+FAR_APART = [
+    ("hourly", ("UTC", "Asia/Kolkata")),  # 30 minutes
+    ("daily", ("UTC", "Etc/GMT-12")),  # 12 hours
+    ("daily", ("UTC", "America/Los_Angeles")),  # 7 hours or 17
+    ("daily", ("Europe/Zurich", "Pacific/Auckland")),
+    ("weekly", ("UTC", "Pacific/Auckland")),
+]
+
+
+@pytest.mark.parametrize("minute", [10, 40])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("period", "zones"), FAR_APART)
+async def test_of_windows_that_both_run_no_count_is_lost_however_far_apart_they_end(
+    tmp_path: Path, period: PeriodName, zones: tuple[str, str], order: int, minute: int
+) -> None:
+    cluster = Cluster(tmp_path, period)
+    cluster.clock.now = EVENING - 30 * 60 + minute * 60
+    nodes = [await cluster.add(zone) for zone in zones][::order]
+    for _ in range(4):
+        for node in nodes:
+            await node.ask("alice", 5)
+        await cluster.flush(nodes)
+    assert await cluster.used() == 40
+    for node in nodes:
+        await node.sync.refresh()
+        assert (await node.ask("alice", 1)).used == 41
+        assert node.sync.flusher.without_place == 0
+    await cluster.flush(nodes)
+    assert await cluster.used() == 42
+    for node in nodes:
+        await node.stop()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("zones", [("UTC", "Etc/GMT-12"), ("UTC", "America/Los_Angeles"), ("UTC", "Europe/Zurich")])
+async def test_what_was_used_in_a_window_that_is_over_is_not_carried_into_the_next_day(
+    cluster: Cluster, zones: tuple[str, str], order: int
+) -> None:
+    """The common window ends at the end of one of the nodes' days, and both begin the next within one flush."""
+    nodes = [await cluster.add(zone) for zone in zones][::order]
+    for _ in range(30):
+        for node in nodes:
+            await node.ask("alice", 1)
+        await cluster.flush(nodes)
+        await cluster.flush(nodes)
+        assert await cluster.used() <= 2 * 25
+        cluster.clock.now += 2 * HOUR
+
+
 async def test_counts_of_a_running_window_that_find_no_place_are_said_and_those_of_one_that_is_over_are_not(
     cluster: Cluster,
 ) -> None:
-    """Half a period apart or more, it cannot be said whether windows are the same."""
-    early, late = await cluster.add("Pacific/Auckland"), await cluster.add("America/Los_Angeles")
-    cluster.clock.now = int(datetime(2030, 3, 14, 5, 0, tzinfo=UTC).timestamp())
-    await early.ask("alice", 5)  # until 11:00
-    cluster.clock.now += HOUR
-    await late.ask("alice", 7)  # until 7:00
-    cluster.clock.now += 2 * HOUR
-    await late.ask("alice", 2)  # until 7:00 tomorrow
-    await cluster.flush([late])
-    await cluster.flush([early])
+    """Another node's clock is ahead, so that it is in the next window already."""
+    behind, ahead = await cluster.add("UTC"), await cluster.add("UTC")
+    await behind.ask("alice", 5)
+    cluster.clock.now += 3 * HOUR
+    await ahead.ask("alice", 2)
+    await cluster.flush([ahead])
+    cluster.clock.now -= 3 * HOUR
+    await cluster.flush([behind])
     assert await cluster.used() == 2
-    assert [line.partition(": ")[2] for line in early.said("found no place")] == [
+    assert [line.partition(": ")[2] for line in behind.said("found no place")] == [
         "the rows have later windows, of other nodes: counts found no place: recipients=5"
     ]
-    assert early.sync.flusher.without_place == 5
-    assert not late.said("found no place")
+    assert behind.sync.flusher.without_place == 5
+    await behind.ask("alice", 1)
+    cluster.clock.now += 2 * 24 * HOUR
+    await ahead.ask("alice", 1)
+    await cluster.flush([ahead])
+    await cluster.flush([behind])
+    assert len(behind.said("found no place")) == 1

@@ -1,5 +1,7 @@
 """Which shares of a quota are told, and that each is told once per window."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from ratelimitd.core.counters import NEVER, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.notify.notices import Watch, identify
-from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row
+from ratelimitd.stores.sqlite import SQLiteStore
+from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row, store_sync
 
 
 def watched(quota: int, *percents: int, max_waiting: int = 1000, count_rejected: bool = True) -> tuple[Policy, Watch]:
@@ -63,6 +66,16 @@ def test_the_next_window_is_told_of_anew() -> None:
     data(asked, 10, instance="2.a", now=NOON + DAY_S)
     assert len({notice.id for notice in watch.queue}) == 2
     assert [notice.expiry for notice in watch.queue] == [MIDNIGHT, MIDNIGHT + DAY_S]
+
+
+async def test_what_other_nodes_used_is_told_of_when_it_is_read(tmp_path: Path) -> None:
+    asked, watch = watched(10, 80)
+    data(asked, 1)
+    sync = store_sync(SQLiteStore(tmp_path / "ratelimit.sqlite3"), asked, tmp_path, lambda: NOON)
+    await sync.loader.take_over([row("alice@example.com", quota=10, configured=10, used=6)])
+    assert told(watch) == []
+    await sync.loader.take_over([row("alice@example.com", quota=10, configured=10, used=7)])
+    assert told(watch) == [("alice@example.com", 80, 8)]
 
 
 def test_what_an_earlier_run_told_is_not_told_again() -> None:

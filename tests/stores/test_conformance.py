@@ -63,6 +63,31 @@ async def test_windows_that_end_near_each_other_are_one_and_the_later_end_holds(
     assert (await row(store, "alice"))[5:7] == expected
 
 
+@pytest.mark.parametrize(
+    ("now", "end", "expected"),
+    [
+        (1000, 1001, (9, 2000)),
+        (1000, 1300, (9, 2000)),
+        (1000, 2700, (9, 2700)),
+        (1000, 2701, (9, 2000)),
+        (1000, 3399, (9, 2000)),
+        (1000, 3400, (4, 3400)),  # the next window of one time zone
+        (600, 600, (5, 2000)),
+        (500, 600, (5, 2000)),  # the row has the next window
+        (500, 601, (9, 2000)),
+        (1000, 1000, (5, 2000)),  # over, and more than half a period ago
+        (1300, 1301, (9, 2000)),
+        (2000, 2699, (9, 2699)),
+        (2000, 2700, (4, 2700)),  # the row's is over
+    ],
+)
+async def test_windows_that_both_run_are_one(store: Store, now: int, end: int, expected: tuple[int, int]) -> None:
+    """A row's end holds where the other is later by more than half a period: what is used is not carried into it."""
+    await flush(store, [delta("alice", 5, expiry=2000)._replace(apart_s=700)])
+    await flush(store, [delta("alice", 4, expiry=end)._replace(apart_s=700, overlap_s=1400, now=now)])
+    assert (await row(store, "alice"))[5:7] == expected
+
+
 async def test_a_grant_stays_where_the_same_window_ends_later_elsewhere(store: Store) -> None:
     now = int(time.time())
     await flush(store, [delta("alice", 5, expiry=now + 2000)])

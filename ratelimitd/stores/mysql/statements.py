@@ -5,7 +5,7 @@ so none is used as a number before it is known to be one: what has a plain meani
 something readable takes the place of the rest, so that no count is lost to it.
 """
 
-from ratelimitd.core.rows import MAX_USED
+from ratelimitd.core.rows import MAX_USED, Delta
 
 # The sender as bytes: the driver would give up the whole result for one text that is not UTF-8.
 ROW = (
@@ -48,14 +48,19 @@ def _window(latest: int, texts: frozenset[str] = NUMBERS) -> str:
     return f"CASE WHEN {expiry} > {latest} THEN 0 ELSE {expiry} END"
 
 
-def upsert(latest: int, apart_s: int, rows: str, texts: frozenset[str] = NUMBERS) -> str:
-    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` and `apart_s` are these.
+def upsert(one: Delta, rows: str, texts: frozenset[str] = NUMBERS) -> str:
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's.
 
     `rows`: VALUES for each. With no `texts`, as in a table of ours, a server takes half the time.
 
     Assigned from left to right: quota needs the old configured, seen, until, expiry and updated, used the old expiry.
     """
-    window, quota, until = _window(latest, texts), _quota(texts), _count("until", texts)
+    window, quota, apart_s = _window(one.latest, texts), _quota(texts), one.apart_s
+    until = _count("until", texts)
+    both_run = f"LEAST({window}, VALUES(`expiry`)) > {one.now}"
+    apart = f"GREATEST({window}, VALUES(`expiry`)) - LEAST({window}, VALUES(`expiry`))"
+    same = f"{apart} < IF({both_run}, {max(apart_s, one.overlap_s)}, {apart_s})"
+    row_ends_both = f"{both_run} AND {same} AND {window} + {apart_s} < VALUES(`expiry`)"
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f"NOT ({quota} <=> {_number('seen', texts)}) AND COALESCE(UNIX_TIMESTAMP(`updated`), 0) >= "
@@ -74,17 +79,16 @@ ON DUPLICATE KEY UPDATE
                    WHEN {window} > VALUES(`expiry`) THEN `quota`
                    WHEN {given_since} THEN `quota`
                    WHEN VALUES(`expiry`) <= UNIX_TIMESTAMP() THEN VALUES(`configured`)
-                   WHEN {window} + {apart_s} <= VALUES(`expiry`) THEN VALUES(`quota`)
+                   WHEN {window} < VALUES(`expiry`) AND NOT ({same}) THEN VALUES(`quota`)
                    ELSE `quota` END,
     `seen` = IF(GREATEST({window}, VALUES(`expiry`)) <= UNIX_TIMESTAMP() AND {quota} <> VALUES(`configured`),
                 {_number("seen", texts)}, {quota}),
     `until` = CASE WHEN {until} > UNIX_TIMESTAMP() THEN {until} END,
     `configured` = VALUES(`configured`),
-    `used` = CASE WHEN {window} + {apart_s} <= VALUES(`expiry`) THEN VALUES(`used`)
-                  WHEN {window} < VALUES(`expiry`) + {apart_s}
-                  THEN LEAST({_count("used", texts)} + VALUES(`used`), {MAX_USED})
+    `used` = CASE WHEN {same} THEN LEAST({_count("used", texts)} + VALUES(`used`), {MAX_USED})
+                  WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
                   ELSE {_count("used", texts)} END,
-    `expiry` = GREATEST({window}, VALUES(`expiry`)),
+    `expiry` = IF({row_ends_both}, {window}, GREATEST({window}, VALUES(`expiry`))),
     `updated` = CURRENT_TIMESTAMP
 """
 

@@ -166,7 +166,7 @@ class MySQLStore:
             await trio.lowlevel.checkpoint()
             return []
         values = ", ".join([statements.VALUES] * len(chunk))
-        upsert = self._sql(statements.upsert(chunk[0].latest, chunk[0].apart_s, values, texts))
+        upsert = self._sql(statements.upsert(chunk[0], values, texts))
         fields = [(d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota) for d in chunk]
         try:
             await session.run(upsert, list(chain.from_iterable(fields)))
