@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import trio
 
+from ratelimitd.core.calendars import Calendar
 from ratelimitd.core.counters import Counter, Knowledge, Meter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
-from ratelimitd.core.windows import Period
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state import records
@@ -134,7 +134,7 @@ class _Counters:
     def _make(self, window: Window) -> Counter:
         limit, expiry, key = window
         if limit not in self._meters:  # no longer configured: its counts are stored, but no request is decided by them
-            period = Period("monthly", self._any_limit.period.zone, "sunday")  # it may have been the longest
+            period = Calendar("monthly", self._any_limit.period.zone, "sunday")  # it may have been the longest
             other = replace(self._any_limit, name=limit, period=period, quota=UNLIMITED, quotas={})
             self._meters[limit] = self._removed[limit] = Meter(other)
         meter = self._meters[limit]

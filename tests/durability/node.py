@@ -11,13 +11,14 @@ from zoneinfo import ZoneInfo
 import trio
 
 from ratelimitd.core.action import Template
+from ratelimitd.core.calendars import Calendar
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.core.watcher import Nobody
-from ratelimitd.core.windows import Period, PeriodName
+from ratelimitd.core.windows import PeriodName
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import domain, email
 from ratelimitd.log.log import Log
@@ -42,7 +43,7 @@ def make_limit(
 ) -> Limit:
     """A limit as the configuration makes it."""
     template = Template("450 4.7.1 {used}/{quota}")
-    return Limit(name, key, KEYS[key], Period(period, ZONE, "sunday"), quota, template, quotas)
+    return Limit(name, key, KEYS[key], Calendar(period, ZONE, "sunday"), quota, template, quotas)
 
 
 class ListSink:
