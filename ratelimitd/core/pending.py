@@ -138,9 +138,8 @@ def known(counter: Counter, unstored: Mapping[int, int], now: int) -> list[Known
     for end, recipients in each_part(counter):
         used = max(0, recipients - unstored.get(end, 0)) if now < end <= latest else 0
         if used or (end == counter.expiry and not counter.source.is_base):
-            delta = Delta(
-                limit.name, key, end, used, counter.quota, base, latest, period.apart_s, sliding=limit.sliding
-            )
+            delta = Delta(limit.name, key, end, used, counter.quota, base, latest, period.apart_s)
+            delta = delta._replace(sliding=limit.sliding)
             found.append(Known(delta, counter.source is Source.PERSISTENT, counter.until))
     return found
 
