@@ -1,4 +1,4 @@
-"""The API of key plugins: what a key is, how every key is normalised, and the two built-in key plugins.
+"""The API of key plugins: what a key is, how every key is normalised, and the built-in key plugins.
 
 A key plugin is a factory: it takes options and gives a function of the request. The built-in plugins are registered in
 pyproject.toml exactly as a third party's would be, and nothing treats them differently.
@@ -29,7 +29,10 @@ from ratelimitd.text import MAX_BYTES as _MAX_BYTES
 from ratelimitd.text import lower as _lower
 from ratelimitd.text import shorten as _shorten
 
-__all__ = ["KeyFactory", "KeyFunction", "OptionError", "domain", "email", "normalise", "of_login", "only"]
+__all__ = ["KeyFactory", "KeyFunction", "OptionError", "domain", "email", "everybody", "normalise", "of_login", "only"]
+
+EVERYBODY = "all"
+"""The one key of the key plugin `all`."""
 
 
 class KeyFunction(Protocol):
@@ -177,3 +180,16 @@ def domain(options: Mapping[str, Any]) -> KeyFunction:
         return name if at and name else None
 
     return domain_of
+
+
+def everybody(options: Mapping[str, Any]) -> KeyFunction:
+    """Key plugin `all`: one key, "all", for everybody who has logged in. No options.
+
+    Unauthenticated mail is not counted.
+
+    >>> from ratelimitd.testing import check_key, request
+    >>> check_key(everybody, {}, request(sasl_username="alice"), request(sasl_username=""))
+    ['all', None]
+    """
+    only(options)
+    return of_login(lambda request: EVERYBODY if request.login else None)

@@ -82,7 +82,7 @@ class Figures(Collector):
 
     async def metrics(self, accept: str = "") -> Page:
         """The page /metrics, in the format that the client accepts."""
-        now, meters = int(time.time()), self._daemon.policy.meters if self._top_accounts else ()
+        now, meters = int(time.time()), self._daemon.policy.kept if self._top_accounts else ()
         self._top = [counter for meter in meters for counter in await most_used(meter, self._top_accounts, now)]
         encode, content_type = choose_encoder(accept)
         return Page(encode(self._registry), content_type)
@@ -142,7 +142,7 @@ class Figures(Collector):
     def _accounts(self) -> Iterator[Metric]:
         policy = self._daemon.policy
         accounts = _family(GaugeMetricFamily, "accounts", "Accounts in memory.", "limit")
-        for meter in policy.meters:
+        for meter in policy.kept:
             accounts.add_metric([meter.limit.name], len(meter.counters))
         yield accounts
         yield _gauge("transactions", "Transactions whose charges are remembered.", len(policy.memo))

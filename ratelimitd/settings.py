@@ -34,7 +34,12 @@ Count = Literal["recipients", "messages"]
 Text = Annotated[str, Meta(min_length=1)]
 Percent = Annotated[int, Meta(ge=1, le=1000)]
 
+AS_SET_FOR_ALL = "global"
+CountRejected = bool | Literal["global"]
+
 DEFAULT_ACTION = "450 4.7.1 {period} message quota exceeded, {used}/{quota}, resets at {reset}"
+MESSAGE_ACTION = "452 4.5.3 too many recipients in one message, {used}/{quota}"
+"""The default of a limit with `period = "message"`."""
 
 
 class Section(Struct, forbid_unknown_fields=True):
@@ -102,12 +107,14 @@ class LimitSettings(Section, kw_only=True):
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
     key: Text = "email"
-    period: PeriodName = "daily"
+    period: PeriodName | Literal["message"] = "daily"
     quota: QuotaSetting
     action: str = DEFAULT_ACTION
     quotas: dict[str, QuotaSetting] = {}
     enforce: bool = True
     count: Count = "recipients"
+    count_rejected: CountRejected = "global"
+    free_recipients: list[str] = []
 
 
 class LogSettings(Section):

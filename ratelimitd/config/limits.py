@@ -10,12 +10,21 @@ from zoneinfo import ZoneInfo
 
 from ratelimitd.core.action import ActionError, Template
 from ratelimitd.core.limits import UNLIMITED, KeyHealth, Limit
-from ratelimitd.core.windows import Period
+from ratelimitd.core.recipients import FreeRecipients
+from ratelimitd.core.windows import Message, Period
 from ratelimitd.errors import ConfigError
 from ratelimitd.keys import normalise
 from ratelimitd.plugins import load, normalised
-from ratelimitd.settings import LimitSettings, QuotaSetting, Settings
+from ratelimitd.settings import (
+    AS_SET_FOR_ALL,
+    DEFAULT_ACTION,
+    MESSAGE_ACTION,
+    LimitSettings,
+    QuotaSetting,
+    Settings,
+)
 
+MESSAGE = "message"
 _LOCALTIME = Path("/etc/localtime")
 
 
@@ -32,21 +41,60 @@ def make_limit(
         if not key or key in quotas:
             raise ConfigError(f"{where}.quotas", f'"{account}"', "each account or @domain once, upper or lower case")
         quotas[key] = _quota(quota)
+    _check_message(where, limit)
+    of_message = limit.period == MESSAGE
+    action = MESSAGE_ACTION if of_message and limit.action == DEFAULT_ACTION else limit.action
     health = KeyHealth()
     return Limit(
         limit.name,
         limit.key,
         normalised(limit.key, function, lowercase, health, time.perf_counter),
-        Period(limit.period, zone, settings.week_starts),
+        _period(limit, settings, zone),
         _quota(limit.quota),
-        template(f"{where}.action", limit.action),
+        template(f"{where}.action", action),
         quotas,
         enforce=limit.enforce,
         by_message=limit.count == "messages",
         health=health,
         of_login=getattr(function, "of_login", False),
         lowercase=lowercase,
+        count_rejected=not of_message and _rejected_counted(limit, settings),
+        free=_free(where, limit),
     )
+
+
+def _period(limit: LimitSettings, settings: Settings, zone: tzinfo) -> Period:
+    if limit.period == "message":
+        return Message(zone)
+    return Period(limit.period, zone, settings.week_starts)
+
+
+def _rejected_counted(limit: LimitSettings, settings: Settings) -> bool:
+    own = limit.count_rejected
+    return settings.count_rejected if own == AS_SET_FOR_ALL else bool(own)
+
+
+def _check_message(where: str, limit: LimitSettings) -> None:
+    """Check what means nothing under a limit of one message."""
+    if limit.period != MESSAGE:
+        return
+    if limit.count == "messages":
+        raise ConfigError(f"{where}.count", f'"messages" with period = "{MESSAGE}"', '"recipients"')
+    if limit.count_rejected != AS_SET_FOR_ALL:
+        found = f'{str(limit.count_rejected).lower()} with period = "{MESSAGE}"'
+        raise ConfigError(f"{where}.count_rejected", found, "no such setting there: what is refused is not counted")
+
+
+def _free(where: str, limit: LimitSettings) -> FreeRecipients:
+    if limit.free_recipients and limit.count == "messages":
+        found = 'recipients with count = "messages"'
+        raise ConfigError(f"{where}.free_recipients", found, "recipients of a limit that counts recipients")
+    try:
+        return FreeRecipients(limit.free_recipients)
+    except ValueError as error:
+        wanted = 'a domain as "@example.org", or an address as "list@example.net"'
+        i = limit.free_recipients.index(str(error))
+        raise ConfigError(f"{where}.free_recipients[{i}]", f'"{error}"', wanted) from error
 
 
 def _quota(setting: QuotaSetting) -> int:

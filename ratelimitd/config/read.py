@@ -13,7 +13,7 @@ import msgspec
 import tomli
 
 from ratelimitd.config.explain import explain
-from ratelimitd.config.limits import make_limit, template, time_zone
+from ratelimitd.config.limits import MESSAGE, make_limit, template, time_zone
 from ratelimitd.config.values import Network, check, database_names, networks, uids
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
@@ -110,6 +110,7 @@ def _make(file: Path, data: dict[str, Any], credentials: Credentials) -> Configu
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ConfigError(f"limit[{i}].name", f'"{name}" again', "a name of its own for each [[limit]]")
+    watched = [limit.name for limit in settings.limit if limit.period != MESSAGE]
     return Configuration(
         file,
         settings,
@@ -119,7 +120,7 @@ def _make(file: Path, data: dict[str, Any], credentials: Credentials) -> Configu
         database_names(settings),
         template("server.failure_action", settings.server.failure_action),
         options,
-        [checked(f"notify[{i}]", notify, names, credentials) for i, notify in enumerate(settings.notify)],
+        [checked(f"notify[{i}]", notify, watched, credentials) for i, notify in enumerate(settings.notify)],
         credentials,
     )
 

@@ -96,8 +96,12 @@ def uids(users: list[str]) -> frozenset[int]:
 
 
 def database_names(settings: Settings) -> Names:
-    """The names of `store.table` and `store.columns`. Raises ConfigError."""
-    names = Names(settings.store.table, tuple(settings.store.columns.items()), settings.limit[0].name)
+    """The names of `store.table` and `store.columns`; rows that name no limit are of the first that is stored.
+
+    Raises ConfigError.
+    """
+    stored = [limit for limit in settings.limit if limit.period != "message"] or settings.limit
+    names = Names(settings.store.table, tuple(settings.store.columns.items()), stored[0].name)
     try:
         names.checked()
     except ValueError as error:

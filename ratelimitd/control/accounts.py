@@ -85,7 +85,7 @@ class Accounts:
     async def top(self, command: Top) -> AsyncIterator[Ranking]:
         """The accounts that have used most in their present period, every `interval_s`. Raises Refused."""
         while True:  # a reload may add and remove limits meanwhile
-            meters = [self._meter(command.limit)] if command.limit is not None else self._policy.meters
+            meters = [self._meter(command.limit)] if command.limit is not None else self._policy.kept
             limits = [await self._ranking(meter, command.count) for meter in meters]
             yield Ranking(self._clock(), limits)
             if command.once:
@@ -182,7 +182,7 @@ class Accounts:
         )
         own = {normalise(text, self._lowercase), normalise(request.login, self._lowercase)}
         names: list[Name] = []
-        for meter in self._policy.meters:
+        for meter in self._policy.kept:
             try:
                 of_login = meter.limit.key_of(request)
             except KeyFailed:
@@ -198,14 +198,16 @@ class Accounts:
         return [name for name in names if name.meter is meter]
 
     def _meter(self, limit: str) -> Meter:
-        for meter in self._policy.meters:
+        for meter in self._policy.kept:
             if meter.limit.name == limit:
                 return meter
-        names = ", ".join(meter.limit.name for meter in self._policy.meters)
+        if any(meter.limit.name == limit for meter in self._policy.meters):
+            raise Refused(f"the limit {limit} counts the recipients of one message: no account is kept under it")
+        names = ", ".join(meter.limit.name for meter in self._policy.kept)
         raise Refused(f"there is no limit {limit}; there are: {names}")
 
     def _is_present(self, meter: Meter) -> bool:
-        return any(meter is other for other in self._policy.meters)
+        return any(meter is other for other in self._policy.kept)
 
     def _present(self, meter: Meter, done: str = "") -> Meter:
         """The meter; after each await. Raises Refused where a reload has removed its limit; `done` is what was done."""

@@ -69,7 +69,7 @@ class DaemonStatus:
             limits=[meter.limit.name for meter in policy.meters],
             store=self._store(),
             journal=self._journal_files(),
-            accounts={meter.limit.name: len(meter.counters) for meter in policy.meters},
+            accounts={meter.limit.name: len(meter.counters) for meter in policy.kept},
             not_stored=not_stored(policy.pending),
             requests=pump.requests,
             per_second=round(self.rate(), 1),

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ratelimitd.core.action import Template
-from ratelimitd.core.windows import Period
+from ratelimitd.core.recipients import NONE, FreeRecipients
+from ratelimitd.core.windows import Message, Period
 from ratelimitd.errors import RatelimitdError
-from ratelimitd.keys import normalise
+from ratelimitd.keys import EVERYBODY, normalise
 from ratelimitd.request import Request
 
 UNLIMITED = 0
@@ -66,6 +67,13 @@ class Limit:
     by_message: bool = False  # SMTP transactions are counted, not recipients
     of_login: bool = False  # the key depends on the login alone
     lowercase: bool = True  # keys are
+    count_rejected: bool = True  # what it refuses is charged to it
+    free: FreeRecipients = NONE  # recipients that it does not count
+
+    @property
+    def of_message(self) -> bool:
+        """Whether it counts the recipients of one SMTP transaction: in the memo alone, nothing is stored."""
+        return isinstance(self.period, Message)
 
     def configured_quota(self, key: str) -> int:
         """Recipients per period for a key: its own exception, else its domain's (`@a.domain`), else `quota`."""
@@ -89,6 +97,8 @@ class Limit:
             return "there are no patterns: @a.domain is for all accounts of a domain"
         if self.key_name == "email" and "@" not in key and "." in key:
             return f"a domain is no login: @{key} is for all its accounts"
+        if self.key_name == "all" and key != EVERYBODY:
+            return f'the one key of this limit is "{EVERYBODY}"'
         if self.key_name == "domain" and "@" in key.removeprefix("@"):
             return "the keys of this limit are domains"
         return ""

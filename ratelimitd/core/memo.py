@@ -12,6 +12,9 @@ is its instance and its login: what one login was charged is not another's.
 So a counter was charged `charged` recipients for what was admitted, and `refused[window]` more. Asked again, it is due
 what it lacks: nothing where it refused in this same window, all where it did not, or where its window is another one
 (`dues`). Where what was refused is admitted, it moves from `refused` to `charged`.
+
+A recipient that a limit does not count (`free_recipients`) is among the `charged` as any other: it is not due again at
+DATA. What a limit of one message (`period = "message"`) has counted stands here alone, in `spent`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,6 +45,7 @@ class Transaction(Struct, eq=False, gc=False):
     its_answer: Answer = True
     earlier: dict[str, Answer] | None = None
     refused: dict[Window, int] | None = None  # what was charged for refusals alone
+    spent: dict[Window, int] | None = None  # what was admitted, under limits of one message; their windows end at 0
 
     @property
     def remembered(self) -> int:
@@ -106,6 +110,16 @@ class Transaction(Struct, eq=False, gc=False):
             elif len(refused) >= MAX_REMEMBERED and window not in refused:
                 del refused[next(iter(refused))]
             refused[window] = refused.get(window, 0) + recipients
+
+    def spend(self, windows: Iterable[Window], recipients: int) -> None:
+        """Remember that so many were admitted under these limits of one message."""
+        spent = self.spent
+        for window in windows:
+            if spent is None:
+                spent = self.spent = {}
+            elif len(spent) >= MAX_REMEMBERED and window not in spent:
+                del spent[next(iter(spent))]
+            spent[window] = spent.get(window, 0) + recipients
 
     def _take_back(self, window: Window, recipients: int) -> None:
         """Count charges for refusals no more as such: they are an admission's now."""
@@ -185,6 +199,12 @@ class Memo:
             if self._dead:
                 self._dead.popitem()
             self._recipients += transaction.admit_recipient(recipient)
+
+    def spend(self, key: str, windows: Sequence[Window], recipients: int) -> None:
+        """Remember what limits of one message count of an admission, after `admit`."""
+        transaction = self.find(key) if windows else None
+        if transaction is not None:
+            transaction.spend(windows, recipients)
 
     def refuse(
         self, key: str, transaction: Transaction | None, recipient: str | None, windows: tuple[Window, ...],

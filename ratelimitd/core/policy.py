@@ -5,58 +5,34 @@ must be logged after it, is in the verdict.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
 from ratelimitd.core.counters import NEVER, Counter, Meter, exceeded
+from ratelimitd.core.dues import MessageMeter, begin, counting, first_dues, is_plain, recipient_count, spend
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
 from ratelimitd.core.pending import Pending
-from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Charge, Tally, Verdict, Waiting
+from ratelimitd.core.verdict import FREE, INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Charge, Tally, Verdict, Waiting
+from ratelimitd.core.watcher import Watcher
 from ratelimitd.request import POLICY_REQUEST, Request
 from ratelimitd.text import MAX_BYTES, shorten
 
 AT_RECIPIENT = "RCPT"
 AT_MESSAGE = ("DATA", "END-OF-MESSAGE")
 COUNTED = frozenset((AT_RECIPIENT, *AT_MESSAGE))
-MAX_RECIPIENTS = 1_000_000
-"""No mail has more recipients; a forged count beyond it is charged as this many."""
 
 
 class Rules(Struct, frozen=True):
     """What a configuration says about all limits together.
 
-    `count_rejected`: what is refused is charged to the limits that refuse it. `failure_reply`: the answer where a key
-    plugin failed.
-    `strict_below`: the share of a quota below which other nodes' charges must be read at once; 0: there are no others.
+    `failure_reply`: the answer where a key plugin failed. `strict_below`: the share of a quota below which other nodes'
+    charges must be read at once; 0: there are no others.
     """
 
-    count_rejected: bool
     failure_reply: bytes
     strict_below: float
-
-
-class Watcher(Protocol):
-    """Is notified when accounts reach a share of their quota."""
-
-    def watches(self, limit: str) -> bool:
-        """Whether it wants to know about the accounts of a limit."""
-
-    def look(self, counter: Counter, refused: bool = False) -> None:
-        """Look at an account that has reached its `notice_at`, or was refused; set its next `notice_at`."""
-
-
-class Nobody:
-    """A Watcher that wants to know nothing."""
-
-    def watches(self, limit: str) -> bool:
-        """No."""
-        return False
-
-    def look(self, counter: Counter, refused: bool = False) -> None:
-        """Do nothing."""
 
 
 class Policy:
@@ -83,22 +59,30 @@ class Policy:
 
         Those of a removed one are kept, too: it may come back before they are stored, while the store is unavailable.
         """
-        self._count_rejected = rules.count_rejected
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
-        known = self.removed | {meter.limit.name: meter for meter in self.meters}
-        meters = []
+        known = self.removed | {meter.limit.name: meter for meter in self.kept}
+        of_message = {meter.limit.name: meter for meter in self.meters if meter.limit.of_message}
+        meters: list[Meter] = []
         for limit in limits:
-            meter = known.pop(limit.name, None) or Meter(limit)
+            if limit.of_message:
+                meter = of_message.get(limit.name, MessageMeter(limit))
+            else:
+                meter = known.pop(limit.name) if limit.name in known else Meter(limit)
             meter.configure(limit, watched=self._watch.watches(limit.name))
             meters.append(meter)
         self.meters, self.removed = meters, known
-        self._some_by_message = any(limit.by_message for limit in limits)
+        self._all_plain = all(map(is_plain, limits))
+
+    @property
+    def kept(self) -> list[Meter]:
+        """Those of the limits that have accounts: all but limits of one message."""
+        return [meter for meter in self.meters if not meter.limit.of_message]
 
     @property
     def all_meters(self) -> list[Meter]:
-        """Those of the limits, and of limits that are configured no more."""
-        return [*self.meters, *self.removed.values()]
+        """Those that have accounts, also of limits that are configured no more."""
+        return [*self.kept, *self.removed.values()]
 
     def forget_removed(self) -> None:
         """Forget the accounts of removed limits that the store can give back: those that have nothing pending."""
@@ -172,7 +156,7 @@ class Policy:
                 at = shorten(at)
             due = 0 if transaction is not None and transaction.answer(at) is True else 1
         else:
-            due = _recipient_count(request.recipient_count) - (0 if transaction is None else transaction.charged)
+            due = recipient_count(request.recipient_count) - (0 if transaction is None else transaction.charged)
         if due <= 0:  # what was admitted stays admitted
             return Verdict(admitted, request)
         return self._charge(request, counters, key, at, due, admitted, transaction)
@@ -189,11 +173,14 @@ class Policy:
     ) -> Verdict:
         """Charge what every limit is due, unless one is exceeded."""
         known = False  # the same was refused before
+        all_plain = self._all_plain
+        if not all_plain:
+            begin(counters, transaction)
+            deciding, counters = counters[0], counting(counters, request, recipient)
+            if not counters:
+                return self._free(request, deciding, key, recipient, due, admitted, transaction)
         if transaction is None or transaction.refused is None:
-            asked, dues = due, [due] * len(counters)
-            if self._some_by_message:
-                messages = 1 if transaction is None or not transaction.charged else 0
-                dues = [messages if counter.meter.limit.by_message else due for counter in counters]
+            asked, dues = due, [due] * len(counters) if all_plain else first_dues(counters, due, transaction)
         else:
             dues = transaction.dues(counters, recipient, due)
             known = recipient is None or transaction.answer(recipient) is not None
@@ -207,15 +194,36 @@ class Policy:
             return self._refuse(request, refusing, key, recipient, asked, known, transaction)
         deciding = trial or counters[0]
         status = WOULD_BLOCK if trial else INSERT if deciding.is_new else UPDATE
-        self._count(counters, dues)
+        self._count(counters, dues if all_plain else spend(counters, dues))
         if key:
             self.memo.admit(key, transaction, recipient, due)
+            if not all_plain:
+                self.memo.spend(key, [c.window for c in counters if c.meter.limit.of_message], due)
         charge = Charge(key, recipient, due, False, counters, dues)
         if known and not any(dues):  # all were charged when they refused
             return Verdict(admitted, request, charge=charge)
         decisions = deciding.meter.decisions
         decisions[status] = decisions.get(status, 0) + 1
         return Verdict(admitted, request, False, status, asked, asked, deciding, deciding.used, charge)
+
+    def _free(
+        self,
+        request: Request,
+        counter: Counter,
+        key: str,
+        recipient: str | None,
+        due: int,
+        admitted: bytes,
+        transaction: Transaction | None,
+    ) -> Verdict:
+        """Admit what no limit counts; memo and journal know it, so that DATA does not count it either."""
+        charge = None
+        if key:
+            self.memo.admit(key, transaction, recipient, due)
+            charge = Charge(key, recipient, due, False, [], [])
+        decisions = counter.meter.decisions
+        decisions[FREE] = decisions.get(FREE, 0) + 1
+        return Verdict(admitted, request, False, FREE, due, 0, counter, counter.used, charge)
 
     def _refuse(
         self,
@@ -228,12 +236,15 @@ class Policy:
         transaction: Transaction | None,
     ) -> Verdict:
         """Refuse, and charge the limits that do what they are due, where what is refused is counted."""
-        deciding = refusing[0][0]
-        charged = [(counter, due) for counter, due in refusing if due] if self._count_rejected else []
-        if known and not charged:
+        deciding, more = refusing[0]
+        if deciding.limit.of_message:
+            deciding.used += more  # the reply and the log show how many it would be
+        counting_it = [(counter, due) for counter, due in refusing if counter.limit.count_rejected]
+        charged = [(counter, due) for counter, due in counting_it if due]
+        if known and counting_it and not charged:
             return Verdict(self._refusal(deciding), request, True)
         charge = None
-        if self._count_rejected:
+        if counting_it:
             counters, amounts = [counter for counter, _ in charged], [due for _, due in charged]
             self._count(counters, amounts)
             if key:
@@ -278,10 +289,3 @@ class Policy:
         if counter.notice_at < NEVER:
             self._look(counter, True)
         return counter.meter.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
-
-
-def _recipient_count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        return 0
-    digits = text.lstrip("0")
-    return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS

@@ -12,6 +12,8 @@ UPDATE = "UPDATE"
 OVER_QUOTA = "OVER_QUOTA"
 WOULD_BLOCK = "WOULD_BLOCK"
 """It exceeds the quota of a limit that is not enforced."""
+FREE = "FREE"
+"""No limit that applies counts this recipient."""
 
 
 class Charge(Struct, eq=False, gc=False):
@@ -20,7 +22,8 @@ class Charge(Struct, eq=False, gc=False):
     `transaction` is the memo's key, "" where the request has no instance; `recipient` is None at DATA and
     END-OF-MESSAGE. `recipients` were asked about that were not admitted before. Each of the counters was charged its
     number of `amounts`: as a rule `recipients`; 0 or 1 under limits that count messages, and less where it was charged
-    already when the same was refused. Of a request that is refused, there are the counters that refused alone.
+    already when the same was refused. A limit that does not count the recipient is not there. Of a request that is
+    refused, there are the counters that refused alone.
     """
 
     transaction: str

@@ -1,4 +1,4 @@
-"""Calendar periods: when the hour, day, week or month of an instant ends.
+"""Calendar periods: when the hour, day, week or month of an instant ends; and the period of one message.
 
 Instants are whole seconds since 1970 (UTC). A boundary is the first instant whose local time is at or past the
 start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats counts as two.
@@ -25,7 +25,7 @@ class Period:
     """
 
     def __init__(self, name: PeriodName, zone: tzinfo, week_starts: WeekStart) -> None:
-        self.name: PeriodName = name
+        self.name: str = name
         self.zone = zone
         self._first_weekday = 6 if week_starts == "sunday" else 0
         self._next_date: Callable[[date], date] = {
@@ -149,3 +149,23 @@ def _next_day(day: date) -> date:
 
 def _next_month(day: date) -> date:
     return date(day.year + day.month // 12, day.month % 12 + 1, 1)
+
+
+class Message(Period):
+    """No window: the recipients of one SMTP transaction. Nothing of it is stored."""
+
+    def __init__(self, zone: tzinfo) -> None:
+        super().__init__("daily", zone, "sunday")  # of a calendar nobody asks for
+        self.name = "message"
+
+    def end(self, now: int) -> int:
+        """0: what is counted is in no window, and never stored."""
+        return 0
+
+    def latest(self, now: int) -> int:
+        """0, as `end`."""
+        return 0
+
+    def describe(self, instant: int) -> str:
+        """When one may send again."""
+        return "the next message"

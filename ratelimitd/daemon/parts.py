@@ -182,7 +182,6 @@ def rules(config: Configuration) -> Rules:
     """What is said of all limits together; `strict_below` only where other nodes may charge an account too."""
     store = config.settings.store
     return Rules(
-        count_rejected=config.settings.count_rejected,
         failure_reply=config.failure_action.fixed,
         strict_below=store.strict_below if store.backend == "mysql" else 0.0,
     )

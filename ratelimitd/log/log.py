@@ -15,12 +15,12 @@ from typing import Any
 import structlog
 import trio
 
-from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
+from ratelimitd.core.verdict import FREE, INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.log.sinks import PRIORITIES, Entry, Sink
 from ratelimitd.settings import LogSettings
 from ratelimitd.text import cut, escape
 
-LEVELS = {INSERT: "notice", UPDATE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: "warning"}
+LEVELS = {INSERT: "notice", UPDATE: "info", FREE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: "warning"}
 _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
 
 

@@ -34,13 +34,18 @@ class Notify:
 
 
 def checked(where: str, settings: NotifySettings, limits: list[str], credentials: Credentials) -> Notify:
-    """Check a `[[notify]]`: `where` is its place in the file, `limits` are all limits' names. Raises ConfigError."""
+    """Check a `[[notify]]`: `where` is its place in the file, `limits` are the names of those with accounts.
+
+    Raises ConfigError.
+    """
     if bool(settings.command) == bool(settings.url):
         found = "both command and url" if settings.url else "neither command nor url"
         raise ConfigError(where, found, 'one of command = ["/a/program"] and url = "https://..."')
     for i, name in enumerate(settings.limits):
         if name not in limits:
-            raise ConfigError(f"{where}.limits[{i}]", f'"{name}"', "the name of a [[limit]]: " + ", ".join(limits))
+            raise ConfigError(
+                f"{where}.limits[{i}]", f'"{name}"', "the name of a [[limit]] with accounts: " + ", ".join(limits)
+            )
     if settings.url:
         _check_url(f"{where}.url", settings.url)
     return Notify(

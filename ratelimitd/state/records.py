@@ -12,7 +12,9 @@ The transaction is the memo's key: instance, a blank, login. KIND is
 
 and the accounts that stand there were charged `recipients` each. Of what was refused those are the limits that refused,
 with a record for each number. Of what was admitted, an account that was charged another number (by a limit that counts
-messages, or because it had been charged when it refused) is missing, and has a T record of its own behind.
+messages, or because it had been charged when it refused) is missing, and has a T record of its own behind; one that
+does not count the recipient is missing without. An account whose expiry is 0 is that of a limit of one message: it is
+counted by the memo alone, and never stored.
 
 Records of versions before the login was in them are read as well: their counts hold, but nobody asks about their
 transactions. Those versions read these records, with the same result. No other module knows this format; the files
@@ -84,7 +86,13 @@ def ends(records: Iterable[str]) -> Multiset[str]:
 
 
 def windows(end: str) -> tuple[int, list[Window]]:
-    """The recipients of one charge, and the windows it went to, from the end of its record."""
+    """The recipients of one charge, and the windows it went to, from the end of its record: what is to be stored."""
+    recipients, accounts = _accounts(end)
+    return recipients, [window for window in accounts if window[1]]
+
+
+def _accounts(end: str) -> tuple[int, list[Window]]:
+    """The same with limits of one message, whose windows end at 0."""
     recipients, *accounts = end.split("\0")
     found = zip(accounts[::3], accounts[1::3], accounts[2::3], strict=True)
     return int(recipients), [(limit, int(expiry), key) for limit, expiry, key in found]
@@ -126,10 +134,11 @@ def remember(records: Sequence[str], memo: Memo) -> None:
         kind, transaction = head[0], head[1:]
         if kind == "T" or not transaction:
             continue
-        recipients, charged = windows(end)
+        recipients, charged = _accounts(end)
         found = memo.find(transaction)
         at = recipient if kind in "Rr" else None
         if kind in "RD":
             memo.admit(transaction, found, at, recipients)
+            memo.spend(transaction, [window for window in charged if not window[1]], recipients)
         else:
             memo.refuse(transaction, found, at, tuple(charged), recipients)

@@ -191,7 +191,7 @@ class Loader:
         if self._surveyed:
             return
         self._surveyed = True
-        limits = [meter.limit for meter in self._policy.meters]
+        limits = [meter.limit for meter in self._policy.kept]
         try:
             with trio.fail_after(timeout_s):
                 survey = await self._store.survey()
@@ -204,7 +204,7 @@ class Loader:
 
     async def _adopt(self, accounts: Iterable[Account]) -> list[Row]:
         """Make rows their accounts' whose keys are not normalised; the accounts' rows."""
-        wanted = renames(accounts, [meter.limit for meter in self._policy.meters])
+        wanted = renames(accounts, [meter.limit for meter in self._policy.kept])
         try:
             return await self._store.adopt(wanted) if wanted else []
         except StoreUnsuitable as error:  # no right to delete, for example

@@ -17,8 +17,9 @@ from typing import TypeVar
 
 from ratelimitd.config import read as config
 from ratelimitd.core.pending import Pending
-from ratelimitd.core.policy import Nobody, Policy
+from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import Verdict
+from ratelimitd.core.watcher import Nobody
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.log.sinks import FileSink

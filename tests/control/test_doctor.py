@@ -140,6 +140,22 @@ def test_wired_behind_what_ends_the_list(daemon: Ratelimitd, examine: Examine, w
     assert f"move check_policy_service before {word}" in ran.out
 
 
+DATA = "smtpd_data_restrictions = check_policy_service { @, default_action=DUNNO }\n"
+
+
+def test_free_recipients_where_postfix_names_none(start: Start, examine: Examine) -> None:
+    daemon = start(limit=[{"name": "daily", "free_recipients": ["@example.org"]}])
+    at_end = DATA.replace("_data_", "_end_of_data_")
+    ran = examine(daemon, DATA + at_end)
+    lists = "smtpd_data_restrictions and smtpd_end_of_data_restrictions"
+    assert says(ran, "recipients-unknown", "the service submission asks only in " + lists, "limit daily", SENDER[:26])
+    assert names(examine(daemon, SENDER + "\n" + DATA)) == []
+
+
+def test_without_free_recipients_postfix_need_not_name_any(daemon: Ratelimitd, examine: Examine) -> None:
+    assert names(examine(daemon, DATA)) == []
+
+
 def test_wired_too_early(daemon: Ratelimitd, examine: Examine) -> None:
     wired = SENDER.replace("_sender_", "_recipient_")
     ran = examine(daemon, f"{wired}, reject_unknown_recipient_domain, permit_sasl_authenticated, reject")

@@ -1,20 +1,23 @@
 """Limits, requests and a policy as the tests of the core need them."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
+from typing import Literal
 
 from ratelimitd.core.action import Template
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
-from ratelimitd.core.policy import Nobody, Policy, Rules, Watcher
+from ratelimitd.core.policy import Policy, Rules
+from ratelimitd.core.recipients import FreeRecipients
 from ratelimitd.core.rows import Row
 from ratelimitd.core.verdict import Charge, Verdict
-from ratelimitd.core.windows import Period, PeriodName
-from ratelimitd.keys import domain, email
+from ratelimitd.core.watcher import Nobody, Watcher
+from ratelimitd.core.windows import Message, Period, PeriodName
+from ratelimitd.keys import domain, email, everybody
 from ratelimitd.log.log import Log
 from ratelimitd.plugins import normalised
 from ratelimitd.request import Request, RequestReader
@@ -33,7 +36,7 @@ DAY_S = 86400
 NOON = 20_000 * DAY_S + DAY_S // 2
 MIDNIGHT = 20_001 * DAY_S
 
-KEYS = {"email": email({}), "domain": domain({})}
+KEYS = {"email": email({}), "domain": domain({}), "all": everybody({})}
 OVER = "450 4.7.1 {period} quota exceeded, {used}/{quota} of {key}"
 
 
@@ -42,10 +45,12 @@ def limit(
     *,
     name: str = "default",
     key: str | Callable[[Request], str | None] = "email",
-    period: PeriodName = "daily",
+    period: PeriodName | Literal["message"] = "daily",
     quotas: Mapping[str, int] | None = None,
     enforce: bool = True,
     by_message: bool = False,
+    count_rejected: bool = True,
+    free: Sequence[str] = (),
 ) -> Limit:
     function = KEYS[key] if isinstance(key, str) else key
     key_name = key if isinstance(key, str) else "own"
@@ -53,13 +58,15 @@ def limit(
         name,
         key_name,
         normalised(key_name, function, True),
-        Period(period, UTC, "sunday"),
+        Message(UTC) if period == "message" else Period(period, UTC, "sunday"),
         quota,
         Template(OVER),
         quotas or {},
         enforce=enforce,
         by_message=by_message,
         of_login=getattr(function, "of_login", False),
+        count_rejected=count_rejected and period != "message",
+        free=FreeRecipients(free),
     )
 
 
@@ -71,8 +78,8 @@ def journal_in(folder: Path, node: str = "5e6f", sync: JournalSync = "flush") ->
     return Journal(folder, node, sync)
 
 
-def rules(count_rejected: bool = True, failure: str = "DUNNO", strict_below: float = 0.0) -> Rules:
-    return Rules(count_rejected, Template(failure).fixed, strict_below)
+def rules(failure: str = "DUNNO", strict_below: float = 0.0) -> Rules:
+    return Rules(Template(failure).fixed, strict_below)
 
 
 def policy(

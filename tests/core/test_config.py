@@ -226,6 +226,65 @@ def test_the_local_time_zone_is_etc_localtime_or_utc(write: Write, monkeypatch: 
     assert refused(path).startswith("timezone: found ")
 
 
+ONE_MESSAGE = '[[limit]]\nname = "one"\nquota = 5\nperiod = "message"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            ONE_MESSAGE + 'count = "messages"\n',
+            'limit[0].count: found "messages" with period = "message"; allowed: "recipients"',
+        ),
+        (
+            ONE_MESSAGE + "count_rejected = false\n",
+            'limit[0].count_rejected: found false with period = "message"; '
+            "allowed: no such setting there: what is refused is not counted",
+        ),
+        (
+            LIMIT + "count_rejected = 1\n",
+            'limit[0].count_rejected: found 1; allowed: true or false, or "global"',
+        ),
+        (
+            LIMIT + 'free_recipients = ["@example.org", "example.net"]\n',
+            'limit[0].free_recipients[1]: found "example.net"; '
+            'allowed: a domain as "@example.org", or an address as "list@example.net"',
+        ),
+        (
+            LIMIT + 'count = "messages"\nfree_recipients = ["@example.org"]\n',
+            'limit[0].free_recipients: found recipients with count = "messages"; '
+            "allowed: recipients of a limit that counts recipients",
+        ),
+        (
+            LIMIT + ONE_MESSAGE + '[[notify]]\nurl = "https://a.example"\nlimits = ["one"]\n',
+            'notify[0].limits[0]: found "one"; allowed: the name of a [[limit]] with accounts: default',
+        ),
+    ],
+)
+def test_what_makes_no_sense_together_is_one_line(write: Write, text: str, error: str) -> None:
+    assert refused(write(text)) == error
+
+
+def test_refusals_are_counted_as_the_limit_says_else_as_is_said_for_all(write: Write) -> None:
+    own = '[[limit]]\nname = "y"\nquota = 1\ncount_rejected = true\n'
+    own += own.replace('"y"', '"n"').replace("true", "false")
+    for said in ("true", "false"):
+        limits_ = config.read(write(f"count_rejected = {said}\n" + own + LIMIT + ONE_MESSAGE)).limits
+        assert [limit.count_rejected for limit in limits_] == [True, False, said == "true", False]
+
+
+def test_a_limit_of_one_message_has_a_reply_of_its_own_unless_one_is_set(write: Write) -> None:
+    first, other = config.read(write(ONE_MESSAGE + LIMIT)).limits
+    assert first.refusal("a", 6, 5, 0) == b"action=452 4.5.3 too many recipients in one message, 6/5\n\n"
+    assert other.refusal("a", 6, 5, 0).startswith(b"action=450 4.7.1 daily message quota exceeded, 6/5, resets at ")
+    [mine] = config.read(write(ONE_MESSAGE + 'action = "554 5.5.3 {period} {used}/{quota}, {reset}"\n')).limits
+    assert mine.refusal("a", 6, 5, 0) == b"action=554 5.5.3 message 6/5, the next message\n\n"
+
+
+def test_rows_without_a_limit_s_name_are_of_the_first_limit_that_is_stored(write: Write) -> None:
+    assert config.read(write(ONE_MESSAGE + LIMIT)).names.limit == "default"
+
+
 FULL = """
 state_dir = "st\\"ate\\\\"
 timezone = "Europe/Zurich"
@@ -264,6 +323,13 @@ action = "450 4.7.1 {key}: \\"no\\""
 name = "ours"
 key = "odd"
 period = "hourly"
+quota = 5
+count_rejected = true
+free_recipients = ["@example.org", "\\"a b\\"@example.net"]
+[[limit]]
+name = "message"
+key = "odd"
+period = "message"
 quota = 5
 """
 

@@ -9,10 +9,12 @@ from ratelimitd.core.counters import Window
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Policy
 from ratelimitd.state.records import ends, remember, windows
-from tests.core.build import data, limit, memo, policy, rcpt, record, rules, used
+from tests.core.build import data, limit, memo, policy, rcpt, record, used
 
 ALICE = "alice@example.com"
 DUNNO = b"action=DUNNO\n\n"
+Setting = tuple[int, bool, bool, str, bool]
+"""Quota, enforce, by_message, key, count_rejected."""
 
 
 def test_what_a_limit_that_is_not_enforced_would_block_is_admitted_counted_and_said() -> None:
@@ -35,7 +37,7 @@ def test_an_enforced_limit_refuses_though_another_is_not_enforced() -> None:
 
 
 def test_rejected_requests_that_are_not_counted_are_counted_where_nothing_is_rejected() -> None:
-    asked = policy(limit(1, enforce=False), under=rules(False))
+    asked = policy(limit(1, enforce=False, count_rejected=False))
     for i in range(3):
         rcpt(asked, f"{i}@example.org")
     assert used(asked) == 3
@@ -75,7 +77,7 @@ def test_a_refused_message_is_admitted_once_its_quota_is_raised() -> None:
 
 
 def test_refused_messages_that_are_not_counted_charge_nothing() -> None:
-    asked = policy(limit(1, by_message=True), under=rules(False))
+    asked = policy(limit(1, by_message=True, count_rejected=False))
     rcpt(asked, "a@example.org", "1.a")
     for i in range(3):
         assert rcpt(asked, f"{i}@example.org", "2.b").refused
@@ -90,12 +92,12 @@ def test_a_message_that_a_trial_would_block_is_said_once() -> None:
 
 
 limits = st.lists(
-    st.builds(
-        lambda quota, enforce, by_message, key: (quota, enforce, by_message, key),
+    st.tuples(
         st.integers(0, 6),
         st.booleans(),
         st.booleans(),
-        st.sampled_from(["email", "domain"]),
+        st.sampled_from(["email", "domain", "all"]),
+        st.booleans(),
     ),
     min_size=1,
     max_size=3,
@@ -110,10 +112,10 @@ requests = st.lists(
 )
 
 
-def made(settings: list[tuple[int, bool, bool, str]]) -> list[Limit]:
+def made(settings: list[Setting]) -> list[Limit]:
     return [
-        limit(quota, name=f"limit{i}", key=key, enforce=enforce, by_message=by_message)
-        for i, (quota, enforce, by_message, key) in enumerate(settings)
+        limit(quota, name=f"limit{i}", key=key, enforce=enforce, by_message=by_message, count_rejected=count_rejected)
+        for i, (quota, enforce, by_message, key, count_rejected) in enumerate(settings)
     ]
 
 
@@ -138,11 +140,11 @@ def totals(records: list[str]) -> dict[Window, int]:
     return dict(found)
 
 
-@given(limits, requests, st.booleans())
+@given(limits, requests)
 def test_the_journal_says_exactly_what_was_charged_and_to_whom(
-    settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]], count_rejected: bool
+    settings: list[Setting], asks: list[tuple[str, int, int]]
 ) -> None:
-    asked = policy(*made(settings), under=rules(count_rejected))
+    asked = policy(*made(settings))
     records = play(asked, asks)
     charged = {
         (meter.limit.name, counter.expiry, counter.key): counter.used
@@ -164,9 +166,9 @@ def test_the_journal_says_exactly_what_was_charged_and_to_whom(
 
 @given(limits, requests)
 def test_where_nothing_is_refused_a_limit_counts_messages_or_recipients(
-    settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]]
+    settings: list[Setting], asks: list[tuple[str, int, int]]
 ) -> None:
-    asked = policy(*made([(quota, False, by_message, key) for quota, _, by_message, key in settings]))
+    asked = policy(*made([(setting[0], False, *setting[2:]) for setting in settings]))
     play(asked, asks)
     transactions = [t for i in range(4) if (t := asked.memo.find(f"{i}.a {ALICE}")) is not None]
     for meter in asked.meters:
@@ -177,14 +179,14 @@ def test_where_nothing_is_refused_a_limit_counts_messages_or_recipients(
 
 @given(limits, requests)
 def test_an_enforced_limit_admits_its_quota_and_no_more(
-    settings: list[tuple[int, bool, bool, str]], asks: list[tuple[str, int, int]]
+    settings: list[Setting], asks: list[tuple[str, int, int]]
 ) -> None:
     asked = policy(*made(settings))
     play(asked, asks)
     transactions = [t for i in range(4) if (t := asked.memo.find(f"{i}.a {ALICE}")) is not None]
     admitted = sum(transaction.charged for transaction in transactions)
     messages = sum(1 for transaction in transactions if transaction.charged)
-    for quota, enforce, by_message, _ in settings:
+    for quota, enforce, by_message, _, _ in settings:
         assert not (enforce and quota) or (messages if by_message else admitted) <= quota
     for meter in asked.meters:
         total = sum(counter.used for counter in meter.counters.values())

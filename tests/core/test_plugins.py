@@ -84,7 +84,7 @@ def test_an_unknown_plugin_is_answered_with_those_that_there_are(install: Instal
     install("stranger-key", address="stranger_key:factory")
     error = failure("mail")
     assert (error.path, error.found) == ("limit[0].key", '"mail"')
-    assert error.allowed == "an installed key plugin: address, domain, email"
+    assert error.allowed == "an installed key plugin: address, all, domain, email"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """The decision: who is charged what, and what is answered."""
 
 from collections import Counter as Multiset
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.policy import MAX_RECIPIENTS, Policy
+from ratelimitd.core.dues import MAX_RECIPIENTS
+from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, Verdict, Waiting
 from ratelimitd.request import Request
 from ratelimitd.state.records import remember
@@ -213,7 +215,7 @@ def test_what_was_refused_is_admitted_when_the_quota_is_raised_and_stays_admitte
 
 
 def test_a_refused_recipient_is_not_counted_where_it_is_configured_so() -> None:
-    asked = policy(limit(2), under=rules(False))
+    asked = policy(limit(2, count_rejected=False))
     for i in range(4):
         rcpt(asked, str(i))
     assert used(asked) == 2
@@ -340,7 +342,7 @@ def test_the_same_instance_and_recipient_of_another_login_are_charged() -> None:
 
 
 def test_what_one_limit_refuses_no_limit_counts_where_it_is_configured_so() -> None:
-    asked = policy(*TWO, under=rules(False))
+    asked = policy(*(replace(each, count_rejected=False) for each in TWO))
     for i in range(10):
         rcpt(asked, str(i))
     assert used(asked, name="mine") == used(asked, "example.com", "ours") == 3
@@ -504,9 +506,9 @@ def test_whatever_the_login_the_record_can_be_taken_apart(login: str) -> None:
 class Model:
     """What must hold, said in the simplest way: transactions.py, and every account's use in each window."""
 
-    def __init__(self, quotas: dict[str, int], count_rejected: bool) -> None:
+    def __init__(self, quotas: dict[str, int], counting: dict[str, bool]) -> None:
         self.quotas = quotas
-        self.count_rejected = count_rejected
+        self.counting = counting  # whether what an account's limit refuses is charged to it
         self.used: Multiset[tuple[str, int]] = Multiset()  # by account and window
         self.transactions: Transactions[str] = Transactions()
 
@@ -517,15 +519,14 @@ class Model:
             return True, False
         dues = self.transactions.dues(transaction, recipient, more, windows)
         refusing = [a for a, due in dues.items() if self.quotas[a] and self.used[a, windows[a]] + due > self.quotas[a]]
-        if refusing and not self.count_rejected:
-            return False, False
-        for account in refusing or dues:
+        charged = [account for account in refusing if self.counting[account]] if refusing else list(dues)
+        for account in charged:
             self.used[account, windows[account]] += dues[account]
-        for account in refusing:
-            self.transactions.refuse(transaction, recipient, account, windows[account], dues[account])
+            if refusing:
+                self.transactions.refuse(transaction, recipient, account, windows[account], dues[account])
         if not refusing:
             self.transactions.admit(transaction, recipient, more)
-        return not refusing, any(dues[account] for account in refusing or dues)
+        return not refusing, any(dues[account] for account in charged)
 
 
 QUOTAS = {"a@x": 4, "b@x": 7, "c@y": 3, "x": 9, "y": 5}
@@ -542,15 +543,15 @@ steps = st.lists(
 )
 
 
-@given(steps, st.booleans(), st.booleans())
+@given(steps, st.booleans(), st.booleans(), st.booleans())
 def test_the_policy_does_what_a_simple_model_does(
-    walk: list[tuple[str, int, str, int, int, str | None]], count_rejected: bool, restarted: bool
+    walk: list[tuple[str, int, str, int, int, str | None]], mine_counts: bool, ours_counts: bool, restarted: bool
 ) -> None:
     """Limits of two periods, transactions in several windows, quotas that are raised, a memo read from the journal."""
     quotas = dict(QUOTAS)
-    model = Model(quotas, count_rejected)
-    mine = limit(0, name="mine", quotas=quotas, period="hourly")
-    asked = policy(mine, limit(0, name="ours", key="domain", quotas=quotas), under=rules(count_rejected))
+    model = Model(quotas, {account: mine_counts if "@" in account else ours_counts for account in quotas})
+    mine = limit(0, name="mine", quotas=quotas, period="hourly", count_rejected=mine_counts)
+    asked = policy(mine, limit(0, name="ours", key="domain", quotas=quotas, count_rejected=ours_counts))
     now, written = NOON, ""
     for login, number, recipient, count, hours, raised in walk:
         now += hours * 3600

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from ratelimitd.core.counters import Meter
-from ratelimitd.core.policy import Nobody
 from ratelimitd.core.verdict import Verdict
+from ratelimitd.core.watcher import Nobody
 from tests.core.build import DAY_S, MIDNIGHT, NOON, ask, limit, policy, rcpt, request, row
 
 ALICE = "alice@example.com"

@@ -13,9 +13,10 @@ import trio
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.pending import Pending
-from ratelimitd.core.policy import Nobody, Policy
+from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.core.verdict import Verdict, Waiting
+from ratelimitd.core.watcher import Nobody
 from ratelimitd.core.windows import Period, PeriodName
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import domain, email

@@ -35,7 +35,7 @@ def _between_frames(data: bytes) -> None:
     written, records = header("0a1b", 3), []
     for number, piece in enumerate(pieces):
         text = piece.decode("utf-8", "backslashreplace").replace("\0", "")
-        record = f"R{number}.{text}\0{text}\0{number + 1}\0daily\0{number}\0{text or 'a'}\n"
+        record = f"R{number}.{text}\0{text}\0{number + 1}\0daily\0{number + 1}\0{text or 'a'}\n"
         records.append(record)
         written += piece + frame(record)
     _FILE.write_bytes(written)

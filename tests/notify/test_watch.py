@@ -16,7 +16,7 @@ from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, r
 def watched(quota: int, *percents: int, max_waiting: int = 1000, count_rejected: bool = True) -> tuple[Policy, Watch]:
     watch = Watch(nobody)
     watch.configure({"default": percents}, max_waiting)
-    return policy(limit(quota), under=rules(count_rejected), watch=watch), watch
+    return policy(limit(quota, count_rejected=count_rejected), watch=watch), watch
 
 
 def nobody() -> None:

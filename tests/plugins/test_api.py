@@ -8,7 +8,7 @@ import pytest
 from ratelimitd import keys, request, testing
 
 API = {
-    keys: {"KeyFactory", "KeyFunction", "OptionError", "domain", "email", "normalise", "of_login", "only"},
+    keys: {"KeyFactory", "KeyFunction", "OptionError", "domain", "email", "everybody", "normalise", "of_login", "only"},
     request: {"POLICY_REQUEST", "Request"},
     testing: {"ATTRIBUTES", "REQUESTS", "check_key", "request"},
 }

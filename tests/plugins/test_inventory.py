@@ -44,6 +44,7 @@ def test_the_plugins_are_listed_with_their_distribution_and_the_limits_that_use_
         0,
         "KEY DISTRIBUTION VERSION USED BY LIMIT\n"
         "address key-address 2.5 a, b\n"
+        f"all ratelimitd {__version__} -\n"
         f"domain ratelimitd {__version__} -\n"
         f"email ratelimitd {__version__} default",
     )
@@ -106,7 +107,7 @@ def test_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file.write_text(LIMIT + 'key = "subnet"\n')
     assert main(["-c", str(file), "plugins", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
-    domain, email, subnet = answer["plugins"]
+    _, domain, email, subnet = answer["plugins"]
     assert email == {
         "name": "email",
         "distribution": "ratelimitd",

@@ -9,8 +9,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import KeyHealth, Limit
 from ratelimitd.core.pending import Pending
-from ratelimitd.core.policy import Nobody, Policy
+from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import Waiting
+from ratelimitd.core.watcher import Nobody
 from ratelimitd.core.windows import Period
 from ratelimitd.keys import KeyFunction
 from ratelimitd.log.keywatch import KeyWatch

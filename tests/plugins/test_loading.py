@@ -91,7 +91,7 @@ def test_a_distribution_with_broken_metadata_stops_nobody_else(site: Path, point
     install(site, "key-own", SOURCE, address="key_own:address")
     install(site, "key-broken", "", broken="key_broken:factory")
     (site / "key_broken-1.0.dist-info" / "entry_points.txt").write_bytes(points)
-    assert {"address", "domain", "email"} == set(installed())
+    assert {"address", "all", "domain", "email"} == set(installed())
 
 
 def test_a_distribution_without_a_name_is_told_by_its_entry_point(site: Path) -> None:

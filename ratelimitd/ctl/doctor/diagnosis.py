@@ -15,7 +15,7 @@ from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
 from ratelimitd.ctl.doctor import postconf, sasl
 from ratelimitd.ctl.doctor.postconf import Postfix
-from ratelimitd.ctl.doctor.restrictions import Use, examine, uses
+from ratelimitd.ctl.doctor.restrictions import Use, examine, recipients_unknown, uses
 from ratelimitd.net.listeners import Address, parse_address
 from ratelimitd.text import escape
 
@@ -39,7 +39,13 @@ def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
     addresses = [parse_address(text) for text in listen]
     postfix = postconf.read(folder)
     shown = listen[0] if listen[0].startswith("unix:") else f"inet:{listen[0]}"
-    faults += examine(postfix, lambda use: _is_ours(use, postfix, addresses), shown)
+
+    def is_ours(use: Use) -> bool:
+        return _is_ours(use, postfix, addresses)
+
+    faults += examine(postfix, is_ours, shown)
+    free = [limit.name for limit in configuration.limits if limit.free]
+    faults += recipients_unknown(postfix, is_ours, free)
     faults += _unreachable(postfix, addresses)
     if not configuration.settings.keys.domains:
         faults += sasl.examine(postfix, evidence.many_domains if evidence is not None else ())

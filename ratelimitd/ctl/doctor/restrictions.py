@@ -1,7 +1,7 @@
 """What is wrong with how Postfix asks this service: examines its restriction lists, and nothing else."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ratelimitd.ctl.answers import Fault
@@ -9,10 +9,12 @@ from ratelimitd.ctl.doctor.postconf import Postfix, Smtpd
 
 RIGHT = "smtpd_sender_restrictions = check_policy_service { %s, timeout=10s, default_action=DUNNO }"
 AT_RCPT = ("smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions")
+AT_MESSAGE = ("smtpd_data_restrictions", "smtpd_end_of_data_restrictions")
 LISTS = (
     *AT_RCPT,
     *("smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
-    *("smtpd_data_restrictions", "smtpd_end_of_data_restrictions", "smtpd_etrn_restrictions"),
+    *AT_MESSAGE,
+    "smtpd_etrn_restrictions",
 )
 BEFORE_ALL_OTHERS = ("smtpd_client_restrictions", "smtpd_helo_restrictions")
 ENDS = ("permit_sasl_authenticated", "permit", "reject", "defer")
@@ -92,6 +94,20 @@ def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> l
             what = f"the service {smtpd.name}, where users log in, never asks ratelimitd at {address}{asked}"
             faults.append(Fault("not-wired", what, f"main.cf, or -o in master.cf: {RIGHT % address}"))
     return list(dict.fromkeys(faults))
+
+
+def recipients_unknown(postfix: Postfix, is_ours: Callable[[Use], bool], limits: Sequence[str]) -> Iterator[Fault]:
+    """Where an smtpd asks us when Postfix no longer names recipients, which these limits have free ones of."""
+    ours = [use for use in uses(postfix) if is_ours(use)]
+    for smtpd in postfix.smtpds if limits else ():
+        asks = [use for use in ours if use.smtpd is smtpd and smtpd.is_on("smtpd_sasl_auth_enable")]
+        if asks and all(use.list_name in AT_MESSAGE for use in asks):
+            lists = " and ".join(dict.fromkeys(use.list_name for use in asks))
+            what = (
+                f"the service {smtpd.name} asks only in {lists}, where Postfix names no recipient of a mail that has "
+                f"several: the free_recipients of the limit {', '.join(limits)} are counted in such a mail"
+            )
+            yield Fault("recipients-unknown", what, f"ask at RCPT, too: {RIGHT % asks[0].address}")
 
 
 def _of_use(use: Use) -> Iterator[Fault]:

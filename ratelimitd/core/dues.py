@@ -1,0 +1,78 @@
+"""Limits that do not count every recipient once: what they are due. Policy asks here only where some are configured.
+
+There are limits that count messages (`count = "messages"`), limits that some recipients cost nothing
+(`free_recipients`), and limits of one message (`period = "message"`), whose counters are made for one request. What a
+counter was charged is Policy's to keep.
+"""
+
+from collections.abc import Sequence
+
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.memo import Transaction
+from ratelimitd.request import Request
+
+MAX_RECIPIENTS = 1_000_000
+"""No mail has more recipients; a forged count beyond it is charged as this many."""
+
+
+class MessageMeter(Meter):
+    """The meter of a limit of one message: it keeps no account, asks no store, and nobody watches it."""
+
+    def configure(self, limit: Limit, *, watched: bool) -> None:
+        """Apply this limit from now on."""
+        super().configure(limit, watched=False)
+
+    def find(self, key: str, now: int) -> Counter:
+        """A counter for one request; `begin` sets what its transaction has used."""
+        return Counter(self, key, 0, self.limit.configured_quota(key))
+
+    def keep(self, login: str, counter: Counter) -> None:
+        """Do nothing: a counter is for one request."""
+
+
+def is_plain(limit: Limit) -> bool:
+    """Whether a limit counts every recipient once: nothing here is for it."""
+    return not (limit.by_message or limit.of_message or limit.free)
+
+
+def begin(counters: Sequence[Counter], transaction: Transaction | None) -> None:
+    """Set what counters of limits of one message have used: what their transaction has spent."""
+    spent = transaction.spent if transaction is not None else None
+    if spent:
+        for counter in counters:
+            if counter.limit.of_message:
+                counter.used = spent.get(counter.window, 0)
+
+
+def counting(counters: list[Counter], request: Request, at: str | None) -> list[Counter]:
+    """Those of the counters that the request's recipient is not free for. `at` is None at DATA and END-OF-MESSAGE,
+    where Postfix names a recipient if there is only one."""
+    recipient = at if at is not None else request.recipient if recipient_count(request.recipient_count) == 1 else ""
+    return [counter for counter in counters if recipient not in counter.limit.free] if recipient else counters
+
+
+def first_dues(counters: Sequence[Counter], due: int, transaction: Transaction | None) -> list[int]:
+    """What each is due where nothing was refused before: a limit that counts messages one, for the first recipients."""
+    messages = 1 if transaction is None or not transaction.charged else 0
+    return [messages if counter.limit.by_message else due for counter in counters]
+
+
+def spend(counters: Sequence[Counter], amounts: Sequence[int]) -> list[int]:
+    """Charge counters of limits of one message; what is left to be charged to the others."""
+    kept = []
+    for counter, amount in zip(counters, amounts, strict=True):
+        if counter.limit.of_message:
+            counter.used += amount
+            kept.append(0)
+        else:
+            kept.append(amount)
+    return kept
+
+
+def recipient_count(text: str) -> int:
+    """The number of an attribute recipient_count; 0 for what is none."""
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    digits = text.lstrip("0")
+    return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS
