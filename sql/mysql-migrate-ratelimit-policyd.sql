@@ -23,6 +23,7 @@ ALTER TABLE `ratelimit`
     MODIFY `expiry` INT UNSIGNED NOT NULL DEFAULT 0,
     ADD `configured` INT UNSIGNED DEFAULT NULL AFTER `quota`,
     ADD `seen` INT UNSIGNED DEFAULT NULL AFTER `configured`,
+    ADD `until` INT UNSIGNED DEFAULT NULL AFTER `seen`,
     MODIFY `updated` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
     DROP INDEX `sender`,
     ADD UNIQUE KEY `account` (`sender`, `limit_name`),

@@ -1,17 +1,18 @@
 -- ratelimitd on MariaDB (10.2 and later) and MySQL (5.7 and later): what the daemon creates by itself in an empty
 -- database, and what an administrator may run instead: mysql policyd < sql/mysql.sql
--- The columns are those of the Perl daemon's table, with limit_name, configured and seen added. 'default' stands for the
--- name of the first [[limit]], to which rows belong that name no limit: put yours there.
+-- The columns are those of the Perl daemon's table, with limit_name, configured, seen and until added. 'default' stands for
+-- the name of the first [[limit]], to which rows belong that name no limit: put yours there.
 -- From then on the daemon's account needs only SELECT, INSERT, UPDATE, DELETE on these tables.
 
 CREATE TABLE IF NOT EXISTS `ratelimit` (
     `id`         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,      -- wide: every flush leaves gaps
     `sender`     VARCHAR(255) /*M!100202 COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */ NOT NULL,
     `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'default',
-    `persist`    TINYINT(1) NOT NULL DEFAULT 0,                -- 1: the quota stays; 0: it lasts until expiry
+    `persist`    TINYINT(1) NOT NULL DEFAULT 0,                -- 1: the quota stays; 0: it lasts until until, or expiry
     `quota`      INT UNSIGNED NOT NULL DEFAULT 0,              -- recipients per period; 0: unlimited
     `configured` INT UNSIGNED DEFAULT NULL,                    -- the configuration's quota when the daemon last wrote
     `seen`       INT UNSIGNED DEFAULT NULL,                    -- the quota that the daemon last saw in this period
+    `until`      INT UNSIGNED DEFAULT NULL,                    -- when the quota ends, seconds since 1970; NULL: with the period
     `used`       INT UNSIGNED NOT NULL DEFAULT 0,              -- recipients in the period that ends at expiry
     `updated`    TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
     `expiry`     INT UNSIGNED NOT NULL DEFAULT 0,              -- seconds since 1970

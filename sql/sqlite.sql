@@ -1,5 +1,5 @@
 -- ratelimitd on SQLite: what the daemon creates by itself in a new file.
--- The columns are those of the Perl daemon's MySQL table, with limit_name, configured and seen added.
+-- The columns are those of the Perl daemon's MySQL table, with limit_name, configured, seen and until added.
 -- 'default' stands for the name of the first [[limit]]: rows that name no limit are its.
 -- Times are seconds since 1970 (expiry) and UTC text (updated).
 
@@ -7,10 +7,11 @@ CREATE TABLE IF NOT EXISTS "ratelimit" (
     "id"         INTEGER PRIMARY KEY AUTOINCREMENT,
     "sender"     TEXT    NOT NULL,                     -- the key: a login or a domain, normalised
     "limit_name" TEXT    NOT NULL DEFAULT 'default',   -- [[limit]] name
-    "persist"    INTEGER NOT NULL DEFAULT 0,           -- 1: the quota stays; 0: it lasts until expiry
+    "persist"    INTEGER NOT NULL DEFAULT 0,           -- 1: the quota stays; 0: it lasts until until, or expiry
     "quota"      INTEGER NOT NULL DEFAULT 0,           -- recipients per period; 0: unlimited
     "configured" INTEGER DEFAULT NULL,                 -- the configuration's quota when the daemon last wrote the row
     "seen"       INTEGER DEFAULT NULL,                 -- the quota that the daemon last saw in this period
+    "until"      INTEGER DEFAULT NULL,                 -- when the quota ends, seconds since 1970; NULL: with the period
     "used"       INTEGER NOT NULL DEFAULT 0,           -- recipients in the period that ends at expiry
     "updated"    TEXT    NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "expiry"     INTEGER NOT NULL DEFAULT 0,
@@ -20,7 +21,7 @@ CREATE TABLE IF NOT EXISTS "ratelimit" (
 -- Changes made by hand are found by their time.
 CREATE INDEX IF NOT EXISTS "ratelimit_updated" ON "ratelimit" ("updated");
 CREATE TRIGGER IF NOT EXISTS "ratelimit_touched"
-AFTER UPDATE OF "quota", "persist", "used", "expiry" ON "ratelimit" WHEN NEW."updated" = OLD."updated"
+AFTER UPDATE OF "quota", "persist", "until", "used", "expiry" ON "ratelimit" WHEN NEW."updated" = OLD."updated"
 BEGIN
     UPDATE "ratelimit" SET "updated" = CURRENT_TIMESTAMP WHERE "id" = NEW."id";
 END;

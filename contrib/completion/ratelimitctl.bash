@@ -19,7 +19,7 @@ _ratelimitctl() {
         mapfile -t COMPREPLY < <(compgen -d -- "$word")
         return
         ;;
-    --limit | --count | --interval) return ;;
+    --limit | --count | --interval | --until | --for | --reason) return ;;
     --quota)
         mapfile -t COMPREPLY < <(compgen -W unlimited -- "$word")
         return
@@ -29,11 +29,11 @@ _ratelimitctl() {
     case $verb in
     '')
         words+=' -c --config --version'
-        words+=' status show top set reset dump reload check doctor plugins migrate'
+        words+=' status show top set unset reset dump reload check doctor plugins migrate'
         ;;
     top) words+=' --limit --count --interval --once' ;;
-    set) words+=' --quota --persist --limit' ;;
-    reset) words+=' --limit' ;;
+    set) words+=' --quota --persist --until --for --limit --reason' ;;
+    unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;
     migrate) words+=' --dry-run' ;;
     esac

@@ -1,53 +1,44 @@
-"""What an administrator sees of accounts, and does with them: show, set, reset, top.
+"""What an administrator sees of accounts, and does with them: show, set, unset, reset, top.
 
 It works on memory and store together: of a running daemon or, while none is running, of what one left.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import trio
 
-from ratelimitd.control.answers import AccountView, CountsReset, LimitRanking, QuotaSet, Ranking, ShownAccount
-from ratelimitd.control.commands import NO, Refused, Reset, Set, Show, Top
-from ratelimitd.core.counters import Counter, Meter, Source, given_for_now
-from ratelimitd.core.limits import UNLIMITED, KeyFailed
-from ratelimitd.core.policy import AT_RECIPIENT, Policy
+from ratelimitd.control.answers import (
+    AccountView,
+    CountReset,
+    CountsReset,
+    LimitRanking,
+    QuotaChanged,
+    QuotaSet,
+    QuotasUnset,
+    Ranking,
+    ShownAccount,
+)
+from ratelimitd.control.commands import NO, NotDone, Refused, Reset, Set, Show, Top, Unset
+from ratelimitd.control.domains import Domains, is_domain
+from ratelimitd.control.ends import end_of
+from ratelimitd.control.naming import Naming
+from ratelimitd.control.views import view
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.limits import UNLIMITED
+from ratelimitd.core.policy import Policy
+from ratelimitd.core.quotas import Held, Source
 from ratelimitd.core.rows import Account, Grant, Row
 from ratelimitd.errors import OutcomeUnknown, StoreError
-from ratelimitd.keys import normalise
-from ratelimitd.request import POLICY_REQUEST, Request
 from ratelimitd.settings import Keys
 from ratelimitd.stores import Store
 from ratelimitd.sync.schedule import StoreSync
 from ratelimitd.sync.walk import most_used
 
 
-class Name(NamedTuple):
-    """What a text may mean under one limit: a login, whose key is `of_login`, or a key `itself`."""
-
-    meter: Meter
-    of_login: str | None
-    itself: str
-    is_own: bool  # no other login has this key, as under `email`; under `domain` many share it
-
-    @property
-    def limit(self) -> str:
-        """The limit's name."""
-        return self.meter.limit.name
-
-    @property
-    def keys(self) -> list[str]:
-        """The possible keys, the likelier one first."""
-        if self.of_login is None or self.of_login == self.itself:
-            return [self.itself]
-        return [self.of_login, self.itself] if self.is_own else [self.itself, self.of_login]
-
-
 class Accounts:
-    """The accounts of a policy. Keys are normalised as the daemon's own."""
+    """The accounts of a policy, and the rows of domains."""
 
     def __init__(
         self,
@@ -56,22 +47,25 @@ class Accounts:
         settings: Keys,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.configure(settings)
         self._policy = policy
         self._pending = policy.pending
         self._sync = sync
         self._clock = clock
+        self._naming = Naming(policy, sync, settings, clock)
+        self._domains = Domains(policy, sync, self._naming, clock)
 
     def configure(self, settings: Keys) -> None:
         """Take how keys are normalised; at any time."""
-        self._lowercase, self._rules = settings.lowercase, settings.login_rules
+        self._naming.configure(settings)
 
     # -- seeing ----------------------------------------------------------------------------------------------------
 
     async def show(self, command: Show) -> ShownAccount:
         """An account under every limit. Raises Refused if that cannot be known."""
-        names = self._names(command.key)
-        known = await self._known(names)
+        if is_domain(command.key):
+            return await self._domains.show(command)
+        names = self._naming.names(command.key)
+        known = await self._naming.known(names)
         limits: list[AccountView] = []
         for name in names:
             found = [known[Account(name.limit, key)] for key in name.keys if (name.limit, key) in known]
@@ -80,12 +74,12 @@ class Accounts:
             elif name.of_login is not None and ("@" in command.key or not known):
                 would_be = name.meter.apart(name.of_login, None, int(self._clock()))
                 limits.append(self._view(would_be, seen=False))
-        return ShownAccount(command.key, bool(await self._targets(names)), limits)
+        return ShownAccount(command.key, bool(await self._naming.targets(names)), limits)
 
     async def top(self, command: Top) -> AsyncIterator[Ranking]:
         """The accounts that have used most in their present period, every `interval_s`. Raises Refused."""
         while True:  # a reload may add and remove limits meanwhile
-            meters = [self._meter(command.limit)] if command.limit is not None else self._policy.kept
+            meters = [self._naming.meter(command.limit)] if command.limit is not None else self._policy.kept
             limits = [await self._ranking(meter, command.count) for meter in meters]
             yield Ranking(self._clock(), limits)
             if command.once:
@@ -93,78 +87,130 @@ class Accounts:
             await trio.sleep(command.interval_s)
 
     async def _ranking(self, meter: Meter, count: int) -> LimitRanking:
-        limit = meter.limit
-        best = await most_used(meter, count, int(self._clock()))
-        return LimitRanking(limit.name, limit.period.name, [self._view(counter) for counter in best])
+        limit, now = meter.limit, int(self._clock())
+        best = await most_used(meter, count, now)
+        # `find` ends quotas whose end nobody has noticed yet, for nobody has asked about these accounts since.
+        return LimitRanking(limit.name, limit.period.name, [self._view(meter.find(c.key, now) or c) for c in best])
 
     def _view(self, counter: Counter, *, seen: bool = True) -> AccountView:
-        limit, unlimited = counter.limit, counter.quota == UNLIMITED
-        return AccountView(
-            limit=limit.name,
-            key=counter.key,
-            period=limit.period.name,
-            quota=None if unlimited else counter.quota,
-            source=source(counter),
-            used=counter.used,
-            left=None if unlimited else max(0, counter.quota - counter.used),
-            not_stored=self._pending.of(counter),
-            reset=counter.expiry,
-            reset_at=limit.period.describe(counter.expiry),
-            counts="messages" if limit.by_message else "recipients",
-            enforced=limit.enforce,
-            seen=seen,
-        )
+        return view(counter, self._pending, seen=seen)
 
     # -- changing --------------------------------------------------------------------------------------------------
 
+    async def edit(self, command: Set | Unset | Reset) -> QuotaSet | QuotasUnset | CountsReset:
+        """Change accounts. Raises Refused; NotDone where the store did not take it."""
+        match command:
+            case Set():
+                return await self.set(command)
+            case Unset():
+                return await self.unset(command)
+            case Reset():
+                return await self.reset(command)
+
     async def set(self, command: Set) -> QuotaSet:
         """Give an account a quota: in memory at once, then in the store. Raises Refused."""
-        meter, key = await self._target(command.key, self._named(command.key, command.limit))
+        if is_domain(command.key):
+            return await self._domains.set(command)
+        meter, key = await self._naming.target(command.key, self._naming.named(command.key, command.limit))
         limit, now = meter.limit, int(self._clock())
-        configured = limit.configured_quota(key)
+        until = end_of(command, limit, now)
+        known = await self._naming.found([(meter, Account(limit.name, key))])
+        before = known.get(Account(limit.name, key)) or meter.apart(key, None, now)
+        was, was_persistent = before.quota, before.source is Source.PERSISTENT
+        base = meter.base(key)
         counter = meter.find(key, now)
-        was_persistent = counter is not None and counter.source is Source.PERSISTENT
-        expiry = limit.period.end(now)
+        expiry = counter.expiry if counter is not None else limit.period.end(now)
         if counter is not None:
-            expiry = counter.expiry
-            lasting = Source.PERSISTENT if command.persist else given_for_now(command.quota, configured)
-            counter.give(command.quota, lasting)
-        latest = limit.period.latest(now)
-
-        def grant(store: Store) -> Awaitable[list[Row]]:
-            self._present(meter)  # it may have waited for a flush
-            return store.grant(Grant(limit.name, key, command.quota, configured, command.persist, expiry, latest), now)
-
+            counter.give(_held(command, until, base))
+        given = Grant(
+            limit.name, key, command.quota, base.quota, command.persist, expiry, limit.period.latest(now), until
+        )
         try:
-            rows = await self._sync.edit(grant)
+            rows = await self._sync.edit(lambda store: self._grant(store, [(meter, given)], now))
         except OutcomeUnknown as error:
             in_force = "in force until then, but " if counter is not None else ""
             unknown = f"{in_force}it is not known whether it is stored: {error}; repeat it when the store is back"
-            raise Refused(unknown, NO) from error
+            raise NotDone(unknown) from error
         except StoreError as error:
             in_force = "in force until then, but " if counter is not None else ""
-            raise Refused(f"{in_force}not stored: {error}; repeat it when the store is back", NO) from error
-        view = self._view(self._changed(self._present(meter, "stored, but "), key, rows))
-        return QuotaSet(**msgspec.structs.asdict(view), gave_up_persistent=was_persistent and not command.persist)
+            raise NotDone(f"{in_force}not stored: {error}; repeat it when the store is back") from error
+        now_is = self._view(self._changed(self._naming.present(meter, "stored, but "), key, rows))
+        return QuotaSet(
+            **msgspec.structs.asdict(now_is),
+            was=_quota(was),
+            gave_up_persistent=was_persistent and not command.persist,
+            persistent=command.persist,
+            until_at=limit.period.describe(until) if until else None,
+        )
+
+    async def unset(self, command: Unset) -> QuotasUnset:
+        """Take back the quotas of an account's own, under one limit or under every one. Raises Refused."""
+        if is_domain(command.key):
+            return await self._domains.unset(command)
+        names = self._naming.named(command.key, command.limit)
+        targets = [(meter, Account(meter.limit.name, key)) for meter, key in await self._naming.targets(names)]
+        found = await self._naming.found(targets)
+        now = int(self._clock())
+        grants: list[tuple[Meter, Grant]] = []
+        was: dict[str, int] = {}
+        for meter, account in targets:
+            counter = found.get(account)
+            if counter is not None and not counter.source.is_base:
+                base, latest = meter.base(account.key).quota, meter.limit.period.latest(now)
+                grants.append((meter, Grant(*account, base, base, False, counter.expiry, latest)))
+                was[account.limit] = counter.quota
+        if not grants:
+            raise Refused(f"{command.key}: no quota of its own is in force", NO)
+        try:
+            rows = await self._sync.edit(lambda store: self._grant(store, grants, now))
+        except OutcomeUnknown as error:
+            raise NotDone(f"it is not known whether it is stored: {error}; repeat it when the store is back") from error
+        except StoreError as error:
+            raise NotDone(f"nothing is changed: {error}") from error
+        present = [(meter, grant.key) for meter, grant in grants if self._naming.is_present(meter)]
+        views = [self._view(self._changed(meter, key, rows)) for meter, key in present]
+        changed = [QuotaChanged(**msgspec.structs.asdict(one), was=_quota(was[one.limit])) for one in views]
+        return QuotasUnset(command.key, changed)
+
+    async def _grant(self, store: Store, grants: list[tuple[Meter, Grant]], now: int) -> list[Row]:
+        """Write these; it may have waited for a flush, and a reload may have removed a limit meanwhile."""
+        rows: list[Row] = []
+        for meter, grant in grants:
+            self._naming.present(meter)
+            rows += await store.grant(grant, now)
+        return rows
 
     async def reset(self, command: Reset) -> CountsReset:
         """Set what an account has used to 0, under one limit or under every one that counts it. Raises Refused."""
-        names = self._named(command.key, command.limit)
-        targets = [await self._target(command.key, names)] if command.limit else await self._targets(names)
+        if is_domain(command.key):
+            raise Refused(f"{command.key}: a domain's row counts nothing", NO)
+        naming = self._naming
+        names = naming.named(command.key, command.limit)
+        targets = [await naming.target(command.key, names)] if command.limit else await naming.targets(names)
         if not targets:
             raise Refused(f"{command.key}: no limit has counted it", NO)
         accounts = [Account(meter.limit.name, key) for meter, key in targets]
+        was: dict[Account, int] = {}
+
+        async def reset(store: Store) -> list[Row]:
+            asked = list(zip((meter for meter, _ in targets), accounts, strict=True))
+            was.update({account: counter.used for account, counter in (await naming.found(asked)).items()})
+            return await store.reset(accounts)
+
         try:
-            rows = await self._sync.edit(lambda store: store.reset(accounts))
+            rows = await self._sync.edit(reset)
         except OutcomeUnknown as error:
             todo = f"when the store is back, look at `ratelimitctl show {command.key}`, and repeat it where it was not"
-            raise Refused(f"it is not known whether the count was reset: {error}; {todo}", NO) from error
+            raise NotDone(f"it is not known whether the count was reset: {error}; {todo}") from error
         except StoreError as error:
-            raise Refused(f"nothing is changed: {error}", NO) from error
+            raise NotDone(f"nothing is changed: {error}") from error
         if command.limit is not None:
-            self._present(targets[0][0], "stored, but ")
-        present = [(meter, key) for meter, key in targets if self._is_present(meter)]
-        return CountsReset(command.key, [self._view(self._changed(meter, key, rows)) for meter, key in present])
+            naming.present(targets[0][0], "stored, but ")
+        views = [self._view(self._changed(meter, key, rows)) for meter, key in targets if naming.is_present(meter)]
+        counts = [
+            CountReset(**msgspec.structs.asdict(one), was=was.get(Account(one.limit, one.key), 0)) for one in views
+        ]
+        return CountsReset(command.key, counts)
 
     def _changed(self, meter: Meter, key: str, rows: list[Row]) -> Counter:
         """An account whose row was changed, as memory has it or, if it was evicted meanwhile, as the store has it."""
@@ -172,107 +218,15 @@ class Accounts:
         row = next((row for row in rows if (row.limit, row.key) == (meter.limit.name, key)), None)
         return meter.find(key, now) or meter.apart(key, row, now)
 
-    # -- which account is meant ------------------------------------------------------------------------------------
 
-    def _names(self, text: str) -> list[Name]:
-        if not text.isprintable() or not text.strip():
-            raise Refused(f"{text!r}: not a key")
-        request = Request.under(
-            self._rules, f"request={POLICY_REQUEST}\nprotocol_state={AT_RECIPIENT}\nsasl_username={text}"
-        )
-        own = {normalise(text, self._lowercase), normalise(request.login, self._lowercase)}
-        names: list[Name] = []
-        for meter in self._policy.kept:
-            try:
-                of_login = meter.limit.key_of(request)
-            except KeyFailed:
-                of_login = None
-            names.append(Name(meter, of_login, normalise(text, self._lowercase), of_login in own))
-        return names
-
-    def _named(self, text: str, limit: str | None) -> list[Name]:
-        names = self._names(text)
-        if limit is None:
-            return names
-        meter = self._meter(limit)
-        return [name for name in names if name.meter is meter]
-
-    def _meter(self, limit: str) -> Meter:
-        for meter in self._policy.kept:
-            if meter.limit.name == limit:
-                return meter
-        if any(meter.limit.name == limit for meter in self._policy.meters):
-            raise Refused(f"the limit {limit} counts the recipients of one message: no account is kept under it")
-        names = ", ".join(meter.limit.name for meter in self._policy.kept)
-        raise Refused(f"there is no limit {limit}; there are: {names}")
-
-    def _is_present(self, meter: Meter) -> bool:
-        return any(meter is other for other in self._policy.kept)
-
-    def _present(self, meter: Meter, done: str = "") -> Meter:
-        """The meter; after each await. Raises Refused where a reload has removed its limit; `done` is what was done."""
-        if not self._is_present(meter):
-            raise Refused(f"{done}there is no limit {meter.limit.name} any more: a reload has just removed it", NO)
-        return meter
-
-    async def _targets(self, names: list[Name]) -> list[tuple[Meter, str]]:
-        """The accounts that the text means, of those that are known: its own, not one that it shares."""
-        known = await self._known(names)
-        found: list[tuple[Meter, str]] = []
-        for name in filter(lambda name: self._is_present(name.meter), names):
-            keys = [key for key in name.keys if name.is_own or key == name.itself]
-            found += [(name.meter, key) for key in keys if (name.limit, key) in known][:1]
-        return found
-
-    async def _target(self, text: str, names: list[Name]) -> tuple[Meter, str]:
-        """The one account that is meant, known or not. Raises Refused if it is not certain which."""
-        targets = await self._targets(names)
-        if not targets:
-            targets = [(n.meter, n.keys[0]) for n in names if n.is_own or (n.of_login is None and len(names) == 1)]
-        if len(targets) == 1:
-            ((meter, key),) = targets
-            return self._present(meter), key
-        if not targets and len(names) == 1:
-            (name,) = names
-            raise Refused(f"under the limit {name.limit} {text} is counted as {name.of_login}: give that key")
-        limits = ", ".join(name.limit for name in names)
-        raise Refused(f"{text}: say which limit you mean with --limit: {limits}")
-
-    # -- what is known ---------------------------------------------------------------------------------------------
-
-    async def _known(self, names: list[Name]) -> dict[Account, Counter]:
-        """The counters of the accounts that memory or store know. Raises Refused if neither can be asked."""
-        now = int(self._clock())
-        asked = [(name.meter, Account(name.limit, key)) for name in names for key in name.keys]
-        found = {account: counter for meter, account in asked if (counter := _find(meter, account.key, now))}
-        unknown = [account for _, account in asked if account not in found]
-        try:
-            rows = {Account(row.limit, row.key): row for row in await self._sync.look_up(unknown)}
-        except StoreError as error:
-            if found:
-                return found
-            raise Refused(f"not in memory, and {error}", NO) from error
-        for meter, account in asked:
-            counter = _find(meter, account.key, now)
-            if counter is not None:
-                found[account] = counter
-            elif account in rows:
-                found[account] = meter.apart(account.key, rows[account], now)
-        return found
+def _held(command: Set, until: int, base: Held) -> Held:
+    """What holds for an account that is given this."""
+    if command.persist:
+        return Held(command.quota, Source.PERSISTENT)
+    if until:
+        return Held(command.quota, Source.TIMED, until)
+    return base if command.quota == base.quota else Held(command.quota, Source.GRANTED)
 
 
-def source(counter: Counter) -> str:
-    """Where a counter's quota comes from, in words."""
-    limit = counter.limit
-    if counter.source is Source.PERSISTENT:
-        return "database, persistent"
-    if counter.source is Source.GRANTED:
-        return f"database, until {limit.period.describe(counter.expiry)}"
-    exception = limit.exception_for(counter.key)
-    return f"limit {limit.name}" if exception is None else f'limit {limit.name}, quotas."{exception}"'
-
-
-def _find(meter: Meter, key: str, now: int) -> Counter | None:
-    """A counter in memory, unless it was made without anything charged or stored."""
-    counter = meter.find(key, now)
-    return None if counter is None or counter.is_new else counter
+def _quota(quota: int) -> int | None:
+    return None if quota == UNLIMITED else quota

@@ -118,6 +118,10 @@ class AccountView(Answer, frozen=True):
     counts: Annotated[Literal["recipients", "messages"], Meta(description="what the limit counts")]
     enforced: Annotated[bool, Meta(description="whether mail beyond the quota is refused, not only logged")]
     seen: Annotated[bool, Meta(description="whether it is known; if not, this is what its first mail would get")]
+    until: Annotated[int | None, Meta(description="when a quota given until a time ends, in seconds since 1970")] = None
+    domain: Annotated[bool, Meta(description="whether it is a domain: the quota is that of each of its accounts")] = (
+        False
+    )
 
 
 class ShownAccount(Answer, frozen=True):
@@ -143,17 +147,38 @@ class Ranking(Answer, frozen=True):
     limits: Annotated[list[LimitRanking], Meta(description="a ranking for each limit")]
 
 
-class QuotaSet(AccountView, frozen=True):
+class QuotaChanged(AccountView, frozen=True, kw_only=True):
+    """The account with the quota that holds now."""
+
+    was: Annotated[int | None, Meta(description="the quota that held before; null: unlimited")]
+
+
+class QuotaSet(QuotaChanged, frozen=True, kw_only=True):
     """The account with its new quota."""
 
     gave_up_persistent: Annotated[bool, Meta(description="whether its quota was persistent and no longer is")]
+    persistent: Annotated[bool, Meta(description="whether the new one is")]
+    until_at: Annotated[str | None, Meta(description="`until` in the configured timezone, for people")]
+
+
+class QuotasUnset(Answer, frozen=True):
+    """The accounts that have no quota of their own any more."""
+
+    key: Annotated[str, Meta(description="the key that was asked for")]
+    limits: Annotated[list[QuotaChanged], Meta(description="the account under each limit where it had one")]
+
+
+class CountReset(AccountView, frozen=True, kw_only=True):
+    """The account with its count of 0."""
+
+    was: Annotated[int, Meta(description="what it had used")]
 
 
 class CountsReset(Answer, frozen=True):
     """The accounts whose count is 0 now."""
 
     key: Annotated[str, Meta(description="the key that was asked for")]
-    limits: Annotated[list[AccountView], Meta(description="the account under each limit where it was reset")]
+    limits: Annotated[list[CountReset], Meta(description="the account under each limit where it was reset")]
 
 
 # -- the daemon --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ratelimitd.control.answers import (
     Evidence,
     Failure,
     QuotaSet,
+    QuotasUnset,
     Ranking,
     Reloaded,
     RunningStatus,
@@ -31,7 +32,12 @@ MAX_COUNT = 1000
 """Accounts that `top` shows at most."""
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
 
+MAX_FOR_S = 4_294_967_295
+MAX_REASON = 200
+"""Characters of a reason."""
+
 Key = Annotated[str, Meta(min_length=1, max_length=4096)]
+Reason = Annotated[str, Meta(max_length=MAX_REASON)]
 A = TypeVar("A", bound=Answer)
 
 
@@ -41,6 +47,13 @@ class Refused(RatelimitdError):
     def __init__(self, text: str, status: int = WRONG) -> None:
         super().__init__(text)
         self.status = status
+
+
+class NotDone(Refused):
+    """A change that the store did not take, or that it is not known to have taken."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, NO)
 
 
 class Command(Struct, Generic[A], tag_field="verb", tag=str.lower, forbid_unknown_fields=True):
@@ -67,12 +80,24 @@ class Top(Command[Ranking]):
 
 
 class Set(Command[QuotaSet]):
-    """Give an account a quota; 0: unlimited."""
+    """Give an account a quota (0: unlimited): for good (`persist`), until a time (`until`, an ISO date and time, or
+    `for_s` seconds from now), or until its period ends. `@a.domain`: each account of the domain."""
 
     key: Key
     quota: Annotated[int, Meta(ge=0, le=MAX_QUOTA)]
     persist: bool = False
     limit: str | None = None
+    until: Annotated[str, Meta(max_length=64)] | None = None
+    for_s: Annotated[int, Meta(ge=1, le=MAX_FOR_S)] | None = None
+    reason: Reason = ""
+
+
+class Unset(Command[QuotasUnset]):
+    """Take back whatever quota an account, or a domain, was given: for good, until a time, until its period ends."""
+
+    key: Key
+    limit: str | None = None
+    reason: Reason = ""
 
 
 class Reset(Command[CountsReset]):
@@ -80,6 +105,7 @@ class Reset(Command[CountsReset]):
 
     key: Key
     limit: str | None = None
+    reason: Reason = ""
 
 
 class Dump(Command[DumpWritten]):
@@ -94,7 +120,7 @@ class Doctor(Command[Evidence]):
     """What the daemon has seen that points to a wrong configuration of Postfix."""
 
 
-AnsweredOnce = Status | Show | Set | Reset | Dump | Reload | Doctor
+AnsweredOnce = Status | Show | Set | Unset | Reset | Dump | Reload | Doctor
 AnyCommand = AnsweredOnce | Top
 
 _decoder: json.Decoder[AnyCommand] = json.Decoder(AnyCommand)

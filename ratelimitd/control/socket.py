@@ -23,8 +23,8 @@ MODE_OF_ALL = 0o077
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """What is raised when a client no longer reads its answers."""
 
-Answers = Callable[[AnyCommand], AsyncGenerator[Answer, None]]
-"""Gives the answers to a command, one after the other; raises Refused."""
+Answers = Callable[[AnyCommand, int], AsyncGenerator[Answer, None]]
+"""Gives the answers to a command of the user with this uid, one after the other; raises Refused."""
 
 
 class Control:
@@ -77,7 +77,7 @@ class Control:
             raise Refused("only root and the daemon's own user may ask", WRONG)
 
     async def _answer(self, command: AnyCommand, stream: trio.SocketStream) -> None:
-        async with aclosing(self._answers(command)) as answers:
+        async with aclosing(self._answers(command, peer_uid(stream.socket))) as answers:
             async for answer in answers:
                 await _send(stream, answer)
 

@@ -3,14 +3,18 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
+import trio
+
+from ratelimitd.control import record
 from ratelimitd.control.accounts import Accounts
-from ratelimitd.control.answers import AccountView, Answer, CountsReset, DumpWritten, QuotaSet, Reloaded
+from ratelimitd.control.answers import Answer, DumpWritten, Reloaded
 from ratelimitd.control.commands import (
     NO,
     AnsweredOnce,
     AnyCommand,
     Doctor,
     Dump,
+    NotDone,
     Refused,
     Reload,
     Reset,
@@ -18,10 +22,15 @@ from ratelimitd.control.commands import (
     Show,
     Status,
     Top,
+    Unset,
 )
+from ratelimitd.control.record import Asker, Edit, Edited
 from ratelimitd.control.status import DaemonStatus
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.log.log import Log
+
+NAME_TIMEOUT_S = 2.0
+"""How long the name of the user who asks is looked for."""
 
 
 class Administration:
@@ -45,41 +54,36 @@ class Administration:
         self._dump = dump
         self._reload = reload
 
-    async def answers(self, command: AnyCommand) -> AsyncGenerator[Answer, None]:
-        """The answer to a command; to `top` one after the other. Raises Refused."""
+    async def answers(self, command: AnyCommand, uid: int) -> AsyncGenerator[Answer, None]:
+        """The answer to a command of a user; to `top` one after the other. Raises Refused."""
         if isinstance(command, Top):
             async for ranking in self._accounts.top(command):
                 yield ranking
         else:
-            yield await self._answer(command)
+            yield await self._answer(command, uid)
 
-    async def _answer(self, command: AnsweredOnce) -> Answer:
+    async def _answer(self, command: AnsweredOnce, uid: int) -> Answer:
         match command:
             case Status():
                 return self._status.answer()
             case Show():
                 return await self._accounts.show(command)
-            case Set():
-                return await self._set(command)
-            case Reset():
-                return await self._reset(command)
+            case Set() | Unset() | Reset():
+                return await self._edit(command, await _asker(uid))
             case Dump():
                 return await self._dumped()
             case Reload():
-                return await self._reloaded()
+                return await self._reloaded(await _asker(uid))
             case Doctor():
                 return await self._status.evidence()
 
-    async def _set(self, command: Set) -> QuotaSet:
-        account = await self._accounts.set(command)
-        lasting = "for good" if command.persist else "until the period ends"
-        self._log.info("a quota is set", **_of(account), quota=command.quota or "unlimited", lasting=lasting)
-        return account
-
-    async def _reset(self, command: Reset) -> CountsReset:
-        answer = await self._accounts.reset(command)
-        for account in answer.limits:
-            self._log.info("a count is reset", **_of(account))
+    async def _edit(self, command: Edit, asker: Asker) -> Edited:
+        try:
+            answer = await self._accounts.edit(command)
+        except NotDone as error:
+            record.failed(self._log, asker, command, error)
+            raise
+        record.edited(self._log, asker, command, answer)
         return answer
 
     async def _dumped(self) -> DumpWritten:
@@ -88,12 +92,16 @@ class Administration:
         except RatelimitdError as error:
             raise Refused(f"the cache cannot be dumped: {error}", NO) from error
 
-    async def _reloaded(self) -> Reloaded:
+    async def _reloaded(self, asker: Asker) -> Reloaded:
+        record.asked(self._log, asker, "a reload is asked for")
         try:
             return Reloaded(await self._reload())
         except RatelimitdError as error:
             raise Refused(f"nothing is changed: {error}") from error
 
 
-def _of(account: AccountView) -> dict[str, str]:
-    return {"key": account.key, "limit": account.limit}
+async def _asker(uid: int) -> Asker:
+    """The user; a directory that does not answer in time does not keep anybody from what he asks."""
+    with trio.move_on_after(NAME_TIMEOUT_S):
+        return await trio.to_thread.run_sync(Asker.of, uid, abandon_on_cancel=True)
+    return Asker(uid, "unknown")

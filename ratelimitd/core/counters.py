@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ratelimitd.core.limits import Limit
+from ratelimitd.core.quotas import Bases, Held, Source, of_row
 from ratelimitd.core.rows import Row
 
 NEVER = 1 << 62
@@ -40,16 +41,10 @@ class Knowledge(IntEnum):
     STORED = 2  # the stored count, and what was charged since
 
 
-class Source(IntEnum):
-    """Where a counter's quota comes from."""
-
-    CONFIGURED = 0
-    GRANTED = 1  # set by an administrator, for this window only
-    PERSISTENT = 2  # set by an administrator, for all windows
-
-
 class Counter(Struct, eq=False, gc=False):
     """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
+
+    It is valid until `valid_until`: the end of its window, or of its quota where that is earlier.
 
     The garbage collector does not track these (gc=False): there may be a million. Their meter is kept by the policy,
     which calls `forget` before it lets one go.
@@ -64,9 +59,11 @@ class Counter(Struct, eq=False, gc=False):
     is_new: bool = False  # the account has no row: its first charge is logged as INSERT
     knowledge: Knowledge = Knowledge.STORED
     notice_at: int = 0  # the use from which the Watcher looks at it
+    valid_until: int = 0
 
     def __post_init__(self) -> None:
         self.notice_at = self.meter.notice_from
+        self.valid_until = self.expiry
 
     @property
     def limit(self) -> Limit:
@@ -78,11 +75,21 @@ class Counter(Struct, eq=False, gc=False):
         """What it counts, as memo and journal know it."""
         return self.meter.limit.name, self.expiry, self.key
 
-    def give(self, quota: int, source: Source) -> None:
-        """Set the quota and its source; nothing else does. Notices are due again where the quota changes."""
-        self.source = source
-        if quota != self.quota:
-            self.quota = quota
+    @property
+    def until(self) -> int:
+        """When its quota ends that was given until a time; 0: it was not."""
+        return self.meter.untils.get(self.key, 0) if self.source is Source.TIMED else 0
+
+    def give(self, held: Held) -> None:
+        """Set the quota, its source and its end; nothing else does. Notices are due again where the quota changes."""
+        if held.until:
+            self.meter.untils[self.key] = held.until
+        elif self.source is Source.TIMED:
+            self.meter.untils.pop(self.key, None)
+        self.source = held.source
+        self.valid_until = min(self.expiry, held.until) if held.until else self.expiry
+        if held.quota != self.quota:
+            self.quota = held.quota
             self.notice_at = self.meter.notice_from
 
 
@@ -93,6 +100,8 @@ class Meter:
         self.limit = limit
         self.counters: dict[str, Counter] = {}
         self.by_login: dict[str, Counter] = {}  # of recent logins, where the key depends on the login alone
+        self.bases = Bases()
+        self.untils: dict[str, int] = {}  # when the quotas end that are TIMED
         self.decisions: dict[str, int] = {}  # by status
         self.begun_again = 0  # counts whose window was none: it ended after the next one
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
@@ -114,20 +123,26 @@ class Meter:
         self.by_login = {}
         self.counters = {}
 
+    def base(self, key: str) -> Held:
+        """What holds for an account that has no quota of its own."""
+        return self.bases.of(self.limit, key)
+
     def follow(self, keys: Iterable[str]) -> None:
-        """Give these accounts the quota that is configured now, except those whose quota is from the database."""
+        """Give these accounts their base as it is now, except those with a quota of their own."""
         for key in keys:
             counter = self.counters.get(key)
-            if counter is not None and counter.source is Source.CONFIGURED:
-                counter.give(self.limit.configured_quota(key), Source.CONFIGURED)
+            if counter is not None and counter.source.is_base:
+                counter.give(self.base(key))
 
     def find(self, key: str, now: int) -> Counter | None:
         """The account's counter in the present window, or None where the store must be asked first."""
         counter = self.counters.get(key)
         if counter is None or not counter.knowledge:
             return None
-        if counter.expiry <= now:
-            return self._renew(counter, now)
+        if counter.valid_until <= now:
+            if counter.expiry <= now:
+                return self._renew(counter, now)
+            counter.give(self.base(key))  # what was given until a time has ended
         if counter.expiry > self.limit.period.latest(now):
             self.begun_again += 1
             self._remove(key)
@@ -135,7 +150,7 @@ class Meter:
         return counter
 
     def keep(self, login: str, counter: Counter) -> None:
-        """Keep a login's counter in `by_login`; it is valid until its window ends or its knowledge is UNREAD."""
+        """Keep a login's counter in `by_login`; it holds until it is no longer valid, or its knowledge is UNREAD."""
         if self.limit.of_login and len(login) <= MAX_KEPT_CHARACTERS:
             if len(self.by_login) >= KEPT_LOGINS:
                 self.by_login.clear()
@@ -155,8 +170,8 @@ class Meter:
             counter.knowledge = Knowledge.UNREAD
         if not counter.knowledge:
             counter.knowledge = Knowledge.ASSUMED
-            if counter.source is Source.CONFIGURED:
-                counter.give(self.limit.configured_quota(key), Source.CONFIGURED)
+            if counter.source.is_base:
+                counter.give(self.base(key))
         return counter
 
     def accept(self, key: str, row: Row | None, pending: int, now: int) -> Counter:
@@ -181,19 +196,16 @@ class Meter:
         counter.knowledge = Knowledge.STORED
         counter.is_new = is_new
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
-        configured = self.limit.configured_quota(key)
         # If the counter's window is later than the row's (the clock was put back), the row's window has ended.
-        ended = row is not None and window < counter.expiry
-        quota = configured if row is None else row.quota_at(max(now, window) if ended else now, configured)
-        persistent = row is not None and row.persist
-        counter.give(quota, Source.PERSISTENT if persistent else given_for_now(quota, configured))
+        counter.give(of_row(row, self.base(key), now, max(now, window) if window < counter.expiry else now))
         return counter
 
     def apart(self, key: str, row: Row | None, now: int) -> Counter:
         """The counter that `accept` would keep for the account, for display only: it is not kept."""
         other = Meter(self.limit)
+        other.bases = self.bases
         counter = other.assume(key, now) if row is None else other.accept(key, row, 0, now)
-        counter.meter = self  # or it and `other`, which refer to each other, would never be freed (gc=False)
+        other.forget()
         return counter
 
     def drop_ended(self, keys: Iterable[str], now: int, pending: PendingCounts) -> None:
@@ -216,28 +228,27 @@ class Meter:
 
     def _remove(self, key: str) -> None:
         self.counters.pop(key).knowledge = Knowledge.UNREAD
+        self.untils.pop(key, None)
 
     def _begin(self, key: str, now: int) -> Counter:
         replaced = self.counters.get(key)
         if replaced is not None:
             replaced.knowledge = Knowledge.UNREAD
-        counter = Counter(self, key, self.limit.period.end(now), self.limit.configured_quota(key))
+            if replaced.source is Source.TIMED:
+                self.untils.pop(key, None)
+        quota, source, _ = self.base(key)
+        counter = Counter(self, key, self.limit.period.end(now), quota, source=source)
         self.counters[key] = counter
         return counter
 
     def _renew(self, ended: Counter, now: int) -> Counter:
-        knowledge = ended.knowledge
+        knowledge, until = ended.knowledge, ended.until
         counter = self._begin(ended.key, now)
         counter.is_new = ended.is_new
         counter.knowledge = knowledge
-        if ended.source is Source.PERSISTENT:
-            counter.give(ended.quota, Source.PERSISTENT)
+        if ended.source is Source.PERSISTENT or until > now:
+            counter.give(Held(ended.quota, ended.source, until))
         return counter
-
-
-def given_for_now(quota: int, configured: int) -> Source:
-    """The source of a quota that does not persist: a grant, unless it is the configured one."""
-    return Source.CONFIGURED if quota == configured else Source.GRANTED
 
 
 def exceeded(

@@ -87,6 +87,17 @@ class Limit:
                 return name
         return None
 
+    def domain_of(self, key: str) -> str:
+        """The `@a.domain` whose row in the database holds for an account that has no quota of its own; "": none does.
+
+        Under the key `domain` the account is the domain, and its own row holds.
+        """
+        return "@" + key.rpartition("@")[2] if "@" in key and self.key_name != "domain" else ""
+
+    def is_domain(self, key: str) -> bool:
+        """Whether a row with this key is that of a domain, and not an account's."""
+        return key.startswith("@") and self.domain_of(key) == key
+
     def normal(self, key: str) -> str:
         """A key as this limit's are."""
         return normalise(key, self.lowercase)
@@ -101,6 +112,12 @@ class Limit:
             return f'the one key of this limit is "{EVERYBODY}"'
         if self.key_name == "domain" and "@" in key.removeprefix("@"):
             return "the keys of this limit are domains"
+        return ""
+
+    def cannot_hold(self, key: str) -> str:
+        """Why the row of a domain gives nobody a quota; "" if it may."""
+        if key.startswith("@") and not self.is_domain(key):
+            return "the keys of this limit are domains: a row for one is written without @"
         return ""
 
     def refusal(self, key: str, used: int, quota: int, expiry: int) -> bytes:

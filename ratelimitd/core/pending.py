@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ratelimitd.core.counters import Counter, Meter, Source
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.quotas import Source
 from ratelimitd.core.rows import Delta
 
 
@@ -107,10 +108,10 @@ def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
         period = limit.period
         latest = period.latest(now)
         if counter.expiry <= latest:
-            configured = limit.configured_quota(counter.key)
-            quota = counter.quota if counter.source is Source.GRANTED else configured
+            base = counter.meter.base(counter.key).quota
+            quota = counter.quota if counter.source is Source.GRANTED else base
             yield Delta(
-                limit.name, counter.key, counter.expiry, recipients, quota, configured,
+                limit.name, counter.key, counter.expiry, recipients, quota, base,
                 latest, period.apart_s, period.overlap_s(now), now,
             )  # fmt: skip
 

@@ -111,7 +111,7 @@ class Policy:
         login = request.sasl_username
         for meter in self.meters:
             counter = meter.by_login.get(login)
-            if counter is None or counter.expiry <= now or not counter.knowledge:
+            if counter is None or counter.valid_until <= now or not counter.knowledge:
                 try:
                     key = meter.limit.key_of(request)
                 except KeyFailed as error:

@@ -33,6 +33,7 @@ class Row(NamedTuple):
     `configured` is the configured quota when the daemon last wrote the row, or None where somebody else created it: a
     quota that differs from it is an administrator's grant. `seen` is the quota that the daemon last saw in the window
     that ends at `expiry`: a quota that differs from it was given since, and by whom `updated` was written is no matter.
+    `until` is when a quota ends that was given until a time, in seconds since 1970; 0: it was not.
     """
 
     limit: str
@@ -44,17 +45,23 @@ class Row(NamedTuple):
     expiry: int
     updated: int
     seen: int | None = None
+    until: int = 0
 
     def quota_at(self, now: int, configured: int) -> int:
-        """The quota that applies: a persistent one, else a grant in its window, else the configured one."""
-        if self.persist:
+        """The quota that applies: a persistent one, else a grant until its end, else one in its window, else the
+        configured one."""
+        if self.persist or self.until > now:
             return self.quota
-        if self.quota == self.configured:
+        if self.quota == self.configured or (self.until and not self._given_since(self.until)):
             return configured
         if self.expiry > now:
             return self.quota
         # A grant made after its window ended is meant for the one that begins with the next mail.
-        return self.quota if self.quota != self.seen and self.updated >= self.expiry else configured
+        return self.quota if self._given_since(self.expiry) else configured
+
+    def _given_since(self, end: int) -> bool:
+        """Whether the quota was given after an end, and is not the one that ended then."""
+        return self.quota != self.seen and self.updated >= end
 
 
 class Delta(NamedTuple):
@@ -80,14 +87,17 @@ class Delta(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What memory knows to be stored of an account: `delta.used` recipients, and its quota, which may `persist`."""
+    """What memory knows to be stored of an account: `delta.used` recipients, and its quota, which may `persist`, or end
+    at `until` (seconds since 1970; 0: no such end)."""
 
     delta: Delta
     persist: bool
+    until: int = 0
 
 
 class Grant(NamedTuple):
-    """A quota that an administrator gives; without `persist` it lasts until `expiry`, the end of the window.
+    """A quota that an administrator gives: for good (`persist`), until a time (`until`, in seconds since 1970), or,
+    with neither, until `expiry`, the end of the window.
 
     `latest` as in a Delta.
     """
@@ -99,6 +109,12 @@ class Grant(NamedTuple):
     persist: bool
     expiry: int
     latest: int = NO_BOUND
+    until: int = 0
+
+    @property
+    def values(self) -> tuple[object, ...]:
+        """For a statement: limit, key, quota, configured, persist, expiry, seen, until."""
+        return (*self[:6], self.quota, self.until or None)
 
 
 class Unreadable(NamedTuple):
@@ -120,7 +136,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
     text are bytes, or have surrogates for what is not UTF-8.
     """
     try:
-        limit, key, quota, configured, persist, used, expiry, updated, seen = values
+        limit, key, quota, configured, persist, used, expiry, updated, seen, until = values
     except ValueError:
         return Unreadable("", "", f"it has {len(values)} values, not {len(Row._fields)}")
     try:
@@ -136,6 +152,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
             min(_count("expiry", expiry), NO_BOUND),
             updated if type(updated) is int else _whole("updated", updated),
             None if seen is None else _count("seen", seen),
+            0 if until is None else min(_count("until", until), NO_BOUND),
         )
     except _Odd as error:
         return Unreadable(_shown(limit), _shown(key), str(error))

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -32,7 +32,9 @@ from ratelimitd.control.commands import (
     Show,
     Status,
     Top,
+    Unset,
 )
+from ratelimitd.control.record import Edit
 from ratelimitd.ctl import inventory, offline, tables, top
 from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
 from ratelimitd.ctl.client import NoDaemon, answers, ask
@@ -90,10 +92,13 @@ def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
         case "top":
             return _top(configuration, options)
         case "set":
-            return _set(configuration, Set(options.key, options.quota, options.persist, options.limit))
+            return _set(configuration, options)
+        case "unset":
+            unset = Unset(options.key, options.limit, options.reason)
+            taken_back = _edit(configuration, unset)
+            return Outcome(taken_back, tables.accounts(taken_back.limits))
         case "reset":
-            reset = Reset(options.key, options.limit)
-            done = _ask(configuration, reset, lambda accounts: accounts.reset(reset), offline.change)
+            done = _edit(configuration, Reset(options.key, options.limit, options.reason))
             return Outcome(done, tables.accounts(done.limits))
         case "dump":
             dump = ask(configuration.control_socket, Dump())
@@ -120,6 +125,14 @@ def _ask(configuration: Configuration, command: Command[A], work: Work[A], alone
         return alone(configuration, work)
 
 
+def _edit(configuration: Configuration, command: Command[A]) -> A:
+    """The same for a command that changes accounts."""
+    try:
+        return ask(configuration.control_socket, command)
+    except NoDaemon:
+        return cast("A", offline.change(configuration, cast("Edit", command)))
+
+
 def _status(configuration: Configuration) -> Outcome:
     try:
         running = ask(configuration.control_socket, Status())
@@ -129,9 +142,12 @@ def _status(configuration: Configuration) -> Outcome:
         return Outcome(stopped, tables.status_without_daemon(stopped, str(error)), NO_DAEMON)
 
 
-def _set(configuration: Configuration, command: Set) -> Outcome:
-    account = _ask(configuration, command, lambda accounts: accounts.set(command), offline.change)
-    lost = "The quota was persistent; from the next period on the configured one applies.\n"
+def _set(configuration: Configuration, options: argparse.Namespace) -> Outcome:
+    given = Set(options.key, options.quota, options.persist, options.limit)
+    given.until, given.for_s, given.reason = options.until, options.for_s, options.reason
+    account = _edit(configuration, given)
+    after = "afterwards" if account.until else "from the next period on"
+    lost = f"The quota was persistent; {after} the configured one applies.\n"
     return Outcome(account, tables.accounts([account]) + (lost if account.gave_up_persistent else ""))
 
 

@@ -4,23 +4,26 @@ It becomes the daemon's user and runs the daemon's code. To change something it 
 and holds its lock; to look at something it locks, creates and writes nothing.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
 from ratelimitd.config.read import Configuration
+from ratelimitd.control import record
 from ratelimitd.control.accounts import Accounts
 from ratelimitd.control.answers import StoppedStatus, StoreHealth
-from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, Refused
+from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, NotDone, Refused
+from ratelimitd.control.record import Asker, Edit, Edited
 from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
 from ratelimitd.daemon.parts import Parts, compose, hold, make_store
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
-from ratelimitd.log.sinks import StderrSink
+from ratelimitd.log.sinks import StderrSink, open_sinks
 from ratelimitd.settings import LogSettings
 from ratelimitd.stores import Store
 
@@ -28,9 +31,38 @@ CHECK_TIMEOUT_S = 10.0
 T = TypeVar("T")
 
 
-def change(config: Configuration, work: Callable[[Accounts], Awaitable[T]]) -> T:
-    """What a change of accounts gives; the state directory is locked meanwhile. Raises Refused, StartError."""
-    return _run(config, lambda parts: parts.at_rest(config), lambda _, accounts: work(accounts))
+def change(config: Configuration, command: Edit) -> Edited:
+    """What a change of accounts gives; the state directory is locked meanwhile, and the daemon's log says who changed
+    what. Raises Refused, StartError."""
+    asker = Asker.of(os.getuid())  # before the user changes
+
+    async def work(parts: Parts, accounts: Accounts) -> Edited:
+        with _log_of(config, parts.log) as log:
+            try:
+                answer = await accounts.edit(command)
+            except NotDone as error:
+                record.failed(log, asker, command, error)
+                raise
+            record.edited(log, asker, command, answer)
+            return answer
+
+    return _run(config, lambda parts: parts.at_rest(config), work)
+
+
+@contextmanager
+def _log_of(config: Configuration, ours: Log) -> Iterator[Log]:
+    """The daemon's log, as its user may write it; without it only ours, which says why."""
+    settings = config.settings.log
+    try:
+        log = Log(open_sinks(settings, config.folder), settings, several_limits=len(config.limits) > 1)
+    except StartError as error:
+        ours.warning("the change is not in the daemon's log", reason=error)
+        yield Log([])
+        return
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 def look(config: Configuration, work: Callable[[Accounts], Awaitable[T]]) -> T:

@@ -71,9 +71,9 @@ def accounts(views: Sequence[AccountView]) -> str:
             view.limit,
             view.key,
             or_unlimited(view.quota),
-            view.used,
-            or_unlimited(view.left),
-            view.reset_at,
+            "-" if view.domain else view.used,
+            "-" if view.domain else or_unlimited(view.left),
+            "-" if view.domain else view.reset_at,
             view.source + _remarks(view),
         )
         for view in views
@@ -85,7 +85,8 @@ def _remarks(view: AccountView) -> str:
     remarks = [
         *(["messages, not recipients"] if view.counts == "messages" else []),
         *([] if view.enforced else ["not enforced"]),
-        *([] if view.seen else ["nothing sent yet"]),
+        *(["each account of the domain that has none of its own"] if view.domain else []),
+        *([] if view.seen or view.domain else ["nothing sent yet"]),
     ]
     return f" ({', '.join(remarks)})" if remarks else ""
 

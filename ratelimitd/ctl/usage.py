@@ -4,12 +4,15 @@ import argparse
 from pathlib import Path
 
 from ratelimitd import __version__
-from ratelimitd.control.commands import MAX_COUNT, MAX_INTERVAL_S, MAX_QUOTA, MIN_INTERVAL_S
+from ratelimitd.control.commands import MAX_COUNT, MAX_FOR_S, MAX_INTERVAL_S, MAX_QUOTA, MAX_REASON, MIN_INTERVAL_S
 
 EXIT_STATUSES = (
     "exit status: 0 done, 1 something is wrong or nothing was found, "
     "2 wrong usage or configuration, 3 no daemon is running"
 )
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def parser(default_config: Path) -> argparse.ArgumentParser:
@@ -34,16 +37,25 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     ranking.add_argument("--count", type=_count, default=20, metavar="N", help="accounts to show; default: %(default)s")
     ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: %(default)s")
     ranking.add_argument("--once", action="store_true", help="show it once and exit")
-    setting = verb("set", "give an account a quota: until its period ends, or for good")
-    setting.add_argument("key", metavar="KEY")
+    setting = verb("set", "give an account a quota: until its period ends, until a time, or for good")
+    setting.add_argument("key", metavar="KEY", help="an account, or @a.domain for each account of it (--persist)")
     setting.add_argument(
         "--quota", type=_quota, required=True, metavar="N", help='recipients per period, or "unlimited"'
     )
-    setting.add_argument("--persist", action="store_true", help="for good, not only until the period ends")
+    lasting = setting.add_mutually_exclusive_group()
+    lasting.add_argument("--persist", action="store_true", help="for good, not only until the period ends")
+    lasting.add_argument("--until", metavar="TIME", help='until "2026-12-01 18:00" in the configured timezone')
+    lasting.add_argument("--for", type=_duration, metavar="TIME", dest="for_s", help="for so long: 90m, 12h, 3d, 2w")
     setting.add_argument("--limit", metavar="NAME", help="under this [[limit]]; needed if several count the account")
+    _reason(setting)
+    unset = verb("unset", "take back the quota that an account, or @a.domain, was given")
+    unset.add_argument("key", metavar="KEY")
+    unset.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
+    _reason(unset)
     reset = verb("reset", "set what an account has used to 0")
     reset.add_argument("key", metavar="KEY")
     reset.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
+    _reason(reset)
     verb("dump", "make the daemon write its memory to state_dir/cache.dump")
     verb("reload", "make the daemon read its configuration again and apply all of it, or nothing")
     verb("check", "check the configuration, the key plugins and the database")
@@ -53,6 +65,23 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return made
+
+
+def _reason(of: argparse.ArgumentParser) -> None:
+    of.add_argument("--reason", type=_one_line, default="", metavar="TEXT", help="why, for the log")
+
+
+def _one_line(text: str) -> str:
+    if len(text) <= MAX_REASON and text.isprintable():
+        return text
+    raise argparse.ArgumentTypeError(f"one line of at most {MAX_REASON} characters")
+
+
+def _duration(text: str) -> int:
+    number, unit = text[:-1], _SECONDS.get(text[-1:])
+    if unit and _is_number(number) and 0 < int(number) * unit <= MAX_FOR_S:
+        return int(number) * unit
+    raise argparse.ArgumentTypeError(f'"{text}": a number and a unit, as in 90m, 12h, 3d or 2w')
 
 
 def _quota(text: str) -> int:

@@ -20,7 +20,7 @@ from ratelimitd.stores.survey import Rename, Survey
 RUNS_KEPT_DAYS = 62
 """A run is forgotten this long after its last flush, unless its journal is still there."""
 
-COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "used", "updated", "expiry")
+COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until", "used", "updated", "expiry")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -149,15 +149,15 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
     stored = {Account(row.limit, row.key): row for row in rows}
     deltas: list[Delta] = []
     grants: list[Grant] = []
-    for one, persist in known:
+    for one, persist, until in known:
         row = stored.get(Account(one.limit, one.key))
         there = row.used if row is not None and abs(row.expiry - one.expiry) < one.apart_s else 0
         deltas.append(one._replace(used=max(0, one.used - there)))
-        quota, persists = (
-            (row.quota_at(now, one.configured), row.persist) if row is not None else (one.configured, False)
-        )
-        if (one.quota, persist) != (quota, persists):
-            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest))
+        there_is = (one.configured, False, 0)
+        if row is not None:
+            there_is = (row.quota_at(now, one.configured), row.persist, row.until if row.until > now else 0)
+        if (one.quota, persist, until) != there_is:
+            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest, until))
     return deltas, grants
 
 

@@ -174,12 +174,12 @@ class SQLiteStore:
     def _restore(self, known: Sequence[Known], now: int) -> None:
         connection = _opened(self._writer)
         with self._transaction(connection):
-            rows = self._lookup(connection, [Account(one.limit, one.key) for one, _ in known])
+            rows = self._lookup(connection, [Account(one.limit, one.key) for one, *_ in known])
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
                 self._store(connection, batch)
             for grant in grants:
-                connection.execute(self._sql(statements.grant(grant.latest, now)), (*grant[:-1], grant.quota))
+                connection.execute(self._sql(statements.grant(grant.latest, now)), grant.values)
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -217,7 +217,7 @@ class SQLiteStore:
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement = (self._sql(statements.grant(grant.latest, now)), [(*grant[:-1], grant.quota)])
+        statement = (self._sql(statements.grant(grant.latest, now)), [grant.values])
         return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)]), self._writing)
 
     async def reset(self, accounts: Sequence[Account]) -> list[Row]:
@@ -240,7 +240,7 @@ class SQLiteStore:
         run = _opened(self._reader).execute
         odd = [
             row
-            for statement in (statements.NOT_NORMAL, statements.NEVER_USED)
+            for statement in (statements.NOT_NORMAL, statements.NEVER_USED, statements.OF_DOMAINS)
             for row in run(self._sql(statement), (EXAMPLES,)).fetchall()
         ]
         return Survey.of(run(self._sql(statements.LIMITS)).fetchall(), odd)
@@ -265,7 +265,7 @@ class SQLiteStore:
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
         changes = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
-        given = [(row.key, row.limit) for row in changes.rows if row.quota != row.seen and row.expiry]
+        given = [(row.key, row.limit) for row in changes.rows if row.quota != row.seen and (row.expiry or row.until)]
         if given:
             await self._run(lambda: self._change(self._sql(statements.SEEN), given, ()), self._writing)
         return changes

@@ -8,7 +8,7 @@ from ratelimitd.core.rows import MAX_USED, Delta
 
 ROW = (
     '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
-    'CAST(strftime(\'%s\', "updated") AS INTEGER), "seen"'
+    'CAST(strftime(\'%s\', "updated") AS INTEGER), "seen", "until"'
 )
 _NOW = "CAST(strftime('%s', 'now') AS INTEGER)"
 _UPDATED = "IFNULL(CAST(strftime('%s', \"updated\") AS INTEGER), 0)"
@@ -40,6 +40,11 @@ def _window(latest: int) -> str:
     return f"CASE WHEN IFNULL({_number('expiry')}, 0) > {latest} THEN 0 ELSE IFNULL({_number('expiry')}, 0) END"
 
 
+def _until() -> str:
+    """When a quota ends that was given until a time; 0: it was not, or that makes no sense."""
+    return f"IFNULL({_number('until')}, 0)"
+
+
 def upsert(one: Delta) -> str:
     """Add deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's."""
     window, quota, apart_s = _window(one.latest), _quota(), one.apart_s
@@ -47,13 +52,15 @@ def upsert(one: Delta) -> str:
     near_s = f"CASE WHEN {both_run} THEN {max(apart_s, one.overlap_s)} ELSE {apart_s} END"
     same = f'abs({window} - excluded."expiry") < {near_s}'
     row_ends_both = f'{both_run} AND {same} AND {window} + {apart_s} < excluded."expiry"'
+    until = _until()
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f'{quota} IS NOT "seen" AND {_UPDATED} >= '
         f'CASE WHEN excluded."expiry" <= {_NOW} THEN excluded."expiry" ELSE {window} END'
     )
     new_quota = f"""CASE WHEN {quota} IS NULL THEN excluded."configured"
-                   WHEN "persist" = 1 THEN "quota"
+                   WHEN "persist" = 1 OR {until} > {_NOW} THEN "quota"
+                   WHEN {until} > 0 AND ({quota} IS "seen" OR {_UPDATED} < {until}) THEN excluded."configured"
                    WHEN {quota} = "configured" THEN excluded."configured"
                    WHEN {window} > excluded."expiry" THEN "quota"
                    WHEN {given_since} THEN "quota"
@@ -71,6 +78,7 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
                   THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
+    "until" = CASE WHEN {until} > {_NOW} THEN {until} END,
     "configured" = excluded."configured",
     "expiry" = CASE WHEN {row_ends_both} THEN {window} ELSE max({window}, excluded."expiry") END,
     "updated" = CURRENT_TIMESTAMP
@@ -78,16 +86,17 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
 
 
 def grant(latest: int, now: int) -> str:
-    """Give a quota: (limit, key, quota, configured, persist, expiry, seen)."""
+    """Give a quota: (limit, key, quota, configured, persist, expiry, seen, until)."""
     window = _window(latest)
     return f"""
-INSERT INTO "ratelimit" ("limit_name", "sender", "quota", "configured", "persist", "expiry", "seen", "used", "updated")
-VALUES (?, ?, ?, ?, ?, ?, ?, 0, CURRENT_TIMESTAMP)
+INSERT INTO "ratelimit"
+    ("limit_name", "sender", "quota", "configured", "persist", "expiry", "seen", "until", "used", "updated")
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, CURRENT_TIMESTAMP)
 ON CONFLICT ("sender", "limit_name") DO UPDATE SET
     "used" = CASE WHEN {window} > {now} THEN IFNULL({_number("used")}, 0) ELSE 0 END,
     "expiry" = CASE WHEN {window} > {now} THEN {window} ELSE excluded."expiry" END,
     "quota" = excluded."quota", "configured" = excluded."configured", "persist" = excluded."persist",
-    "seen" = excluded."seen", "updated" = CURRENT_TIMESTAMP
+    "seen" = excluded."seen", "until" = excluded."until", "updated" = CURRENT_TIMESTAMP
 """
 
 
@@ -105,6 +114,10 @@ NEVER_USED = """
 SELECT "limit_name", "sender" FROM "ratelimit"
 WHERE "configured" IS NULL AND ("sender" LIKE '%*%' OR "sender" NOT LIKE '%@%') LIMIT ?
 """
+OF_DOMAINS = """
+SELECT "limit_name", MIN("sender") FROM "ratelimit" WHERE "sender" LIKE '@%' GROUP BY "limit_name" LIMIT ?
+"""
+"""One row of a domain under each limit."""
 RESET = """
 UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
 """
@@ -114,9 +127,9 @@ SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAM
 """
 SEEN = f"""
 UPDATE "ratelimit" SET "seen" = {_quota()}
-WHERE "sender" = ? AND "limit_name" = ? AND IFNULL({_number("expiry")}, 0) > {_NOW}
+WHERE "sender" = ? AND "limit_name" = ? AND max(IFNULL({_number("expiry")}, 0), {_until()}) > {_NOW}
 """
-"""Notes a quota of a running window, which it ends with."""
+"""Notes a quota of a running window, which it ends with, or one that is given until a time."""
 # A value that is no date is above or below all of them: such a row would be found at every page, or break the cursor.
 CHANGES = f"""
 SELECT {ROW}, "updated", "id" FROM "ratelimit"

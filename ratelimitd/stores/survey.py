@@ -54,7 +54,8 @@ class Survey(NamedTuple):
             for key in limit.quotas:
                 if why := limit.cannot_match(key):
                     yield f'limit {limit.name}: quotas."{key}": {why}'
-        found = [(row, known[row.limit].cannot_match(row.key)) for row in self.odd if row.limit in known]
+        of_limits = [(row, known[row.limit]) for row in self.odd if row.limit in known]
+        found = [(row, limit.cannot_match(row.key) or limit.cannot_hold(row.key)) for row, limit in of_limits]
         named = [f"limit {row.limit}: the row of {_shown(row.key)}: {why}" for row, why in found if why]
         yield from named[:NAMED]
         if len(named) > NAMED:

@@ -10,15 +10,17 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
+from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.pending import Segment
 from ratelimitd.core.policy import Policy
+from ratelimitd.core.quotas import Source
 from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.core.verdict import Waiting
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.survey import renames
+from ratelimitd.sync.domains import DomainRows
 from ratelimitd.sync.walk import walk
 
 
@@ -62,6 +64,7 @@ class Loader:
         self._policy = policy
         self._pending = policy.pending
         self.timeout_s = timeout_s
+        self.domains = DomainRows(policy)
         self._surveyed = False
         self._clock = clock
 
@@ -100,6 +103,16 @@ class Loader:
         counter = self._counter(*account)
         return counter is not None and not counter.knowledge
 
+    async def rows(self, accounts: Sequence[Account]) -> list[Row]:
+        """What is stored of these accounts; the rows of their domains, which are among them, are taken over.
+
+        Raises StoreError.
+        """
+        domains = self.domains.of(accounts)
+        rows = await self._store.lookup([*accounts, *domains])
+        self.domains.take(rows, domains)
+        return rows
+
     async def _read(self, accounts: list[Account]) -> tuple[list[Row], dict[str, int]]:
         """The accounts' rows, and the last segment of each run that they include.
 
@@ -112,7 +125,7 @@ class Loader:
             uncertain = any(map(self._pending_of, accounts))
             runs = {pending.open.node, *(segment.node for segment in pending.closed)} if uncertain else set()
             before = {run: await self._store.recorded(run) for run in runs}
-            rows = await self._store.lookup(accounts)
+            rows = await self.rows(accounts)
             after = {run: await self._store.recorded(run) for run in runs}
             if before == after and (generation == pending.generation or not runs):
                 return rows, after
@@ -138,12 +151,14 @@ class Loader:
         return self._pending.of(counter, stored) if counter is not None else 0
 
     def accept(self, rows: Iterable[Row]) -> None:
-        """Take over a few rows, also of accounts that are not in memory."""
+        """Take over a few rows, also of accounts that are not in memory, and of domains."""
         self._link.say()
+        rows = list(rows)
+        self.domains.take(rows)
         now = int(self._clock())
         for row in rows:
             meter = self._meter(row.limit)
-            if meter is not None:
+            if meter is not None and (row.key in meter.counters or not meter.limit.is_domain(row.key)):
                 meter.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
 
     async def take_over(self, rows: list[Row], stored: Sequence[Segment] = ()) -> int:
@@ -179,12 +194,16 @@ class Loader:
             try:
                 with trio.fail_after(timeout_s):
                     changes = await self._store.changes(self._link.cursor)
-                    adopted = await self._adopt(Account(row.limit, row.key) for row in changes.rows)
+                    changed = [*changes.rows, *await self._adopt(Account(row.limit, row.key) for row in changes.rows)]
+                    self.domains.take(changed)
+                    if not changes.more:
+                        await self.domains.ask_again(self._store)
             except UNAVAILABLE as error:
                 self._link.failed(error)
                 return
             self._link.cursor, more = changes.cursor, changes.more
-            await self.take_over([*changes.rows, *adopted])
+            await self.take_over(changed)
+        await self.domains.follow()
 
     async def _survey(self, timeout_s: float) -> None:
         """Once: say what in the table can never count anybody, and adopt rows of the time when no daemon ran."""
@@ -195,7 +214,9 @@ class Loader:
         try:
             with trio.fail_after(timeout_s):
                 survey = await self._store.survey()
-                await self.take_over(await self._adopt(survey.odd))
+                adopted = await self._adopt(survey.odd)
+                self.domains.take(adopted)
+                await self.take_over(adopted)
         except UNAVAILABLE as error:  # the table is too large for it, perhaps: everything else goes on
             self._link.say_once("the rows of the database cannot be examined", reason=error)
             return
@@ -231,6 +252,9 @@ class Loader:
             runs = {segment.node for segment in self._pending.closed}
             stored = {run: await self._store.recorded(run) for run in runs}
         for meter in self._policy.all_meters:
+            async for rows in walk(self.domains.known(meter)):
+                with trio.fail_after(timeout_s):
+                    await self._store.restore(rows, int(self._clock()))
             async for keys in walk(list(meter.counters)):
                 now = int(self._clock())
                 found = (self._known(meter.counters.get(key), stored, now) for key in keys)
@@ -243,12 +267,12 @@ class Loader:
         if counter is None or counter.knowledge is not Knowledge.STORED:
             return None
         limit, key = counter.limit, counter.key
-        configured, latest = limit.configured_quota(key), limit.period.latest(now)
+        base, latest = counter.meter.base(key).quota, limit.period.latest(now)
         used = counter.used - self._pending.of(counter, stored) if now < counter.expiry <= latest else 0
-        if used <= 0 and counter.source is Source.CONFIGURED:
+        if used <= 0 and counter.source.is_base:
             return None
-        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, configured, latest)
-        return Known(delta, counter.source is Source.PERSISTENT)
+        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, base, latest)
+        return Known(delta, counter.source is Source.PERSISTENT, counter.until)
 
     async def ask_again(self) -> None:
         """Have accounts that were assumed while the store was unavailable looked up at their next mail."""

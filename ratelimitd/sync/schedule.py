@@ -140,6 +140,7 @@ class StoreSync:
         while True:
             await self._until_due()
             await self.flush()
+            await self.loader.domains.follow()
             await self._evict()
             now = trio.current_time()
             if now - refreshed >= self._refresh_s - self._flush_interval_s:
@@ -189,6 +190,7 @@ class StoreSync:
                     raise OutcomeUnknown("the store does not answer") from error
                 raise
             self.loader.accept(rows)
+            await self.loader.domains.follow()
             return rows
 
     async def look_up(self, accounts: list[Account]) -> list[Row]:
@@ -201,7 +203,7 @@ class StoreSync:
         await self.loader.look_up_unread(accounts)
         try:
             with trio.fail_after(self._timeout_s):
-                return await self._store.lookup(accounts)
+                return await self.loader.rows(accounts)
         except UNAVAILABLE as error:
             raise StoreError(f"the store is unavailable: {error}".removesuffix(": ")) from error
 

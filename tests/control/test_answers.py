@@ -13,7 +13,7 @@ LIMITS = [{"name": "daily", "quota": 1000}, {"name": "pool", "key": "domain", "q
 
 ACCOUNT = [
     *("limit", "key", "period", "quota", "source", "used", "left", "not_stored", "reset", "reset_at", "counts"),
-    *("enforced", "seen"),
+    *("enforced", "seen", "until", "domain"),
 ]
 STATUS = [
     *("running", "version", "pid", "started", "uptime_s", "config", "listen", "limits", "store", "journal", "accounts"),
@@ -65,9 +65,12 @@ def test_an_accounts_verbs(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     daily, pool = shown["limits"]
     assert list(daily) == list(pool) == ACCOUNT
     assert (pool["quota"], pool["left"], pool["counts"]) == (None, None, "recipients")
-    assert list(printed(ctl_of(daemon, "set", ALICE, "--quota", "5", "--json"))) == [*ACCOUNT, "gave_up_persistent"]
+    assert list(printed(ctl_of(daemon, "set", ALICE, "--quota", "5", "--json"))) == [
+        *ACCOUNT,
+        *("was", "gave_up_persistent", "persistent", "until_at"),
+    ]
     reset = printed(ctl_of(daemon, "reset", ALICE, "--json"))
-    assert (list(reset), list(reset["limits"][0])) == (["key", "limits"], ACCOUNT)
+    assert (list(reset), list(reset["limits"][0])) == (["key", "limits"], [*ACCOUNT, "was"])
     ranking = printed(ctl_of(daemon, "top", "--once", "--json"))
     assert list(ranking) == ["time", "limits"]
     assert list(ranking["limits"][0]) == ["limit", "period", "accounts"]

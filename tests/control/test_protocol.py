@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from ratelimitd.control import commands
-from ratelimitd.control.answers import AccountView, CountsReset, Evidence, Failure, Reloaded, RunningStatus
+from ratelimitd.control.answers import AccountView, CountReset, CountsReset, Evidence, Failure, Reloaded, RunningStatus
 from ratelimitd.control.commands import NO, Refused, Reload, Reset, Show, Status, decode_answer, encode_answer
 from ratelimitd.control.status import DaemonStatus
 from ratelimitd.daemon import privileges
@@ -25,6 +25,7 @@ def test_every_command_names_the_type_of_its_answer() -> None:
         "Show": "ShownAccount",
         "Top": "Ranking",
         "Set": "QuotaSet",
+        "Unset": "QuotasUnset",
         "Reset": "CountsReset",
         "Dump": "DumpWritten",
         "Reload": "Reloaded",
@@ -33,7 +34,7 @@ def test_every_command_names_the_type_of_its_answer() -> None:
 
 
 def test_an_answer_arrives_as_it_was_sent() -> None:
-    reset = CountsReset("a@b", [VIEW])
+    reset = CountsReset("a@b", [CountReset(**msgspec.structs.asdict(VIEW), was=3)])
     assert decode_answer(encode_answer(reset), Reset("a@b")) == reset
     evidence = Evidence(1, ["unix:a"], 2, 3, 4, 5, 6, [("a", "a@b")], [("a", 7)])
     assert decode_answer(encode_answer(evidence), commands.Doctor()) == evidence

@@ -118,7 +118,7 @@ def test_set_holds_at_once_and_in_the_database(daemon: Ratelimitd, ctl_of: Ctl) 
         assert "database, persistent" in text
         assert client.ask(ALICE) == "DUNNO"
     assert stored(daemon)[1:] == (0, 1)
-    daemon.wait_for_log(f"a quota is set: key={ALICE}, limit=daily, quota=unlimited, lasting=for good")
+    daemon.wait_for_log(f"key={ALICE}, limit=daily, from=3, to=unlimited, until=for good")
 
 
 def test_a_grant_survives_a_restart_and_flushes(daemon: Ratelimitd, ctl_of: Ctl, under_load: UnderLoad) -> None:

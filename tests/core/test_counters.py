@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter, Source
+from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
+from ratelimitd.core.quotas import Source
 from ratelimitd.core.rows import Delta, Row
 from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, row
 

@@ -12,7 +12,7 @@ from ratelimitd.stores.sqlite import SQLiteStore
 from tests.fuzz.scratch import FOLDER
 
 SOON, LATER = 4_000_000_000, 4_000_086_400
-COLUMNS = ("limit_name", "sender", "quota", "configured", "persist", "used", "expiry", "updated", "seen")
+COLUMNS = ("limit_name", "sender", "quota", "configured", "persist", "used", "expiry", "updated", "seen", "until")
 _FILE = FOLDER / "rows.sqlite3"
 _ALICE = Account("daily", "alice")
 

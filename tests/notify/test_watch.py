@@ -10,7 +10,7 @@ from ratelimitd.core.counters import NEVER, Meter
 from ratelimitd.core.policy import Policy
 from ratelimitd.notify.notices import Watch, identify
 from ratelimitd.stores.sqlite import SQLiteStore
-from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row, rules, store_sync
+from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row, store_sync
 
 
 def watched(quota: int, *percents: int, max_waiting: int = 1000, count_rejected: bool = True) -> tuple[Policy, Watch]:

@@ -114,7 +114,7 @@ async def test_what_has_a_plain_meaning_gets_it(backend: Backend, store: Store) 
         backend.sql("DROP TABLE ratelimit")
         backend.sql(
             "CREATE TABLE ratelimit (id INTEGER PRIMARY KEY, sender TEXT, limit_name TEXT, persist, quota, configured,"
-            " seen, used, updated TEXT DEFAULT CURRENT_TIMESTAMP, expiry, UNIQUE (sender, limit_name))"
+            " seen, until, used, updated TEXT DEFAULT CURRENT_TIMESTAMP, expiry, UNIQUE (sender, limit_name))"
         )
     else:
         backend.sql(
@@ -312,18 +312,29 @@ async def test_a_grant_between_the_first_mail_of_a_window_and_its_flush_is_not_o
     assert (await row(store, "alice")).quota == 10
 
 
-async def test_a_table_of_an_earlier_version_is_completed(backend: Backend) -> None:
+@pytest.mark.parametrize("lacking", [("seen",), ("until",), ("seen", "until")])
+async def test_a_table_of_an_earlier_version_is_completed(backend: Backend, lacking: tuple[str, ...]) -> None:
     store = backend.make()
     await store.open()
     await flush(store, [delta("alice", 3, expiry=SOON)])
     await store.close()
     if backend.name == "sqlite":
         backend.sql("DROP VIEW view_ratelimit")
-    backend.sql("ALTER TABLE ratelimit DROP COLUMN seen")
+        backend.sql("DROP TRIGGER ratelimit_touched")
+        backend.sql(
+            "CREATE TRIGGER ratelimit_touched AFTER UPDATE OF quota, persist, used, expiry ON ratelimit WHEN"
+            " NEW.updated = OLD.updated BEGIN UPDATE ratelimit SET updated = CURRENT_TIMESTAMP WHERE id = NEW.id; END"
+        )
+    for column in lacking:
+        backend.sql(f"ALTER TABLE ratelimit DROP COLUMN {column}")
     again = backend.make()
     await again.open()
     await flush(again, [delta("alice", 1, expiry=SOON)])
     assert (await row(again, "alice")).used == 4
+    backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
+    cursor = (await again.changes("")).cursor
+    backend.sql(f"UPDATE ratelimit SET until = {SOON}")
+    assert [(changed.key, changed.until) for changed in (await again.changes(cursor)).rows] == [("alice", SOON)]
     assert remarks(again) == []
     await again.close()
 
@@ -373,13 +384,15 @@ PIECES = [
 async def test_whatever_stands_in_a_row_the_next_charge_is_stored(backend: Backend, store: Store) -> None:
     """A short run of the fuzz target row-in-sqlite, on every server."""
     if backend.name != "sqlite":
-        texts = ", ".join(f"MODIFY {name} VARCHAR(60)" for name in ("quota", "configured", "seen", "persist", "used"))
+        numbers = ("quota", "configured", "seen", "until", "persist", "used")
+        texts = ", ".join(f"MODIFY {name} VARCHAR(60)" for name in numbers)
         backend.sql(f"ALTER TABLE ratelimit {texts}, MODIFY expiry VARCHAR(60)")
     chosen = random.Random(14)
     keys = [f"user{number:03}" for number in range(120)]
     await flush(store, [delta(key, 5, expiry=SOON) for key in keys])
     for key in keys:
-        names = chosen.sample(["quota", "configured", "seen", "persist", "used", "expiry"], chosen.randint(1, 2))
+        columns = ["quota", "configured", "seen", "until", "persist", "used", "expiry"]
+        names = chosen.sample(columns, chosen.randint(1, 2))
         put(
             backend,
             ", ".join(f"{name} = '{''.join(chosen.sample(PIECES, chosen.choice([1, 1, 1, 2])))}'" for name in names),

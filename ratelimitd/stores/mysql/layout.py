@@ -77,7 +77,10 @@ def _lacks(column: str) -> str:
     return f"it lacks the column {column}"
 
 
-LACKS_SEEN = _lacks("seen")
+LATER = {"seen": "configured", "until": "seen"}
+"""Columns that tables of earlier versions lack, with those that they stand behind."""
+REPAIRED = frozenset(map(_lacks, LATER))
+"""The faults that `repairs` repairs."""
 
 
 def exact(collation: str) -> bool:
@@ -120,10 +123,12 @@ def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[
 
     `thorough`: those, too, that write the whole table.
     """
-    if any(name not in found.columns for name in COLUMNS if name != "seen"):
+    if any(name not in found.columns for name in COLUMNS if name not in LATER):
         return
-    if "seen" not in found.columns:
-        yield names.apply("ALTER TABLE `ratelimit` ADD `seen` INT UNSIGNED DEFAULT NULL AFTER `configured`", "`")
+    for name, before in LATER.items():
+        if name not in found.columns:
+            add = f"ALTER TABLE `ratelimit` ADD `{name}` INT UNSIGNED DEFAULT NULL AFTER `{before}`"
+            yield names.apply(add, "`")
     if found.columns["limit_name"].default != names.limit:
         yield names.apply("ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'default'", "`")
     loose = [name for name in NUMBERS if found.columns[name].nullable and "int" in found.columns[name].type]

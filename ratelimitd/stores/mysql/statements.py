@@ -10,14 +10,14 @@ from ratelimitd.core.rows import MAX_USED, Delta
 # The sender as bytes: the driver would give up the whole result for one text that is not UTF-8.
 ROW = (
     "`limit_name`, CAST(`sender` AS BINARY), `quota`, `configured`, `persist`, `used`, `expiry`, "
-    "UNIX_TIMESTAMP(`updated`), `seen`"
+    "UNIX_TIMESTAMP(`updated`), `seen`, `until`"
 )
 VALUES = "(%s, %s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
 _DIGITS = "^(3[0-9]){1,19}$"
 """A number as HEX shows its text: a pattern that a text of any character set can be matched with."""
 
 
-NUMBERS = frozenset({"quota", "configured", "seen", "persist", "used", "expiry"})
+NUMBERS = frozenset({"quota", "configured", "seen", "until", "persist", "used", "expiry"})
 """The columns that hold numbers. Those of them that may hold anything, `texts`, are looked at before they are used."""
 _NEGATIVE = "^2D(3[0-9]){1,18}$"
 
@@ -53,13 +53,14 @@ def upsert(one: Delta, rows: str, texts: frozenset[str] = NUMBERS) -> str:
 
     `rows`: VALUES for each. With no `texts`, as in a table of ours, a server takes half the time.
 
-    Assigned from left to right: quota needs the old configured, seen, expiry and updated, used the old expiry.
+    Assigned from left to right: quota needs the old configured, seen, until, expiry and updated, used the old expiry.
     """
     window, quota, apart_s = _window(one.latest, texts), _quota(texts), one.apart_s
     both_run = f"LEAST({window}, VALUES(`expiry`)) > {one.now}"
     apart = f"GREATEST({window}, VALUES(`expiry`)) - LEAST({window}, VALUES(`expiry`))"
     same = f"{apart} < IF({both_run}, {max(apart_s, one.overlap_s)}, {apart_s})"
     row_ends_both = f"{both_run} AND {same} AND {window} + {apart_s} < VALUES(`expiry`)"
+    until = _count("until", texts)
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f"NOT ({quota} <=> {_number('seen', texts)}) AND COALESCE(UNIX_TIMESTAMP(`updated`), 0) >= "
@@ -71,7 +72,9 @@ VALUES {rows}
 ON DUPLICATE KEY UPDATE
     `persist` = IF({quota} IS NULL, 0, {_count("persist", texts)}),
     `quota` = CASE WHEN {quota} IS NULL THEN VALUES(`configured`)
-                   WHEN `persist` = 1 THEN `quota`
+                   WHEN `persist` = 1 OR {until} > UNIX_TIMESTAMP() THEN `quota`
+                   WHEN {until} > 0 AND ({quota} <=> {_number("seen", texts)}
+                        OR COALESCE(UNIX_TIMESTAMP(`updated`), 0) < {until}) THEN VALUES(`configured`)
                    WHEN {quota} = {_number("configured", texts)} THEN VALUES(`configured`)
                    WHEN {window} > VALUES(`expiry`) THEN `quota`
                    WHEN {given_since} THEN `quota`
@@ -80,6 +83,7 @@ ON DUPLICATE KEY UPDATE
                    ELSE `quota` END,
     `seen` = IF(GREATEST({window}, VALUES(`expiry`)) <= UNIX_TIMESTAMP() AND {quota} <> VALUES(`configured`),
                 {_number("seen", texts)}, {quota}),
+    `until` = CASE WHEN {until} > UNIX_TIMESTAMP() THEN {until} END,
     `configured` = VALUES(`configured`),
     `used` = CASE WHEN {same} THEN LEAST({_count("used", texts)} + VALUES(`used`), {MAX_USED})
                   WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
@@ -90,16 +94,17 @@ ON DUPLICATE KEY UPDATE
 
 
 def grant(latest: int, now: int) -> str:
-    """Give a quota: (limit, key, quota, configured, persist, expiry, seen)."""
+    """Give a quota: (limit, key, quota, configured, persist, expiry, seen, until)."""
     window = _window(latest)
     return f"""
-INSERT INTO `ratelimit` (`limit_name`, `sender`, `quota`, `configured`, `persist`, `expiry`, `seen`, `used`, `updated`)
-VALUES (%s, %s, %s, %s, %s, %s, %s, 0, CURRENT_TIMESTAMP)
+INSERT INTO `ratelimit`
+    (`limit_name`, `sender`, `quota`, `configured`, `persist`, `expiry`, `seen`, `until`, `used`, `updated`)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 0, CURRENT_TIMESTAMP)
 ON DUPLICATE KEY UPDATE
     `used` = CASE WHEN {window} > {now} THEN {_count("used")} ELSE 0 END,
     `expiry` = CASE WHEN {window} > {now} THEN {window} ELSE VALUES(`expiry`) END,
     `quota` = VALUES(`quota`), `configured` = VALUES(`configured`), `persist` = VALUES(`persist`),
-    `seen` = VALUES(`seen`), `updated` = CURRENT_TIMESTAMP
+    `seen` = VALUES(`seen`), `until` = VALUES(`until`), `updated` = CURRENT_TIMESTAMP
 """
 
 
@@ -117,6 +122,11 @@ NEVER_USED = """
 SELECT `limit_name`, CAST(`sender` AS BINARY) FROM `ratelimit` WHERE `configured` IS NULL
 AND (`sender` LIKE '%%*%%' OR `sender` NOT LIKE '%%@%%') LIMIT %s
 """
+OF_DOMAINS = """
+SELECT `limit_name`, CAST(MIN(`sender`) AS BINARY) FROM `ratelimit` WHERE `sender` LIKE '@%%'
+GROUP BY `limit_name` LIMIT %s
+"""
+"""One row of a domain under each limit."""
 RESET = """
 UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
 """
@@ -125,6 +135,9 @@ UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CUR
 """
 SEEN = f"""
 UPDATE `ratelimit` SET `seen` = {_quota()}, `updated` = `updated`
-WHERE `sender` = %s AND `limit_name` = %s AND {_count("expiry")} > UNIX_TIMESTAMP()
+WHERE `sender` = %s AND `limit_name` = %s AND GREATEST({_count("expiry")}, {_count("until")}) > UNIX_TIMESTAMP()
 """
-"""Notes a quota of a running window, which it ends with; what other nodes look for, `updated`, stays."""
+"""Notes a quota of a running window, which it ends with, or one that is given until a time.
+
+What other nodes look for, `updated`, stays.
+"""

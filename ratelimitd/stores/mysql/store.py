@@ -190,19 +190,19 @@ class MySQLStore:
 
     async def _restore(self, session: Session, known: Sequence[Known], now: int) -> None:
         await session.run("START TRANSACTION")
-        accounts = [Account(one.limit, one.key) for one, _ in known]
+        accounts = [Account(one.limit, one.key) for one, *_ in known]
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
         rows = await self._lookup(session, accounts, " FOR UPDATE")
         deltas, grants = lacking(known, rows, now)
         for batch in batches(deltas, CHUNK):
             await self._store(session, batch)
         for grant in grants:
-            await session.run(self._sql(statements.grant(grant.latest, now)), (*grant[:-1], grant.quota))
+            await session.run(self._sql(statements.grant(grant.latest, now)), grant.values)
         await session.commit()
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement, values = self._sql(statements.grant(grant.latest, now)), [(*grant[:-1], grant.quota)]
+        statement, values = self._sql(statements.grant(grant.latest, now)), [grant.values]
         return await self._servers.attempt(
             lambda session: self._change(session, statement, values, [Account(grant.limit, grant.key)])
         )
@@ -232,6 +232,7 @@ class MySQLStore:
         limits = await session.run(self._sql(statements.LIMITS))
         odd = list(await session.run(self._sql(statements.NOT_NORMAL), (EXAMPLES,)))
         odd += await session.run(self._sql(statements.NEVER_USED), (EXAMPLES,))
+        odd += await session.run(self._sql(statements.OF_DOMAINS), (EXAMPLES,))
         return Survey.of((map(_text, row) for row in limits), (map(_text, row) for row in odd))
 
     async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
@@ -272,11 +273,11 @@ class MySQLStore:
             rows += self._rows(values[:-1] for values in chunk)
             await trio.lowlevel.checkpoint()
         for row in rows:
-            if row.quota != row.seen and row.expiry > now:
+            if row.quota != row.seen and max(row.expiry, row.until) > now:
                 await session.run(self._sql(statements.SEEN), (row.key, row.limit))
         if len(found) < CHANGES_PAGE:
             return Changes(rows, str(now))
-        return Changes(rows, f"{_whole(found[-1][7:8])} {_whole(found[-1][9:])}", more=True)
+        return Changes(rows, f"{_whole(found[-1][7:8])} {_whole(found[-1][-1:])}", more=True)
 
 
 def _text(value: object) -> object:
