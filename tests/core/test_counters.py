@@ -273,6 +273,22 @@ def test_an_account_known_from_the_journal_alone_is_looked_up_or_assumed() -> No
     assert not counter.is_new
 
 
+def test_an_account_that_is_assumed_stays_so_in_its_next_window() -> None:
+    counters = meter()
+    counters.assume("alice", NOON)
+    later = counters.find("alice", TOMORROW)
+    assert later is not None
+    assert (later.expiry, later.knowledge) == (MIDNIGHT + DAY_S, Knowledge.ASSUMED), "the store is still to be asked"
+
+
+def test_an_account_known_from_the_journal_alone_is_assumed_at_the_quota_of_today() -> None:
+    counters = meter(quota=50)
+    counter = counters.counters["alice"] = Counter(counters, "alice", MIDNIGHT, 50, knowledge=Knowledge.UNREAD)
+    counters.configure(limit(20), watched=False)
+    assert counters.assume("alice", NOON) is counter
+    assert (counter.quota, counter.knowledge) == (20, Knowledge.ASSUMED)
+
+
 def test_a_known_account_is_not_assumed_anew() -> None:
     counters = meter()
     counter = counters.accept("alice", row("alice", used=7), 0, NOON)

@@ -40,6 +40,18 @@ def test_a_limit_is_due_what_another_limit_was_charged_for_refusing() -> None:
     assert transaction.dues([mine, ours], None, 1) == [1, 0]
 
 
+def test_one_recipient_s_admission_leaves_what_another_s_refusal_was_charged() -> None:
+    mine = Counter(Meter(limit(5)), "alice", MIDNIGHT, 5)
+    transaction = Transaction()
+    for recipient in ("a", "b", "c"):
+        transaction.refuse_recipient(recipient, (mine.window,))
+    transaction.admit_recipient("a")
+    assert transaction.dues([mine], "b", 1) == [0]
+    assert transaction.dues([mine], None, 3) == [1]
+    transaction.admit_recipient("b")
+    assert transaction.dues([mine], "c", 1) == [0]
+
+
 def test_what_a_transaction_keeps_of_refusals_is_bounded() -> None:
     transaction = Transaction()
     for i in range(3 * MAX_REMEMBERED):
