@@ -73,6 +73,20 @@ def test_a_count_leaves_one_part_late_at_most() -> None:
     assert one.send(2)
 
 
+def test_a_count_leaves_in_the_middle_of_a_part_where_the_period_is_no_multiple_of_one() -> None:
+    one = account(quota=2, period="1000s")
+    assert one.period.part_s == 16
+    one.now = 16 * (NOON // 16)
+    one.send()
+    one.now += 1008
+    one.send()
+    one.now += 7
+    assert one.meter.find(ALICE, one.now) is one.counter
+    assert one.counter.used == 2
+    one.now += 1
+    assert one.send()
+
+
 def test_with_count_rejected_an_account_that_goes_on_trying_stays_refused() -> None:
     one = account(quota=1)
     admitted = []
@@ -125,6 +139,7 @@ def test_other_nodes_parts_count_also_those_of_a_clock_that_is_ahead() -> None:
     assert one.counter.used == 4
     one.now += 180
     assert one.send()
+    assert each_part(one.counter) == [(NOON + 60 + HOUR_S, 1), (NOON + 240 + HOUR_S, 4)]
     assert not one.send()
     one.now += 60
     assert not one.send()
