@@ -158,7 +158,7 @@ class QuotaSet(QuotaChanged, frozen=True, kw_only=True):
 
     gave_up_persistent: Annotated[bool, Meta(description="whether its quota was persistent and no longer is")]
     persistent: Annotated[bool, Meta(description="whether the new one is")]
-    until_at: Annotated[str | None, Meta(description="`until` in the configured timezone, for people")]
+    until_at: Annotated[str | None, Meta(description="the same as `until` in the configured timezone, for people")]
 
 
 class QuotasUnset(Answer, frozen=True):

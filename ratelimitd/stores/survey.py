@@ -85,8 +85,10 @@ def adopt(wanted: Iterable[Rename], rows: Iterable[Row]) -> Iterator[Step]:
             continue
         used = there.used + (row.used if row.expiry == there.expiry else 0)
         given = row if row.persist or row.quota != row.configured else there
-        stored[Account(limit, new)] = there._replace(quota=given.quota, persist=given.persist, used=used)
-        yield "MERGE", (given.quota, int(given.persist), used, new, limit)
+        stored[Account(limit, new)] = there._replace(
+            quota=given.quota, persist=given.persist, until=given.until, used=used
+        )
+        yield "MERGE", (given.quota, int(given.persist), given.until or None, used, new, limit)
         yield "DELETE", (old, limit)
 
 

@@ -184,7 +184,10 @@ def test_a_domain_s_quota(daemon: Ratelimitd, ctl_of: Ctl, running: bool) -> Non
 def test_a_panel_s_row_for_a_domain_holds_within_refresh_s(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     with sql(daemon) as connection:
         connection.execute("INSERT INTO ratelimit (sender, quota, persist) VALUES ('@Example.com', 200, 1)")
-    quota = lambda: view(ctl_of(daemon, "show", ALICE, "--json").json)["quota"]  # noqa: E731
+
+    def quota() -> object:
+        return view(ctl_of(daemon, "show", ALICE, "--json").json)["quota"]
+
     wait_until(lambda: quota() == 200, "the domain's quota")
     with sql(daemon) as connection:
         connection.execute("DELETE FROM ratelimit WHERE sender = '@example.com'")

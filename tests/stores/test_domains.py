@@ -148,6 +148,28 @@ async def test_set_show_and_unset_of_a_domain(backend: Backend, store: Store, tm
         assert refused.value.status == NO
 
 
+async def test_a_quota_until_a_time_holds_on_every_node_also_after_a_restart(
+    backend: Backend, store: Store, tmp_path: Path
+) -> None:
+    async with node(backend, tmp_path / "a") as a, node(backend, tmp_path / "b") as b:
+        await b.sync.refresh()
+        assert [await one.quota() for one in (a, b)] == [50, 50]
+        end = (await a.accounts.set(Set(ALICE, 90, for_s=3 * 86_400))).until
+        await b.sync.refresh()
+        for one in (a, b):
+            assert await one.quota() == 90
+            for days, quota in ((2, 90), (4, 50)):
+                found = one.asked.meters[0].find(ALICE, int(time.time()) + days * 86_400)
+                assert found is not None
+                assert found.quota == quota
+    async with node(backend, tmp_path / "a") as again:
+        assert await again.quota() == 90
+        assert (await again.accounts.show(Show(ALICE))).limits[0].until == end
+        await again.accounts.unset(Unset(ALICE))
+        assert await again.quota() == 50
+    assert (await row(store, ALICE)).until == 0
+
+
 async def test_a_domain_s_quota_is_for_good_or_refused(backend: Backend, store: Store, tmp_path: Path) -> None:
     async with node(backend, tmp_path) as one:
         for command in (Set(DOMAIN, 20), Set(DOMAIN, 20, for_s=60), Set(DOMAIN, 20, persist=True, for_s=60)):

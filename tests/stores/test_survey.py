@@ -41,6 +41,14 @@ async def test_where_the_account_has_a_row_what_was_given_holds_and_uses_are_add
     assert backend.sql("SELECT sender FROM ratelimit ORDER BY sender") == [("bob",), (X,)]
 
 
+async def test_a_quota_given_until_a_time_keeps_its_end(backend: Backend, store: Store) -> None:
+    await flush(store, [delta(X, 3, expiry=SOON)])
+    by_hand(backend, INFO, persist=0)
+    backend.sql(f"UPDATE ratelimit SET until = {SOON} WHERE quota = 50")
+    (adopted,) = await store.adopt(RENAME)
+    assert (adopted.quota, adopted.until, adopted.used) == (50, SOON, 3)
+
+
 async def test_a_row_that_a_daemon_wrote_gives_no_quota_away(backend: Backend, store: Store) -> None:
     """As of the time when keys kept their case."""
     await flush(store, [delta(X, 3, expiry=SOON), delta(INFO, 2, expiry=SOON, quota=99)])
