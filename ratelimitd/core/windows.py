@@ -68,11 +68,19 @@ class Period(ABC):
         start, until, end = self._window
         if not start <= now < until:
             end = self._boundary(now)
-            self._window = now, self._same_until(end), end
+            self._window = now, self.open_until(end), end
         return end
 
-    def _same_until(self, end: int) -> int:
-        """Until when charges go to the window that ends then: as a rule, to its end."""
+    def open_until(self, end: int) -> int:
+        """Until when charges go to the window that ends then: as a rule, until it ends."""
+        return end
+
+    def lasting_until(self, now: int) -> int:
+        """Until when a quota lasts that is given for a period, where no window ends it; 0: the window's end does."""
+        return 0
+
+    def notified_until(self, end: int) -> int:
+        """Until when an account that was notified in the window that ends then is not notified of the same again."""
         return end
 
     def latest(self, now: int) -> int:
@@ -126,7 +134,7 @@ class Sliding(Period):
         super().__init__(f"sliding {in_words(length_s)}", zone)
         self.length_s = length_s
         self.part_s = max(1, length_s // PARTS)
-        self._part = 0, 0  # the last answer of part_end
+        self._part = 0, 0  # the last answer of open_until
 
     @property
     def apart_s(self) -> int:
@@ -140,20 +148,25 @@ class Sliding(Period):
     def _boundary(self, now: int) -> int:
         return (now // self.part_s + 1) * self.part_s + self.length_s
 
-    def _same_until(self, end: int) -> int:
-        return end - self.length_s
+    def lasting_until(self, now: int) -> int:
+        """One period from now."""
+        return now + self.length_s
+
+    def notified_until(self, end: int) -> int:
+        """The next multiple of the length, on every node: so it is once in a period, and twice at most."""
+        return -(-end // self.length_s) * self.length_s
 
     def latest(self, now: int) -> int:
         """The latest that a part may leave: a period after that of now; clocks may be put back by so much."""
         return self.end(now) + self.length_s
 
-    def part_end(self, leave: int) -> int:
-        """When the part ends that leaves at an instant: one object for all accounts, for there may be a million."""
-        of, end = self._part
-        if of != leave:
-            end = leave - self.length_s
-            self._part = leave, end
-        return end
+    def open_until(self, end: int) -> int:
+        """When the part ends that leaves then: one object for all accounts, for there may be a million."""
+        leave, until = self._part
+        if leave != end:
+            until = end - self.length_s
+            self._part = end, until
+        return until
 
 
 class Message(Period):

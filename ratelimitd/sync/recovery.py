@@ -8,7 +8,7 @@ from dataclasses import replace
 import trio
 
 from ratelimitd.core.calendars import Calendar
-from ratelimitd.core.counters import Counter, Knowledge, Meter, Window
+from ratelimitd.core.counters import Counter, Meter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
@@ -103,7 +103,7 @@ def restore(segments: Sequence[Recovered], policy: Policy, backlog: Backlog, now
             for counter in windows:
                 deltas[counter] = deltas.get(counter, 0) + recipients * times
         for counter, recipients in deltas.items():
-            counter.used += recipients
+            counter.meter.charge_again(counter, recipients)
         backlog.restore(segment, deltas)
     return sum(len(segment.records) for segment in segments)
 
@@ -138,11 +138,5 @@ class _Counters:
             other = replace(self._any_limit, name=limit, period=period, quota=UNLIMITED, quotas={})
             self._meters[limit] = self._removed[limit] = Meter(other)
         meter = self._meters[limit]
-        counter = self._by_window[window] = Counter(meter, key, expiry, meter.limit.configured_quota(key))
-        counter.knowledge = Knowledge.UNREAD
-        current = meter.counters.get(key)
-        if not meter.limit.period.plausible(expiry, self._now):
-            meter.begun_again += 1
-        elif current is None or current.expiry < expiry:
-            meter.counters[key] = counter
+        counter = self._by_window[window] = meter.replay(key, expiry, self._now)
         return counter
