@@ -98,6 +98,7 @@ class StoreSettings(Section):
     tls_ca: str = ""
     tls_verify_name: bool = True
     server_public_key: str = ""
+    history_days: Live[Annotated[int, Meta(ge=0, le=3660)]] = 0
     strict_below: Live[Annotated[float, Meta(ge=0, le=1)]] = 0.1
     table: Text = "ratelimit"
     columns: dict[str, str] = {}

@@ -93,6 +93,12 @@ class Delta(NamedTuple):
     now: int = NO_BOUND
     sliding: bool = False
 
+    @property
+    def values(self) -> tuple[object, ...]:
+        """For a statement: limit, key, expiry, used, quota, configured, seen; a part's `used` is for its own row."""
+        used = 0 if self.sliding else min(self.used, MAX_USED)
+        return (self.limit, self.key, self.expiry, used, self.quota, self.configured, self.quota)
+
 
 class Known(NamedTuple):
     """What memory knows to be stored of an account: `delta.used` recipients, and its quota, which may `persist`, or end
@@ -163,7 +169,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
             0 if until is None else min(_count("until", until), NO_BOUND),
         )
     except _Odd as error:
-        return Unreadable(_shown(limit), _shown(key), str(error))
+        return Unreadable(shown(limit), shown(key), str(error))
 
 
 def _text(column: str, value: object) -> str:
@@ -184,7 +190,7 @@ def _whole(column: str, value: object) -> int:
         return 0
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     if not _WHOLE.fullmatch(text):
-        raise _Odd(f'{column} is "{_shown(value)}"')
+        raise _Odd(f'{column} is "{shown(value)}"')
     return int(text)
 
 
@@ -195,7 +201,7 @@ def _count(column: str, value: object) -> int:
     return number
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as a log line shows it, with nothing in it that is not printable, and not all of a long one."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return escape(text[:100].encode("utf-8", "replace").decode())

@@ -7,6 +7,7 @@ lock while it works, and a thread does little between two statements.
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,9 @@ from ratelimitd.stores import (
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
+from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_history import BAD_RECORD, SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
@@ -35,9 +38,6 @@ CHUNK = 250
 CHANGES_PAGE = 5000
 CHANGES_OVERLAP_S = 10
 """A transaction may commit this long after the time it has written as `updated`."""
-
-_BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
-"""One record is at fault, not the database."""
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class SQLiteStore:
         self.remarks = Remarks()
         self._file = DatabaseFile(path)
         self._names = names or Names()
+        self._history = SQLiteHistory(self._names, self.remarks)
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._writing = trio.CapacityLimiter(1)
@@ -58,8 +59,9 @@ class SQLiteStore:
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, '"')
 
-    def configure(self, timeout_s: float) -> None:
-        """Nothing: no connection to a file waits, and who asks bounds the time."""
+    def configure(self, timeout_s: float, kept: Kept) -> None:
+        """Take what is to be kept; no connection to a file waits, and who asks bounds the time."""
+        self._history.configure(kept)
 
     async def open(self) -> None:
         """Open the file, create the table. Raises StoreUnsuitable for a file that is damaged or no database."""
@@ -93,6 +95,10 @@ class SQLiteStore:
             if node not in but:
                 writer.execute(self._sql('DELETE FROM "ratelimit_node" WHERE "node" = ?'), (node,))
 
+    async def forget_history(self, now: int) -> bool:
+        """Forget old rows of the history."""
+        return await self._run(lambda: self._history.forget(_opened(self._writer), now), self._writing)
+
     async def close(self) -> None:
         """Close the file."""
         with trio.CancelScope(shield=True):
@@ -115,6 +121,9 @@ class SQLiteStore:
         return await self._run(lambda: self._lookup(_opened(self._reader), accounts), self._reading, abandon=True)
 
     def _lookup(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
+        return self._history.with_parts(connection, self._select(connection, accounts))
+
+    def _select(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
@@ -146,11 +155,14 @@ class SQLiteStore:
         try:
             rejected: list[tuple[Delta, str]] = []
             stored: list[Account] = []
+            charges = Charges()
             for batch in batches(merge(self._recorded(connection, node)), CHUNK):
-                rejected += self._store(connection, batch)
+                refused = self._store(connection, batch)
+                self._history.add(connection, batch, refused, charges)
+                rejected += refused
                 stored += [Account(delta.limit, delta.key) for delta in batch]
             connection.execute(self._sql(statements.RECORD), (node, segment))
-            rows = self._lookup(connection, stored)
+            rows = self._history.settle(connection, charges, self._select(connection, stored))
             committing = True
             connection.execute("COMMIT")
         except BaseException as error:
@@ -178,6 +190,7 @@ class SQLiteStore:
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
                 self._store(connection, batch)
+            self._history.restore(connection, known, now, partial(self._select, connection))
             for grant in grants:
                 connection.execute(self._sql(statements.grant(grant.latest, now)), grant.values)
 
@@ -201,17 +214,17 @@ class SQLiteStore:
         upsert = self._sql(statements.upsert(chunk[0]))
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, [(*delta[:6], delta.quota) for delta in chunk])
+            connection.executemany(upsert, [delta.values for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
-        except _BAD_RECORD:
+        except BAD_RECORD:
             connection.execute("ROLLBACK TO chunk")
             connection.execute("RELEASE chunk")
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, (*delta[:6], delta.quota))
-            except _BAD_RECORD as error:
+                connection.execute(upsert, delta.values)
+            except BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected
 
@@ -279,7 +292,7 @@ class SQLiteStore:
         last, _, begun = place.partition("|")  # between pages: the last row's id, and the cursor after the last page
         select = self._sql(statements.CHANGES)
         found = reader.execute(select, (since, int(last or 0), CHANGES_PAGE)).fetchall()
-        rows = self.remarks.rows(values[:-2] for values in found)
+        rows = self._history.with_parts(reader, self.remarks.rows(values[:-2] for values in found))
         begun = begun or now
         if len(found) < CHANGES_PAGE:
             return Changes(rows, begun)
