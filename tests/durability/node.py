@@ -5,6 +5,7 @@ import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -18,7 +19,7 @@ from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.core.watcher import Nobody
-from ratelimitd.core.windows import PeriodName
+from ratelimitd.core.windows import PeriodName, Sliding
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import domain, email
 from ratelimitd.log.log import Log
@@ -44,6 +45,12 @@ def make_limit(
     """A limit as the configuration makes it."""
     template = Template("450 4.7.1 {used}/{quota}")
     return Limit(name, key, KEYS[key], Calendar(period, ZONE, "sunday"), quota, template, quotas)
+
+
+def make_sliding(seconds: int, quota: int, *, name: str = "default", count_rejected: bool = True) -> Limit:
+    """A sliding limit as the configuration makes it."""
+    plain = make_limit(name, quota=quota)
+    return replace(plain, period=Sliding(seconds, ZONE), count_rejected=count_rejected)
 
 
 class ListSink:
