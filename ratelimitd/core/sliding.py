@@ -7,7 +7,6 @@ back takes nothing away: charges go on to the latest part. How the store keeps p
 """
 
 from collections.abc import Mapping
-from itertools import chain
 
 from ratelimitd.core.counters import NOTHING, Counter, Knowledge, Meter
 from ratelimitd.core.limits import Limit
@@ -67,10 +66,11 @@ class SlidingMeter(Meter):
             unstored = {counter.expiry: pending}
         counter = self._present(counter, now) if counter is not None else self._begin(key, now)
         latest = self.limit.period.latest(now)
-        used: dict[int, int] = {}
-        for leave, recipients in chain(_stored(row), unstored.items()):
-            if now < leave <= latest:
-                used[leave] = used.get(leave, 0) + recipients
+        used = _stored(row)
+        for leave, recipients in unstored.items():
+            used[leave] = used.get(leave, 0) + recipients
+        if used and (min(used) <= now or max(used) > latest):
+            used = {leave: recipients for leave, recipients in used.items() if now < leave <= latest}
         if row is not None and row.expiry > latest:
             self.begun_again += 1
         counter.used = sum(used.values())
@@ -165,11 +165,11 @@ class SlidingMeter(Meter):
         self.counters[over.key] = counter
 
 
-def _stored(row: Row | None) -> list[tuple[int, int]]:
+def _stored(row: Row | None) -> dict[int, int]:
     """The parts of a row; what it has used in a window that is none of them is one, until that window ends."""
     if row is None:
-        return []
-    parts = [*row.parts]
-    if row.used and all(leave != row.expiry for leave, _ in parts):
-        parts.append((row.expiry, row.used))
+        return {}
+    parts = dict(row.parts)
+    if row.used:
+        parts.setdefault(row.expiry, row.used)
     return parts

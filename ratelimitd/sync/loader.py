@@ -20,7 +20,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.survey import renames
 from ratelimitd.sync.domains import DomainRows
-from ratelimitd.sync.walk import walk
+from ratelimitd.sync.walk import ROWS, walk
 
 
 class Parked(Protocol):
@@ -177,7 +177,7 @@ class Loader:
         """
         self._link.say()
         without_place = 0
-        async for chunk in walk(rows):
+        async for chunk in walk(rows, ROWS):
             now = int(self._clock())
             for row in chunk:
                 counter = self._counter(row.limit, row.key)

@@ -13,13 +13,15 @@ from ratelimitd.core.standing import used_at
 
 SLICE = 500
 """Accounts per turn: a millisecond or less."""
+ROWS = 200
+"""Rows per turn: 5 ms where each has all parts of a sliding limit, else a tenth of that."""
 
 T = TypeVar("T")
 
 
-async def walk(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """The items, SLICE at a time; other tasks have their turn after each."""
-    for some in slices(items, SLICE):
+async def walk(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[T]]:
+    """The items, some at a time; other tasks have their turn after each."""
+    for some in slices(items, size):
         yield some
         await trio.lowlevel.checkpoint()
 

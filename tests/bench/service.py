@@ -82,13 +82,15 @@ class Floor(Service):
 
 @dataclass(frozen=True)
 class Setup:
-    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite."""
+    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite.
+    `sliding`: the window of the first limit slides."""
 
     log: str = "file"
     journal: bool = True
     mariadb: MariaDB | None = None
     watch: bool = False
     flush_interval_s: float = 5.0
+    sliding: bool = False
 
 
 class Ours(Service):
@@ -141,6 +143,7 @@ syslog = "{syslog}"
 {log}
 [[limit]]
 name = "account"
+window = "{"sliding" if setup.sliding else "fixed"}"
 quota = 4_000_000_000
 [[limit]]
 name = "domain"
