@@ -49,6 +49,7 @@ class Policy:
         self.urgent = False
         self.meters: list[Meter] = []
         self.removed: dict[str, Meter] = {}  # of limits that are configured no more, by name, until `forget_removed`
+        self._restarts_before = 0
         self._now = 0
         self._watch = watch
         self._look = watch.look
@@ -61,7 +62,7 @@ class Policy:
         """
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
-        known = self.removed | {meter.limit.name: meter for meter in self.kept}
+        epoch, known = self.epoch, self.removed | {meter.limit.name: meter for meter in self.kept}
         of_message = {meter.limit.name: meter for meter in self.meters if meter.limit.of_message}
         meters: list[Meter] = []
         for limit in limits:
@@ -72,12 +73,18 @@ class Policy:
             meter.configure(limit, watched=self._watch.watches(limit.name))
             meters.append(meter)
         self.meters, self.removed = meters, known
+        self._restarts_before = epoch - sum(meter.restarts for meter in meters)
         self._all_plain = all(map(is_plain, limits))
 
     @property
     def kept(self) -> list[Meter]:
         """Those of the limits that have accounts: all but limits of one message."""
         return [meter for meter in self.meters if not meter.limit.of_message]
+
+    @property
+    def epoch(self) -> int:
+        """It rises when a count has lost what had been charged to it (Meter.restarts)."""
+        return self._restarts_before + sum(meter.restarts for meter in self.meters)
 
     @property
     def all_meters(self) -> list[Meter]:
@@ -181,14 +188,15 @@ class Policy:
                 return self._free(request, deciding, key, recipient, due, admitted, transaction)
         if transaction is None or transaction.refused is None:
             asked, dues = due, [due] * len(counters) if all_plain else first_dues(counters, due, transaction)
+            owed = dues
         else:
-            dues = transaction.dues(counters, recipient, due)
+            owed, dues = transaction.dues(counters, recipient, due, self.epoch)
             known = recipient is None or transaction.answer(recipient) is not None
-            asked = max(dues) or due
+            asked = max(owed) or due
         refusing = trial = None
         for counter, amount in zip(counters, dues):  # noqa: B905  nearly always that is all
             if counter.used + amount > counter.quota and counter.quota:
-                refusing, trial = exceeded(counters, dues, admitted=transaction is not None and transaction.charged > 0)
+                refusing, trial = exceeded(counters, dues, owed, admitted=bool(transaction and transaction.charged))
                 break
         if refusing:
             return self._refuse(request, refusing, key, recipient, asked, known, transaction)
@@ -248,6 +256,7 @@ class Policy:
             counters, amounts = [counter for counter, _ in charged], [due for _, due in charged]
             self._count(counters, amounts)
             if key:
+                self.memo.epoch = self.epoch
                 for amount in dict.fromkeys(amounts or [1]):
                     windows = tuple([counter.window for counter, due in charged if due == amount])
                     transaction = self.memo.refuse(key, transaction, recipient, windows, amount)
