@@ -14,6 +14,8 @@ MAX_USED = 4_294_967_295
 """The width of the columns `used` and `quota` (INT UNSIGNED): counts stop there."""
 NO_BOUND = 1 << 62
 """Later than every window."""
+NO_SEGMENT = 1 << 62
+"""Stands for a recorded segment that is no number: above all that there can be, so that nothing is stored twice."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 

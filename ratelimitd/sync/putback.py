@@ -1,0 +1,93 @@
+"""From memory back into the store, where it has lost what memory knows: all of it, or rows that somebody overwrote.
+
+What is not stored yet is none of this: a flush adds it afterwards.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import trio
+
+from ratelimitd.core.counters import Counter, Knowledge, Source
+from ratelimitd.core.policy import Policy
+from ratelimitd.core.rows import Account, Delta, Known, Row
+from ratelimitd.state.backlog import Backlog
+from ratelimitd.stores.link import StoreLink
+from ratelimitd.sync.walk import walk
+
+
+class PutBack:
+    """Restores rows from the policy's meters: `everything`, or what `complete` finds."""
+
+    def __init__(
+        self, link: StoreLink, policy: Policy, backlog: Backlog, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = link.store
+        self._policy = policy
+        self._pending = policy.pending
+        self._backlog = backlog
+        self._clock = clock
+
+    async def everything(self, timeout_s: float) -> None:
+        """Have the store hold at least what memory knows to be stored: it has lost some of that. Raises StoreError.
+
+        `timeout_s` is for some hundred accounts at a time.
+        """
+        with trio.fail_after(timeout_s):
+            stored = await self._recorded()
+        for meter in self._policy.all_meters:
+            async for keys in walk(list(meter.counters)):
+                now = int(self._clock())
+                found = (self._known(meter.counters.get(key), stored, now) for key in keys)
+                if known := [one for one in found if one is not None]:
+                    with trio.fail_after(timeout_s):
+                        await self._store.restore(known, now)
+
+    async def _recorded(self) -> dict[str, int]:
+        """The last stored segment of each run that has closed segments in memory."""
+        runs = {segment.node for segment in self._pending.closed}
+        return {run: self._backlog.believed(run, await self._store.recorded(run)) for run in runs}
+
+    async def complete(self, timeout_s: float) -> list[Row]:
+        """Have rows that a flush has overwritten hold at least the use that memory knows to be stored; not its quotas.
+
+        The rows as they are then. Raises StoreError; then they are still to be completed.
+        """
+        accounts = list(self._store.remarks.overwritten)
+        if not accounts:
+            return []
+        with trio.fail_after(timeout_s):
+            stored = await self._recorded()
+            rows = await self._store.lookup(accounts)
+            now = int(self._clock())
+            counters = self._counters(accounts)
+            known = []
+            for row in rows:
+                one = self._known(counters.get(Account(row.limit, row.key)), stored, now)
+                if one is not None:
+                    quota = row.quota_at(now, one.delta.configured)
+                    known.append(Known(one.delta._replace(quota=quota), row.persist))
+            await self._store.restore(known, now)
+            rows = await self._store.lookup(accounts)
+        for account in accounts:
+            del self._store.remarks.overwritten[account]
+        return rows
+
+    def _counters(self, accounts: Iterable[Account]) -> dict[Account, Counter]:
+        meters = {meter.limit.name: meter for meter in self._policy.all_meters}
+        found = ((account, meters[account.limit].counters.get(account.key)) for account in accounts
+                 if account.limit in meters)  # fmt: skip
+        return {account: counter for account, counter in found if counter is not None}
+
+    def _known(self, counter: Counter | None, stored: Mapping[str, int], now: int) -> Known | None:
+        """What memory knows of an account's row; None where it knows no more than the configuration says."""
+        if counter is None or counter.knowledge is not Knowledge.STORED:
+            return None
+        limit, key = counter.limit, counter.key
+        configured, latest = limit.configured_quota(key), limit.period.latest(now)
+        used = counter.used - self._pending.of(counter, stored) if now < counter.expiry <= latest else 0
+        if used <= 0 and counter.source is Source.CONFIGURED:
+            return None
+        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, configured, latest,
+                      limit.period.apart_s)  # fmt: skip
+        return Known(delta, counter.source is Source.PERSISTENT)
