@@ -107,6 +107,11 @@ class Unreadable(NamedTuple):
     key: str
     reason: str
 
+    @property
+    def of_use(self) -> bool:
+        """Whether nobody can tell what was used in which window."""
+        return self.reason.startswith(("used is ", "expiry is "))
+
 
 class _Odd(ValueError):
     """A value has no plain meaning."""

@@ -27,13 +27,13 @@ class Remark(NamedTuple):
 class Remarks:
     """`set_aside` counts the rows that were left out, each time that one was read.
 
-    `overwritten`: accounts whose row said nothing readable of their use when a flush wrote it, so that it may hold the
-    flush's charges alone. Whoever gives their rows what they lack removes them.
+    `unread`: accounts whose row says nothing readable of their use, or did when a flush wrote it, so that it holds the
+    flush's charges alone. Whoever gives these rows what they lack removes them.
     """
 
     def __init__(self) -> None:
         self.set_aside = 0
-        self.overwritten: dict[Account, None] = {}
+        self.unread: dict[Account, None] = {}
         self._said: set[Remark] = set()
         self._waiting: list[Remark] = []
 
@@ -61,6 +61,8 @@ class Remarks:
             row = read(values)
             if isinstance(row, Unreadable):
                 self.set_aside += 1
+                if row.of_use:
+                    self.unread[Account(row.limit, row.key)] = None
                 self.add("a row of the database makes no sense; its account counts as configured", **row._asdict())
             else:
                 rows.append(row)

@@ -145,7 +145,7 @@ class SQLiteStore:
             rejected: list[tuple[Delta, str]] = []
             stored: list[Account] = []
             for batch in batches(merge(self._recorded(connection, node)), CHUNK):
-                self.remarks.overwritten |= dict.fromkeys(odd(connection, self._sql, batch))
+                self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 rejected += self._store(connection, batch)
                 stored += [Account(delta.limit, delta.key) for delta in batch]
             connection.execute(self._sql(statements.RECORD), (node, segment))

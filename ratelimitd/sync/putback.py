@@ -49,29 +49,38 @@ class PutBack:
         return {run: self._backlog.believed(run, await self._store.recorded(run)) for run in runs}
 
     async def complete(self, timeout_s: float) -> list[Row]:
-        """Have rows that a flush has overwritten hold at least the use that memory knows to be stored; not its quotas.
+        """Have rows whose use nobody can read, or could before a flush wrote them, hold at least what memory knows.
 
-        The rows as they are then. Raises StoreError; then they are still to be completed.
+        A quota that can be read stays. The rows as they are then. Raises StoreError; the rest is still to be done then.
+        `timeout_s` as above.
         """
-        accounts = list(self._store.remarks.overwritten)
-        if not accounts:
-            return []
-        with trio.fail_after(timeout_s):
-            stored = await self._recorded()
-            rows = await self._store.lookup(accounts)
-            now = int(self._clock())
-            counters = self._counters(accounts)
-            known = []
-            for row in rows:
-                one = self._known(counters.get(Account(row.limit, row.key)), stored, now)
-                if one is not None:
-                    quota = row.quota_at(now, one.delta.configured)
-                    known.append(Known(one.delta._replace(quota=quota), row.persist))
-            await self._store.restore(known, now)
-            rows = await self._store.lookup(accounts)
-        for account in accounts:
-            del self._store.remarks.overwritten[account]
+        rows: list[Row] = []
+        waiting = self._store.remarks.unread
+        if waiting:
+            with trio.fail_after(timeout_s):
+                stored = await self._recorded()
+            async for accounts in walk(list(waiting)):
+                counters = self._counters(accounts)
+                if counters:
+                    with trio.fail_after(timeout_s):
+                        rows += await self._complete(counters, stored)
+                for account in accounts:
+                    waiting.pop(account, None)
         return rows
+
+    async def _complete(self, counters: Mapping[Account, Counter], stored: Mapping[str, int]) -> list[Row]:
+        there = {Account(row.limit, row.key): row for row in await self._store.lookup(list(counters))}
+        now = int(self._clock())
+        known: list[Known] = []
+        for account, counter in counters.items():
+            one, row = self._known(counter, stored, now), there.get(account)
+            if one is not None and row is not None:
+                quota = row.quota_at(now, one.delta.configured)
+                one = Known(one.delta._replace(quota=quota), row.persist)
+            if one is not None:
+                known.append(one)
+        await self._store.restore(known, now)
+        return await self._store.lookup(list(counters))
 
     def _counters(self, accounts: Iterable[Account]) -> dict[Account, Counter]:
         meters = {meter.limit.name: meter for meter in self._policy.all_meters}

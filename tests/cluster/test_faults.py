@@ -128,7 +128,7 @@ class Fault:
         self.server.sql("ALTER TABLE ratelimit MODIFY used VARCHAR(20), MODIFY expiry VARCHAR(20)", self.database)
         for nonsense in ("used = 'abc'", "expiry = 'never'") * 3:
             self.server.sql(f"UPDATE ratelimit SET {nonsense}", self.database)
-            load.run_for(self.seconds / 6)
+            load.run_for(self.seconds / 2)  # a refresh and a flush
 
     def put_back(self, load: Load) -> None:
         tables = ("ratelimit", "ratelimit_node")

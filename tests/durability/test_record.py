@@ -278,6 +278,29 @@ async def test_a_use_that_is_none_costs_nothing_that_memory_knows(node: Node, no
     assert not node.said(LOST)
 
 
+@pytest.mark.parametrize("nonsense", NONSENSE[:-1])
+async def test_a_use_that_is_none_is_replaced_without_another_charge(node: Node, nonsense: str) -> None:
+    node.edit(f"UPDATE ratelimit SET {nonsense}")
+    await node.sync.refresh()
+    assert await node.flush()
+    assert await used(node) == 10
+    await node.stop()
+    node = await again(node)
+    assert (await node.ask("alice", 1)).used == 11
+    await node.stop()
+
+
+async def test_uses_of_accounts_that_nobody_knows_are_left_alone(node: Node) -> None:
+    for n in range(30):
+        node.edit("INSERT INTO ratelimit (sender, limit_name, used) VALUES (?, 'default', 'abc')", f"user{n}")
+    await node.sync.refresh()
+    assert await node.flush()
+    assert not node.store.remarks.unread
+    assert (await node.ask("user1", 1)).used == 1
+    assert await node.flush()
+    assert await used(node, "user1") == 1
+
+
 @pytest.mark.parametrize("fault", ["away", "before", "between", "after"])
 async def test_a_use_that_is_none_costs_nothing_where_the_flush_fails(node: Node, fault: str) -> None:
     node.edit("UPDATE ratelimit SET used = 'abc'")

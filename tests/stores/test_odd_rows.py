@@ -225,7 +225,17 @@ async def test_a_flush_says_whose_use_it_could_not_read(backend: Backend, store:
     put(backend, "used = '12'", "carol")
     put(backend, "quota = 'many'", "dave")
     await flush(store, [delta(key, 2, expiry=SOON) for key in ("alice", "bob", "carol", "dave", "new")])
-    assert list(store.remarks.overwritten) == [Account("daily", "alice")]
+    assert list(store.remarks.unread) == [Account("daily", "alice")]
+
+
+@pytest.mark.parametrize("nonsense", ODD_USES)
+async def test_a_row_that_is_read_says_whose_use_it_is_not(backend: Backend, store: Store, nonsense: str) -> None:
+    loosen(backend)
+    await flush(store, [delta(key, 3, expiry=SOON) for key in ("alice", "bob", "dave")])
+    put(backend, nonsense)
+    put(backend, "quota = 'many'", "dave")
+    await store.lookup([Account("daily", key) for key in ("alice", "bob", "dave")])
+    assert list(store.remarks.unread) == [Account("daily", "alice")]
 
 
 async def test_a_flush_says_whose_use_was_below_0(backend: Backend, store: Store) -> None:
@@ -234,7 +244,7 @@ async def test_a_flush_says_whose_use_was_below_0(backend: Backend, store: Store
     await flush(store, [delta(key, 3, expiry=SOON) for key in ("alice", "bob")])
     put(backend, "used = -3")
     await flush(store, [delta(key, 2, expiry=SOON) for key in ("alice", "bob")])
-    assert list(store.remarks.overwritten) == [Account("daily", "alice")]
+    assert list(store.remarks.unread) == [Account("daily", "alice")]
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE)

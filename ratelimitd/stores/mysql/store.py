@@ -136,7 +136,7 @@ class MySQLStore:
         texts, may_be_odd = statements.NUMBERS - types.keys(), statements.may_be_odd(types)
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
             if may_be_odd:
-                self.remarks.overwritten |= dict.fromkeys(await odd(session, self._sql, batch))
+                self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, batch))
             refused = await self._store(session, batch, texts)
             rejected += refused
             unstored = {delta for delta, _ in refused}
