@@ -331,6 +331,18 @@ async def test_a_row_that_makes_no_sense_is_put_back_with_what_memory_knows(node
     assert len(node.said(REPLACED)) == 1
 
 
+@pytest.mark.parametrize("there", [5, 50])
+@pytest.mark.parametrize("later_s", [-3600, 3600])
+async def test_a_window_of_another_time_zone_is_the_same_to_what_is_put_back(
+    node: Node, later_s: int, there: int
+) -> None:
+    node.edit("UPDATE ratelimit SET expiry = expiry + ?, used = ?", later_s, there)
+    node.edit("DELETE FROM ratelimit_node")
+    await node.ask("alice", 1)
+    assert await node.flush()
+    assert await used(node) == max(10, there) + 1
+
+
 # -- quotas ------------------------------------------------------------------------------------------------------------
 
 
