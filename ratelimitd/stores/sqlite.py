@@ -173,8 +173,7 @@ class SQLiteStore:
     def _restore(self, known: Sequence[Known], now: int) -> None:
         connection = _opened(self._writer)
         with self._transaction(connection):
-            accounts = [Account(one.limit, one.key) for one, _ in known]
-            rows = self._lookup(connection, accounts)
+            rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, _ in known])
             begin_again(connection, self._sql, accounts, rows)
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
