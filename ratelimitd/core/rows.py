@@ -14,6 +14,8 @@ MAX_USED = 4_294_967_295
 """The width of the columns `used` and `quota` (INT UNSIGNED): counts stop there."""
 NO_BOUND = 1 << 62
 """Later than every window."""
+NO_SEGMENT = 1 << 62
+"""Stands for a recorded segment that is no number: above all that there can be, so that nothing is stored twice."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
@@ -123,6 +125,11 @@ class Unreadable(NamedTuple):
     limit: str
     key: str
     reason: str
+
+    @property
+    def of_use(self) -> bool:
+        """Whether nobody can tell what was used in which window."""
+        return self.reason.startswith(("used is ", "expiry is "))
 
 
 class _Odd(ValueError):

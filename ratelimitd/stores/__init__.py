@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ratelimitd.core.rows import MAX_USED as MAX_USED
+from ratelimitd.core.rows import NO_SEGMENT as NO_SEGMENT
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores.remarks import Remarks
@@ -21,6 +22,7 @@ RUNS_KEPT_DAYS = 62
 """A run is forgotten this long after its last flush, unless its journal is still there."""
 
 COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until", "used", "updated", "expiry")
+_SEGMENT = re.compile("[0-9]{1,18}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -78,11 +80,11 @@ class Store(Protocol):
         ...
 
     async def recorded(self, node: str) -> int:
-        """The last segment of a node that is stored; 0 for none."""
+        """The last segment of a node that is stored; 0 for none, NO_SEGMENT where that is no number."""
         ...
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
-        """Store a node's deltas up to a segment, in one transaction that records the segment.
+        """Store a node's deltas up to a segment, in one transaction that records the segment, whatever was recorded.
 
         `merge` is called with the recorded segment, once or more often, and gives the deltas of later segments. So a
         flush whose outcome is unknown can be repeated, by the caller only. Raises NotStored where nothing was stored,
@@ -97,7 +99,8 @@ class Store(Protocol):
     async def restore(self, known: Sequence[Known], now: int) -> None:
         """Have each row hold at least the use that is known, and the quota; what it holds more stays.
 
-        Doing it again changes nothing. `now` is in seconds since 1970.
+        So does a quota that was given since a daemon last saw the row. Doing it again changes nothing. `now` is in
+        seconds since 1970.
         """
         ...
 
@@ -144,6 +147,13 @@ def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
     return {limit: list(keys) for limit, keys in found.items()}
 
 
+def unreadable(accounts: Iterable[Account], rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Key and limit of the accounts whose row was not found: nothing is to be added to what it says."""
+    found = {(row.key, row.limit) for row in rows}
+    wanted = [(key, limit) for limit, keys in keys_by_limit(accounts).items() for key in keys]
+    return [one for one in wanted if one not in found]
+
+
 def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list[Delta], list[Grant]]:
     """What must be written to the rows of these accounts, for `Store.restore`."""
     stored = {Account(row.limit, row.key): row for row in rows}
@@ -152,9 +162,12 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
     for one, persist, until in known:
         row = stored.get(Account(one.limit, one.key))
         there = row.used if row is not None and abs(row.expiry - one.expiry) < one.apart_s else 0
-        deltas.append(one._replace(used=max(0, one.used - there)))
+        if row is None or one.used > there:  # a delta of nothing would note the row's quota as seen
+            deltas.append(one._replace(used=max(0, one.used - there)))
         there_is = (one.configured, False, 0)
         if row is not None:
+            if row.quota != row.seen:
+                continue  # it was given since, and is newer than what is known
             there_is = (row.quota_at(now, one.configured), row.persist, row.until if row.until > now else 0)
         if (one.quota, persist, until) != there_is:
             grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest, until))
@@ -198,16 +211,17 @@ class Names(NamedTuple):
 
 
 def recorded_segment(found: Sequence[tuple[object, ...]]) -> int:
-    """The last stored segment, from the rows of ratelimit_node: 0 for none. Raises StoreError.
+    """The last stored segment, from the rows of ratelimit_node: 0 for none, NO_SEGMENT where it is no number.
 
-    What is no number there is no 0: segments would be stored again.
+    Raises StoreError for rows without a value.
     """
     if not found:
         return 0
-    value = found[0][0] if found[0] else None
-    if not isinstance(value, int) or value < 0:
-        raise StoreError("ratelimit_node: the segment of a run is no number: nothing can be stored until it is one")
-    return value
+    if not found[0]:
+        raise StoreError("ratelimit_node: the server's answer makes no sense")
+    value = found[0][0]
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return int(text) if _SEGMENT.fullmatch(text) else NO_SEGMENT
 
 
 @cache

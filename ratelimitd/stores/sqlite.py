@@ -29,6 +29,7 @@ from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_layout import complete
+from ratelimitd.stores.sqlite_odd import begin_again, odd
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
@@ -118,11 +119,8 @@ class SQLiteStore:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
-                marks = ",".join("?" * len(chunk))
-                select = self._sql(
-                    f'SELECT {statements.ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?'
-                )
-                rows += self.remarks.rows(connection.execute(select, (*chunk, limit)))
+                found = connection.execute(self._sql(statements.select(len(chunk))), (*chunk, limit))
+                rows += self.remarks.rows(found)
         return rows
 
     async def recorded(self, node: str) -> int:
@@ -147,6 +145,7 @@ class SQLiteStore:
             rejected: list[tuple[Delta, str]] = []
             stored: list[Account] = []
             for batch in batches(merge(self._recorded(connection, node)), CHUNK):
+                self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 rejected += self._store(connection, batch)
                 stored += [Account(delta.limit, delta.key) for delta in batch]
             connection.execute(self._sql(statements.RECORD), (node, segment))
@@ -174,7 +173,8 @@ class SQLiteStore:
     def _restore(self, known: Sequence[Known], now: int) -> None:
         connection = _opened(self._writer)
         with self._transaction(connection):
-            rows = self._lookup(connection, [Account(one.limit, one.key) for one, *_ in known])
+            rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known])
+            begin_again(connection, self._sql, accounts, rows)
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
                 self._store(connection, batch)

@@ -100,6 +100,13 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
 """
 
 
+def select(keys: int, columns: str = ROW) -> str:
+    """Columns of the rows of so many senders, and a limit."""
+    return f'SELECT {columns} FROM "ratelimit" WHERE "sender" IN ({",".join("?" * keys)}) AND "limit_name" = ?'
+
+
+ODD = f' AND (({_number("used")}) IS NULL OR ({_number("expiry")}) IS NULL OR "used" < 0 OR "expiry" < 0)'
+"""Of the rows that `select` finds, those that say nothing readable of what was used."""
 RENAME = 'UPDATE "ratelimit" SET "sender" = ? WHERE "sender" = ? AND "limit_name" = ?'
 MERGE = """
 UPDATE "ratelimit" SET "quota" = ?, "persist" = ?, "until" = ?, "used" = ?, "updated" = CURRENT_TIMESTAMP
@@ -123,7 +130,7 @@ UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" 
 """
 RECORD = """
 INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("node") DO UPDATE
-SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP
+SET "segment" = excluded."segment", "updated" = CURRENT_TIMESTAMP
 """
 SEEN = f"""
 UPDATE "ratelimit" SET "seen" = {_quota()}

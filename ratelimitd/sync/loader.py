@@ -1,4 +1,4 @@
-"""From the store into memory: accounts that are looked up, and what others changed; and back where the store lost it.
+"""From the store into memory: accounts that are looked up, and what others changed.
 
 A reply waits for nothing here but the one lookup of an account that is not in memory, at most `store.timeout_s`; while
 the store is unavailable not even for that.
@@ -13,14 +13,15 @@ import trio
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.pending import Segment
 from ratelimitd.core.policy import Policy
-from ratelimitd.core.quotas import Source
-from ratelimitd.core.rows import Account, Delta, Known, Row
+from ratelimitd.core.rows import Account, Row
 from ratelimitd.core.verdict import Waiting
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.log.log import Log
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.survey import renames
 from ratelimitd.sync.domains import DomainRows
+from ratelimitd.sync.putback import PutBack
 from ratelimitd.sync.walk import walk
 
 
@@ -57,14 +58,21 @@ class Loader:
     """Takes rows of the store over into the policy's meters. A lookup takes `timeout_s` at most."""
 
     def __init__(
-        self, link: StoreLink, policy: Policy, timeout_s: float, clock: Callable[[], float] = time.time
+        self,
+        link: StoreLink,
+        policy: Policy,
+        backlog: Backlog,
+        timeout_s: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._link = link
         self._store = link.store
         self._policy = policy
+        self._backlog = backlog
         self._pending = policy.pending
         self.timeout_s = timeout_s
         self.domains = DomainRows(policy)
+        self.put_back = PutBack(link, policy, backlog, self.domains, clock)
         self._surveyed = False
         self._clock = clock
 
@@ -128,7 +136,7 @@ class Loader:
             rows = await self.rows(accounts)
             after = {run: await self._store.recorded(run) for run in runs}
             if before == after and (generation == pending.generation or not runs):
-                return rows, after
+                return rows, {run: self._backlog.believed(run, recorded) for run, recorded in after.items()}
 
     def _install(self, accounts: Iterable[Account], rows: Iterable[Row], stored: Mapping[str, int]) -> None:
         self._link.say()
@@ -243,36 +251,12 @@ class Loader:
             for meter in meters:
                 meter.begun_again = 0
 
-    async def put_back(self, timeout_s: float) -> None:
-        """Have the store hold at least what memory knows to be stored: it has lost some of that. Raises StoreError.
-
-        `timeout_s` is for some hundred accounts at a time.
-        """
-        with trio.fail_after(timeout_s):
-            runs = {segment.node for segment in self._pending.closed}
-            stored = {run: await self._store.recorded(run) for run in runs}
-        for meter in self._policy.all_meters:
-            async for rows in walk(self.domains.known(meter)):
-                with trio.fail_after(timeout_s):
-                    await self._store.restore(rows, int(self._clock()))
-            async for keys in walk(list(meter.counters)):
-                now = int(self._clock())
-                found = (self._known(meter.counters.get(key), stored, now) for key in keys)
-                if known := [one for one in found if one is not None]:
-                    with trio.fail_after(timeout_s):
-                        await self._store.restore(known, now)
-
-    def _known(self, counter: Counter | None, stored: Mapping[str, int], now: int) -> Known | None:
-        """What memory knows of an account's row; None where it knows no more than the configuration says."""
-        if counter is None or counter.knowledge is not Knowledge.STORED:
-            return None
-        limit, key = counter.limit, counter.key
-        base, latest = counter.meter.base(key).quota, limit.period.latest(now)
-        used = counter.used - self._pending.of(counter, stored) if now < counter.expiry <= latest else 0
-        if used <= 0 and counter.source.is_base:
-            return None
-        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, base, latest)
-        return Known(delta, counter.source is Source.PERSISTENT, counter.until)
+    async def ask_about(self, segments: Iterable[Segment]) -> None:
+        """Have the accounts of segments that no longer count looked up at their next mail."""
+        for segment in segments:
+            async for counters in walk(list(segment.deltas)):
+                for counter in counters:
+                    counter.knowledge = Knowledge.UNREAD
 
     async def ask_again(self) -> None:
         """Have accounts that were assumed while the store was unavailable looked up at their next mail."""

@@ -25,9 +25,7 @@ def test_a_message_owes_what_its_recipients_have_not_been_charged() -> None:
     assert transaction.dues([alice, other], "c", 1, EARLIER_RUN)[0] == [1, 1]
     transaction.admit_message(1)
     it_may_be_the_one_of_the_message = [1, 1]
-    assert (
-        transaction.dues([alice, other], "b", 1, EARLIER_RUN)[0] == it_may_be_the_one_of_the_message
-    )
+    assert transaction.dues([alice, other], "b", 1, EARLIER_RUN)[0] == it_may_be_the_one_of_the_message
     assert [transaction.answer(recipient) for recipient in "abc"] == [True, (alice.window,), None]
     assert transaction.remembered == 2
 

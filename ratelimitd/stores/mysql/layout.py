@@ -111,11 +111,15 @@ async def tables(session: Session) -> dict[str, str]:
     return {name: engine or "VIEW" for name, engine in await session.run(_TABLES)}
 
 
-async def whole_numbers(session: Session, names: Names) -> frozenset[str]:
-    """The columns, by our names, that hold whole numbers alone; it asks each time, for a table may be altered."""
+async def whole_numbers(session: Session, names: Names) -> dict[str, str]:
+    """The types of the columns, by our names, that hold whole numbers alone.
+
+    It asks each time, for a table may be altered.
+    """
     ours = {theirs: name for name, theirs in names.columns}
     select = f"{_COLUMNS} AND DATA_TYPE LIKE '%%int'"
-    return frozenset(ours.get(str(row[0]), str(row[0])) for row in await session.run(select, (names.table,)))
+    found = await session.run(select, (names.table,))
+    return {ours.get(str(row[0]), str(row[0])): str(row[1]).lower() for row in found}
 
 
 def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[str]:

@@ -5,6 +5,8 @@ so none is used as a number before it is known to be one: what has a plain meani
 something readable takes the place of the rest, so that no count is lost to it.
 """
 
+from collections.abc import Mapping
+
 from ratelimitd.core.rows import MAX_USED, Delta
 
 # The sender as bytes: the driver would give up the whole result for one text that is not UTF-8.
@@ -108,6 +110,23 @@ ON DUPLICATE KEY UPDATE
 """
 
 
+def may_be_odd(types: Mapping[str, str]) -> bool:
+    """Whether columns of these types, by name, may hold a use that is none: a text, or a number below 0."""
+    return not all("unsigned" in types.get(column, "") for column in ("used", "expiry"))
+
+
+def select(keys: int, columns: str = ROW) -> str:
+    """Columns of the rows of a limit, and so many senders."""
+    marks = ", ".join(["%s"] * keys)
+    return f"SELECT {columns} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
+
+
+def _is_odd(column: str) -> str:
+    return f"(`{column}` IS NOT NULL AND {_number(column)} IS NULL)"
+
+
+ODD = f" AND ({_is_odd('used')} OR {_is_odd('expiry')})"
+"""Of the rows that `select` finds, those that say nothing readable of what was used."""
 RENAME = "UPDATE `ratelimit` SET `sender` = %s WHERE `sender` = %s AND `limit_name` = %s"
 MERGE = """
 UPDATE `ratelimit` SET `quota` = %s, `persist` = %s, `until` = %s, `used` = %s, `updated` = CURRENT_TIMESTAMP
@@ -131,7 +150,7 @@ RESET = """
 UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
 """
 RECORD = """
-UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP WHERE `node` = %s
+UPDATE `ratelimit_node` SET `segment` = %s, `updated` = CURRENT_TIMESTAMP WHERE `node` = %s
 """
 SEEN = f"""
 UPDATE `ratelimit` SET `seen` = {_quota()}, `updated` = `updated`

@@ -31,7 +31,9 @@ from ratelimitd.stores.batches import batches
 from ratelimitd.stores.mysql import statements, windows
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check, whole_numbers
+from ratelimitd.stores.mysql.odd import begin_again, odd
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
+from ratelimitd.stores.mysql.values import text, whole
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
@@ -96,13 +98,12 @@ class MySQLStore:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
-                marks = ", ".join(["%s"] * len(chunk))
-                select = f"SELECT {statements.ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
-                rows += self._rows(await session.run(self._sql(select + lock), (limit, *chunk)))
+                select = self._sql(statements.select(len(chunk)) + lock)
+                rows += self._rows(await session.run(select, (limit, *chunk)))
         return rows
 
     def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
-        return self.remarks.rows((*map(_text, values[:2]), *values[2:]) for values in found)
+        return self.remarks.rows((*map(text, values[:2]), *values[2:]) for values in found)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
@@ -131,8 +132,11 @@ class MySQLStore:
     ) -> Flushed:
         rejected: list[tuple[Delta, str]] = []
         stored: list[Account] = []
-        texts = statements.NUMBERS - await whole_numbers(session, self._names)
+        types = await whole_numbers(session, self._names)
+        texts, may_be_odd = statements.NUMBERS - types.keys(), statements.may_be_odd(types)
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
+            if may_be_odd:
+                self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, batch))
             refused = await self._store(session, batch, texts)
             rejected += refused
             unstored = {delta for delta, _ in refused}
@@ -193,6 +197,8 @@ class MySQLStore:
         accounts = [Account(one.limit, one.key) for one, *_ in known]
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
         rows = await self._lookup(session, accounts, " FOR UPDATE")
+        if statements.may_be_odd(await whole_numbers(session, self._names)):
+            await begin_again(session, self._sql, accounts, rows)
         deltas, grants = lacking(known, rows, now)
         for batch in batches(deltas, CHUNK):
             await self._store(session, batch)
@@ -233,7 +239,7 @@ class MySQLStore:
         odd = list(await session.run(self._sql(statements.NOT_NORMAL), (EXAMPLES,)))
         odd += await session.run(self._sql(statements.NEVER_USED), (EXAMPLES,))
         odd += await session.run(self._sql(statements.OF_DOMAINS), (EXAMPLES,))
-        return Survey.of((map(_text, row) for row in limits), (map(_text, row) for row in odd))
+        return Survey.of((map(text, row) for row in limits), (map(text, row) for row in odd))
 
     async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
         """Make rows their accounts'."""
@@ -258,7 +264,7 @@ class MySQLStore:
         return await self._servers.attempt(lambda session: self._changes(session, cursor))
 
     async def _changes(self, session: Session, cursor: str) -> Changes:
-        now = _whole((await session.run("SELECT UNIX_TIMESTAMP()"))[0]) - CHANGES_OVERLAP_S
+        now = whole((await session.run("SELECT UNIX_TIMESTAMP()"))[0]) - CHANGES_OVERLAP_S
         if not cursor:
             return Changes([], str(now))
         since, _, seen = cursor.partition(" ")
@@ -277,18 +283,4 @@ class MySQLStore:
                 await session.run(self._sql(statements.SEEN), (row.key, row.limit))
         if len(found) < CHANGES_PAGE:
             return Changes(rows, str(now))
-        return Changes(rows, f"{_whole(found[-1][7:8])} {_whole(found[-1][-1:])}", more=True)
-
-
-def _text(value: object) -> object:
-    """A name that was read as bytes, with surrogates for what is not UTF-8."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-
-
-def _whole(values: Sequence[object]) -> int:
-    """The one number that a server was asked for. Raises StoreError."""
-    try:
-        (value,) = values
-        return int(str(value))
-    except ValueError as error:
-        raise StoreError("the server's answer makes no sense") from error
+        return Changes(rows, f"{whole(found[-1][7:8])} {whole(found[-1][-1:])}", more=True)
