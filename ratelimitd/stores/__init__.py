@@ -127,6 +127,10 @@ class Store(Protocol):
         """
         ...
 
+    async def note_given(self) -> None:
+        """Note as `seen` the quotas that were given in a running window while no daemon looked: they end with it."""
+        ...
+
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
         """Record this node's windows, and not those that are its no more; what all nodes have recorded recently.
 

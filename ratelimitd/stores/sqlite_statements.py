@@ -114,6 +114,12 @@ UPDATE "ratelimit" SET "seen" = {_quota()}
 WHERE "sender" = ? AND "limit_name" = ? AND IFNULL({_number("expiry")}, 0) > {_NOW}
 """
 """Notes a quota of a running window, which it ends with."""
+GIVEN = f"""
+SELECT "id" FROM "ratelimit" WHERE "id" > ? AND "persist" IS NOT 1 AND {_quota()} IS NOT "configured"
+AND {_quota()} IS NOT "seen" AND IFNULL({_number("expiry")}, 0) > {_NOW} ORDER BY "id" LIMIT ?
+"""
+"""Rows whose quota was given in a running window and is not noted, after one's id."""
+NOTE = f'UPDATE "ratelimit" SET "seen" = {_quota()} WHERE "id" = ? AND IFNULL({_number("expiry")}, 0) > {_NOW}'
 # A value that is no date is above or below all of them: such a row would be found at every page, or break the cursor.
 CHANGES = f"""
 SELECT {ROW}, "updated", "id" FROM "ratelimit"

@@ -12,7 +12,7 @@ import trio
 from ratelimitd.core.rows import Account
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores import Names
-from ratelimitd.stores.mysql import store as mysql
+from ratelimitd.stores.mysql import changes as mysql_changes
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import STATEMENT_S, connect
 from ratelimitd.stores.mysql.store import MySQLStore
@@ -197,7 +197,7 @@ async def test_the_server_ends_what_takes_long_by_itself(mariadb: MariaDB, mysql
 async def test_many_changes_in_one_second_come_in_pages_and_all_come(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql, "CHANGES_PAGE", 7)
+    monkeypatch.setattr(mysql_changes, "PAGE", 7)
     store = backend.make()
     await store.open()
     cursor = (await store.changes("")).cursor

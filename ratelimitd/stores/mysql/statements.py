@@ -120,8 +120,17 @@ UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` 
 RECORD = """
 UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP WHERE `node` = %s
 """
-SEEN = f"""
-UPDATE `ratelimit` SET `seen` = {_quota()}, `updated` = `updated`
-WHERE `sender` = %s AND `limit_name` = %s AND {_count("expiry")} > UNIX_TIMESTAMP()
-"""
+_SEEN = f"UPDATE `ratelimit` SET `seen` = {_quota()}, `updated` = `updated` WHERE {_count('expiry')} > UNIX_TIMESTAMP()"
+SEEN = f"{_SEEN} AND `sender` = %s AND `limit_name` = %s"
 """Notes a quota of a running window, which it ends with; what other nodes look for, `updated`, stays."""
+GIVEN = f"""
+SELECT `id` FROM `ratelimit` WHERE `id` > %s AND {_count("persist")} <> 1
+AND NOT ({_quota()} <=> {_number("configured")}) AND NOT ({_quota()} <=> {_number("seen")})
+AND {_count("expiry")} > UNIX_TIMESTAMP() ORDER BY `id` LIMIT %s
+"""
+"""Rows whose quota was given in a running window and is not noted, after one's id."""
+
+
+def note(ids: int) -> str:
+    """Note the quotas of so many rows, by their ids."""
+    return f"{_SEEN} AND `id` IN ({', '.join(['%s'] * ids)})"
