@@ -183,13 +183,14 @@ class Loader:
             await self.take_over([*changes.rows, *adopted])
 
     async def _survey(self, timeout_s: float) -> None:
-        """Once: say what in the table can never count anybody, and adopt rows of the time when no daemon ran."""
+        """Once: note quotas and adopt rows of the time when no daemon ran, and say what can never count anybody."""
         if self._surveyed:
             return
         self._surveyed = True
         limits = [meter.limit for meter in self._policy.meters]
         try:
             with trio.fail_after(timeout_s):
+                await self._store.note_given()
                 survey = await self._store.survey()
                 await self.take_over(await self._adopt(survey.odd))
         except UNAVAILABLE as error:  # the table is too large for it, perhaps: everything else goes on

@@ -4,18 +4,21 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from ratelimitd.core.rows import Account
+from ratelimitd.core.verdict import Verdict
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores import Names
 from ratelimitd.stores.mysql import changes as mysql_changes
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import STATEMENT_S, connect
 from ratelimitd.stores.mysql.store import MySQLStore
+from tests.core.build import limit, policy, request, store_sync
 from tests.instances.mariadb import MariaDB
 from tests.stores.backends import Backend, Sql, delta, flush, row, server_backend
 
@@ -122,6 +125,44 @@ async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, chang
     backend.sql(f"ALTER TABLE ratelimit {change}")
     with pytest.raises(StoreUnsuitable, match=words):
         await open_and_close(backend.make())
+
+
+# -- tables that are dropped under a daemon ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "repair"),
+    [
+        ("DROP TABLE ratelimit", ""),
+        ("DROP TABLE ratelimit_node", ""),
+        ("ALTER TABLE ratelimit DROP seen", ""),
+        ("ALTER TABLE ratelimit DROP used", "ALTER TABLE ratelimit ADD used INT UNSIGNED NOT NULL DEFAULT 0"),
+    ],
+)
+async def test_what_a_dropped_table_or_column_held_is_put_back(
+    backend: Backend, tmp_path: Path, change: str, repair: str
+) -> None:
+    """A column that the daemon does not add by itself: once somebody has added it."""
+    store = backend.make()
+    asked = policy(limit(1000, name="daily"))
+    sync = store_sync(store, asked, tmp_path, clock=time.time)
+    await sync.begin(0, [])
+    await sync.loader.look_up([Account("daily", "alice@example.com")])
+
+    def charge(recipients: int) -> None:
+        sent = request("DATA", recipient_count=recipients, instance=f"{recipients}.a")
+        assert isinstance(asked.decide(sent, int(time.time())), Verdict)
+
+    charge(10)
+    assert await sync.flush()
+    backend.sql(change)
+    charge(3)
+    assert await sync.flush() is not bool(repair)
+    if repair:
+        backend.sql(repair)
+        assert await sync.flush()
+    assert (await row(store, "alice@example.com")).used == 13
+    await sync.finish(5)
 
 
 # -- bad records ----------------------------------------------------------------------------------------------------

@@ -101,3 +101,62 @@ async def test_a_panels_row_in_any_case_of_letters_holds_before_the_first_mail(
     assert counter.quota == 50
     assert (await row(store, X)).quota == 50
     await sync.finish(5)
+
+
+# -- what was given while no daemon ran --------------------------------------------------------------------------------
+
+
+def shift(backend: Backend, expiry: int) -> None:
+    """Let the window of every row end at another time, as a machine that waits for it would; nothing else changes."""
+    kept = "" if backend.name == "sqlite" else ", updated = updated"
+    if backend.name == "sqlite":
+        backend.sql("DROP TRIGGER ratelimit_touched")
+    backend.sql(f"UPDATE ratelimit SET expiry = {expiry}{kept}")
+
+
+async def survey(store: Store, folder: Path) -> None:
+    """What a daemon does once after its start."""
+    sync = store_sync(store, policy(daily()), folder, clock=time.time)
+    await sync.begin(0, [])
+    await sync.refresh()
+    await sync.finish(5)
+
+
+@pytest.mark.parametrize("wrote", ["the daemon", "a panel"])
+async def test_a_quota_that_was_given_while_no_daemon_ran_ends_with_its_window(
+    tmp_path: Path, backend: Backend, store: Store, wrote: str
+) -> None:
+    """Whatever a cron job writes to the row afterwards."""
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    configured = "" if wrote == "the daemon" else ", configured = NULL, seen = NULL"
+    backend.sql(f"UPDATE ratelimit SET quota = 50, updated = '2026-01-01 00:00:00'{configured}")
+    await survey(store, tmp_path)
+    again = backend.make()
+    await again.open()
+    assert (await row(again, "alice")).quota_at(SOON - 1, 10) == 50
+    ended = int(time.time()) - 60
+    shift(backend, ended)
+    backend.sql("UPDATE ratelimit SET used = 0, updated = CURRENT_TIMESTAMP WHERE expiry < 4000000000")
+    stored = await row(again, "alice")
+    assert stored.updated >= ended
+    assert stored.quota_at(ended + 60, 10) == 10
+    await again.close()
+
+
+async def test_what_was_given_for_good_or_after_the_window_is_not_noted(backend: Backend, store: Store) -> None:
+    now = int(time.time())
+    await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 3, expiry=now - 60)])
+    backend.sql("UPDATE ratelimit SET quota = 50, persist = 1 WHERE sender = 'alice'")
+    backend.sql("UPDATE ratelimit SET quota = 60 WHERE sender = 'bob'")
+    await store.note_given()
+    assert ((await row(store, "alice")).quota_at(SOON + 1, 10), (await row(store, "alice")).seen) == (50, 10)
+    assert (await row(store, "bob")).quota_at(now, 10) == 60
+
+
+async def test_many_quotas_are_noted_in_steps_and_none_of_them_counts_as_a_change(
+    backend: Backend, store: Store
+) -> None:
+    await flush(store, [delta(f"user{n}", 1, expiry=SOON) for n in range(600)])
+    backend.sql("UPDATE ratelimit SET quota = 50, updated = '2026-01-01 00:00:00'")
+    await store.note_given()
+    assert backend.sql("SELECT count(*) FROM ratelimit WHERE seen = 50 AND updated < '2026-01-02'") == [("600",)]
