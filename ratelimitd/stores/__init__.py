@@ -113,10 +113,10 @@ class Store(Protocol):
         """What stands in the table, as far as it concerns an administrator: it reads the whole table once."""
         ...
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make these rows their accounts', whose keys are written in another way; the accounts' rows as they are then.
 
-        A row that is gone, or makes no sense, is left as it is.
+        A row that is gone, or makes no sense, is left as it is. `now` is in seconds since 1970.
         """
         ...
 

@@ -250,16 +250,16 @@ class SQLiteStore:
         ]
         return Survey.of(run(self._sql(statements.LIMITS)).fetchall(), odd)
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
-        return await self._run(lambda: self._adopt(renames), self._writing)
+        return await self._run(lambda: self._adopt(renames, now), self._writing)
 
-    def _adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    def _adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         connection = _opened(self._writer)
-        news = [Account(limit, new) for limit, _, new in renames]
+        news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
-            rows = self._lookup(connection, [*news, *(Account(limit, old) for limit, old, _ in renames)])
-            for name, values in adopt(renames, rows):
+            rows = self._lookup(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
+            for name, values in adopt(renames, rows, now):
                 connection.execute(self._sql(getattr(statements, name)), values)
             return self._lookup(connection, news)
 

@@ -90,7 +90,8 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
 
 RENAME = 'UPDATE "ratelimit" SET "sender" = ? WHERE "sender" = ? AND "limit_name" = ?'
 MERGE = """
-UPDATE "ratelimit" SET "quota" = ?, "persist" = ?, "used" = ?, "updated" = CURRENT_TIMESTAMP
+UPDATE "ratelimit" SET "quota" = ?, "configured" = ?, "seen" = ?, "persist" = ?, "used" = ?, "expiry" = ?,
+    "updated" = CURRENT_TIMESTAMP
 WHERE "sender" = ? AND "limit_name" = ?
 """
 DELETE = 'DELETE FROM "ratelimit" WHERE "sender" = ? AND "limit_name" = ?'

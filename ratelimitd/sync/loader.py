@@ -201,9 +201,10 @@ class Loader:
 
     async def _adopt(self, accounts: Iterable[Account]) -> list[Row]:
         """Make rows their accounts' whose keys are not normalised; the accounts' rows."""
-        wanted = renames(accounts, [meter.limit for meter in self._policy.meters])
+        now = int(self._clock())
+        wanted = renames(accounts, [meter.limit for meter in self._policy.meters], now)
         try:
-            return await self._store.adopt(wanted) if wanted else []
+            return await self._store.adopt(wanted, now) if wanted else []
         except StoreUnsuitable as error:  # no right to delete, for example
             self._link.say_once("rows that are written as no key is count nobody", reason=error, example=wanted[0].old)
             return []

@@ -67,7 +67,7 @@ class Counting:
     async def survey(self) -> Survey:
         return Survey([], [])
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         return []
 
     async def changes(self, cursor: str) -> Changes:

@@ -102,7 +102,8 @@ ON DUPLICATE KEY UPDATE
 
 RENAME = "UPDATE `ratelimit` SET `sender` = %s WHERE `sender` = %s AND `limit_name` = %s"
 MERGE = """
-UPDATE `ratelimit` SET `quota` = %s, `persist` = %s, `used` = %s, `updated` = CURRENT_TIMESTAMP
+UPDATE `ratelimit` SET `quota` = %s, `configured` = %s, `seen` = %s, `persist` = %s, `used` = %s, `expiry` = %s,
+    `updated` = CURRENT_TIMESTAMP
 WHERE `sender` = %s AND `limit_name` = %s
 """
 DELETE = "DELETE FROM `ratelimit` WHERE `sender` = %s AND `limit_name` = %s"

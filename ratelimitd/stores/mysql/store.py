@@ -231,15 +231,15 @@ class MySQLStore:
         odd += await session.run(self._sql(statements.NEVER_USED), (EXAMPLES,))
         return Survey.of((map(_text, row) for row in limits), (map(_text, row) for row in odd))
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
-        return await self._servers.attempt(lambda session: self._adopt(session, renames))
+        return await self._servers.attempt(lambda session: self._adopt(session, renames, now))
 
-    async def _adopt(self, session: Session, renames: Sequence[Rename]) -> list[Row]:
-        news = [Account(limit, new) for limit, _, new in renames]
+    async def _adopt(self, session: Session, renames: Sequence[Rename], now: int) -> list[Row]:
+        news = [Account(one.limit, one.new) for one in renames]
         await session.run("START TRANSACTION")
-        olds = [Account(limit, old) for limit, old, _ in renames]
-        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE")):
+        olds = [Account(one.limit, one.old) for one in renames]
+        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE"), now):
             await session.run(self._sql(getattr(statements, name)), values)
         rows = await self._lookup(session, news)
         await session.commit()
