@@ -19,19 +19,24 @@ def _number(column: str) -> str:
     text = f'CAST("{column}" AS TEXT)'
     return (
         f"CASE typeof(\"{column}\") WHEN 'integer' THEN max(\"{column}\", 0) WHEN 'null' THEN 0 ELSE "
-        f"CASE WHEN {_digits(text)} AND {text} NOT GLOB '*[^0-9]*' THEN CAST({text} AS INTEGER) END END"
+        f"CASE WHEN {_short(text)} AND {_digits(text)} THEN CAST({text} AS INTEGER) END END"
     )
 
 
-def _digits(text: str) -> str:
+def _short(text: str) -> str:
     """Whether a text has the length of a number; what stands behind a NUL is seen by no other function."""
     return f"length({text}) BETWEEN 1 AND 18 AND length({text}) = length(CAST({text} AS BLOB))"
+
+
+def _digits(text: str) -> str:
+    """Whether a text begins with digits, and has nothing behind them but a fraction of zeros."""
+    return f"{text} GLOB '[0-9]*' AND rtrim(ltrim({text}, '0123456789'), '0') IN ('', '.')"
 
 
 def _quota() -> str:
     """The quota, NULL where it is none; what is negative is unlimited."""
     text = 'CAST("quota" AS TEXT)'
-    negative = f"{_digits(text)} AND {text} GLOB '-[0-9]*' AND substr({text}, 2) NOT GLOB '*[^0-9]*'"
+    negative = f"{_short(text)} AND {text} GLOB '-*' AND {_digits(f'substr({text}, 2)')}"
     return f"CASE WHEN {negative} THEN 0 ELSE {_number('quota')} END"
 
 
@@ -42,14 +47,14 @@ def _window(latest: int) -> str:
 
 def upsert(latest: int, apart_s: int) -> str:
     """Add deltas (limit, key, expiry, used, quota, configured, seen) whose `latest` and `apart_s` are these."""
-    window, quota = _window(latest), _quota()
+    window, quota, persists = _window(latest), _quota(), f"{_number('persist')} IS 1"
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f'{quota} IS NOT "seen" AND {_UPDATED} >= '
         f'CASE WHEN excluded."expiry" <= {_NOW} THEN excluded."expiry" ELSE {window} END'
     )
     new_quota = f"""CASE WHEN {quota} IS NULL THEN excluded."configured"
-                   WHEN "persist" = 1 THEN "quota"
+                   WHEN {persists} THEN "quota"
                    WHEN {quota} = "configured" THEN excluded."configured"
                    WHEN {window} > excluded."expiry" THEN "quota"
                    WHEN {given_since} THEN "quota"
@@ -64,7 +69,7 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
                   WHEN {window} < excluded."expiry" + {apart_s}
                   THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
                   ELSE IFNULL({_number("used")}, 0) END,
-    "persist" = {quota} IS NOT NULL AND "persist" = 1,
+    "persist" = {quota} IS NOT NULL AND {persists},
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
                   THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
@@ -116,7 +121,7 @@ WHERE "sender" = ? AND "limit_name" = ? AND IFNULL({_number("expiry")}, 0) > {_N
 """
 """Notes a quota of a running window, which it ends with."""
 GIVEN = f"""
-SELECT "id" FROM "ratelimit" WHERE "id" > ? AND "persist" IS NOT 1 AND {_quota()} IS NOT "configured"
+SELECT "id" FROM "ratelimit" WHERE "id" > ? AND {_number("persist")} IS NOT 1 AND {_quota()} IS NOT "configured"
 AND {_quota()} IS NOT "seen" AND IFNULL({_number("expiry")}, 0) > {_NOW} ORDER BY "id" LIMIT ?
 """
 """Rows whose quota was given in a running window and is not noted, after one's id."""

@@ -118,6 +118,11 @@ async def test_the_perl_daemons_table_is_refused_before_it_is_migrated(backend: 
         ("MODIFY updated TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", "does not follow changes"),
         ("DROP INDEX changes", "no index on updated"),
         ("ENGINE=MEMORY", "its engine is MEMORY"),
+        ("MODIFY quota SMALLINT UNSIGNED NOT NULL DEFAULT 0", r"its column quota is too narrow: smallint.*migrate"),
+        ("MODIFY used TINYINT NOT NULL DEFAULT 0", "its column used is too narrow: tinyint"),
+        ("MODIFY expiry MEDIUMINT UNSIGNED NOT NULL DEFAULT 0", "its column expiry is too narrow: mediumint"),
+        ("MODIFY expiry FLOAT NOT NULL DEFAULT 0", "its column expiry is too narrow: float"),
+        ("MODIFY used DECIMAL(11,2) NOT NULL DEFAULT 0", r"its column used is too narrow: decimal\(11,2\)"),
     ],
 )
 async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, change: str, words: str) -> None:

@@ -13,20 +13,25 @@ ROW = (
     "UNIX_TIMESTAMP(`updated`), `seen`"
 )
 VALUES = "(%s, %s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
-_DIGITS = "^(3[0-9]){1,19}$"
-"""A number as HEX shows its text: a pattern that a text of any character set can be matched with."""
+_FRACTION = "(2E(30)*)?"
+_DIGITS = f"^(3[0-9]){{1,19}}{_FRACTION}$"
+"""A whole number as HEX shows its text: a pattern that a text of any character set can be matched with.
+
+12.00 is one, too; strict mode refuses to CAST a text of it as a whole.
+"""
 
 
 NUMBERS = frozenset({"quota", "configured", "seen", "persist", "used", "expiry"})
 """The columns that hold numbers. Those of them that may hold anything, `texts`, are looked at before they are used."""
-_NEGATIVE = "^2D(3[0-9]){1,18}$"
+_NEGATIVE = f"^2D(3[0-9]){{1,18}}{_FRACTION}$"
 
 
 def _number(column: str, texts: frozenset[str] = NUMBERS) -> str:
     """The whole number that a column holds; NULL where it is none."""
     if column not in texts:
         return f"`{column}`"
-    return f"CASE WHEN HEX(CONCAT(`{column}`)) REGEXP '{_DIGITS}' THEN CAST(`{column}` AS UNSIGNED) END"
+    text = f"CONCAT(`{column}`)"
+    return f"CASE WHEN HEX({text}) REGEXP '{_DIGITS}' THEN CAST(SUBSTRING_INDEX({text}, '.', 1) AS UNSIGNED) END"
 
 
 def _count(column: str, texts: frozenset[str] = NUMBERS) -> str:
