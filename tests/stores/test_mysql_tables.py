@@ -25,6 +25,7 @@ from tests.stores.backends import Backend, Sql, delta, flush, row, server_backen
 pytestmark = pytest.mark.real
 _numbers = itertools.count(1)
 PATIENT_S = 20.0
+ALICE = "alice@example.com"
 
 
 @pytest.fixture(params=["mariadb", "mysql9"])
@@ -148,26 +149,50 @@ async def test_what_a_dropped_table_or_column_held_is_put_back(
     backend: Backend, tmp_path: Path, change: str, repair: str
 ) -> None:
     """A column that the daemon does not add by itself: once somebody has added it."""
-    store = backend.make()
-    asked = policy(limit(1000, name="daily"))
-    sync = store_sync(store, asked, tmp_path, clock=time.time)
-    await sync.begin(0, [])
-    await sync.loader.look_up([Account("daily", "alice@example.com")])
-
-    def charge(recipients: int) -> None:
-        sent = request("DATA", recipient_count=recipients, instance=f"{recipients}.a")
-        assert isinstance(asked.decide(sent, int(time.time())), Verdict)
-
-    charge(10)
-    assert await sync.flush()
+    daemon = Small(backend, tmp_path)
+    await daemon.start()
     backend.sql(change)
-    charge(3)
-    assert await sync.flush() is not bool(repair)
+    daemon.charge(3)
+    assert await daemon.sync.flush() is not bool(repair)
     if repair:
         backend.sql(repair)
-        assert await sync.flush()
-    assert (await row(store, "alice@example.com")).used == 13
-    await sync.finish(5)
+        assert await daemon.sync.flush()
+    assert await daemon.used() == 13
+    await daemon.sync.finish(5)
+
+
+@pytest.mark.parametrize("change", ["UPDATE ratelimit SET used = 0", "DELETE FROM ratelimit", "TRUNCATE ratelimit"])
+async def test_what_an_administrator_sets_back_stays_set_back(backend: Backend, tmp_path: Path, change: str) -> None:
+    """Nobody can tell a TRUNCATE of the counts from rows that were deleted one by one."""
+    daemon = Small(backend, tmp_path)
+    await daemon.start()
+    backend.sql(change)
+    daemon.charge(3)
+    assert await daemon.sync.flush()
+    assert await daemon.used() == 3
+    await daemon.sync.finish(5)
+
+
+class Small:
+    """A policy with a store, which has stored 10 recipients of alice after `start`."""
+
+    def __init__(self, backend: Backend, folder: Path) -> None:
+        self.store = backend.make()
+        self.policy = policy(limit(1000, name="daily"))
+        self.sync = store_sync(self.store, self.policy, folder, clock=time.time)
+
+    async def start(self) -> None:
+        await self.sync.begin(0, [])
+        await self.sync.loader.look_up([Account("daily", ALICE)])
+        self.charge(10)
+        assert await self.sync.flush()
+
+    def charge(self, recipients: int) -> None:
+        sent = request("DATA", login=ALICE, recipient_count=recipients, instance=f"{recipients}.a")
+        assert isinstance(self.policy.decide(sent, int(time.time())), Verdict)
+
+    async def used(self) -> int:
+        return (await row(self.store, ALICE)).used
 
 
 # -- bad records ----------------------------------------------------------------------------------------------------
