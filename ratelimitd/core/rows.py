@@ -17,7 +17,7 @@ NO_BOUND = 1 << 62
 NO_SEGMENT = 1 << 62
 """Stands for a recorded segment that is no number: above all that there can be, so that nothing is stored twice."""
 
-_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_WHOLE = re.compile(r"(-?[0-9]{1,19})(\.0*)?")
 
 T = TypeVar("T")
 
@@ -176,15 +176,16 @@ def _text(column: str, value: object) -> str:
 
 
 def _whole(column: str, value: object) -> int:
-    """The whole number that a value is, or says in digits."""
+    """The whole number that a value is, or says in digits: 12.00 is one, as columns of decimals or floats have it."""
     if isinstance(value, int):
         return int(value)
     if value is None:
         return 0
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    if not _WHOLE.fullmatch(text):
+    digits = _WHOLE.fullmatch(text)
+    if digits is None:
         raise _Odd(f'{column} is "{_shown(value)}"')
-    return int(text)
+    return int(digits[1])
 
 
 def _count(column: str, value: object) -> int:

@@ -116,10 +116,10 @@ class Store(Protocol):
         """What stands in the table, as far as it concerns an administrator: it reads the whole table once."""
         ...
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make these rows their accounts', whose keys are written in another way; the accounts' rows as they are then.
 
-        A row that is gone, or makes no sense, is left as it is.
+        A row that is gone, or makes no sense, is left as it is. `now` is in seconds since 1970.
         """
         ...
 
@@ -128,6 +128,10 @@ class Store(Protocol):
 
         Quotas that somebody gave in a running window are noted there as `seen`: they end with it.
         """
+        ...
+
+    async def note_given(self) -> None:
+        """Note as `seen` the quotas that were given in a running window while no daemon looked: they end with it."""
         ...
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:

@@ -7,6 +7,7 @@ lock while it works, and a thread does little between two statements.
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,20 +24,17 @@ from ratelimitd.stores import (
     keys_by_limit,
     lacking,
     recorded_segment,
+    sqlite_changes,
 )
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_layout import complete
+from ratelimitd.stores.sqlite_layout import complete, still_complete
 from ratelimitd.stores.sqlite_odd import begin_again, odd
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
-CHANGES_PAGE = 5000
-CHANGES_OVERLAP_S = 10
-"""A transaction may commit this long after the time it has written as `updated`."""
-
 _BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
 """One record is at fault, not the database."""
 
@@ -53,6 +51,7 @@ class SQLiteStore:
         self._names = names or Names()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._schema = 0  # its version, as it was last found to be complete
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(1)
 
@@ -74,9 +73,9 @@ class SQLiteStore:
             writer.execute("PRAGMA journal_mode = WAL")
             # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
             writer.execute("PRAGMA synchronous = FULL")
-            complete(writer, self._names)
+            self._schema = complete(writer, self._names)
             self._file.remember()
-            self._reader = self._file.connect()
+            self._reader = self._file.connect_to_read()
         except BaseException:
             writer.close()
             raise
@@ -97,7 +96,9 @@ class SQLiteStore:
     async def close(self) -> None:
         """Close the file."""
         with trio.CancelScope(shield=True):
-            for connection, limiter in ((self._reader, self._reading), (self._writer, self._writing)):
+            both = ((self._reader, self._reading), (self._writer, self._writing))
+            # SQLite writes its log of changes into the file as the last connection is closed, if that may write.
+            for connection, limiter in reversed(both) if self._file.cut else both:
                 if connection is not None:
                     await trio.to_thread.run_sync(connection.close, limiter=limiter)
             if self._writer is not None:
@@ -137,11 +138,11 @@ class SQLiteStore:
 
     def _flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         connection = _opened(self._writer)
-        self._file.check()
         # IMMEDIATE: a deferred transaction that turns to writing fails at once instead of waiting for the lock.
         connection.execute("BEGIN IMMEDIATE")
         committing = False
         try:
+            self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Account] = []
             for batch in batches(merge(self._recorded(connection, node)), CHUNK):
@@ -163,8 +164,12 @@ class SQLiteStore:
         return Flushed(rows, rejected)
 
     async def check(self) -> None:
-        """Raise StoreReplaced where another file, or none, stands at the path."""
-        await self._run(self._file.check, self._reading, abandon=True)
+        """Raise StoreReplaced where another file, or none, stands at the path, or it lacks a part or a table."""
+        await self._run(self._check_whole, self._writing)
+
+    def _check_whole(self) -> None:
+        self._file.check()
+        self._schema = still_complete(_opened(self._writer), self._names, self._schema)
 
     async def restore(self, known: Sequence[Known], now: int) -> None:
         """Have each row hold at least what is known."""
@@ -183,9 +188,9 @@ class SQLiteStore:
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        self._file.check()
         connection.execute("BEGIN IMMEDIATE")
         try:
+            self._check_whole()
             yield
             connection.execute("COMMIT")
         except BaseException:
@@ -245,16 +250,16 @@ class SQLiteStore:
         ]
         return Survey.of(run(self._sql(statements.LIMITS)).fetchall(), odd)
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
-        return await self._run(lambda: self._adopt(renames), self._writing)
+        return await self._run(lambda: self._adopt(renames, now), self._writing)
 
-    def _adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    def _adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         connection = _opened(self._writer)
-        news = [Account(limit, new) for limit, _, new in renames]
+        news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
-            rows = self._lookup(connection, [*news, *(Account(limit, old) for limit, old, _ in renames)])
-            for name, values in adopt(renames, rows):
+            rows = self._lookup(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
+            for name, values in adopt(renames, rows, now):
                 connection.execute(self._sql(getattr(statements, name)), values)
             return self._lookup(connection, news)
 
@@ -264,26 +269,22 @@ class SQLiteStore:
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        changes = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
-        given = [(row.key, row.limit) for row in changes.rows if row.quota != row.seen and (row.expiry or row.until)]
+        read = partial(sqlite_changes.since, names=self._names, remarks=self.remarks, cursor=cursor)
+        found = await self._run(lambda: read(_opened(self._reader)), self._reading, abandon=True)
+        given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
         if given:
             await self._run(lambda: self._change(self._sql(statements.SEEN), given, ()), self._writing)
-        return changes
+        return found
 
-    def _changes(self, cursor: str) -> Changes:
-        reader = _opened(self._reader)
-        (now,) = reader.execute(f"SELECT datetime('now', '-{CHANGES_OVERLAP_S} seconds')").fetchone()
-        if not cursor:
-            return Changes([], now)
-        since, _, place = cursor.partition("|")
-        last, _, begun = place.partition("|")  # between pages: the last row's id, and the cursor after the last page
-        select = self._sql(statements.CHANGES)
-        found = reader.execute(select, (since, int(last or 0), CHANGES_PAGE)).fetchall()
-        rows = self.remarks.rows(values[:-2] for values in found)
-        begun = begun or now
-        if len(found) < CHANGES_PAGE:
-            return Changes(rows, begun)
-        return Changes(rows, f"{found[-1][-2]}|{found[-1][-1]}|{begun}", more=True)
+    async def note_given(self) -> None:
+        """Note the quotas that were given in windows that run."""
+        last = 0
+        while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
+            last = ids[-1][0]
+            await self._run(partial(self._change, self._sql(statements.NOTE), ids, ()), self._writing)
+
+    def _given_since(self, last: int) -> list[tuple[int]]:
+        return _opened(self._reader).execute(self._sql(statements.GIVEN), (last, CHUNK)).fetchall()
 
 
 def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:

@@ -214,13 +214,14 @@ class Loader:
         await self.domains.follow()
 
     async def _survey(self, timeout_s: float) -> None:
-        """Once: say what in the table can never count anybody, and adopt rows of the time when no daemon ran."""
+        """Once: note quotas and adopt rows of the time when no daemon ran, and say what can never count anybody."""
         if self._surveyed:
             return
         self._surveyed = True
         limits = [meter.limit for meter in self._policy.kept]
         try:
             with trio.fail_after(timeout_s):
+                await self._store.note_given()
                 survey = await self._store.survey()
                 adopted = await self._adopt(survey.odd)
                 self.domains.take(adopted)
@@ -233,9 +234,10 @@ class Loader:
 
     async def _adopt(self, accounts: Iterable[Account]) -> list[Row]:
         """Make rows their accounts' whose keys are not normalised; the accounts' rows."""
-        wanted = renames(accounts, [meter.limit for meter in self._policy.kept])
+        now = int(self._clock())
+        wanted = renames(accounts, [meter.limit for meter in self._policy.kept], now)
         try:
-            return await self._store.adopt(wanted) if wanted else []
+            return await self._store.adopt(wanted, now) if wanted else []
         except StoreUnsuitable as error:  # no right to delete, for example
             self._link.say_once("rows that are written as no key is count nobody", reason=error, example=wanted[0].old)
             return []

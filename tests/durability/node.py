@@ -176,6 +176,12 @@ class Node:
         with contextlib.closing(sqlite3.connect(self.folder / "ratelimit.sqlite3")) as connection, connection:
             connection.execute(statement, values)
 
+    def maintain(self, statement: str) -> None:
+        """The same, with a statement that no transaction may have around it."""
+        path = self.folder / "ratelimit.sqlite3"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(statement).fetchall()
+
     def said(self, text: str) -> list[str]:
         """The log's lines with a text in them."""
         return [line for line in self.sink.lines if text in line]

@@ -138,6 +138,34 @@ async def test_what_has_a_plain_meaning_gets_it(backend: Backend, store: Store) 
     assert remarks(store) == []
 
 
+@pytest.mark.parametrize("kind", ["DECIMAL(12,2)", "DOUBLE", "VARCHAR(20)"])
+async def test_a_whole_number_in_a_column_of_decimals_floats_or_texts_is_one(
+    backend: Backend, store: Store, kind: str
+) -> None:
+    zeros = ".00" if kind == "VARCHAR(20)" else ""
+    columns = ("quota", "configured", "seen", "used", "expiry", "persist")
+    if backend.name == "sqlite":
+        backend.sql("DROP TABLE ratelimit")
+        free = ", ".join(f"{name} {'REAL' if kind == 'DOUBLE' else ''}" for name in columns)
+        backend.sql(
+            "CREATE TABLE ratelimit (id INTEGER PRIMARY KEY, sender TEXT, limit_name TEXT,"
+            f" {free}, updated TEXT DEFAULT CURRENT_TIMESTAMP, UNIQUE (sender, limit_name))"
+        )
+    else:
+        backend.sql(f"ALTER TABLE ratelimit {', '.join(f'MODIFY {name} {kind}' for name in columns)}")
+    await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 4, expiry=SOON), delta("carol", expiry=SOON)])
+    put(backend, f"quota = '20{zeros}', persist = '1{zeros}', used = '5{zeros}', expiry = '{SOON}{zeros}'")
+    put(backend, f"quota = '-1{zeros}'", "bob")
+    flushed = await flush(store, [delta(key, 2, expiry=SOON) for key in ("alice", "bob", "carol")])
+    assert flushed.rejected == []
+    assert {r.key: (r.quota, r.persist, r.used, r.expiry) for r in flushed.rows} == {
+        "alice": (20, True, 7, SOON),
+        "bob": (0, False, 6, SOON),
+        "carol": (10, False, 3, SOON),
+    }
+    assert remarks(store) == []
+
+
 async def test_a_number_that_no_column_of_ours_could_hold_is_as_large_as_one_can_be(
     backend: Backend, store: Store
 ) -> None:

@@ -28,20 +28,17 @@ from ratelimitd.stores import (
     recorded_segment,
 )
 from ratelimitd.stores.batches import batches
-from ratelimitd.stores.mysql import statements, windows
+from ratelimitd.stores.mysql import changes, statements, windows
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import check, whole_numbers
 from ratelimitd.stores.mysql.odd import begin_again, odd
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
-from ratelimitd.stores.mysql.values import text, whole
+from ratelimitd.stores.mysql.values import text
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
-CHANGES_OVERLAP_S = 30
-"""A transaction may commit this long after the time it wrote as `updated`, and servers' clocks differ."""
-CHANGES_PAGE = 5000
 
 BAD_RECORD = (
     *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
@@ -241,15 +238,15 @@ class MySQLStore:
         odd += await session.run(self._sql(statements.OF_DOMAINS), (EXAMPLES,))
         return Survey.of((map(text, row) for row in limits), (map(text, row) for row in odd))
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
-        return await self._servers.attempt(lambda session: self._adopt(session, renames))
+        return await self._servers.attempt(lambda session: self._adopt(session, renames, now))
 
-    async def _adopt(self, session: Session, renames: Sequence[Rename]) -> list[Row]:
-        news = [Account(limit, new) for limit, _, new in renames]
+    async def _adopt(self, session: Session, renames: Sequence[Rename], now: int) -> list[Row]:
+        news = [Account(one.limit, one.new) for one in renames]
         await session.run("START TRANSACTION")
-        olds = [Account(limit, old) for limit, old, _ in renames]
-        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE")):
+        olds = [Account(one.limit, one.old) for one in renames]
+        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE"), now):
             await session.run(self._sql(getattr(statements, name)), values)
         rows = await self._lookup(session, news)
         await session.commit()
@@ -261,26 +258,10 @@ class MySQLStore:
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
-        return await self._servers.attempt(lambda session: self._changes(session, cursor))
+        return await self._servers.attempt(partial(changes.since, names=self._names, rows=self._rows, cursor=cursor))
 
-    async def _changes(self, session: Session, cursor: str) -> Changes:
-        now = whole((await session.run("SELECT UNIX_TIMESTAMP()"))[0]) - CHANGES_OVERLAP_S
-        if not cursor:
-            return Changes([], str(now))
-        since, _, seen = cursor.partition(" ")
-        select = f"SELECT {statements.ROW}, `id` FROM `ratelimit` WHERE `updated` "
-        same = select + "= FROM_UNIXTIME(%s) AND `id` > %s ORDER BY `id` LIMIT %s"
-        later = select + "> FROM_UNIXTIME(%s) ORDER BY `updated`, `id` LIMIT %s"
-        found = list(await session.run(self._sql(same), (int(since), int(seen or 0), CHANGES_PAGE)))
-        if len(found) < CHANGES_PAGE:
-            found += await session.run(self._sql(later), (int(since), CHANGES_PAGE - len(found)))
-        rows: list[Row] = []
-        for chunk in slices(found, CHUNK):
-            rows += self._rows(values[:-1] for values in chunk)
-            await trio.lowlevel.checkpoint()
-        for row in rows:
-            if row.quota != row.seen and max(row.expiry, row.until) > now:
-                await session.run(self._sql(statements.SEEN), (row.key, row.limit))
-        if len(found) < CHANGES_PAGE:
-            return Changes(rows, str(now))
-        return Changes(rows, f"{whole(found[-1][7:8])} {whole(found[-1][-1:])}", more=True)
+    async def note_given(self) -> None:
+        """Note the quotas that were given in windows that run, some at a time: a flush must not wait for it."""
+        last = 0
+        while last := await self._servers.attempt(partial(changes.note_given, names=self._names, last=last)):
+            pass
