@@ -117,9 +117,8 @@ def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
     in_force = [one for one in both if one.until > now or one.quota_at(now, _NOTHING_GIVEN) != _NOTHING_GIVEN]
     quota, persist, seen, until = rename.configured, False, None, 0
     if in_force:
-        given = max(
-            in_force, key=lambda one: (one.persist, one.until > now)
-        )  # of two alike the one that is not the account's yet
+        # Of two alike the one that is not the account's yet.
+        given = max(in_force, key=lambda one: (one.persist, one.until > now))
         # In a window that runs it ends with that; otherwise it is for the next one, and has not been seen.
         quota, persist, until = given.quota, given.persist, given.until if given.until > now else 0
         seen = given.quota if max(later.expiry, until) > now else given.seen

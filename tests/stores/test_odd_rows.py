@@ -143,7 +143,7 @@ async def test_a_whole_number_in_a_column_of_decimals_floats_or_texts_is_one(
     backend: Backend, store: Store, kind: str
 ) -> None:
     zeros = ".00" if kind == "VARCHAR(20)" else ""
-    columns = ("quota", "configured", "seen", "used", "expiry", "persist")
+    columns = ("quota", "configured", "seen", "until", "used", "expiry", "persist")
     if backend.name == "sqlite":
         backend.sql("DROP TABLE ratelimit")
         free = ", ".join(f"{name} {'REAL' if kind == 'DOUBLE' else ''}" for name in columns)
