@@ -14,7 +14,7 @@ _COLUMN = re.compile(r'^    "(\w+)" +([A-Z][^,]*[^, ])', re.MULTILINE)
 """A column of the table `ratelimit` in sql/sqlite.sql, and what it is."""
 _FIXED = ("id", "sender", "limit_name", "updated")
 """Columns that cannot be added to a table, because of what they are there or of an index on them."""
-_NO_QUOTA = 'UPDATE "ratelimit" SET "configured" = "quota", "persist" = 0'
+_NO_QUOTA = 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "persist" = 0'
 """For a table whose quotas are gone: 0 would be unlimited."""
 
 
