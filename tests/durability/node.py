@@ -112,19 +112,27 @@ class Node:
     """One run of a daemon. `start`, then requests; `crash` is what SIGKILL leaves, `stop` a clean end."""
 
     def __init__(
-        self, folder: Path, limits: Sequence[Limit], clock: Callable[[], float], sync: JournalSync = "flush"
+        self,
+        folder: Path,
+        limits: Sequence[Limit],
+        clock: Callable[[], float],
+        sync: JournalSync = "flush",
+        *,
+        store: FaultyStore | None = None,
+        history_days: int = 0,
     ) -> None:
         self.folder = folder
         self.clock = clock
         self.sink = ListSink()
         self.state = StateDir(folder)
-        self.store = FaultyStore(folder / "ratelimit.sqlite3")
+        self.store = store or FaultyStore(folder / "ratelimit.sqlite3")
         self.policy = Policy(limits, rules(), Pending(), memo(10_000), Nobody())
         (folder / "journal").mkdir(exist_ok=True)
         self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
         self.log = Log([self.sink], LogSettings(level="debug"))
         self.backlog = Backlog(self.policy.pending, self.journal, clock)
-        self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, StoreSettings(), clock)
+        settings = StoreSettings(history_days=history_days)
+        self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, settings, clock)
 
     async def start(self) -> None:
         """Recover, as the daemon does before it listens."""
