@@ -99,9 +99,9 @@ class Migration:
         else:
             self._recognise(found, fault)
             await self._alter(found)
-        await self._normalise(migrated=fault is None or not self._dry_run)
         for name, _ in missing(self._names, there):
             self._report.append(f"{'would create' if self._dry_run else 'created'}: {name}")
+        await self._normalise(migrated=fault is None or not self._dry_run)
         if not self._dry_run:
             await create(self._session, self._names, {name: there[name] for name in there if not _is_view(name, table)})
         return self._report
