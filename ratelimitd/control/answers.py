@@ -117,7 +117,7 @@ class AccountView(Answer, frozen=True):
         int,
         Meta(description="when the period ends, in seconds since 1970; of a sliding limit, when one more is admitted"),
     ]
-    reset_at: Annotated[str, Meta(description="the same in the configured timezone, for people; `now` for 0")]
+    reset_at: Annotated[str, Meta(description="the same in the configured timezone, for people; `room now` for 0")]
     counts: Annotated[Literal["recipients", "messages"], Meta(description="what the limit counts")]
     enforced: Annotated[bool, Meta(description="whether mail beyond the quota is refused, not only logged")]
     seen: Annotated[bool, Meta(description="whether it is known; if not, this is what its first mail would get")]

@@ -8,7 +8,7 @@ from ratelimitd.core.quotas import Held, Source
 from ratelimitd.core.rows import Row
 from ratelimitd.core.standing import admits_again
 
-NOW = "now"
+NOW = "room now"
 """One more recipient is admitted under a sliding limit."""
 
 

@@ -37,7 +37,7 @@ steps = st.lists(
     ),
     max_size=60,
 )
-periods = st.sampled_from(["1s", "20s", "90s", "119s", "10m", "hourly", "daily", "11d"])
+periods = st.sampled_from(["1s", "20s", "90s", "119s", "1000s", "10m", "hourly", "daily", "11d"])
 
 
 @settings(max_examples=400)
@@ -71,6 +71,20 @@ def test_a_count_leaves_one_part_late_at_most() -> None:
     assert not one.send()
     one.now += 1
     assert one.send(2)
+
+
+def test_a_count_leaves_in_the_middle_of_a_part_where_the_period_is_no_multiple_of_one() -> None:
+    one = account(quota=2, period="1000s")
+    assert one.period.part_s == 16
+    one.now = 16 * (NOON // 16)
+    one.send()
+    one.now += 1008
+    one.send()
+    one.now += 7
+    assert one.meter.find(ALICE, one.now) is one.counter
+    assert one.counter.used == 2
+    one.now += 1
+    assert one.send()
 
 
 def test_with_count_rejected_an_account_that_goes_on_trying_stays_refused() -> None:
@@ -123,11 +137,27 @@ def test_other_nodes_parts_count_also_those_of_a_clock_that_is_ahead() -> None:
     one.history[one.period.end(NOON + 180)] = 3
     one.accept()
     assert one.counter.used == 4
-    one.now += 240
+    one.now += 180
     assert one.send()
+    assert each_part(one.counter) == [(NOON + 60 + HOUR_S, 1), (NOON + 240 + HOUR_S, 4)]
     assert not one.send()
+    one.now += 60
+    assert not one.send()
+    assert each_part(one.counter)[:2] == [(NOON + 60 + HOUR_S, 1), (NOON + 240 + HOUR_S, 4)]
     one.flush()
     assert one.counter.used == 5
+
+
+def test_an_account_is_not_evicted_while_a_part_is_not_stored() -> None:
+    one = account()
+    one.send()
+    one.now += 60
+    assert one.meter.find(ALICE, one.now) is one.counter
+    one.evict()
+    assert one.counter.used == 1
+    one.flush()
+    one.evict()
+    assert not one.meter.counters
 
 
 def test_a_row_without_parts_counts_until_it_ends() -> None:
