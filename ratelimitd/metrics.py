@@ -83,7 +83,8 @@ class Figures(Collector):
     async def metrics(self, accept: str = "") -> Page:
         """The page /metrics, in the format that the client accepts."""
         now, meters = int(time.time()), self._daemon.policy.kept if self._top_accounts else ()
-        self._top = [counter for meter in meters for counter in await most_used(meter, self._top_accounts, now)]
+        top = [(meter, await most_used(meter, self._top_accounts, now)) for meter in meters]
+        self._top = [meter.find(counter.key, now) or counter for meter, counters in top for counter in counters]
         encode, content_type = choose_encoder(accept)
         return Page(encode(self._registry), content_type)
 

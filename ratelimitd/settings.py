@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from msgspec import Meta, Struct, field, to_builtins
 
-from ratelimitd.core.windows import PeriodName, WeekStart
+from ratelimitd.core.windows import WeekStart
 from ratelimitd.errors import is_secret
 from ratelimitd.request import LoginRules
 from ratelimitd.text import public
@@ -31,6 +31,7 @@ Level = Literal["debug", "info", "notice", "warning", "error", "critical"]
 Format = Literal["postfix-policyd", "json"]
 JournalSync = Literal["flush", "always", "never"]
 Count = Literal["recipients", "messages"]
+Window = Literal["fixed", "sliding"]
 Text = Annotated[str, Meta(min_length=1)]
 Percent = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -97,6 +98,7 @@ class StoreSettings(Section):
     tls_ca: str = ""
     tls_verify_name: bool = True
     server_public_key: str = ""
+    history_days: Live[Annotated[int, Meta(ge=0, le=3660)]] = 0
     strict_below: Live[Annotated[float, Meta(ge=0, le=1)]] = 0.1
     table: Text = "ratelimit"
     columns: dict[str, str] = {}
@@ -107,7 +109,8 @@ class LimitSettings(Section, kw_only=True):
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "default"
     key: Text = "email"
-    period: PeriodName | Literal["message"] = "daily"
+    period: Text = "daily"
+    window: Window = "fixed"
     quota: QuotaSetting
     action: str = DEFAULT_ACTION
     quotas: dict[str, QuotaSetting] = {}

@@ -37,5 +37,16 @@ CREATE TABLE IF NOT EXISTS `ratelimit_window` (
     PRIMARY KEY (`limit_name`, `timezone`)
 ) ENGINE=InnoDB;
 
+-- What each account used in each window, by its end: as long as store.history_days says. Of a sliding limit a row is a
+-- part of the window, which counts until expiry: these rows are what the limit counts by.
+CREATE TABLE IF NOT EXISTS `ratelimit_history` (
+    `sender`     VARCHAR(255) /*M!100202 COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */ NOT NULL,
+    `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    `expiry`     INT UNSIGNED NOT NULL,
+    `used`       INT UNSIGNED NOT NULL DEFAULT 0,
+    PRIMARY KEY (`sender`, `limit_name`, `expiry`),
+    KEY `ended` (`expiry`)
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW `view_ratelimit` AS
 SELECT *, FROM_UNIXTIME(`expiry`) AS `expirytime` FROM `ratelimit`;

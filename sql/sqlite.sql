@@ -35,3 +35,14 @@ CREATE TABLE IF NOT EXISTS "ratelimit_node" (
     "segment" INTEGER NOT NULL,
     "updated" TEXT    NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
+
+-- What each account used in each window, by its end: as long as store.history_days says. Of a sliding limit a row is a
+-- part of the window, which counts until expiry: these rows are what the limit counts by.
+CREATE TABLE IF NOT EXISTS "ratelimit_history" (
+    "sender"     TEXT    NOT NULL,
+    "limit_name" TEXT    NOT NULL,
+    "expiry"     INTEGER NOT NULL,
+    "used"       INTEGER NOT NULL,
+    PRIMARY KEY ("sender", "limit_name", "expiry")
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS "ratelimit_ended" ON "ratelimit_history" ("expiry");

@@ -5,14 +5,15 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from ratelimitd.core.action import ActionError, Template
+from ratelimitd.core.calendars import Calendar, Length
 from ratelimitd.core.limits import UNLIMITED, KeyHealth, Limit
 from ratelimitd.core.recipients import FreeRecipients
-from ratelimitd.core.windows import Message, Period
-from ratelimitd.errors import ConfigError
+from ratelimitd.core.windows import LENGTHS_S, Message, Period, PeriodName, Sliding, length_s
+from ratelimitd.errors import ConfigError, shown
 from ratelimitd.keys import normalise
 from ratelimitd.plugins import load, normalised
 from ratelimitd.settings import (
@@ -49,7 +50,7 @@ def make_limit(
         limit.name,
         limit.key,
         normalised(limit.key, function, lowercase, health, time.perf_counter),
-        _period(limit, settings, zone),
+        _period(where, limit, settings, zone),
         _quota(limit.quota),
         template(f"{where}.action", action),
         quotas,
@@ -63,10 +64,19 @@ def make_limit(
     )
 
 
-def _period(limit: LimitSettings, settings: Settings, zone: tzinfo) -> Period:
-    if limit.period == "message":
+def _period(where: str, limit: LimitSettings, settings: Settings, zone: tzinfo) -> Period:
+    if limit.period == MESSAGE:
         return Message(zone)
-    return Period(limit.period, zone, settings.week_starts)
+    seconds = length_s(limit.period)
+    if seconds is None:
+        names = ", ".join(f'"{name}"' for name in (*LENGTHS_S, MESSAGE))
+        wanted = f'{names}, or a length from "1s" to "366d": a whole number and s, m, h or d'
+        raise ConfigError(f"{where}.period", shown(limit.period), wanted)
+    if limit.window == "sliding":
+        return Sliding(seconds, zone)
+    if limit.period in LENGTHS_S:
+        return Calendar(cast(PeriodName, limit.period), zone, settings.week_starts)
+    return Length(seconds, zone)
 
 
 def _rejected_counted(limit: LimitSettings, settings: Settings) -> bool:
@@ -78,6 +88,9 @@ def _check_message(where: str, limit: LimitSettings) -> None:
     """Check what means nothing under a limit of one message."""
     if limit.period != MESSAGE:
         return
+    if limit.window == "sliding":
+        found = f'"sliding" with period = "{MESSAGE}"'
+        raise ConfigError(f"{where}.window", found, '"fixed": one message has no window')
     if limit.count == "messages":
         raise ConfigError(f"{where}.count", f'"messages" with period = "{MESSAGE}"', '"recipients"')
     if limit.count_rejected != AS_SET_FOR_ALL:

@@ -118,6 +118,8 @@ class Accounts:
         before = known.get(Account(limit.name, key)) or meter.apart(key, None, now)
         was, was_persistent = before.quota, before.source is Source.PERSISTENT
         base = meter.base(key)
+        if not (until or command.persist) and command.quota != base.quota:
+            until = limit.period.lasting_until(now)
         counter = meter.find(key, now)
         expiry = counter.expiry if counter is not None else limit.period.end(now)
         if counter is not None:

@@ -113,8 +113,11 @@ class AccountView(Answer, frozen=True):
     used: Annotated[int, Meta(description="what it has used in this period")]
     left: Annotated[int | None, Meta(description="what it may still use; null: unlimited")]
     not_stored: Annotated[int, Meta(description="how much of `used` the store does not have yet")]
-    reset: Annotated[int, Meta(description="when the period ends, in seconds since 1970")]
-    reset_at: Annotated[str, Meta(description="the same in the configured timezone, for people")]
+    reset: Annotated[
+        int,
+        Meta(description="when the period ends, in seconds since 1970; of a sliding limit, when one more is admitted"),
+    ]
+    reset_at: Annotated[str, Meta(description="the same in the configured timezone, for people; `room now` for 0")]
     counts: Annotated[Literal["recipients", "messages"], Meta(description="what the limit counts")]
     enforced: Annotated[bool, Meta(description="whether mail beyond the quota is refused, not only logged")]
     seen: Annotated[bool, Meta(description="whether it is known; if not, this is what its first mail would get")]

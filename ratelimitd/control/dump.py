@@ -1,13 +1,16 @@
 """The cache dump: what SIGUSR1 writes to `state_dir/cache.dump`, in the manner of the Perl daemon's printshm."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import trio
 
+from ratelimitd.control.views import NOW
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
+from ratelimitd.core.standing import admits_again, used_at
 from ratelimitd.errors import StartError
 from ratelimitd.log.log import Log
 from ratelimitd.server.pump import Pump
@@ -29,7 +32,7 @@ class CacheDump:
 
     async def write(self) -> Path:
         """Write the cache to `state_dir/cache.dump`, and log it; the file. Raises StartError."""
-        text = [part async for part in lines(self._policy)]
+        text = [part async for part in lines(self._policy, int(time.time()))]
         numbers = {"Requests": self._pump.requests, "Connections": len(self._pump.connections.open)}
         text.append(totals(self._policy, **numbers, **{"Log lines dropped": self._log.dropped}))
         try:
@@ -41,18 +44,22 @@ class CacheDump:
         return path
 
 
-async def lines(policy: Policy) -> AsyncIterator[str]:
+async def lines(policy: Policy, now: int) -> AsyncIterator[str]:
     """The dump, a slice of accounts at a time, so that other tasks run in between."""
     yield HEADER
     for meter in policy.meters:
         async for counters in walk(list(meter.counters.values())):
-            yield "".join([_line(counter, policy.pending) for counter in counters])
+            yield "".join([_line(counter, policy.pending, now) for counter in counters])
 
 
-def _line(counter: Counter, pending: Pending) -> str:
+def _line(counter: Counter, pending: Pending, now: int) -> str:
     limit = counter.limit
-    reset = limit.period.describe(counter.expiry)
-    fields = (escape(counter.key), limit.name, counter.quota, counter.used, reset, pending.of(counter))
+    used, again = counter.used, counter.expiry
+    if limit.sliding:
+        used, again = used_at(counter, now), admits_again(counter)
+    reset = NOW if limit.sliding and again <= now else limit.period.describe(again)
+    unstored = sum(pending.by_window(counter).values())
+    fields = (escape(counter.key), limit.name, counter.quota, used, reset, unstored)
     return "\t:\t".join(map(str, fields)) + "\n"
 
 

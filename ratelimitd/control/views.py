@@ -6,11 +6,16 @@ from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.quotas import Held, Source
 from ratelimitd.core.rows import Row
+from ratelimitd.core.standing import admits_again
+
+NOW = "room now"
+"""One more recipient is admitted under a sliding limit."""
 
 
 def view(counter: Counter, pending: Pending, *, seen: bool = True) -> AccountView:
     """An account under one limit; not `seen`: it is what its first mail would get."""
     limit, unlimited = counter.limit, counter.quota == UNLIMITED
+    again = admits_again(counter) if limit.sliding else counter.expiry
     return AccountView(
         limit=limit.name,
         key=counter.key,
@@ -19,9 +24,9 @@ def view(counter: Counter, pending: Pending, *, seen: bool = True) -> AccountVie
         source=source(counter),
         used=counter.used,
         left=None if unlimited else max(0, counter.quota - counter.used),
-        not_stored=pending.of(counter),
-        reset=counter.expiry,
-        reset_at=limit.period.describe(counter.expiry),
+        not_stored=sum(pending.by_window(counter).values()),
+        reset=again,
+        reset_at=limit.period.describe(again) if again else NOW,
         counts="messages" if limit.by_message else "recipients",
         enforced=limit.enforce,
         seen=seen,
@@ -34,7 +39,7 @@ def view_of_domain(meter: Meter, domain: str, row: Row | None, now: int) -> Acco
     limit = meter.limit
     holds = row is not None and row.persist
     quota = row.quota if row is not None and holds else limit.configured_quota(domain)
-    end = limit.period.end(now)
+    end = 0 if limit.sliding else limit.period.end(now)
     return AccountView(
         limit=limit.name,
         key=domain,
@@ -45,7 +50,7 @@ def view_of_domain(meter: Meter, domain: str, row: Row | None, now: int) -> Acco
         left=None if quota == UNLIMITED else quota,
         not_stored=0,
         reset=end,
-        reset_at=limit.period.describe(end),
+        reset_at=limit.period.describe(end) if end else NOW,
         counts="messages" if limit.by_message else "recipients",
         enforced=limit.enforce,
         seen=holds,
@@ -60,7 +65,10 @@ def source(counter: Counter) -> str:
         case Source.PERSISTENT:
             return "database, persistent"
         case Source.GRANTED:
-            return f"database, until {describe(counter.expiry)}"
+            end = (
+                "until nothing was sent for a period" if counter.limit.sliding else f"until {describe(counter.expiry)}"
+            )
+            return f"database, {end}"
         case Source.TIMED:
             base = counter.meter.base(counter.key)
             after = f"{base.quota or 'unlimited'} ({of_base(counter.meter, counter.key, base)})"

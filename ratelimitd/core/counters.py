@@ -2,10 +2,10 @@
 
 A Counter is one account's count in one window. When its window is over a new Counter takes its place; the old one is
 kept by the deltas that are not stored yet (pending.py), so that a delta always knows its window. A Meter holds the
-counters of one limit.
+counters of one limit whose windows are fixed; sliding.py has the one of those that slide.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from itertools import islice
 from typing import Protocol
@@ -13,14 +13,14 @@ from typing import Protocol
 from msgspec import Struct
 
 from ratelimitd.core.limits import Limit
+from ratelimitd.core.parts import NEVER, Parts
 from ratelimitd.core.quotas import Bases, Held, Source, of_row
 from ratelimitd.core.rows import Row
 
-NEVER = 1 << 62
-"""No count is ever as high."""
 KEPT_LOGINS = 8192
 Window = tuple[str, int, str]
 """A limit's name, the end of its window in seconds since 1970, a key: what a charge went to."""
+NOTHING: Mapping[int, int] = {}
 MAX_KEPT_CHARACTERS = 255
 """Counters are kept by login for so many logins of at most this length: 4 MB per limit."""
 
@@ -28,9 +28,7 @@ MAX_KEPT_CHARACTERS = 255
 class PendingCounts(Protocol):
     """Who knows what is not stored yet: Pending."""
 
-    def of(self, counter: "Counter") -> int:
-        """The counter's recipients that are not stored yet."""
-        ...
+    def of(self, counter: "Counter") -> int: ...  # noqa: D102  as Pending
 
 
 class Knowledge(IntEnum):
@@ -44,7 +42,11 @@ class Knowledge(IntEnum):
 class Counter(Struct, eq=False, gc=False):
     """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
 
-    It is valid until `valid_until`: the end of its window, or of its quota where that is earlier.
+    It is valid until `valid_until`: the end of its window, or of its quota where that is earlier; 0: it is over.
+
+    Under a sliding limit the window is a part, and the account's latest counter has what was used in its other `parts`:
+    `used` is the sum of all, `expiry` the time at which its own part leaves. Of the counters that were the account's
+    before, `earlier` has those that may have charges that are not stored yet.
 
     The garbage collector does not track these (gc=False): there may be a million. Their meter is kept by the policy,
     which calls `forget` before it lets one go.
@@ -60,6 +62,8 @@ class Counter(Struct, eq=False, gc=False):
     knowledge: Knowledge = Knowledge.STORED
     notice_at: int = 0  # the use from which the Watcher looks at it
     valid_until: int = 0
+    parts: Parts | None = None
+    earlier: "tuple[Counter, ...]" = ()
 
     def __post_init__(self) -> None:
         self.notice_at = self.meter.notice_from
@@ -76,6 +80,18 @@ class Counter(Struct, eq=False, gc=False):
         return self.meter.limit.name, self.expiry, self.key
 
     @property
+    def lasts_until(self) -> int:
+        """When its window ends; of a sliding limit, when its part does, or the first of the others leaves."""
+        if self.parts is None:
+            return self.expiry
+        return min(self.meter.limit.period.open_until(self.expiry), self.parts.first)
+
+    @property
+    def ends(self) -> int:
+        """When nothing of what was used counts any more."""
+        return self.expiry if self.parts is None else max(self.expiry, self.parts.last)
+
+    @property
     def until(self) -> int:
         """When its quota ends that was given until a time; 0: it was not."""
         return self.meter.untils.get(self.key, 0) if self.source is Source.TIMED else 0
@@ -87,7 +103,9 @@ class Counter(Struct, eq=False, gc=False):
         elif self.source is Source.TIMED:
             self.meter.untils.pop(self.key, None)
         self.source = held.source
-        self.valid_until = min(self.expiry, held.until) if held.until else self.expiry
+        if self.valid_until:
+            end = self.lasts_until
+            self.valid_until = min(end, held.until) if held.until else end
         if held.quota != self.quota:
             self.quota = held.quota
             self.notice_at = self.meter.notice_from
@@ -151,6 +169,23 @@ class Meter:
             return None
         return counter
 
+    def replay(self, key: str, expiry: int, now: int) -> Counter:
+        """A counter for what the journal has of an account's window, for `charge_again`; the latest is the account's.
+
+        The store must be asked before it is decided on.
+        """
+        counter = Counter(self, key, expiry, self.limit.configured_quota(key), knowledge=Knowledge.UNREAD)
+        current = self.counters.get(key)
+        if not self.limit.period.plausible(expiry, now):
+            self.begun_again += 1
+        elif current is None or current.expiry < expiry:
+            self.counters[key] = counter
+        return counter
+
+    def charge_again(self, counter: Counter, recipients: int) -> None:
+        """Charge a counter of `replay`."""
+        counter.used += recipients
+
     def keep(self, login: str, counter: Counter) -> None:
         """Keep a login's counter in `by_login`; it holds until it is no longer valid, or its knowledge is UNREAD."""
         if self.limit.of_login and len(login) <= MAX_KEPT_CHARACTERS:
@@ -177,8 +212,11 @@ class Meter:
                 counter.give(self.base(key))
         return counter
 
-    def accept(self, key: str, row: Row | None, pending: int, now: int) -> Counter:
-        """Take over what the store says. `pending`: how many of the counter's recipients are not stored yet."""
+    def accept(
+        self, key: str, row: Row | None, pending: int, now: int, unstored: Mapping[int, int] = NOTHING
+    ) -> Counter:
+        """Take over what the store says. `pending`: how many of the counter's recipients are not stored yet; `unstored`
+        has the same by the end of each window that the account has charges in."""
         counter = self.counters.get(key)
         before = (counter.expiry, counter.used) if counter is not None else (0, 0)
         latest = self.limit.period.latest(now)
@@ -209,7 +247,7 @@ class Meter:
 
     def apart(self, key: str, row: Row | None, now: int) -> Counter:
         """The counter that `accept` would keep for the account, for display only: it is not kept."""
-        other = Meter(self.limit)
+        other = type(self)(self.limit)
         other.bases = self.bases
         counter = other.assume(key, now) if row is None else other.accept(key, row, 0, now)
         other.forget()
@@ -219,7 +257,7 @@ class Meter:
         """Forget those accounts whose window is over and stored."""
         for key in keys:
             counter = self.counters.get(key)
-            if counter is not None and counter.expiry <= now and not pending.of(counter):
+            if counter is not None and counter.ends <= now and _is_stored(counter, pending):
                 self._remove(key)
 
     def evict(self, at_most: int, pending: PendingCounts) -> int:
@@ -227,7 +265,7 @@ class Meter:
 
         They are looked up again at their next mail. What is not stored yet is never evicted.
         """
-        stored = (key for key, c in self.counters.items() if not pending.of(c))
+        stored = (key for key, c in self.counters.items() if _is_stored(c, pending))
         evicted = list(islice(stored, at_most))
         for key in evicted:
             self._remove(key)
@@ -258,26 +296,5 @@ class Meter:
         return counter
 
 
-def exceeded(
-    counters: list[Counter], dues: list[int], owed: list[int], *, admitted: bool
-) -> tuple[list[tuple[Counter, int]] | None, Counter | None]:
-    """The enforced limits that these dues exceed, each with what it is owed, and the first that is not enforced.
-
-    `admitted`: a part of the message was, so limits that count messages admit all of it.
-    """
-    refusing: list[tuple[Counter, int]] | None = None
-    trial: Counter | None = None
-    for counter, due, more in zip(counters, dues, owed):  # noqa: B905  strict takes longer
-        quota = counter.quota
-        if not quota or counter.used + due <= quota:
-            continue
-        limit = counter.meter.limit
-        if limit.by_message and admitted:
-            continue
-        if not limit.enforce:
-            trial = trial or counter
-        elif refusing is None:
-            refusing = [(counter, more)]
-        else:
-            refusing.append((counter, more))
-    return refusing, trial
+def _is_stored(counter: Counter, pending: PendingCounts) -> bool:
+    return not pending.of(counter) and not any(map(pending.of, counter.earlier))

@@ -70,9 +70,49 @@ def spend(counters: Sequence[Counter], amounts: Sequence[int]) -> list[int]:
     return kept
 
 
+def not_counted(
+    charges: list[tuple[Counter, int]], transaction: Transaction | None, recipient: str | None, now: int
+) -> list[tuple[Counter, int]]:
+    """What a refusal charges of these: under a sliding limit, less what was charged for the same refusal before, in
+    another part, and still counts."""
+    found = []
+    for counter, due in charges:
+        left = due
+        if transaction is not None and transaction.refused is not None and counter.parts is not None:
+            left = max(0, due - transaction.counting(counter, recipient, now))
+        if left:
+            found.append((counter, left))
+    return found
+
+
 def recipient_count(text: str) -> int:
     """The number of an attribute recipient_count; 0 for what is none."""
     if not (text.isascii() and text.isdigit()):
         return 0
     digits = text.lstrip("0")
     return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS
+
+
+def exceeded(
+    counters: list[Counter], dues: list[int], owed: list[int], *, admitted: bool
+) -> tuple[list[tuple[Counter, int]] | None, Counter | None]:
+    """The enforced limits that these dues exceed, each with what it is owed, and the first that is not enforced.
+
+    `admitted`: a part of the message was, so limits that count messages admit all of it.
+    """
+    refusing: list[tuple[Counter, int]] | None = None
+    trial: Counter | None = None
+    for counter, due, more in zip(counters, dues, owed):  # noqa: B905  strict takes longer
+        quota = counter.quota
+        if not quota or counter.used + due <= quota:
+            continue
+        limit = counter.meter.limit
+        if limit.by_message and admitted:
+            continue
+        if not limit.enforce:
+            trial = trial or counter
+        elif refusing is None:
+            refusing = [(counter, more)]
+        else:
+            refusing.append((counter, more))
+    return refusing, trial

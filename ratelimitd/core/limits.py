@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ratelimitd.core.action import Template
 from ratelimitd.core.recipients import NONE, FreeRecipients
-from ratelimitd.core.windows import Message, Period
+from ratelimitd.core.windows import Message, Period, Sliding
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.keys import EVERYBODY, normalise
 from ratelimitd.request import Request
@@ -74,6 +74,11 @@ class Limit:
     def of_message(self) -> bool:
         """Whether it counts the recipients of one SMTP transaction: in the memo alone, nothing is stored."""
         return isinstance(self.period, Message)
+
+    @property
+    def sliding(self) -> bool:
+        """Whether its windows slide."""
+        return isinstance(self.period, Sliding)
 
     def configured_quota(self, key: str) -> int:
         """Recipients per period for a key: its own exception, else its domain's (`@a.domain`), else `quota`."""

@@ -17,6 +17,9 @@ That holds while the counts have what was charged to them. A count may lose it w
 cannot be read after a restart. `epoch` tells which: a transaction of another epoch is charged for its refusals no more,
 but what it is admitted is charged in full.
 
+Under a sliding limit the windows are parts. What was refused is charged to the part in which it is admitted, or it
+would leave too early; refused again, it is not charged again as long as the first charge counts (`counting`).
+
 A recipient that a limit does not count (`free_recipients`) is among the `charged` as any other: it is not due again at
 DATA. What a limit of one message (`period = "message"`) has counted stands here alone, in `spent`.
 """
@@ -83,6 +86,18 @@ class Transaction(Struct, eq=False, gc=False):
                 already = 1 if already and before and before is not True and window in before else 0
             owed.append(max(0, due - already))
         return owed, owed if epoch == self.epoch else in_full
+
+    def counting(self, counter: Counter, recipient: str | None, now: int) -> int:
+        """What was charged for this refusal to other parts of a sliding limit's window, and has not left at `now`."""
+        before = self.refused or {} if recipient is None else self.answer(recipient)
+        if not before or before is True:
+            return 0
+        limit, own, key = counter.window
+        of_account = [window for window in before if (window[0], window[2]) == (limit, key)]
+        others = [window for window in of_account if window[1] != own and window[1] > now]
+        if counter.limit.by_message or recipient is not None:
+            return min(1, len(others))
+        return sum(self.refused[window] for window in others if self.refused is not None)
 
     def admit_recipient(self, recipient: str) -> int:
         """Remember that a recipient was admitted at RCPT; 1 if it was not remembered before."""

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.quotas import Source
-from ratelimitd.core.rows import Delta
+from ratelimitd.core.rows import Delta, Known
+from ratelimitd.core.standing import each_part
 
 
 class Segment:
@@ -49,6 +50,14 @@ class Pending:
         closed = sum(s.deltas.get(counter, 0) for s in self.closed if s.number > known.get(s.node, 0))
         return self.open.deltas.get(counter, 0) + closed
 
+    def by_window(self, counter: Counter, stored: Mapping[str, int] | None = None) -> dict[int, int]:
+        """The same by the end of each window that the account has charges in: under a sliding limit there are many."""
+        found: dict[int, int] = {}
+        for one in (counter, *counter.earlier):
+            if unstored := self.of(one, stored):
+                found[one.expiry] = found.get(one.expiry, 0) + unstored
+        return found
+
     def close(self, next_number: int) -> None:
         """Close the open segment and begin the next: O(1), nothing is copied."""
         self.closed.append(self.open)
@@ -77,12 +86,15 @@ class Pending:
         return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
 
 
-def joined(segments: Sequence[Segment], now: int) -> Segment:
+def joined(segments: Sequence[Segment], now: int, *, every: bool = False) -> Segment:
     """One segment for several of one run. Of an account's windows the last is kept: a store would drop the others.
 
-    Windows that are none (Period.plausible) are left out.
+    Under a sliding limit every part is kept that has not left. `every`: all windows are kept, for the store keeps them,
+    too. Windows that are none (Period.plausible) are left out.
     """
     deltas = {c: n for c, n in _totals(segments).items() if c.limit.period.plausible(c.expiry, now)}
+    if every:
+        return Segment(segments[-1].number, segments[-1].node, deltas, segments[0].first)
     last: dict[tuple[Meter, str], Counter] = {}
     for counter in deltas:
         other = last.setdefault((counter.meter, counter.key), counter)
@@ -93,8 +105,10 @@ def joined(segments: Sequence[Segment], now: int) -> Segment:
 
 
 def _is_one(counter: Counter, last: int, now: int) -> bool:
-    """Whether a counter's window is one with the last of its account."""
+    """Whether a counter's window is one with the last of its account, or a part of it."""
     period = counter.limit.period
+    if counter.limit.sliding:
+        return counter.expiry > now
     return last < counter.expiry + period.apart_s or period.common_end(last, counter.expiry, now) > 0
 
 
@@ -112,8 +126,25 @@ def merge(segments: Iterable[Segment], after: int, now: int) -> Iterator[Delta]:
             quota = counter.quota if counter.source is Source.GRANTED else base
             yield Delta(
                 limit.name, counter.key, counter.expiry, recipients, quota, base,
-                latest, period.apart_s, period.overlap_s(now), now,
+                latest, period.apart_s, period.overlap_s(now), now, limit.sliding,
             )  # fmt: skip
+
+
+def known(counter: Counter, unstored: Mapping[int, int], now: int) -> list[Known]:
+    """What memory knows to be stored of an account: its row, under a sliding limit its parts; nothing where the
+    configuration says as much. `unstored`: what is not, by the ends of windows."""
+    if counter.knowledge is not Knowledge.STORED:
+        return []
+    limit, period, key = counter.limit, counter.limit.period, counter.key
+    base, latest = counter.meter.base(key).quota, period.latest(now)
+    found: list[Known] = []
+    for end, recipients in each_part(counter):
+        used = max(0, recipients - unstored.get(end, 0)) if now < end <= latest else 0
+        if used or (end == counter.expiry and not counter.source.is_base):
+            delta = Delta(limit.name, key, end, used, counter.quota, base, latest, period.apart_s)
+            delta = delta._replace(sliding=limit.sliding)
+            found.append(Known(delta, counter.source is Source.PERSISTENT, counter.until))
+    return found
 
 
 def _totals(segments: Iterable[Segment]) -> Mapping[Counter, int]:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.counters import NEVER, Counter, Meter, exceeded
-from ratelimitd.core.dues import MessageMeter, begin, counting, first_dues, is_plain, recipient_count, spend
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.dues import begin, counting, exceeded, first_dues, is_plain, not_counted, recipient_count, spend
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
+from ratelimitd.core.meters import meters_of
+from ratelimitd.core.parts import NEVER
 from ratelimitd.core.pending import Pending
+from ratelimitd.core.standing import reset
 from ratelimitd.core.verdict import FREE, INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Charge, Tally, Verdict, Waiting
 from ratelimitd.core.watcher import Watcher
 from ratelimitd.request import POLICY_REQUEST, Request
@@ -56,24 +59,15 @@ class Policy:
         self.configure(limits, rules)
 
     def configure(self, limits: Sequence[Limit], rules: Rules) -> None:
-        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts.
-
-        Those of a removed one are kept, too: it may come back before they are stored, while the store is unavailable.
-        """
+        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts; those
+        of a removed one are kept, too: it may come back before they are stored, while the store is unavailable."""
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
-        epoch, known = self.epoch, self.removed | {meter.limit.name: meter for meter in self.kept}
-        of_message = {meter.limit.name: meter for meter in self.meters if meter.limit.of_message}
-        meters: list[Meter] = []
-        for limit in limits:
-            if limit.of_message:
-                meter = of_message.get(limit.name, MessageMeter(limit))
-            else:
-                meter = known.pop(limit.name) if limit.name in known else Meter(limit)
+        epoch = self.epoch
+        self.meters, self.removed = meters_of(limits, [*self.removed.values(), *self.meters], self._now)
+        for meter, limit in zip(self.meters, limits, strict=True):
             meter.configure(limit, watched=self._watch.watches(limit.name))
-            meters.append(meter)
-        self.meters, self.removed = meters, known
-        self._restarts_before = epoch - sum(meter.restarts for meter in meters)
+        self._restarts_before = epoch - sum(meter.restarts for meter in self.meters)
         self._all_plain = all(map(is_plain, limits))
 
     @property
@@ -248,7 +242,7 @@ class Policy:
         if deciding.limit.of_message:
             deciding.used += more  # the reply and the log show how many it would be
         counting_it = [(counter, due) for counter, due in refusing if counter.limit.count_rejected]
-        charged = [(counter, due) for counter, due in counting_it if due]
+        charged = not_counted(counting_it, transaction, recipient, self._now)
         if known and counting_it and not charged:
             return Verdict(self._refusal(deciding), request, True)
         charge = None
@@ -297,4 +291,4 @@ class Policy:
     def _refusal(self, counter: Counter) -> bytes:
         if counter.notice_at < NEVER:
             self._look(counter, True)
-        return counter.meter.limit.refusal(counter.key, counter.used, counter.quota, counter.expiry)
+        return counter.meter.limit.refusal(counter.key, counter.used, counter.quota, reset(counter))

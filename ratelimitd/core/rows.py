@@ -17,6 +17,9 @@ NO_BOUND = 1 << 62
 NO_SEGMENT = 1 << 62
 """Stands for a recorded segment that is no number: above all that there can be, so that nothing is stored twice."""
 
+COLUMNS_READ = 10
+"""How many values a database gives for a row; `parts` are in another table."""
+
 _WHOLE = re.compile(r"(-?[0-9]{1,19})(\.0*)?")
 
 T = TypeVar("T")
@@ -36,6 +39,8 @@ class Row(NamedTuple):
     quota that differs from it is an administrator's grant. `seen` is the quota that the daemon last saw in the window
     that ends at `expiry`: a quota that differs from it was given since, and by whom `updated` was written is no matter.
     `until` is when a quota ends that was given until a time, in seconds since 1970; 0: it was not.
+    `parts` are those of a sliding limit that have not left: when each leaves, and what was used in it; the last to
+    leave stands last. `used` is their sum then, and `expiry` the time at which the last one leaves.
     """
 
     limit: str
@@ -48,6 +53,7 @@ class Row(NamedTuple):
     updated: int
     seen: int | None = None
     until: int = 0
+    parts: tuple[tuple[int, int], ...] = ()
 
     def quota_at(self, now: int, configured: int) -> int:
         """The quota that applies: a persistent one, else a grant until its end, else one in its window, else the
@@ -74,6 +80,7 @@ class Delta(NamedTuple):
     A window that ends less than `apart_s` before or after the row's is the same to a node in another time zone: its
     recipients are added, and the later end holds. If both run at `now`, it is the same up to `overlap_s`; then the
     row's end holds where the delta's is later by more than `apart_s` (Period.common_end).
+    Of a `sliding` limit it is a part that leaves at `expiry`: its recipients are added to that part alone.
     """
 
     limit: str
@@ -86,11 +93,18 @@ class Delta(NamedTuple):
     apart_s: int = 1
     overlap_s: int = 1
     now: int = NO_BOUND
+    sliding: bool = False
+
+    @property
+    def values(self) -> tuple[object, ...]:
+        """For a statement: limit, key, expiry, used, quota, configured, seen; a part's `used` is for its own row."""
+        used = 0 if self.sliding else min(self.used, MAX_USED)
+        return (self.limit, self.key, self.expiry, used, self.quota, self.configured, self.quota)
 
 
 class Known(NamedTuple):
     """What memory knows to be stored of an account: `delta.used` recipients, and its quota, which may `persist`, or end
-    at `until` (seconds since 1970; 0: no such end)."""
+    at `until` (seconds since 1970; 0: no such end). Of a sliding limit there is one for each part."""
 
     delta: Delta
     persist: bool
@@ -137,7 +151,7 @@ class _Odd(ValueError):
 
 
 def read(values: Sequence[object]) -> Row | Unreadable:
-    """The row of a database's values, in the order of `Row`, or why they are none.
+    """The row of a database's values, in the order of `Row` without `parts`, or why they are none.
 
     A value that has a plain meaning gets it: NULL is 0, a negative quota is unlimited, "12" is 12. Names that are no
     text are bytes, or have surrogates for what is not UTF-8.
@@ -145,7 +159,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
     try:
         limit, key, quota, configured, persist, used, expiry, updated, seen, until = values
     except ValueError:
-        return Unreadable("", "", f"it has {len(values)} values, not {len(Row._fields)}")
+        return Unreadable("", "", f"it has {len(values)} values, not {COLUMNS_READ}")
     try:
         if type(limit) is not str or type(key) is not str or not (key.isascii() and limit.isascii()):
             limit, key = _text("limit_name", limit), _text("sender", key)
@@ -162,7 +176,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
             0 if until is None else min(_count("until", until), NO_BOUND),
         )
     except _Odd as error:
-        return Unreadable(_shown(limit), _shown(key), str(error))
+        return Unreadable(shown(limit), shown(key), str(error))
 
 
 def _text(column: str, value: object) -> str:
@@ -184,7 +198,7 @@ def _whole(column: str, value: object) -> int:
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     digits = _WHOLE.fullmatch(text)
     if digits is None:
-        raise _Odd(f'{column} is "{_shown(value)}"')
+        raise _Odd(f'{column} is "{shown(value)}"')
     return int(digits[1])
 
 
@@ -195,7 +209,7 @@ def _count(column: str, value: object) -> int:
     return number
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as a log line shows it, with nothing in it that is not printable, and not all of a long one."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return escape(text[:100].encode("utf-8", "replace").decode())

@@ -1,54 +1,96 @@
-"""Calendar periods: when the hour, day, week or month of an instant ends; and the period of one message.
+"""Periods: when the window of an instant ends. Here are what all have in common, and those that no calendar cuts.
 
-Instants are whole seconds since 1970 (UTC). A boundary is the first instant whose local time is at or past the
-start of an hour or day, so a day of 23 or 25 hours is exact, and an hour that a clock change repeats counts as two.
-No clock is read here.
+Instants are whole seconds since 1970 (UTC). No clock is read here. Windows that a calendar cuts are in calendars.py.
 """
 
-from collections.abc import Callable
-from datetime import date, datetime, timedelta, tzinfo
-from typing import Literal, get_args
+import re
+from abc import ABC, abstractmethod
+from datetime import datetime, tzinfo
+from typing import Literal
 
 PeriodName = Literal["hourly", "daily", "weekly", "monthly"]
 WeekStart = Literal["sunday", "monday"]
-PERIODS: tuple[str, ...] = get_args(PeriodName)
 
-_HOUR_S = 3600
-_DAY_S = 24 * _HOUR_S
-_APART_S = {"hourly": _HOUR_S // 2, "daily": _DAY_S // 2, "weekly": 7 * _DAY_S // 2, "monthly": 14 * _DAY_S}
+MINUTE_S = 60
+HOUR_S = 60 * MINUTE_S
+DAY_S = 24 * HOUR_S
+LENGTHS_S: dict[str, int] = {"hourly": HOUR_S, "daily": DAY_S, "weekly": 7 * DAY_S, "monthly": 30 * DAY_S}
+"""How long the named periods are where no calendar cuts them."""
+LONGEST_S = 366 * DAY_S
+PARTS = 60
+"""A sliding window has so many parts, or a few more: a part is a whole number of seconds, and no longer than that."""
+
+_UNITS_S = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
+_UNIT_NAMES = {DAY_S: "day", HOUR_S: "hour", MINUTE_S: "minute", 1: "second"}
+_LENGTH = re.compile(r"([1-9][0-9]{0,7})([smhd])")
 
 
-class Period:
-    """The windows of one period in one time zone; `end(now)` is the same for every instant of a window.
+def length_s(period: str) -> int | None:
+    """The seconds of a named period or a length such as "10m"; None for anything else, and for over 366 days."""
+    match = _LENGTH.fullmatch(period)
+    seconds = int(match[1]) * _UNITS_S[match[2]] if match else LENGTHS_S.get(period, 0)
+    return seconds if 0 < seconds <= LONGEST_S else None
 
-    `week_starts` is the first day of a weekly window; of the other periods it is not used.
-    """
 
-    def __init__(self, name: PeriodName, zone: tzinfo, week_starts: WeekStart) -> None:
-        self.name: str = name
+def in_words(seconds: int) -> str:
+    """A length as it stands before a noun: `10-minute`, `24-hour`."""
+    unit_s = next(unit_s for unit_s in _UNIT_NAMES if seconds % unit_s == 0 and (unit_s < DAY_S or seconds > DAY_S))
+    return f"{seconds // unit_s}-{_UNIT_NAMES[unit_s]}"
+
+
+class Period(ABC):
+    """The windows of one period; `name` is what people read: in replies (`{period}`), in `show`, in the log."""
+
+    def __init__(self, name: str, zone: tzinfo) -> None:
+        self.name = name
         self.zone = zone
-        self._first_weekday = 6 if week_starts == "sunday" else 0
-        self._next_date: Callable[[date], date] = {
-            "hourly": _next_day,
-            "daily": _next_day,
-            "weekly": self._next_week,
-            "monthly": _next_month,
-        }[name]
         # Each replaced in one step: a flush asks in a thread of its own.
-        self._window = 0, 0  # of the last answer
+        self._window = 0, 0, 0  # of the last answer: from and until when it holds, and the answer
         self._next = -1, -1  # the ends of a window and of the next one
 
-    @property
-    def timezone(self) -> str:
-        """The time zone, for people; of weeks also their first day."""
-        first = f", weeks from {'sunday' if self._first_weekday == 6 else 'monday'}" if self.name == "weekly" else ""
-        return f"{self.zone}{first}"[:64]
+    @abstractmethod
+    def _boundary(self, now: int) -> int:
+        """The end of the window of now."""
 
     @property
+    @abstractmethod
     def apart_s(self) -> int:
         """Windows whose ends are less than so many seconds apart, about half a period, are one: nodes in different
         time zones mean the same."""
-        return _APART_S[self.name]
+
+    @property
+    def timezone(self) -> str:
+        """The time zone, for people."""
+        return str(self.zone)[:64]
+
+    def end(self, now: int) -> int:
+        """When the window of now ends: the first instant after it. It is the same for every instant of a window."""
+        start, until, end = self._window
+        if not start <= now < until:
+            end = self._boundary(now)
+            self._window = now, self.open_until(end), end
+        return end
+
+    def open_until(self, end: int) -> int:
+        """Until when charges go to the window that ends then: as a rule, until it ends."""
+        return end
+
+    def lasting_until(self, now: int) -> int:
+        """Until when a quota lasts that is given for a period, where no window ends it; 0: the window's end does."""
+        return 0
+
+    def notified_until(self, end: int) -> int:
+        """Until when an account that was notified in the window that ends then is not notified of the same again."""
+        return end
+
+    def latest(self, now: int) -> int:
+        """The end of the next window: the latest that a count of today may end at."""
+        end = self.end(now)
+        of, latest = self._next
+        if of != end:
+            latest = self._boundary(end)
+            self._next = end, latest
+        return latest
 
     def overlap_s(self, now: int) -> int:
         """Windows that both run are one, too, if their ends are less than so many seconds apart: the length of the next
@@ -65,23 +107,6 @@ class Period:
             return row if count - row > self.apart_s else max(row, count)
         return 0
 
-    def end(self, now: int) -> int:
-        """The first boundary after now."""
-        start, end = self._window
-        if not start <= now < end:
-            end = self._boundary(now)
-            self._window = now, end
-        return end
-
-    def latest(self, now: int) -> int:
-        """The end of the next window: the latest that a count of today may end at."""
-        end = self.end(now)
-        of, latest = self._next
-        if of != end:
-            latest = self._boundary(end)
-            self._next = end, latest
-        return latest
-
     def plausible(self, expiry: int, now: int) -> bool:
         """Whether a window that ends at `expiry` may be one of this period: over, the present one, or the next.
 
@@ -92,71 +117,71 @@ class Period:
         """
         return expiry <= self.latest(now)
 
-    def _boundary(self, now: int) -> int:
-        return self._hour_end(now) if self.name == "hourly" else self._date_end(now)
-
     def describe(self, instant: int) -> str:
-        """A boundary in local time, for people: `2026-11-23 00:00 +0100`."""
-        return datetime.fromtimestamp(instant, self.zone).strftime("%Y-%m-%d %H:%M %z")
-
-    def _date_end(self, now: int) -> int:
-        day = datetime.fromtimestamp(now, self.zone).date()
-        while True:
-            day = self._next_date(day)
-            boundary = self._first_instant(day)
-            if boundary > now:  # else the clocks were put back over this midnight: that day has begun already
-                return boundary
-
-    def _next_week(self, day: date) -> date:
-        return day + timedelta(days=(self._first_weekday - day.weekday() - 1) % 7 + 1)
-
-    def _first_instant(self, day: date) -> int:
-        """The first instant of a local date; its 00:00 need not exist, nor be unique."""
-        midnight = datetime(day.year, day.month, day.day, tzinfo=self.zone)
-        before = int(midnight.timestamp())
-        after = int(midnight.replace(fold=1).timestamp())
-        if after >= before:
-            return before
-        return self._change(after, before)  # in a gap: the clocks jumped over midnight
-
-    def _hour_end(self, now: int) -> int:
-        offset = self._offset(now)
-        end = now - (now + offset) % _HOUR_S + _HOUR_S
-        later = self._offset(end)
-        if later == offset:
-            return end
-        change = self._change(now, end)
-        if (change + later) // _HOUR_S > (change - 1 + offset) // _HOUR_S:  # put forward, into or past the next hour
-            return change
-        return change + -(change + later) % _HOUR_S  # the next full hour by the new offset
-
-    def _change(self, low: int, high: int) -> int:
-        """The instant in (low, high] at which the offset changes to that of high."""
-        wanted = self._offset(high)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._offset(middle) == wanted else (middle, high)
-        return high
-
-    def _offset(self, instant: int) -> int:
-        offset = datetime.fromtimestamp(instant, self.zone).utcoffset()
-        return round(offset.total_seconds()) if offset else 0
+        """A boundary in local time, for people: `2026-11-23 00:00 +0100`, with seconds where there are some."""
+        seconds = "" if instant % MINUTE_S == 0 else ":%S"
+        return datetime.fromtimestamp(instant, self.zone).strftime(f"%Y-%m-%d %H:%M{seconds} %z")
 
 
-def _next_day(day: date) -> date:
-    return day + timedelta(days=1)
+class Sliding(Period):
+    """The last `length_s` seconds, at any moment: a sum of parts of `part_s` seconds, aligned to 1970.
 
+    A part leaves `length_s` after its end, so what was counted leaves never early, and one part late at most. Time
+    zones and changes to summer time mean nothing to it. What `end` says is when the part of now leaves.
+    """
 
-def _next_month(day: date) -> date:
-    return date(day.year + day.month // 12, day.month % 12 + 1, 1)
+    def __init__(self, length_s: int, zone: tzinfo) -> None:
+        super().__init__(f"sliding {in_words(length_s)}", zone)
+        self.length_s = length_s
+        self.part_s = max(1, length_s // PARTS)
+        self._part = 0, 0  # the last answer of open_until
+
+    @property
+    def apart_s(self) -> int:
+        """1: parts are exact, and the same on all nodes."""
+        return 1
+
+    def overlap_s(self, now: int) -> int:
+        """1: two parts are never one."""
+        return 1
+
+    def _boundary(self, now: int) -> int:
+        return (now // self.part_s + 1) * self.part_s + self.length_s
+
+    def lasting_until(self, now: int) -> int:
+        """One period from now."""
+        return now + self.length_s
+
+    def notified_until(self, end: int) -> int:
+        """The next multiple of the length, on every node: so it is once in a period, and twice at most."""
+        return -(-end // self.length_s) * self.length_s
+
+    def latest(self, now: int) -> int:
+        """The latest that a part may leave: a period after that of now; clocks may be put back by so much."""
+        return self.end(now) + self.length_s
+
+    def open_until(self, end: int) -> int:
+        """When the part ends that leaves then: one object for all accounts, for there may be a million."""
+        leave, until = self._part
+        if leave != end:
+            until = end - self.length_s
+            self._part = end, until
+        return until
 
 
 class Message(Period):
     """No window: the recipients of one SMTP transaction. Nothing of it is stored."""
 
     def __init__(self, zone: tzinfo) -> None:
-        super().__init__("daily", zone, "sunday")  # of a calendar nobody asks for
-        self.name = "message"
+        super().__init__("message", zone)
+
+    @property
+    def apart_s(self) -> int:
+        """1: nothing is compared."""
+        return 1
+
+    def _boundary(self, now: int) -> int:
+        return 0
 
     def end(self, now: int) -> int:
         """0: what is counted is in no window, and never stored."""

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 import trio
 
+from ratelimitd.core.standing import reset
 from ratelimitd.core.verdict import FREE, INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.log.sinks import PRIORITIES, Entry, Sink
 from ratelimitd.settings import LogSettings
@@ -71,7 +72,7 @@ def json_line(verdict: Verdict, with_limit: bool = True) -> str:
         "key": counter.key,
         "used": verdict.used,
         "quota": counter.quota,
-        "reset": counter.expiry,
+        "reset": reset(counter),
     }
     return json.dumps(fields)
 

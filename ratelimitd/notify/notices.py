@@ -9,12 +9,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ratelimitd.core.counters import NEVER, Counter
+from ratelimitd.core.counters import Counter
+from ratelimitd.core.parts import NEVER
+from ratelimitd.core.standing import reset
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An account has reached `percent` of its quota in the window that ends at `expiry`, `reset` in local time."""
+    """An account has reached `percent` of its quota; it is not notified of that again before `expiry`, the end of the
+    window. `reset` is when it may send again, in local time."""
 
     id: str
     percent: int
@@ -74,7 +77,7 @@ class Watch:
                 self.dropped += 1
                 counter.notice_at = threshold  # the account's next mail tries again
                 return
-            self.notified[notice_id] = counter.expiry
+            self.notified[notice_id] = _expiry(counter)
             self.queue.append(_notice(notice_id, percent, counter))
             self._wake()
         counter.notice_at = NEVER
@@ -86,7 +89,7 @@ class Watch:
 
 def identify(counter: Counter, percent: int) -> str:
     """The id of a notice: a digest of the limit, the window, the key and the percentage."""
-    text = f"{counter.meter.limit.name}\0{counter.expiry}\0{counter.key}\0{percent}"
+    text = f"{counter.meter.limit.name}\0{_expiry(counter)}\0{counter.key}\0{percent}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -100,6 +103,10 @@ def _notice(notice_id: str, percent: int, counter: Counter) -> Notice:
         counter.used,
         counter.quota,
         limit.period.name,
-        counter.expiry,
-        limit.period.describe(counter.expiry),
+        _expiry(counter),
+        limit.period.describe(reset(counter)),
     )
+
+
+def _expiry(counter: Counter) -> int:
+    return counter.limit.period.notified_until(counter.expiry)

@@ -16,6 +16,7 @@ import errno
 import time
 from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -64,6 +65,7 @@ class Backlog:
         self._doubtful = 0  # segments up to this number may be stored, though nobody said so
         self._certain = 0  # what _doubtful is again if the transaction of now is rolled back
         self._recorded = 0  # the last segment of this run that the store has
+        self.every_window = False  # whether the store keeps those, too, that are over
         self._incomplete: set[int] = set()  # numbers of closed segments whose files lack some of them
 
     # -- the journal -----------------------------------------------------------------------------------------------
@@ -167,7 +169,8 @@ class Backlog:
         """Merge segments where they are many, and write what the files lack. Raises OSError where that fails."""
         ours = [segment for segment in self._pending.closed if segment.number > self._doubtful]
         if len(ours) > MAX_CLOSED:
-            whole = await trio.to_thread.run_sync(joined, ours, int(self._clock()))
+            merged = partial(joined, ours, int(self._clock()), every=self.every_window)
+            whole = await trio.to_thread.run_sync(merged)
             self._pending.merged(ours, whole)
             self._incomplete.difference_update(segment.number for segment in ours)
             self._incomplete.add(whole.number)

@@ -15,6 +15,7 @@ from ratelimitd.core.rows import MAX_USED as MAX_USED
 from ratelimitd.core.rows import NO_SEGMENT as NO_SEGMENT
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
+from ratelimitd.stores.history import Kept
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import Rename, Survey
 
@@ -56,8 +57,8 @@ class Store(Protocol):
     remarks: Remarks
     """What the store has to say in the log; whoever asks it for something says it."""
 
-    def configure(self, timeout_s: float) -> None:
-        """Take `store.timeout_s`; at any time."""
+    def configure(self, timeout_s: float, kept: Kept) -> None:
+        """Take `store.timeout_s`, and what is to be kept in the history; at any time."""
         ...
 
     async def open(self) -> None:
@@ -71,12 +72,22 @@ class Store(Protocol):
         """
         ...
 
+    async def forget_history(self, now: int) -> bool:
+        """Forget some rows of the history that are kept no longer; whether there may be more.
+
+        `now` as for `forget`: rows go when both clocks agree.
+        """
+        ...
+
     async def close(self) -> None:
         """Disconnect; never raises."""
         ...
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
-        """The stored rows of these accounts; those without a row, or with one that makes no sense, are left out."""
+        """The stored rows of these accounts; those without a row, or with one that makes no sense, are left out.
+
+        As everywhere, those of sliding limits have their `parts`, some perhaps that have left.
+        """
         ...
 
     async def recorded(self, node: str) -> int:
@@ -87,7 +98,8 @@ class Store(Protocol):
         """Store a node's deltas up to a segment, in one transaction that records the segment, whatever was recorded.
 
         `merge` is called with the recorded segment, once or more often, and gives the deltas of later segments. So a
-        flush whose outcome is unknown can be repeated, by the caller only. Raises NotStored where nothing was stored,
+        flush whose outcome is unknown can be repeated, by the caller only. What is kept in the history is added there,
+        by each delta's own window: no delta is dropped there. Raises NotStored where nothing was stored,
         StoreReplaced where it was stored in a database that nobody will see again, or `merge` says so.
         """
         ...
@@ -99,8 +111,8 @@ class Store(Protocol):
     async def restore(self, known: Sequence[Known], now: int) -> None:
         """Have each row hold at least the use that is known, and the quota; what it holds more stays.
 
-        So does a quota that was given since a daemon last saw the row. Doing it again changes nothing. `now` is in
-        seconds since 1970.
+        So does a quota that was given since a daemon last saw the row, and what the history's rows hold more. Doing it
+        again changes nothing. `now` is in seconds since 1970.
         """
         ...
 
@@ -162,11 +174,14 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
     """What must be written to the rows of these accounts, for `Store.restore`."""
     stored = {Account(row.limit, row.key): row for row in rows}
     deltas: list[Delta] = []
-    grants: list[Grant] = []
+    grants: dict[Account, Grant] = {}
     for one, persist, until in known:
-        row = stored.get(Account(one.limit, one.key))
+        account = Account(one.limit, one.key)
+        row = stored.get(account)
         there = row.used if row is not None and abs(row.expiry - one.expiry) < one.apart_s else 0
-        if row is None or one.used > there:  # a delta of nothing would note the row's quota as seen
+        if one.sliding:
+            deltas.append(one._replace(now=now))
+        elif row is None or one.used > there:  # a delta of nothing would note the row's quota as seen
             deltas.append(one._replace(used=max(0, one.used - there)))
         there_is = (one.configured, False, 0)
         if row is not None:
@@ -174,8 +189,8 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
                 continue  # it was given since, and is newer than what is known
             there_is = (row.quota_at(now, one.configured), row.persist, row.until if row.until > now else 0)
         if (one.quota, persist, until) != there_is:
-            grants.append(Grant(one.limit, one.key, one.quota, one.configured, persist, one.expiry, one.latest, until))
-    return deltas, grants
+            grants[account] = Grant(*account, one.quota, one.configured, persist, one.expiry, one.latest, until)
+    return deltas, list(grants.values())
 
 
 class Names(NamedTuple):
@@ -204,7 +219,7 @@ class Names(NamedTuple):
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
         names |= {
             f"ratelimit_{suffix}": f"{self.table}_{suffix}"
-            for suffix in ("node", "updated", "touched", "default", "window")
+            for suffix in ("node", "updated", "touched", "default", "window", "history", "ended")
         }
 
         def replace(match: re.Match[str]) -> str:

@@ -140,3 +140,10 @@ def _found(path: Path) -> Found | None:
 def _text(value: bytes) -> str:
     """A text of the database, with surrogates for what is not UTF-8: the driver would give up the whole query."""
     return value.decode("utf-8", "surrogateescape")
+
+
+def opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
+    """The connection. Raises sqlite3.OperationalError where the store is not open."""
+    if connection is None:
+        raise sqlite3.OperationalError("not open")
+    return connection

@@ -28,15 +28,15 @@ from ratelimitd.stores import (
 )
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
-from ratelimitd.stores.file import DatabaseFile
+from ratelimitd.stores.file import DatabaseFile, opened
+from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_history import BAD_RECORD, SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, still_complete
 from ratelimitd.stores.sqlite_odd import begin_again, odd
-from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
+from ratelimitd.stores.survey import Rename, Survey, adopt
 
 CHUNK = 250
-_BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
-"""One record is at fault, not the database."""
 
 T = TypeVar("T")
 
@@ -49,6 +49,7 @@ class SQLiteStore:
         self.remarks = Remarks()
         self._file = DatabaseFile(path)
         self._names = names or Names()
+        self._history = SQLiteHistory(self._names, self.remarks)
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._schema = 0  # its version, as it was last found to be complete
@@ -58,8 +59,9 @@ class SQLiteStore:
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, '"')
 
-    def configure(self, timeout_s: float) -> None:
-        """Nothing: no connection to a file waits, and who asks bounds the time."""
+    def configure(self, timeout_s: float, kept: Kept) -> None:
+        """Take what is to be kept; no connection to a file waits, and who asks bounds the time."""
+        self._history.configure(kept)
 
     async def open(self) -> None:
         """Open the file, create the table. Raises StoreUnsuitable for a file that is damaged or no database."""
@@ -86,12 +88,16 @@ class SQLiteStore:
         await self._run(lambda: self._forget(but, now), self._writing)
 
     def _forget(self, but: Collection[str], now: int) -> None:
-        writer = _opened(self._writer)
+        writer = opened(self._writer)
         since = f"datetime(min(?, strftime('%s', 'now') + 0), 'unixepoch', '-{RUNS_KEPT_DAYS} days')"
         ended = self._sql(f'SELECT "node" FROM "ratelimit_node" WHERE "updated" < {since}')
         for (node,) in writer.execute(ended, (now,)).fetchall():
             if node not in but:
                 writer.execute(self._sql('DELETE FROM "ratelimit_node" WHERE "node" = ?'), (node,))
+
+    async def forget_history(self, now: int) -> bool:
+        """Forget old rows of the history."""
+        return await self._run(lambda: self._history.forget(opened(self._writer), now), self._writing)
 
     async def close(self) -> None:
         """Close the file."""
@@ -114,9 +120,12 @@ class SQLiteStore:
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
         """The stored rows of these accounts."""
-        return await self._run(lambda: self._lookup(_opened(self._reader), accounts), self._reading, abandon=True)
+        return await self._run(lambda: self._lookup(opened(self._reader), accounts), self._reading, abandon=True)
 
     def _lookup(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
+        return self._history.with_parts(connection, self._select(connection, accounts))
+
+    def _select(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
@@ -126,7 +135,7 @@ class SQLiteStore:
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
-        return await self._run(lambda: self._recorded(_opened(self._reader), node), self._reading, abandon=True)
+        return await self._run(lambda: self._recorded(opened(self._reader), node), self._reading, abandon=True)
 
     def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
         select = self._sql('SELECT "segment" FROM "ratelimit_node" WHERE "node" = ?')
@@ -137,7 +146,7 @@ class SQLiteStore:
         return await self._run(lambda: self._flush(node, segment, merge), self._writing)
 
     def _flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
-        connection = _opened(self._writer)
+        connection = opened(self._writer)
         # IMMEDIATE: a deferred transaction that turns to writing fails at once instead of waiting for the lock.
         connection.execute("BEGIN IMMEDIATE")
         committing = False
@@ -145,12 +154,15 @@ class SQLiteStore:
             self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Account] = []
+            charges = Charges()
             for batch in batches(merge(self._recorded(connection, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
-                rejected += self._store(connection, batch)
+                refused = self._store(connection, batch)
+                self._history.add(connection, batch, refused, charges)
+                rejected += refused
                 stored += [Account(delta.limit, delta.key) for delta in batch]
             connection.execute(self._sql(statements.RECORD), (node, segment))
-            rows = self._lookup(connection, stored)
+            rows = self._history.settle(connection, charges, self._select(connection, stored))
             committing = True
             connection.execute("COMMIT")
         except BaseException as error:
@@ -169,20 +181,21 @@ class SQLiteStore:
 
     def _check_whole(self) -> None:
         self._file.check()
-        self._schema = still_complete(_opened(self._writer), self._names, self._schema)
+        self._schema = still_complete(opened(self._writer), self._names, self._schema)
 
     async def restore(self, known: Sequence[Known], now: int) -> None:
         """Have each row hold at least what is known."""
         await self._run(lambda: self._restore(known, now), self._writing)
 
     def _restore(self, known: Sequence[Known], now: int) -> None:
-        connection = _opened(self._writer)
+        connection = opened(self._writer)
         with self._transaction(connection):
             rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known])
             begin_again(connection, self._sql, accounts, rows)
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
                 self._store(connection, batch)
+            self._history.restore(connection, known, now, partial(self._select, connection))
             for grant in grants:
                 connection.execute(self._sql(statements.grant(grant.latest, now)), grant.values)
 
@@ -206,17 +219,17 @@ class SQLiteStore:
         upsert = self._sql(statements.upsert(chunk[0]))
         connection.execute("SAVEPOINT chunk")
         try:
-            connection.executemany(upsert, [(*delta[:6], delta.quota) for delta in chunk])
+            connection.executemany(upsert, [delta.values for delta in chunk])
             connection.execute("RELEASE chunk")
             return []
-        except _BAD_RECORD:
+        except BAD_RECORD:
             connection.execute("ROLLBACK TO chunk")
             connection.execute("RELEASE chunk")
         rejected: list[tuple[Delta, str]] = []
         for delta in chunk:
             try:
-                connection.execute(upsert, (*delta[:6], delta.quota))
-            except _BAD_RECORD as error:
+                connection.execute(upsert, delta.values)
+            except BAD_RECORD as error:
                 rejected.append((delta, str(error)))
         return rejected
 
@@ -231,7 +244,7 @@ class SQLiteStore:
         return await self._run(lambda: self._change(*statement, accounts), self._writing)
 
     def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
-        connection = _opened(self._writer)
+        connection = opened(self._writer)
         with self._transaction(connection):
             for some in values:
                 connection.execute(statement, some)
@@ -239,23 +252,15 @@ class SQLiteStore:
 
     async def survey(self) -> Survey:
         """What stands in the table."""
-        return await self._run(self._survey, self._reading, abandon=True)
-
-    def _survey(self) -> Survey:
-        run = _opened(self._reader).execute
-        odd = [
-            row
-            for statement in (statements.NOT_NORMAL, statements.NEVER_USED, statements.OF_DOMAINS)
-            for row in run(self._sql(statement), (EXAMPLES,)).fetchall()
-        ]
-        return Survey.of(run(self._sql(statements.LIMITS)).fetchall(), odd)
+        look = sqlite_changes.survey
+        return await self._run(lambda: look(opened(self._reader), self._names), self._reading, abandon=True)
 
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
         return await self._run(lambda: self._adopt(renames, now), self._writing)
 
     def _adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
-        connection = _opened(self._writer)
+        connection = opened(self._writer)
         news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
             rows = self._lookup(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
@@ -269,12 +274,16 @@ class SQLiteStore:
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        read = partial(sqlite_changes.since, names=self._names, remarks=self.remarks, cursor=cursor)
-        found = await self._run(lambda: read(_opened(self._reader)), self._reading, abandon=True)
+        found = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
         given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
         if given:
             await self._run(lambda: self._change(self._sql(statements.SEEN), given, ()), self._writing)
         return found
+
+    def _changes(self, cursor: str) -> Changes:
+        reader = opened(self._reader)
+        found = sqlite_changes.since(reader, self._names, self.remarks, cursor)
+        return found._replace(rows=self._history.with_parts(reader, found.rows))
 
     async def note_given(self) -> None:
         """Note the quotas that were given in windows that run."""
@@ -284,11 +293,4 @@ class SQLiteStore:
             await self._run(partial(self._change, self._sql(statements.NOTE), ids, ()), self._writing)
 
     def _given_since(self, last: int) -> list[tuple[int]]:
-        return _opened(self._reader).execute(self._sql(statements.GIVEN), (last, CHUNK)).fetchall()
-
-
-def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
-    """The connection. Raises sqlite3.OperationalError where the store is not open."""
-    if connection is None:
-        raise sqlite3.OperationalError("not open")
-    return connection
+        return opened(self._reader).execute(self._sql(statements.GIVEN), (last, CHUNK)).fetchall()

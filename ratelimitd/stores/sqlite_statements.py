@@ -50,15 +50,23 @@ def _until() -> str:
     return f"IFNULL({_number('until')}, 0)"
 
 
+UNREADABLE = MAX_USED
+"""An `expiry` later than every part: such a row keeps its parts, and no more of what it says itself."""
+
+
 def upsert(one: Delta) -> str:
-    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's."""
-    window, quota, apart_s = _window(one.latest), _quota(), one.apart_s
+    """Add deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's.
+
+    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed.
+    """
+    window, quota, apart_s, until = _window(one.latest), _quota(), one.apart_s, _until()
     persists = f"{_number('persist')} IS 1"
     both_run = f'min({window}, excluded."expiry") > {one.now}'
     near_s = f"CASE WHEN {both_run} THEN {max(apart_s, one.overlap_s)} ELSE {apart_s} END"
     same = f'abs({window} - excluded."expiry") < {near_s}'
+    if one.sliding:
+        both_run, same = "0", f"{window} > {one.now}"
     row_ends_both = f'{both_run} AND {same} AND {window} + {apart_s} < excluded."expiry"'
-    until = _until()
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f'{quota} IS NOT "seen" AND {_UPDATED} >= '
@@ -73,20 +81,27 @@ def upsert(one: Delta) -> str:
                    WHEN excluded."expiry" <= {_NOW} THEN excluded."configured"
                    WHEN {window} < excluded."expiry" AND NOT ({same}) THEN excluded."quota"
                    ELSE "quota" END"""
+    used = f"""CASE WHEN {same} THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
+                  WHEN {window} < excluded."expiry" THEN excluded."used"
+                  ELSE IFNULL({_number("used")}, 0) END"""
+    expiry = f'CASE WHEN {row_ends_both} THEN {window} ELSE max({window}, excluded."expiry") END'
+    if one.sliding:  # what becomes of them, the parts say: history.py
+        used = f"IFNULL({_number('used')}, 1)"
+        expiry = (
+            f"CASE WHEN {_number('used')} IS NULL THEN {UNREADABLE} ELSE IFNULL({_number('expiry')}, {UNREADABLE}) END"
+        )
     return f"""
 INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "seen", "updated")
 VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, ?, CURRENT_TIMESTAMP)
 ON CONFLICT ("sender", "limit_name") DO UPDATE SET
-    "used" = CASE WHEN {same} THEN min(IFNULL({_number("used")}, 0) + excluded."used", {MAX_USED})
-                  WHEN {window} < excluded."expiry" THEN excluded."used"
-                  ELSE IFNULL({_number("used")}, 0) END,
+    "used" = {used},
     "persist" = {quota} IS NOT NULL AND {persists},
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
                   THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
     "until" = CASE WHEN {until} > {_NOW} THEN {until} END,
     "configured" = excluded."configured",
-    "expiry" = CASE WHEN {row_ends_both} THEN {window} ELSE max({window}, excluded."expiry") END,
+    "expiry" = {expiry},
     "updated" = CURRENT_TIMESTAMP
 """
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TypeGuard
 
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Row
+from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Row, shown
 from ratelimitd.errors import StoreError
-from ratelimitd.text import escape
 
 EXAMPLES = 1000
 """Rows of one kind that are looked at."""
@@ -47,7 +46,7 @@ class Survey(NamedTuple):
     def of(cls, limits: Iterable[Iterable[object]], odd: Iterable[Iterable[object]]) -> "Survey":
         """Of a database's values: (limit_name, number, sender) and (limit_name, sender). Raises StoreError."""
         try:
-            named = [(_shown(limit), int(str(count)), _shown(sender)) for limit, count, sender in map(tuple, limits)]
+            named = [(shown(limit), int(str(count)), shown(sender)) for limit, count, sender in map(tuple, limits)]
             accounts = dict.fromkeys(map(tuple, odd))
         except ValueError as error:
             raise StoreError("the server's answer makes no sense") from error
@@ -65,7 +64,7 @@ class Survey(NamedTuple):
                     yield f'limit {limit.name}: quotas."{key}": {why}'
         of_limits = [(row, known[row.limit]) for row in self.odd if row.limit in known]
         found = [(row, limit.cannot_match(row.key) or limit.cannot_hold(row.key)) for row, limit in of_limits]
-        named = [f"limit {row.limit}: the row of {_shown(row.key)}: {why}" for row, why in found if why]
+        named = [f"limit {row.limit}: the row of {shown(row.key)}: {why}" for row, why in found if why]
         yield from named[:NAMED]
         if len(named) > NAMED:
             yield f"{len(named) - NAMED} more rows that can never match a key"
@@ -135,7 +134,3 @@ def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
 
 def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value.encode(errors="ignore").decode() == value
-
-
-def _shown(value: object) -> str:
-    return escape(str(value)[:100].encode(errors="replace").decode())

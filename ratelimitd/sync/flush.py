@@ -42,6 +42,10 @@ class Flush:
         self._journal_failed = False
         self._replaced = False  # the database was, and what memory knows is not in the new one yet
 
+    def configure(self, history_days: int) -> None:
+        """Take how long the store keeps windows that are over; at any time."""
+        self._backlog.every_window = history_days > 0
+
     def begin(self, number: int) -> None:
         """Begin this run's first segment."""
         self._backlog.begin(number)

@@ -130,7 +130,7 @@ class Loader:
         pending = self._pending
         while True:
             generation = pending.generation
-            uncertain = any(map(self._pending_of, accounts))
+            uncertain = any(map(self._has_pending, accounts))
             runs = {pending.open.node, *(segment.node for segment in pending.closed)} if uncertain else set()
             before = {run: await self._store.recorded(run) for run in runs}
             rows = await self.rows(accounts)
@@ -145,7 +145,7 @@ class Loader:
         for account in accounts:
             meter = self._meter(account.limit)
             if meter is not None and meter.find(account.key, now) is None:  # otherwise a flush has brought the row
-                meter.accept(account.key, by_account.get(account), self._pending_of(account, stored), now)
+                self._accept(meter, account.key, by_account.get(account), now, stored)
 
     def _meter(self, name: str) -> Meter | None:
         return next((meter for meter in self._policy.all_meters if meter.limit.name == name), None)
@@ -154,9 +154,19 @@ class Loader:
         meter = self._meter(limit)
         return meter.counters.get(key) if meter is not None else None
 
-    def _pending_of(self, account: Account, stored: Mapping[str, int] | None = None) -> int:
+    def _has_pending(self, account: Account) -> bool:
         counter = self._counter(*account)
-        return self._pending.of(counter, stored) if counter is not None else 0
+        return counter is not None and bool(self._pending.by_window(counter))
+
+    def _accept(
+        self, meter: Meter, key: str, row: Row | None, now: int, stored: Mapping[str, int] | None = None
+    ) -> Counter:
+        """Have an account's meter take over its row; `stored`: the last segment of each run that the row includes."""
+        counter = meter.counters.get(key)
+        if counter is None:
+            return meter.accept(key, row, 0, now)
+        unstored = self._pending.by_window(counter, stored)
+        return meter.accept(key, row, unstored.get(counter.expiry, 0), now, unstored)
 
     def accept(self, rows: Iterable[Row]) -> None:
         """Take over a few rows, also of accounts that are not in memory, and of domains."""
@@ -167,7 +177,7 @@ class Loader:
         for row in rows:
             meter = self._meter(row.limit)
             if meter is not None and (row.key in meter.counters or not meter.limit.is_domain(row.key)):
-                meter.accept(row.key, row, self._pending_of(Account(row.limit, row.key)), now)
+                self._accept(meter, row.key, row, now)
 
     async def take_over(self, rows: list[Row], stored: Sequence[Segment] = ()) -> int:
         """Take over the rows of accounts that are in memory, once these segments are stored.
@@ -181,15 +191,16 @@ class Loader:
             for row in chunk:
                 counter = self._counter(row.limit, row.key)
                 if counter is not None:
-                    if now < counter.expiry < row.expiry and not self._is_one(counter, row, now):
+                    if now < counter.expiry < row.expiry and not self._has_place(counter, row, now):
                         without_place += sum(segment.deltas.get(counter, 0) for segment in stored)
-                    counter = counter.meter.accept(row.key, row, self._pending.of(counter), now)
+                    counter = self._accept(counter.meter, row.key, row, now)
                     self._policy.taken_over(counter, now)
         return without_place
 
     @staticmethod
-    def _is_one(counter: Counter, row: Row, now: int) -> bool:
-        return counter.limit.period.common_end(row.expiry, counter.expiry, now) > 0
+    def _has_place(counter: Counter, row: Row, now: int) -> bool:
+        """Whether a running window's charges were added to a row that ends later."""
+        return counter.limit.sliding or counter.limit.period.common_end(row.expiry, counter.expiry, now) > 0
 
     async def take_over_changes(self, timeout_s: float) -> None:
         """Take over what others changed: an administrator's quota, another node's count.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
-from ratelimitd.core.counters import Counter, Knowledge
+from ratelimitd.core.counters import Counter
+from ratelimitd.core.pending import known
 from ratelimitd.core.policy import Policy
-from ratelimitd.core.quotas import Source
-from ratelimitd.core.rows import Account, Delta, Known, Row
+from ratelimitd.core.rows import Account, Known, Row
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.stores.link import StoreLink
 from ratelimitd.sync.domains import DomainRows
@@ -49,10 +49,9 @@ class PutBack:
                     await self._store.restore(rows, int(self._clock()))
             async for keys in walk(list(meter.counters)):
                 now = int(self._clock())
-                found = (self._known(meter.counters.get(key), stored, now) for key in keys)
-                if known := [one for one in found if one is not None]:
+                if found := [one for key in keys for one in self._known(meter.counters.get(key), stored, now)]:
                     with trio.fail_after(timeout_s):
-                        await self._store.restore(known, now)
+                        await self._store.restore(found, now)
 
     async def _recorded(self) -> dict[str, int]:
         """The last stored segment of each run that has closed segments in memory."""
@@ -82,15 +81,15 @@ class PutBack:
     async def _complete(self, counters: Mapping[Account, Counter], stored: Mapping[str, int]) -> list[Row]:
         there = {Account(row.limit, row.key): row for row in await self._store.lookup(list(counters))}
         now = int(self._clock())
-        known: list[Known] = []
+        found: list[Known] = []
         for account, counter in counters.items():
-            one, row = self._known(counter, stored, now), there.get(account)
-            if one is not None and row is not None:
-                quota = row.quota_at(now, one.delta.configured)
-                one = Known(one.delta._replace(quota=quota), row.persist, row.until if row.until > now else 0)
-            if one is not None:
-                known.append(one)
-        await self._store.restore(known, now)
+            row = there.get(account)
+            for one in self._known(counter, stored, now):
+                if row is not None:
+                    quota, until = row.quota_at(now, one.delta.configured), row.until if row.until > now else 0
+                    one = Known(one.delta._replace(quota=row.quota if until else quota), row.persist, until)
+                found.append(one)
+        await self._store.restore(found, now)
         return await self._store.lookup(list(counters))
 
     def _counters(self, accounts: Iterable[Account]) -> dict[Account, Counter]:
@@ -99,15 +98,6 @@ class PutBack:
                  if account.limit in meters)  # fmt: skip
         return {account: counter for account, counter in found if counter is not None}
 
-    def _known(self, counter: Counter | None, stored: Mapping[str, int], now: int) -> Known | None:
-        """What memory knows of an account's row; None where it knows no more than the configuration says."""
-        if counter is None or counter.knowledge is not Knowledge.STORED:
-            return None
-        limit, key = counter.limit, counter.key
-        base, latest = counter.meter.base(key).quota, limit.period.latest(now)
-        used = counter.used - self._pending.of(counter, stored) if now < counter.expiry <= latest else 0
-        if used <= 0 and counter.source.is_base:
-            return None
-        delta = Delta(limit.name, key, counter.expiry, max(0, used), counter.quota, base, latest,
-                      limit.period.apart_s)  # fmt: skip
-        return Known(delta, counter.source is Source.PERSISTENT, counter.until)
+    def _known(self, counter: Counter | None, stored: Mapping[str, int], now: int) -> list[Known]:
+        """What memory knows of an account's row; nothing where it knows no more than the configuration says."""
+        return known(counter, self._pending.by_window(counter, stored), now) if counter is not None else []

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import trio
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter, Window
+from ratelimitd.core.calendars import Calendar
+from ratelimitd.core.counters import Counter, Meter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
-from ratelimitd.core.windows import Period
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state import records
@@ -120,7 +120,7 @@ def restore(segments: Sequence[Recovered], policy: Policy, backlog: Backlog, now
             for counter in windows:
                 deltas[counter] = deltas.get(counter, 0) + recipients * times
         for counter, recipients in deltas.items():
-            counter.used += recipients
+            counter.meter.charge_again(counter, recipients)
         backlog.restore(segment, deltas)
     return sum(len(segment.records) for segment in segments)
 
@@ -151,15 +151,9 @@ class _Counters:
     def _make(self, window: Window) -> Counter:
         limit, expiry, key = window
         if limit not in self._meters:  # no longer configured: its counts are stored, but no request is decided by them
-            period = Period("monthly", self._any_limit.period.zone, "sunday")  # it may have been the longest
+            period = Calendar("monthly", self._any_limit.period.zone, "sunday")  # it may have been the longest
             other = replace(self._any_limit, name=limit, period=period, quota=UNLIMITED, quotas={})
             self._meters[limit] = self._removed[limit] = Meter(other)
         meter = self._meters[limit]
-        counter = self._by_window[window] = Counter(meter, key, expiry, meter.limit.configured_quota(key))
-        counter.knowledge = Knowledge.UNREAD
-        current = meter.counters.get(key)
-        if not meter.limit.period.plausible(expiry, self._now):
-            meter.begun_again += 1
-        elif current is None or current.expiry < expiry:
-            meter.counters[key] = counter
+        counter = self._by_window[window] = meter.replay(key, expiry, self._now)
         return counter

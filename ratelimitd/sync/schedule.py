@@ -10,6 +10,7 @@ from ratelimitd.core.rows import Account, Row
 from ratelimitd.errors import OutcomeUnknown, StartError, StoreError, StoreUnsuitable
 from ratelimitd.settings import StoreSettings
 from ratelimitd.stores import Store
+from ratelimitd.stores.history import Kept
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.sync.loader import Loader, P, Parking
@@ -61,7 +62,10 @@ class StoreSync:
     def configure(self, settings: StoreSettings, max_accounts: int) -> None:
         """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
         self.loader.timeout_s = self._timeout_s = settings.timeout_s
-        self._store.configure(settings.timeout_s)
+        self.flusher.configure(settings.history_days)
+        limits = [meter.limit for meter in self._policy.all_meters]
+        self._store.configure(settings.timeout_s, Kept.of(limits, settings.history_days))
+        self._has_old = True
         self._max_accounts = max_accounts
         self._flush_interval_s, self._refresh_s = settings.flush_interval_s, settings.refresh_s
         self._hurried.set()
@@ -142,6 +146,7 @@ class StoreSync:
             await self.flush()
             await self.loader.domains.follow()
             await self._evict()
+            await self._forget_history()
             now = trio.current_time()
             if now - refreshed >= self._refresh_s - self._flush_interval_s:
                 refreshed = now
@@ -213,6 +218,16 @@ class StoreSync:
             async with self._lock:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
+    async def _forget_history(self) -> None:
+        """Have old rows of the history go, a step after each flush, which must not wait for many."""
+        if self._has_old and self.link.up:
+            try:
+                with trio.fail_after(FLUSH_TIMEOUT_S):
+                    self._has_old = await self._store.forget_history(self.now)
+                self.link.say()
+            except UNAVAILABLE as error:
+                self.link.failed(error)
+
     async def compare_zones(self) -> None:
         """See whether other nodes' windows end when this one's do."""
         if self.link.up:
@@ -223,6 +238,7 @@ class StoreSync:
         """Forget accounts whose window is over and stored; none while the store could not give them back."""
         if not self.link.up:
             return
+        self._has_old = True
         if self._policy.removed:
             self._policy.forget_removed()
         for meter in self._policy.meters:

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Sequence
 from heapq import nlargest
+from operator import itemgetter
 from typing import TypeVar
 
 import trio
 
 from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.rows import slices
+from ratelimitd.core.standing import used_at
 
 SLICE = 500
 """Accounts per turn: a millisecond or less."""
@@ -24,12 +26,8 @@ async def walk(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
 
 async def most_used(meter: Meter, count: int, now: int) -> list[Counter]:
     """The accounts of a limit that have used most in their present windows, at most `count`, most first."""
-    best: list[Counter] = []
+    best: list[tuple[int, Counter]] = []
     async for counters in walk(list(meter.counters.values())):
-        sending = [counter for counter in counters if counter.expiry > now and counter.used]
-        best = nlargest(count, [*best, *sending], key=_used)
-    return best
-
-
-def _used(counter: Counter) -> int:
-    return counter.used
+        using = [(used, counter) for counter in counters if (used := used_at(counter, now))]
+        best = nlargest(count, [*best, *using], key=itemgetter(0))
+    return [counter for _, counter in best]

@@ -17,7 +17,7 @@ class Zones:
 
     async def compare(self, now: int) -> None:
         """Record, look, and log each difference once. Never raises."""
-        periods = [(meter.limit.name, meter.limit.period) for meter in self._policy.kept]
+        periods = [(meter.limit.name, meter.limit.period) for meter in self._policy.kept if not meter.limit.sliding]
         mine = [ZoneWindow(name, period.timezone, period.end(now)) for name, period in periods]
         try:
             found = await self._link.store.compare(mine, self._gone(mine))

@@ -10,6 +10,7 @@ import trio
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Changes, Flushed, ZoneWindow
+from ratelimitd.stores.history import Kept
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import Rename, Survey
 from ratelimitd.sync.schedule import HURRY_GAP_S
@@ -28,7 +29,7 @@ class Counting:
         self.away = False
         self.remarks = Remarks()
 
-    def configure(self, timeout_s: float) -> None:
+    def configure(self, timeout_s: float, kept: Kept) -> None:
         pass
 
     async def open(self) -> None:
@@ -39,6 +40,9 @@ class Counting:
 
     async def forget(self, but: Collection[str], now: int) -> None:
         pass
+
+    async def forget_history(self, now: int) -> bool:
+        return False
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
         return []

@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from ratelimitd.core.action import Template
+from ratelimitd.core.calendars import Calendar, Length
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.memo import Memo
@@ -16,7 +17,7 @@ from ratelimitd.core.recipients import FreeRecipients
 from ratelimitd.core.rows import Row
 from ratelimitd.core.verdict import Charge, Verdict
 from ratelimitd.core.watcher import Nobody, Watcher
-from ratelimitd.core.windows import Message, Period, PeriodName
+from ratelimitd.core.windows import Message, Period, PeriodName, Sliding, length_s
 from ratelimitd.keys import domain, email, everybody
 from ratelimitd.log.log import Log
 from ratelimitd.plugins import normalised
@@ -40,12 +41,23 @@ KEYS = {"email": email({}), "domain": domain({}), "all": everybody({})}
 OVER = "450 4.7.1 {period} quota exceeded, {used}/{quota} of {key}"
 
 
+def make_period(period: str, window: str = "fixed") -> Period:
+    if period == "message":
+        return Message(UTC)
+    if window == "fixed" and period in get_args(PeriodName):
+        return Calendar(cast(PeriodName, period), UTC, "sunday")
+    seconds = length_s(period)
+    assert seconds is not None
+    return Sliding(seconds, UTC) if window == "sliding" else Length(seconds, UTC)
+
+
 def limit(
     quota: int,
     *,
     name: str = "default",
     key: str | Callable[[Request], str | None] = "email",
-    period: PeriodName | Literal["message"] = "daily",
+    period: str = "daily",
+    window: Literal["fixed", "sliding"] = "fixed",
     quotas: Mapping[str, int] | None = None,
     enforce: bool = True,
     by_message: bool = False,
@@ -58,7 +70,7 @@ def limit(
         name,
         key_name,
         normalised(key_name, function, True),
-        Message(UTC) if period == "message" else Period(period, UTC, "sunday"),
+        make_period(period, window),
         quota,
         Template(OVER),
         quotas or {},

@@ -45,7 +45,7 @@ def refused(path: Path) -> str:
     ("text", "line"),
     [
         # the whole file
-        ("", "limit: found nothing; allowed: a list of at least one: a table of name, key, period, quota,"),
+        ("", "limit: found nothing; allowed: a list of at least one: a table of name, key, period, window, quota,"),
         ("limit = []", "limit: found an empty list; allowed: a list of at least one: a table of name,"),
         ("limit = 5", "limit: found 5; allowed: a list of at least one"),
         ("[limit]\nquota = 1", "limit: found a table; allowed: a list of at least one"),
@@ -70,7 +70,7 @@ def refused(path: Path) -> str:
         ("[[limit]]\nquota = true", "limit[0].quota: found true; allowed: "),
         ('[[limit]]\nquota = "many"', 'limit[0].quota: found "many"; allowed: '),
         ('[[limit]]\nquota = "5"', 'limit[0].quota: found "5"; allowed: '),
-        (LIMIT + "period = 'yearly'", 'limit[0].period: found "yearly"; allowed: "daily" or "hourly" or'),
+        (LIMIT + "period = 'yearly'", 'limit[0].period: found "yearly"; allowed: "hourly", "daily", "weekly", '),
         (LIMIT + "periode = 'daily'", "limit[0].periode: found an unknown setting; allowed: a table of name, key,"),
         (LIMIT + "name = ''", 'limit[0].name: found ""; allowed: a text that matches'),
         (LIMIT + "name = 'a b'", 'limit[0].name: found "a b"; allowed: a text that matches'),

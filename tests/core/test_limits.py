@@ -5,15 +5,16 @@ from datetime import UTC
 import pytest
 
 from ratelimitd.core.action import Template
+from ratelimitd.core.calendars import Calendar
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.windows import Period
 
 QUOTAS = {"boss@example.com": 5000, "@example.com": 200, "robot": 0, "@robots.example": 0}
 
 
 def limit(quotas: dict[str, int]) -> Limit:
     action = Template("450 4.7.1 {period} {used}/{quota} {key} {reset}")
-    return Limit("default", "email", lambda request: request.login, Period("daily", UTC, "sunday"), 100, action, quotas)
+    period = Calendar("daily", UTC, "sunday")
+    return Limit("default", "email", lambda request: request.login, period, 100, action, quotas)
 
 
 @pytest.mark.parametrize(

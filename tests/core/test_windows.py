@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimitd.core.windows import PERIODS, Period, PeriodName, WeekStart
+from ratelimitd.core.calendars import PERIODS, Calendar
+from ratelimitd.core.windows import PeriodName, WeekStart
 
 ZONES = [
     "UTC",
@@ -43,9 +44,9 @@ def at(text: str, zone: tzinfo) -> int:
 
 
 def check(name: PeriodName, zone: tzinfo, now: str, end: str, week_starts: WeekStart = "sunday") -> None:
-    fresh = Period(name, zone, week_starts).end(at(now, zone))
+    fresh = Calendar(name, zone, week_starts).end(at(now, zone))
     assert datetime.fromtimestamp(fresh, zone) == datetime.fromtimestamp(at(end, zone), zone)
-    used = Period(name, zone, week_starts)
+    used = Calendar(name, zone, week_starts)
     for other in (at(now, zone) - 1, at(end, zone), at(now, zone)):
         used.end(other)
     assert used.end(at(now, zone)) == fresh
@@ -164,7 +165,7 @@ def test_a_fixed_offset_will_do_as_a_zone() -> None:
 
 def test_a_boundary_is_described_in_local_time_with_its_offset() -> None:
     zone = ZoneInfo("Europe/Zurich")
-    period = Period("daily", zone, "sunday")
+    period = Calendar("daily", zone, "sunday")
     assert period.describe(at("2026-11-23 00:00:00", zone)) == "2026-11-23 00:00 +0100"
     assert period.describe(at("2026-07-01 00:00:00", zone)) == "2026-07-01 00:00 +0200"
 
@@ -207,11 +208,11 @@ def test_an_end_is_after_now_and_the_same_for_the_whole_window(
     moment: tuple[ZoneInfo, int], name: PeriodName, week_starts: WeekStart, data: st.DataObject
 ) -> None:
     zone, now = moment
-    end = Period(name, zone, week_starts).end(now)
+    end = Calendar(name, zone, week_starts).end(now)
     assert end > now
     later = data.draw(st.one_of(st.integers(now, end - 1), st.integers(max(now, end - 7200), end - 1)))
-    assert Period(name, zone, week_starts).end(later) == end
-    assert Period(name, zone, week_starts).end(end) > end
+    assert Calendar(name, zone, week_starts).end(later) == end
+    assert Calendar(name, zone, week_starts).end(end) > end
 
 
 @given(moments(), names, starts)
@@ -219,15 +220,15 @@ def test_windows_tile_time_however_they_are_walked(
     moment: tuple[ZoneInfo, int], name: PeriodName, week_starts: WeekStart
 ) -> None:
     zone, now = moment
-    walking = Period(name, zone, week_starts)
+    walking = Calendar(name, zone, week_starts)
     ends = [now]
     for _ in range(6):
         ends.append(walking.end(ends[-1]))
-        assert Period(name, zone, week_starts).end(ends[-1] - 1) == ends[-1]
+        assert Calendar(name, zone, week_starts).end(ends[-1] - 1) == ends[-1]
     longest = {"hourly": 3 * 3600, "daily": 26 * 3600, "weekly": 8 * 86400, "monthly": 32 * 86400}[name]
     assert all(0 < b - a <= longest for a, b in itertools.pairwise(ends))
     for back in reversed(ends[:-1]):  # a clock that is put back
-        assert walking.end(back) == Period(name, zone, week_starts).end(back)
+        assert walking.end(back) == Calendar(name, zone, week_starts).end(back)
 
 
 @given(moments(), names, starts)
@@ -235,7 +236,7 @@ def test_an_end_is_the_first_instant_of_its_local_date_or_hour(
     moment: tuple[ZoneInfo, int], name: PeriodName, week_starts: WeekStart
 ) -> None:
     zone, now = moment
-    end = Period(name, zone, week_starts).end(now)
+    end = Calendar(name, zone, week_starts).end(now)
     local = datetime.fromtimestamp(end, zone)
     before = datetime.fromtimestamp(end - 1, zone)
     gap = local.utcoffset() != before.utcoffset()
@@ -256,7 +257,7 @@ def test_an_end_is_the_first_instant_of_its_local_date_or_hour(
 def test_every_midnight_is_a_boundary(moment: tuple[ZoneInfo, int], days: int) -> None:
     """No day is longer than one: counted in dates, `days` windows end `days` dates later, but for dates left out."""
     zone, now = moment
-    period, instant = Period("daily", zone, "sunday"), Period("daily", zone, "sunday").end(now)
+    period, instant = Calendar("daily", zone, "sunday"), Calendar("daily", zone, "sunday").end(now)
     first = datetime.fromtimestamp(instant, zone).date()
     for _ in range(days):
         instant = period.end(instant)
@@ -267,7 +268,7 @@ def test_every_midnight_is_a_boundary(moment: tuple[ZoneInfo, int], days: int) -
 @pytest.mark.parametrize("name", PERIODS)
 @given(st.sampled_from(ZONES), st.integers(FIRST, LAST))
 def test_the_present_window_and_the_next_are_plausible_and_no_later_one(name: PeriodName, zone: str, now: int) -> None:
-    period, other = (Period(name, ZoneInfo(zone), "sunday") for _ in range(2))
+    period, other = (Calendar(name, ZoneInfo(zone), "sunday") for _ in range(2))
     end = other.end(now)
     assert period.plausible(end, now)
     assert period.plausible(other.end(end), now)
@@ -283,7 +284,7 @@ def test_a_clock_put_back_by_less_than_a_window_makes_no_window_implausible(
 ) -> None:
     """By less than the window that came before, which a clock change may make as short as half an hour."""
     now += 100 * 86400
-    period = Period(name, ZoneInfo(zone), "sunday")
+    period = Calendar(name, ZoneInfo(zone), "sunday")
     before = now - data.draw(st.integers(0, 40 * 86400))
     end = period.end(now)
     if period.end(period.end(before)) >= end:

@@ -23,7 +23,10 @@ from tests.instances.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ("README.md", "contrib/doc/operations.md", "contrib/doc/recipients.md", "sql/README.md", "plugins/README.md")
+PAGES = (
+    "README.md", "contrib/doc/operations.md", "contrib/doc/recipients.md", "contrib/doc/windows.md", "sql/README.md",
+    "plugins/README.md",
+)  # fmt: skip
 """The pages with examples of a configuration."""
 MAX_LINES = 220
 PORT = 10032

@@ -11,13 +11,14 @@ from zoneinfo import ZoneInfo
 import trio
 
 from ratelimitd.core.action import Template
+from ratelimitd.core.calendars import Calendar
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.core.watcher import Nobody
-from ratelimitd.core.windows import Period, PeriodName
+from ratelimitd.core.windows import PeriodName
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import domain, email
 from ratelimitd.log.log import Log
@@ -42,7 +43,7 @@ def make_limit(
 ) -> Limit:
     """A limit as the configuration makes it."""
     template = Template("450 4.7.1 {used}/{quota}")
-    return Limit(name, key, KEYS[key], Period(period, ZONE, "sunday"), quota, template, quotas)
+    return Limit(name, key, KEYS[key], Calendar(period, ZONE, "sunday"), quota, template, quotas)
 
 
 class ListSink:
@@ -111,19 +112,27 @@ class Node:
     """One run of a daemon. `start`, then requests; `crash` is what SIGKILL leaves, `stop` a clean end."""
 
     def __init__(
-        self, folder: Path, limits: Sequence[Limit], clock: Callable[[], float], sync: JournalSync = "flush"
+        self,
+        folder: Path,
+        limits: Sequence[Limit],
+        clock: Callable[[], float],
+        sync: JournalSync = "flush",
+        *,
+        store: FaultyStore | None = None,
+        history_days: int = 0,
     ) -> None:
         self.folder = folder
         self.clock = clock
         self.sink = ListSink()
         self.state = StateDir(folder)
-        self.store = FaultyStore(folder / "ratelimit.sqlite3")
+        self.store = store or FaultyStore(folder / "ratelimit.sqlite3")
         self.policy = Policy(limits, rules(), Pending(), memo(10_000), Nobody())
         (folder / "journal").mkdir(exist_ok=True)
         self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
         self.log = Log([self.sink], LogSettings(level="debug"))
         self.backlog = Backlog(self.policy.pending, self.journal, clock)
-        self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, StoreSettings(), clock)
+        settings = StoreSettings(history_days=history_days)
+        self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, settings, clock)
 
     async def start(self) -> None:
         """Recover, as the daemon does before it listens."""

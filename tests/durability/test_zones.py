@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from ratelimitd.core.windows import Period, PeriodName
+from ratelimitd.core.calendars import Calendar
+from ratelimitd.core.windows import PeriodName
 from ratelimitd.stores.sqlite import SQLiteStore
 from tests.durability.node import Node, make_limit
 
@@ -39,7 +40,7 @@ class Cluster:
         place.mkdir(exist_ok=True)
         limit = make_limit(quota=100_000)
         limit = limit.__class__(
-            limit.name, limit.key_name, limit.key_of, Period(self.period, ZoneInfo(zone), "sunday"), limit.quota,
+            limit.name, limit.key_name, limit.key_of, Calendar(self.period, ZoneInfo(zone), "sunday"), limit.quota,
             limit.action,
         )  # fmt: skip
         node = Node(place, [limit], self.clock)

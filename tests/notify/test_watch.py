@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.core.counters import NEVER, Meter
+from ratelimitd.core.counters import Meter
+from ratelimitd.core.parts import NEVER
 from ratelimitd.core.policy import Policy
 from ratelimitd.notify.notices import Watch, identify
 from ratelimitd.stores.sqlite import SQLiteStore

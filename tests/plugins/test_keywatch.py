@@ -7,12 +7,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ratelimitd.core.action import Template
+from ratelimitd.core.calendars import Calendar
 from ratelimitd.core.limits import KeyHealth, Limit
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import Waiting
 from ratelimitd.core.watcher import Nobody
-from ratelimitd.core.windows import Period
 from ratelimitd.keys import KeyFunction
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
@@ -56,7 +56,7 @@ class Clock:
 def limit(name: str, function: KeyFunction, clock: Clock | None = None) -> Limit:
     health = KeyHealth()
     key_of = normalised(name, function, True, health, clock or Clock())
-    return Limit(name, name, key_of, Period("daily", UTC, "sunday"), 2, Template("450 4.7.1 over"), {}, health)
+    return Limit(name, name, key_of, Calendar("daily", UTC, "sunday"), 2, Template("450 4.7.1 over"), {}, health)
 
 
 def watched(*limits: Limit) -> tuple[Policy, KeyWatch, Lines]:

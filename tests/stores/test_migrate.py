@@ -131,6 +131,18 @@ def test_what_a_fork_of_the_perl_daemon_leaves_null_is_0_and_is_never_null_again
 
 
 @pytest.mark.real
+def test_a_database_of_the_version_before_gets_the_tables_that_it_lacks(perl: Perl) -> None:
+    perl.seed(("alice", 0, 10, 5, LATER))
+    perl.migrate()
+    perl.sql("DROP TABLE ratelimit_history")
+    assert "would create: ratelimit_history" in perl.migrate(dry_run=True)
+    assert ("ratelimit_history",) not in perl.sql("SHOW TABLES")
+    assert perl.migrate()[:2] == ["the table ratelimit is migrated already", "created: ratelimit_history"]
+    assert ("ratelimit_history",) in perl.sql("SHOW TABLES")
+    assert len(perl.migrate()) == 2
+
+
+@pytest.mark.real
 def test_a_table_that_was_migrated_before_is_completed(perl: Perl) -> None:
     perl.seed(("alice", 0, 10, 5, LATER), ("bob", 0, 10, 5, LATER))
     perl.migrate()

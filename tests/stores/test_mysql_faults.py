@@ -13,6 +13,7 @@ import trio
 
 from ratelimitd.core.rows import Account, Grant
 from ratelimitd.errors import OutcomeUnknown, StoreError, StoreUnsuitable
+from ratelimitd.stores.history import Kept
 from ratelimitd.stores.mysql import session as session_module
 from ratelimitd.stores.mysql import wire
 from ratelimitd.stores.mysql.access import Access
@@ -357,6 +358,6 @@ async def test_a_reload_s_time_out_holds_for_the_next_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = ("127.0.0.1", silent.getsockname()[1])
         store = MySQLStore(Access((address,), "root", b"", "policyd"), timeout_s=10 * PATIENT_S)
-        store.configure(0.2)
+        store.configure(0.2, Kept())
         with trio.fail_after(PATIENT_S), pytest.raises(StoreError, match="no answer in time"):
             await store.open()

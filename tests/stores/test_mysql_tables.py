@@ -14,6 +14,7 @@ from ratelimitd.core.rows import Account
 from ratelimitd.core.verdict import Verdict
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores import Names
+from ratelimitd.stores.history import Kept
 from ratelimitd.stores.mysql import changes as mysql_changes
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import STATEMENT_S, connect
@@ -70,7 +71,48 @@ async def test_a_view_that_may_not_be_created_is_done_without(mariadb: MariaDB, 
     mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE, CREATE ON {database}.*")
     known = Access(((str(mariadb.socket), 0),), f"few_{database}", b"x", database)
     await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
-    assert sorted(mariadb.sql("SHOW TABLES", database)) == [("ratelimit",), ("ratelimit_node",), ("ratelimit_window",)]
+    assert sorted(mariadb.sql("SHOW TABLES", database)) == [
+        ("ratelimit",), ("ratelimit_history",), ("ratelimit_node",), ("ratelimit_window",),
+    ]  # fmt: skip
+
+
+KEPT = [Kept(1), Kept(0, {"daily": 90_000})]
+
+
+@pytest.mark.parametrize("kept", KEPT)
+async def test_a_history_that_is_needed_and_may_not_be_created_is_said_and_else_it_is_done_without(
+    mariadb: MariaDB, database: str, kept: Kept
+) -> None:
+    root = Access(((str(mariadb.socket), 0),), "root", b"", database)
+    await open_and_close(MySQLStore(root, timeout_s=PATIENT_S))
+    mariadb.sql("DROP TABLE ratelimit_history", database)
+    mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE, DELETE ON {database}.*")
+    store = MySQLStore(replace(root, user=f"few_{database}", password=b"x"), timeout_s=PATIENT_S)
+    await store.open()
+    await flush(store, [delta("alice")])
+    assert (await row(store, "alice")).used == 1
+    assert not await store.forget_history(int(time.time()))
+    assert store.remarks.take() == []
+    store.configure(PATIENT_S, kept)
+    with pytest.raises(StoreUnsuitable, match=r"^ratelimit_history cannot be created: .*; sql/mysql.sql has it$"):
+        await open_and_close(store)
+
+
+@pytest.mark.parametrize("kept", KEPT)
+async def test_a_history_that_may_not_be_written_is_said_at_the_start(
+    mariadb: MariaDB, database: str, kept: Kept
+) -> None:
+    root = Access(((str(mariadb.socket), 0),), "root", b"", database)
+    await open_and_close(MySQLStore(root, timeout_s=PATIENT_S))
+    mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE, DELETE ON {database}.ratelimit")
+    for table in ("ratelimit_node", "ratelimit_window"):
+        mariadb.sql(f"GRANT SELECT, INSERT, UPDATE ON {database}.{table} TO few_{database}@'%'", database)
+    mariadb.sql(f"GRANT SELECT ON {database}.ratelimit_history TO few_{database}@'%'", database)
+    store = MySQLStore(replace(root, user=f"few_{database}", password=b"x"), timeout_s=PATIENT_S)
+    await open_and_close(store)
+    store.configure(PATIENT_S, kept)
+    with pytest.raises(StoreUnsuitable, match=r"^ratelimit_history cannot be used: .*command denied"):
+        await open_and_close(store)
 
 
 async def test_a_default_that_may_not_be_changed_is_said_with_the_statement(mariadb: MariaDB, database: str) -> None:

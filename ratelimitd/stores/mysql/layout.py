@@ -1,7 +1,7 @@
 """Whether a MySQL or MariaDB database has our tables, as they must be; and their creation where there are none."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
@@ -21,7 +21,7 @@ LARGE = ("quota", "configured", "seen", "until", "used", "expiry")
 _NO_INT = re.compile(r"(tinyint|smallint|mediumint|decimal|double|float|bit)\b(?:\((\d+)(?:,(\d+))?\))?")
 _DIGITS = len(str(MAX_USED))
 _COMMENT = re.compile(r"--[^\n]*")
-_CREATES = re.compile(r"CREATE\b.*?\b(?P<kind>TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
+_CREATES = re.compile(r"CREATE\b.*?\b(?:TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
 _COLUMNS = (
     "SELECT COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, EXTRA, IS_NULLABLE, COLUMN_DEFAULT "
     "FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s"
@@ -201,14 +201,16 @@ def _clamped(name: str) -> str:
     return f"LEAST(GREATEST(ROUND({number}), 0), {MAX_USED})"
 
 
-async def check(session: Session, names: Names, remarks: Remarks) -> None:
+async def check(session: Session, names: Names, remarks: Remarks, *, history: bool) -> None:
     """Create the tables that are missing. Raises StoreUnsuitable for tables that cannot be used or created.
+
+    `history`: ratelimit_history is needed.
 
     What a table needs of `repairs` is done where the account may; otherwise it is a remark.
     """
     there = await tables(session)
     if names.table not in there:
-        await create(session, names, there)
+        await create(session, names, there, history=history)
         return
     found = await layout(session, names)
     if not any(name in found.columns for name in ADDED):
@@ -217,7 +219,7 @@ async def check(session: Session, names: Names, remarks: Remarks) -> None:
         found = await _repair(session, names, found, remarks)
     for fault in found.faults():
         raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
-    await create(session, names, there)
+    await create(session, names, there, history=history)
 
 
 async def _repair(session: Session, names: Names, found: Layout, remarks: Remarks) -> Layout:
@@ -236,18 +238,24 @@ async def _repair(session: Session, names: Names, found: Layout, remarks: Remark
     return found
 
 
-async def create(session: Session, names: Names, there: dict[str, str]) -> None:
+async def create(session: Session, names: Names, there: Collection[str], *, history: bool = True) -> None:
     """Create those of our tables, and the view, that are missing. Raises StoreUnsuitable."""
-    for statement in statements(names.apply(schema("mysql"), "`")):
-        created = _CREATES.match(statement)
-        if created is None or created["name"] in there:
-            continue
+    needed = {names.table, f"{names.table}_node", *([f"{names.table}_history"] if history else [])}
+    for name, statement in missing(names, there):
         try:
             await session.run(statement)
         except StoreError as error:
-            if created["kind"] == "TABLE" and not created["name"].endswith("_window"):
-                raise StoreUnsuitable(f"{created['name']} cannot be created: {error}; sql/mysql.sql has it") from error
+            if name in needed:
+                raise StoreUnsuitable(f"{name} cannot be created: {error}; sql/mysql.sql has it") from error
             # The view is for people, and the windows are compared for them: the daemon works without.
+
+
+def missing(names: Names, there: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Our tables, and the view, that are not there: the name of each, and the statement that creates it."""
+    for statement in statements(names.apply(schema("mysql"), "`")):
+        created = _CREATES.match(statement)
+        if created is not None and created["name"] not in there:
+            yield created["name"], statement
 
 
 def statements(script: str) -> Iterator[str]:

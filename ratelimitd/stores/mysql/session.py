@@ -102,6 +102,7 @@ class Session:
             "autocommit": 1,
             "lock_wait_timeout": LOCK_WAIT_S,
             "innodb_lock_wait_timeout": LOCK_WAIT_S,
+            "group_concat_max_len": 65_536,  # the parts of an account
         }
         if self._patience_s < inf:
             values["wait_timeout"] = ABANDONED_S

@@ -55,24 +55,40 @@ def _window(latest: int, texts: frozenset[str] = NUMBERS) -> str:
     return f"CASE WHEN {expiry} > {latest} THEN 0 ELSE {expiry} END"
 
 
+UNREADABLE = MAX_USED
+"""An `expiry` later than every part: such a row keeps its parts, and no more of what it says itself."""
+
+
 def upsert(one: Delta, rows: str, texts: frozenset[str] = NUMBERS) -> str:
     """Add deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's.
 
     `rows`: VALUES for each. With no `texts`, as in a table of ours, a server takes half the time.
 
+    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed.
+
     Assigned from left to right: quota needs the old configured, seen, until, expiry and updated, used the old expiry.
     """
     window, quota, apart_s = _window(one.latest, texts), _quota(texts), one.apart_s
+    until = _count("until", texts)
     both_run = f"LEAST({window}, VALUES(`expiry`)) > {one.now}"
     apart = f"GREATEST({window}, VALUES(`expiry`)) - LEAST({window}, VALUES(`expiry`))"
     same = f"{apart} < IF({both_run}, {max(apart_s, one.overlap_s)}, {apart_s})"
+    if one.sliding:
+        both_run, same = "FALSE", f"{window} > {one.now}"
     row_ends_both = f"{both_run} AND {same} AND {window} + {apart_s} < VALUES(`expiry`)"
-    until = _count("until", texts)
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f"NOT ({quota} <=> {_number('seen', texts)}) AND COALESCE(UNIX_TIMESTAMP(`updated`), 0) >= "
         f"IF(VALUES(`expiry`) <= UNIX_TIMESTAMP(), VALUES(`expiry`), {window})"
     )
+    assigned = f"""`used` = CASE WHEN {same} THEN LEAST({_count("used", texts)} + VALUES(`used`), {MAX_USED})
+                  WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
+                  ELSE {_count("used", texts)} END,
+    `expiry` = IF({row_ends_both}, {window}, GREATEST({window}, VALUES(`expiry`)))"""
+    if one.sliding:  # what becomes of them, the parts say: history.py
+        unreadable = " OR ".join([f"`{c}` IS NOT NULL AND {_number(c, texts)} IS NULL" for c in ("used", "expiry")])
+        assigned = f"""`expiry` = IF({unreadable}, {UNREADABLE}, {_count("expiry", texts)}),
+    `used` = IF(`used` IS NOT NULL AND {_number("used", texts)} IS NULL, 1, {_count("used", texts)})"""
     return f"""
 INSERT INTO `ratelimit` (`limit_name`, `sender`, `expiry`, `used`, `quota`, `configured`, `seen`, `updated`)
 VALUES {rows}
@@ -92,10 +108,7 @@ ON DUPLICATE KEY UPDATE
                 {_number("seen", texts)}, {quota}),
     `until` = CASE WHEN {until} > UNIX_TIMESTAMP() THEN {until} END,
     `configured` = VALUES(`configured`),
-    `used` = CASE WHEN {same} THEN LEAST({_count("used", texts)} + VALUES(`used`), {MAX_USED})
-                  WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
-                  ELSE {_count("used", texts)} END,
-    `expiry` = IF({row_ends_both}, {window}, GREATEST({window}, VALUES(`expiry`))),
+    {assigned},
     `updated` = CURRENT_TIMESTAMP
 """
 

@@ -12,12 +12,10 @@ from itertools import chain
 from typing import TypeVar
 
 import trio
-from trio_mysql.constants import ER
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import (
-    MAX_USED,
     RUNS_KEPT_DAYS,
     Changes,
     Flushed,
@@ -28,8 +26,10 @@ from ratelimitd.stores import (
     recorded_segment,
 )
 from ratelimitd.stores.batches import batches
+from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.mysql import changes, statements, windows
 from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.history import BAD_RECORD, MySQLHistory
 from ratelimitd.stores.mysql.layout import check, whole_numbers
 from ratelimitd.stores.mysql.odd import begin_again, odd
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
@@ -39,13 +39,6 @@ from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
-
-BAD_RECORD = (
-    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
-    *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
-    *(1300, 1644, 1690, 3819, 3854, 4025),
-)
-"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 
 T = TypeVar("T")
 
@@ -58,17 +51,23 @@ class MySQLStore:
         self.remarks = Remarks()
         self._names = names or Names()
         self._servers = Servers(access, timeout_s)
+        self._history = MySQLHistory(self._names, self.remarks)
 
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, "`")
 
-    def configure(self, timeout_s: float) -> None:
-        """Take `store.timeout_s`; at any time."""
+    def configure(self, timeout_s: float, kept: Kept) -> None:
+        """Take `store.timeout_s`, and what is to be kept; at any time."""
         self._servers.configure(timeout_s)
+        self._history.configure(kept)
 
     async def open(self) -> None:
         """Check the tables, create them in a fresh database. Raises StoreUnsuitable for tables that cannot be used."""
-        await self._servers.attempt(lambda session: check(session, self._names, self.remarks))
+        await self._servers.attempt(self._open)
+
+    async def _open(self, session: Session) -> None:
+        await check(session, self._names, self.remarks, history=self._history.kept.is_needed)
+        await self._history.check(session)
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""
@@ -83,6 +82,10 @@ class MySQLStore:
                 if node not in but:
                     await session.run(self._sql("DELETE FROM `ratelimit_node` WHERE `node` = %s"), (node,))
 
+    async def forget_history(self, now: int) -> bool:
+        """Forget old rows of the history."""
+        return await self._servers.attempt(partial(self._history.forget, now=now))
+
     async def close(self) -> None:
         """Disconnect."""
         await self._servers.close()
@@ -92,6 +95,9 @@ class MySQLStore:
         return await self._servers.attempt(lambda session: self._lookup(session, accounts))
 
     async def _lookup(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
+        return await self._history.with_parts(session, await self._select(session, accounts, lock))
+
+    async def _select(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
@@ -131,17 +137,19 @@ class MySQLStore:
         stored: list[Account] = []
         types = await whole_numbers(session, self._names)
         texts, may_be_odd = statements.NUMBERS - types.keys(), statements.may_be_odd(types)
+        charges = Charges()
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
             if may_be_odd:
                 self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, batch))
             refused = await self._store(session, batch, texts)
+            await self._history.add(session, batch, refused, charges)
             rejected += refused
             unstored = {delta for delta, _ in refused}
-            stored += [Account(delta.limit, delta.key) for delta in batch if delta not in unstored]
+            stored += [Account(d.limit, d.key) for d in batch if not d.sliding and d not in unstored]
         await session.run(self._sql(statements.RECORD), (segment, node))
-        rows: list[Row] = []
+        rows = await self._history.settle(session, charges, self._select)
         for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
-            rows += await self._lookup(session, chunk)
+            rows += await self._select(session, chunk)
         committing.set()
         await session.commit()
         return Flushed(rows, rejected)
@@ -168,9 +176,8 @@ class MySQLStore:
             return []
         values = ", ".join([statements.VALUES] * len(chunk))
         upsert = self._sql(statements.upsert(chunk[0], values, texts))
-        fields = [(d.limit, d.key, d.expiry, min(d.used, MAX_USED), d.quota, d.configured, d.quota) for d in chunk]
         try:
-            await session.run(upsert, list(chain.from_iterable(fields)))
+            await session.run(upsert, list(chain.from_iterable(delta.values for delta in chunk)))
             return []
         except (DatabaseError, UnicodeEncodeError) as error:
             if isinstance(error, DatabaseError) and error.code not in BAD_RECORD:
@@ -199,6 +206,7 @@ class MySQLStore:
         deltas, grants = lacking(known, rows, now)
         for batch in batches(deltas, CHUNK):
             await self._store(session, batch)
+        await self._history.restore(session, known, now, self._select)
         for grant in grants:
             await session.run(self._sql(statements.grant(grant.latest, now)), grant.values)
         await session.commit()
@@ -258,7 +266,14 @@ class MySQLStore:
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
-        return await self._servers.attempt(partial(changes.since, names=self._names, rows=self._rows, cursor=cursor))
+        return await self._servers.attempt(lambda session: self._changes(session, cursor))
+
+    async def _changes(self, session: Session, cursor: str) -> Changes:
+        found = await changes.since(session, self._names, self._rows, cursor)
+        rows: list[Row] = []
+        for chunk in slices(found.rows, CHUNK):
+            rows += await self._history.with_parts(session, chunk)
+        return found._replace(rows=rows)
 
     async def note_given(self) -> None:
         """Note the quotas that were given in windows that run, some at a time: a flush must not wait for it."""

@@ -1,0 +1,68 @@
+"""Which meter a limit has, and how accounts go from one to another where a reload changes what its windows are."""
+
+from collections.abc import Sequence
+
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.dues import MessageMeter
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.parts import Parts
+from ratelimitd.core.quotas import Held
+from ratelimitd.core.sliding import SlidingMeter
+from ratelimitd.core.standing import used_at
+
+
+def meters_of(limits: Sequence[Limit], before: Sequence[Meter], now: int) -> tuple[list[Meter], dict[str, Meter]]:
+    """The meters of these limits, and those of `before` that are none of theirs, by name."""
+    known = {meter.limit.name: meter for meter in before if not meter.limit.of_message}
+    of_message = {meter.limit.name: meter for meter in before if meter.limit.of_message}
+    meters: list[Meter] = []
+    for limit in limits:
+        if limit.of_message:
+            meters.append(of_message.get(limit.name, MessageMeter(limit)))
+        else:
+            meters.append(meter_of(limit, known.pop(limit.name, None), now))
+    return meters, known
+
+
+def meter_of(limit: Limit, before: Meter | None, now: int) -> Meter:
+    """The meter of a limit: the one before, if there is one and the limit's windows are of the same kind.
+
+    Otherwise a new one has its accounts, and the one before is of no use any more.
+    """
+    if before is not None and isinstance(before, SlidingMeter) == limit.sliding:
+        return before
+    meter = SlidingMeter(limit) if limit.sliding else Meter(limit)
+    if before is not None:
+        _hand_over(before, meter)
+        before.configure(limit, watched=False)  # what is not stored yet of earlier windows still belongs to it
+        for counter in meter.counters.values():
+            if limit.sliding:
+                _slide(counter)
+            else:
+                _fix(counter, now)
+    return meter
+
+
+def _hand_over(before: Meter, meter: Meter) -> None:
+    meter.counters, before.counters = before.counters, {}
+    meter.bases, meter.untils, meter.decisions = before.bases, before.untils, before.decisions
+    meter.begun_again = before.begun_again
+    for counter in meter.counters.values():
+        for one in (counter, *counter.earlier):
+            one.meter = meter
+
+
+def _slide(counter: Counter) -> None:
+    """What was used counts until the window would have ended."""
+    counter.parts = Parts.of()
+    counter.valid_until = 0
+
+
+def _fix(counter: Counter, now: int) -> None:
+    """What was used counts until the last of it would have left: that is a window now."""
+    end = counter.ends
+    counter.used, counter.expiry, counter.parts = used_at(counter, now), end, None
+    for earlier in counter.earlier:
+        earlier.expiry = end
+    counter.valid_until = end
+    counter.give(Held(counter.quota, counter.source, counter.until))

@@ -1,0 +1,209 @@
+"""What stands in ratelimit_history, in every store: what each account used in each window, and parts of sliding ones.
+
+A row there is one window of an account, by its end; of a sliding limit it is one part, by the time at which it leaves.
+Here is decided what must be kept and what a row of the table `ratelimit` becomes; the databases are not known here.
+"""
+
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row, shown
+from ratelimitd.core.windows import Sliding
+from ratelimitd.stores.remarks import Remarks
+
+STEP = 1000
+"""Old rows that go in one transaction."""
+LEFT_S = 3600
+"""A part stays for so long after it has left: nodes' clocks differ."""
+FAR_S = 3 * 366 * 86_400
+"""No window, and no part, ends later than this from now."""
+CHUNK = 100
+"""Accounts of a sliding limit that are read at once: each has up to 61 parts."""
+_DAY_S = 86_400
+_DIGITS = re.compile(r"[0-9]{1,18}")
+
+Values = tuple[str, str, int, int]
+"""A row of the history: limit, key, the window's end, used."""
+Parts = dict[int, int]
+"""What was used in each part, by the time at which it leaves."""
+
+
+class Kept(NamedTuple):
+    """What is kept: `history_days` of all limits (0: nothing), and the parts of the sliding ones.
+
+    `sliding` says of each of these how long a part may count, in seconds: from its beginning until it leaves.
+    """
+
+    history_days: int = 0
+    sliding: Mapping[str, int] = {}
+
+    @classmethod
+    def of(cls, limits: Iterable[Limit], history_days: int) -> "Kept":
+        """What these limits need."""
+        periods = {limit.name: limit.period for limit in limits}
+        lengths = {name: p.length_s + p.part_s for name, p in periods.items() if isinstance(p, Sliding)}
+        return cls(history_days, lengths)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is kept."""
+        return self.history_days > 0 or bool(self.sliding)
+
+    def includes(self, delta: Delta) -> bool:
+        """Whether a delta is kept."""
+        return delta.sliding or self.history_days > 0
+
+    def gone(self, now: int) -> int:
+        """Rows whose end is not after this may go."""
+        return now - max(self.history_days * _DAY_S, LEFT_S)
+
+    def bounds(self, row: Row) -> tuple[int, int]:
+        """Where the parts are that count: `expiry` of their rows is above the first and not above the second.
+
+        No clock is needed: what counted when the latest part was charged left, or leaves, after the first of them.
+        """
+        span_s = self.sliding.get(row.limit, 0)
+        if not row.used or not span_s:  # somebody has set the use to 0
+            return 0, 0
+        return max(row.expiry - span_s, 0), row.expiry + span_s
+
+
+class Charges:
+    """What a transaction adds to sliding limits, by account: `settle` says what comes of it."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[str, int, int], dict[str, list[Delta]]] = {}
+
+    def add(self, deltas: Iterable[Delta]) -> None:
+        """Note deltas, all of sliding limits."""
+        for delta in deltas:
+            accounts = self._of.setdefault((delta.limit, delta.now, delta.latest), {})
+            accounts.setdefault(delta.key, []).append(delta)
+
+    @property
+    def accounts(self) -> list[Account]:
+        """Whose they are."""
+        return [Account(limit, key) for (limit, *_), accounts in self._of.items() for key in accounts]
+
+    def chunks(self) -> Iterator["Chunk"]:
+        """Some accounts of one limit at a time, in the order of their keys."""
+        for (limit, now, latest), accounts in sorted(self._of.items(), key=lambda item: item[0]):
+            keys = iter(accounts)  # which batches.py has sorted
+            while some := list(islice(keys, CHUNK)):
+                yield Chunk(limit, now, latest, {key: accounts[key] for key in some})
+
+
+class Chunk(NamedTuple):
+    """Accounts of one limit, with what is added to each."""
+
+    limit: str
+    now: int
+    latest: int
+    deltas: Mapping[str, Sequence[Delta]]
+
+    @property
+    def accounts(self) -> list[Account]:
+        """Whose they are."""
+        return [Account(self.limit, key) for key in self.deltas]
+
+    def alone(self, there: Container[str]) -> list[Delta]:
+        """The deltas that are added to their own rows alone: parts that have left count no more, nor do any of an
+        account without a row; `there` are those that have one."""
+        each = ((key, delta) for key, deltas in self.deltas.items() for delta in deltas)
+        return [delta for key, delta in each if delta.expiry <= self.now or key not in there]
+
+    def settle(self, row: Row, *, at_least: bool) -> "Settled":
+        """What comes of a row, whose `parts` are those that leave from `now` to `latest`, as they were.
+
+        `at_least`: what is known is not added, but the least that is to stand there.
+        """
+        before = dict(row.parts)
+        counts = row.used > 0 and row.expiry > self.now
+        if counts and row.expiry <= self.latest and row.expiry not in before:
+            before[row.expiry] = row.used  # counted in a fixed window, which lasts as long as it would have
+        parts = dict(before) if counts else {}  # set to 0 by somebody, or over: what stands there counts no more
+        ends = [row.expiry if row.expiry <= self.latest else 0, *parts]
+        for delta in self.deltas[row.key]:
+            ends.append(delta.expiry)
+            if delta.expiry > self.now:
+                there = parts.get(delta.expiry, 0)
+                used = max(there, delta.used) if at_least else there + delta.used
+                parts[delta.expiry] = min(used, MAX_USED)
+        stood = dict(row.parts)
+        # Never 0, which says that somebody has reset it: what has left by our clock may count by another node's.
+        used = sum(parts.values()) or row.used or sum(delta.used for delta in self.deltas[row.key])
+        return Settled(
+            row._replace(used=min(used, MAX_USED), expiry=max(ends), parts=tuple(sorted(parts.items()))),
+            {leave: used for leave, used in sorted(parts.items()) if stood.get(leave) != used},
+            sorted(stood.keys() - parts.keys()),
+        )
+
+
+class Settled(NamedTuple):
+    """A row as it is to be, the parts that are to be written, and those that are to go."""
+
+    row: Row
+    written: Parts
+    gone: list[int]
+
+
+def known_charges(known: Iterable[Known], kept: Kept, now: int) -> tuple[Charges, list[Delta]]:
+    """What is known of sliding limits, and of the others as far as that is kept in the history."""
+    charges, fixed = Charges(), []
+    for one, *_ in known:
+        if one.sliding:
+            charges.add([one._replace(now=now)])
+        elif one.used and kept.includes(one):
+            fixed.append(one)
+    return charges, fixed
+
+
+def values_of(deltas: Iterable[Delta]) -> list[Values]:
+    """What a statement writes, in the order of the history's rows: all nodes take their locks in it. Deltas of one row
+    are added, for a statement names each row once."""
+    total: dict[tuple[str, str, int], int] = {}
+    for delta in deltas:
+        place = delta.key, delta.limit, delta.expiry
+        total[place] = total.get(place, 0) + delta.used
+    return [(limit, key, end, min(total[key, limit, end], MAX_USED)) for key, limit, end in sorted(total)]
+
+
+def parts_of(
+    limit: str, key: str, found: Iterable[tuple[object, object]], remarks: Remarks
+) -> tuple[tuple[int, int], ...]:
+    """The parts of an account, from the database's values of `expiry` and `used`, without those that make no sense."""
+    parts: Parts = {}
+    for leave, used in found:
+        end = leave if isinstance(leave, int) else _whole(leave)
+        recipients = used if isinstance(used, int) else _whole(used)
+        if recipients < 0 or end <= 0:
+            say_odd(remarks, limit, key, leave, used)
+        if end > 0:
+            parts[end] = min(max(recipients, 0), MAX_USED)
+    return tuple(sorted(parts.items()))
+
+
+def _whole(value: object) -> int:
+    """The number that a value is; NULL is 0, what is none is -1."""
+    if value is None:
+        return 0
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return int(text) if _DIGITS.fullmatch(text) else -1
+
+
+def say_odd(remarks: Remarks, limit: object, key: object, expiry: object, used: object) -> None:
+    """Have it said that a row makes no sense."""
+    remarks.add(
+        "a row of the history makes no sense; it is not counted",
+        limit=shown(limit), key=shown(key), expiry=shown(expiry), used=shown(used),
+    )  # fmt: skip
+
+
+def say_refused(remarks: Remarks, values: Values, reason: str) -> None:
+    """Have it said that the database refuses a row."""
+    limit, key, expiry, used = values
+    remarks.add("the database refuses a row of the history; it is left out",
+                limit=limit, key=shown(key), expiry=expiry, used=used, reason=shown(reason))  # fmt: skip

@@ -1,0 +1,214 @@
+"""The table ratelimit_history of a MySQL database: written and read within a transaction of the store's.
+
+What it must hold, history.py says. Rows are written by their whole primary key, in its order: such locks exclude no
+other row, and the row of the account in `ratelimit`, locked before, keeps other nodes from the same parts. Parts are
+read after all of a transaction's accounts are locked: a transaction sees what was there at its first such look.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import chain
+
+from trio_mysql.constants import ER
+
+from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row, slices
+from ratelimitd.errors import StoreReplaced, StoreUnsuitable
+from ratelimitd.stores import Names
+from ratelimitd.stores.history import (
+    CHUNK,
+    FAR_S,
+    STEP,
+    Charges,
+    Chunk,
+    Kept,
+    Settled,
+    Values,
+    known_charges,
+    parts_of,
+    say_odd,
+    say_refused,
+    values_of,
+)
+from ratelimitd.stores.mysql.session import DatabaseError, Session
+from ratelimitd.stores.remarks import Remarks
+
+BAD_RECORD = (
+    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
+    *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
+    *(1300, 1644, 1690, 3819, 3854, 4025),
+)
+"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
+
+# A column that somebody has altered may hold a text: it is no number then, and must not fail the statement.
+_USED = "IF(HEX(CONCAT(`used`)) REGEXP '^(3[0-9]){1,19}$', CAST(`used` AS UNSIGNED), 0)"
+_ADD = f"LEAST({_USED} + VALUES(`used`), {MAX_USED})"
+_AT_LEAST = f"GREATEST({_USED}, VALUES(`used`))"
+_SET = "VALUES(`used`)"
+_OF = "`sender` = %s AND `limit_name` = %s AND `expiry`"
+_USE = "`used` = VALUES(`used`), `expiry` = VALUES(`expiry`)"
+_PARTS = """
+SELECT CAST(`sender` AS BINARY),
+       GROUP_CONCAT(CONCAT(`expiry`, ' ', REPLACE(`used`, ';', '?'), ';') ORDER BY `expiry` SEPARATOR '')
+FROM `ratelimit_history` WHERE {} GROUP BY `sender`
+"""
+_PROBE = """
+INSERT INTO `ratelimit_history` (`limit_name`, `sender`, `expiry`, `used`)
+SELECT `limit_name`, `sender`, `expiry`, `used` FROM `ratelimit_history` AS `h` WHERE FALSE
+ON DUPLICATE KEY UPDATE `ratelimit_history`.`used` = 0
+"""
+_FORGET = f"""
+DELETE FROM `ratelimit_history` WHERE `expiry` <= %s ORDER BY `expiry`, `sender`, `limit_name` LIMIT {STEP}
+"""
+_FAR = """
+SELECT `limit_name`, CAST(`sender` AS BINARY), `expiry`, `used` FROM `ratelimit_history` WHERE `expiry` > %s LIMIT 1
+"""
+
+Bounds = Mapping[str, tuple[int, int]]
+"""By key, where parts are looked for: after the first `expiry`, up to the second."""
+
+
+class MySQLHistory:
+    """What is kept of windows and parts. `kept` says how much; nothing is read or written where that is nothing."""
+
+    def __init__(self, names: Names, remarks: Remarks) -> None:
+        self._names = names
+        self._remarks = remarks
+        self.configure(Kept())
+
+    def configure(self, kept: Kept) -> None:
+        """Keep this from now on."""
+        self.kept = kept
+        self._may_have_old = True
+
+    def _sql(self, statement: str) -> str:
+        return self._names.apply(statement, "`")
+
+    async def check(self, session: Session) -> None:
+        """Raise StoreUnsuitable where it is needed, and the account may not use it."""
+        if self.kept.is_needed:
+            try:
+                await session.run(self._sql(_PROBE))
+            except StoreUnsuitable as error:
+                raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}") from error
+
+    async def with_parts(self, session: Session, rows: Sequence[Row]) -> list[Row]:
+        """These rows, those of sliding limits with their parts."""
+        if not any(row.limit in self.kept.sliding for row in rows):
+            return list(rows)
+        parts: dict[Account, tuple[tuple[int, int], ...]] = {}
+        for limit in self.kept.sliding:
+            bounds = {row.key: self.kept.bounds(row) for row in rows if row.limit == limit and row.used}
+            for keys in slices(list(bounds), CHUNK):
+                parts |= await self._parts(session, limit, {key: bounds[key] for key in keys})
+        return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows]
+
+    async def _parts(self, session: Session, limit: str, bounds: Bounds) -> dict[Account, tuple[tuple[int, int], ...]]:
+        each = " OR ".join([f"{_OF} > %s AND `expiry` <= %s"] * len(bounds))
+        values = [(key, limit, after, until) for key, (after, until) in bounds.items()]
+        found = await session.run(self._sql(_PARTS.format(each)), list(chain.from_iterable(values)))
+        parts: dict[Account, tuple[tuple[int, int], ...]] = {}
+        for sender, text in found:
+            key = sender.decode("utf-8", "replace") if isinstance(sender, bytes) else str(sender)
+            text = text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
+            # What stands after the last semicolon, the server has cut off.
+            pairs = [item.partition(" ") for item in text.split(";")[:-1]]
+            parts[Account(limit, key)] = parts_of(limit, key, [(pair[0], pair[2]) for pair in pairs], self._remarks)
+        return parts
+
+    async def add(
+        self, session: Session, batch: Sequence[Delta], refused: Iterable[tuple[Delta, str]], charges: Charges
+    ) -> None:
+        """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
+        `charges`, for `settle`."""
+        if not batch or not self.kept.includes(batch[0]):
+            return
+        without = {delta for delta, _ in refused}
+        stored = [delta for delta in batch if delta not in without] if without else batch
+        if batch[0].sliding:
+            charges.add(stored)
+        else:
+            await self._write(session, _ADD, values_of(stored))
+
+    async def restore(
+        self,
+        session: Session,
+        known: Iterable[Known],
+        now: int,
+        select: Callable[[Session, Iterable[Account]], Awaitable[list[Row]]],
+    ) -> None:
+        """Have the history hold at least what is known; `select` finds rows."""
+        charges, fixed = known_charges(known, self.kept, now)
+        await self._write(session, _AT_LEAST, values_of(fixed))
+        for chunk in charges.chunks():
+            await self._settle(session, chunk, await select(session, chunk.accounts), at_least=True)
+
+    async def settle(
+        self,
+        session: Session,
+        charges: Charges,
+        select: Callable[[Session, Iterable[Account]], Awaitable[list[Row]]],
+    ) -> list[Row]:
+        """Write what is charged to the parts of sliding limits, and to the rows what they are then; the rows."""
+        rows: list[Row] = []
+        for chunk in charges.chunks():
+            rows += await self._settle(session, chunk, await select(session, chunk.accounts), at_least=False)
+        return rows
+
+    async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], *, at_least: bool) -> list[Row]:
+        parts = await self._parts(session, chunk.limit, dict.fromkeys(chunk.deltas, (chunk.now, chunk.latest)))
+        there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
+        await self._write(session, _AT_LEAST if at_least else _ADD, values_of(chunk.alone(there)))
+        settled = [chunk.settle(there[key], at_least=at_least) for key in chunk.deltas if key in there]
+        written = [(one.row.limit, one.row.key, *part) for one in settled for part in one.written.items()]
+        for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
+            await self._write(session, _SET, some)
+        await self._delete(session, settled)
+        await self._write(session, "", [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled])
+        return [one.row for one in settled]
+
+    async def _delete(self, session: Session, settled: Iterable[Settled]) -> None:
+        for one in settled:
+            for leave in one.gone:
+                delete = self._sql(f"DELETE FROM `ratelimit_history` WHERE {_OF} = %s")
+                await session.run(delete, (one.row.key, one.row.limit, leave))
+
+    async def _write(self, session: Session, used: str, values: Sequence[Values]) -> None:
+        """Write rows; where one is there already, its use becomes `used`. One that the database refuses is left out,
+        and that is said. With "" they are the rows of `ratelimit`, which are all there."""
+        if not values:
+            return
+        table, update = ("ratelimit_history", f"`used` = {used}") if used else ("ratelimit", _USE)
+        marks = ", ".join(["(%s, %s, %s, %s)"] * len(values))
+        insert = f"INSERT INTO `{table}` (`limit_name`, `sender`, `expiry`, `used`) VALUES {marks}"
+        try:
+            await session.run(
+                self._sql(f"{insert} ON DUPLICATE KEY UPDATE {update}"), list(chain.from_iterable(values))
+            )
+        except DatabaseError as error:
+            if error.code not in BAD_RECORD:
+                raise
+            if len(values) == 1:
+                say_refused(self._remarks, values[0], str(error))
+                return
+            half = len(values) // 2
+            await self._write(session, used, values[:half])
+            await self._write(session, used, values[half:])
+
+    async def forget(self, session: Session, now: int) -> bool:
+        """Forget rows that are kept no longer, at most STEP; whether there may be more."""
+        if not self._may_have_old:
+            return False
+        ((here,),) = await session.run("SELECT UNIX_TIMESTAMP()")
+        try:
+            await session.run(self._sql(_FORGET), (self.kept.gone(min(now, int(here))),))
+            ((gone,),) = await session.run("SELECT ROW_COUNT()")
+            if int(gone) == STEP:
+                return True
+            for values in await session.run(self._sql(_FAR), (int(here) + FAR_S,)):
+                say_odd(self._remarks, *values)
+        except StoreUnsuitable:  # an account without the right to delete leaves them
+            pass
+        except StoreReplaced:  # there is no such table
+            if self.kept.is_needed:
+                raise
+        self._may_have_old = self.kept.is_needed
+        return False

@@ -1,0 +1,155 @@
+"""The table ratelimit_history of a SQLite file: written and read within a transaction of the store's.
+
+What it must hold, history.py says.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+
+from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row
+from ratelimitd.stores import Names
+from ratelimitd.stores.history import (
+    FAR_S,
+    STEP,
+    Charges,
+    Kept,
+    Settled,
+    Values,
+    known_charges,
+    parts_of,
+    say_odd,
+    say_refused,
+    values_of,
+)
+from ratelimitd.stores.remarks import Remarks
+
+BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
+"""One record is at fault, not the database."""
+
+_USED = 'CASE WHEN typeof("used") = \'integer\' THEN max("used", 0) ELSE 0 END'
+_INSERT = """
+INSERT INTO "ratelimit_history" ("limit_name", "sender", "expiry", "used") VALUES (?, ?, ?, ?)
+ON CONFLICT ("sender", "limit_name", "expiry") DO UPDATE SET "used" =
+"""
+_ADD = f'{_INSERT} min({_USED} + excluded."used", {MAX_USED})'
+_AT_LEAST = f'{_INSERT} max({_USED}, excluded."used")'
+_SET = f'{_INSERT} excluded."used"'
+_OF = '"sender" = ? AND "limit_name" = ?'
+_DELETE = f'DELETE FROM "ratelimit_history" WHERE {_OF} AND "expiry" = ?'
+_PARTS = f'SELECT "expiry", "used" FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ? AND "expiry" <= ?'
+_USE = f'UPDATE "ratelimit" SET "used" = ?, "expiry" = ? WHERE {_OF}'
+_PLACE = '"sender", "limit_name", "expiry"'
+_OLD = f'SELECT {_PLACE} FROM "ratelimit_history" WHERE "expiry" <= ? ORDER BY "expiry" LIMIT {STEP}'
+_FORGET = f'DELETE FROM "ratelimit_history" WHERE ({_PLACE}) IN ({_OLD})'
+_FAR = f'SELECT {_PLACE}, "used" FROM "ratelimit_history" WHERE "expiry" > ? LIMIT 1'  # a text is above all numbers
+
+
+class SQLiteHistory:
+    """What is kept of windows and parts. `kept` says how much; nothing is read or written where that is nothing."""
+
+    def __init__(self, names: Names, remarks: Remarks) -> None:
+        self._names = names
+        self._remarks = remarks
+        self.configure(Kept())
+
+    def configure(self, kept: Kept) -> None:
+        """Keep this from now on."""
+        self.kept = kept
+        self._may_have_old = True
+
+    def _sql(self, statement: str) -> str:
+        return self._names.apply(statement, '"')
+
+    def with_parts(self, connection: sqlite3.Connection, rows: Iterable[Row]) -> list[Row]:
+        """These rows, those of sliding limits with their parts."""
+        return [
+            row._replace(parts=self._parts(connection, row, *self.kept.bounds(row)))
+            if row.limit in self.kept.sliding
+            else row
+            for row in rows
+        ]
+
+    def _parts(self, connection: sqlite3.Connection, row: Row, after: int, until: int) -> tuple[tuple[int, int], ...]:
+        found = connection.execute(self._sql(_PARTS), (row.key, row.limit, after, until))
+        return parts_of(row.limit, row.key, found, self._remarks)
+
+    def add(
+        self,
+        connection: sqlite3.Connection,
+        batch: Sequence[Delta],
+        refused: Iterable[tuple[Delta, str]],
+        charges: Charges,
+    ) -> None:
+        """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
+        `charges`, for `settle`."""
+        if not batch or not self.kept.includes(batch[0]):
+            return
+        without = {delta for delta, _ in refused}
+        stored = [delta for delta in batch if delta not in without] if without else batch
+        if batch[0].sliding:
+            charges.add(stored)
+        else:
+            self._write(connection, _ADD, values_of(stored))
+
+    def restore(
+        self,
+        connection: sqlite3.Connection,
+        known: Iterable[Known],
+        now: int,
+        select: Callable[[Iterable[Account]], list[Row]],
+    ) -> None:
+        """Have the history hold at least what is known; `select` finds rows."""
+        charges, fixed = known_charges(known, self.kept, now)
+        self._write(connection, _AT_LEAST, values_of(fixed))
+        self.settle(connection, charges, select(charges.accounts), at_least=True)
+
+    def settle(
+        self, connection: sqlite3.Connection, charges: Charges, rows: Iterable[Row], *, at_least: bool = False
+    ) -> list[Row]:
+        """The rows, with what is charged to the parts of sliding limits written, and what these rows are then."""
+        found = {Account(row.limit, row.key): row for row in rows}
+        for chunk in charges.chunks():
+            there = {account.key: found[account] for account in chunk.accounts if account in found}
+            self._write(connection, _AT_LEAST if at_least else _ADD, values_of(chunk.alone(there)))
+            for account in chunk.accounts:
+                if row := there.get(account.key):
+                    row = row._replace(parts=self._parts(connection, row, chunk.now, chunk.latest))
+                    found[account] = self._settle(connection, chunk.settle(row, at_least=at_least))
+        return list(found.values())
+
+    def _settle(self, connection: sqlite3.Connection, settled: Settled) -> Row:
+        row = settled.row
+        self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
+        connection.executemany(self._sql(_DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
+        connection.execute(self._sql(_USE), (row.used, row.expiry, row.key, row.limit))
+        return row
+
+    def _write(self, connection: sqlite3.Connection, statement: str, values: Sequence[Values]) -> None:
+        """Write rows; one that the database refuses is left out, and that is said."""
+        if not values:
+            return
+        insert = self._sql(statement)
+        connection.execute("SAVEPOINT history")
+        try:
+            connection.executemany(insert, values)
+        except BAD_RECORD:
+            connection.execute("ROLLBACK TO history")
+            for one in values:
+                try:
+                    connection.execute(insert, one)
+                except BAD_RECORD as error:
+                    say_refused(self._remarks, one, str(error))
+        connection.execute("RELEASE history")
+
+    def forget(self, connection: sqlite3.Connection, now: int) -> bool:
+        """Forget rows that are kept no longer, at most STEP; whether there may be more."""
+        if not self._may_have_old:
+            return False
+        ((here,),) = connection.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)")
+        gone = connection.execute(self._sql(_FORGET), (self.kept.gone(min(now, here)),)).rowcount
+        if gone == STEP:
+            return True
+        for key, limit, expiry, used in connection.execute(self._sql(_FAR), (here + FAR_S,)):
+            say_odd(self._remarks, limit, key, expiry, used)
+        self._may_have_old = self.kept.is_needed
+        return False
