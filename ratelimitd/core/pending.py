@@ -86,12 +86,15 @@ class Pending:
         return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
 
 
-def joined(segments: Sequence[Segment], now: int) -> Segment:
+def joined(segments: Sequence[Segment], now: int, *, every: bool = False) -> Segment:
     """One segment for several of one run. Of an account's windows the last is kept: a store would drop the others.
 
-    Under a sliding limit every part is kept that has not left. Windows that are none (Period.plausible) are left out.
+    Under a sliding limit every part is kept that has not left. `every`: all windows are kept, for the store keeps them,
+    too. Windows that are none (Period.plausible) are left out.
     """
     deltas = {c: n for c, n in _totals(segments).items() if c.limit.period.plausible(c.expiry, now)}
+    if every:
+        return Segment(segments[-1].number, segments[-1].node, deltas, segments[0].first)
     last: dict[tuple[Meter, str], Counter] = {}
     for counter in deltas:
         other = last.setdefault((counter.meter, counter.key), counter)

@@ -19,6 +19,7 @@ class SlidingMeter(Meter):
     """One sliding limit's counters, by key."""
 
     begun_again: int
+    restarts: int
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
         """Apply this limit from now on. What is counted leaves when it was to leave, also if the length is another."""
@@ -37,6 +38,7 @@ class SlidingMeter(Meter):
             counter = self._go_on(counter, now)
         if counter.expiry > self.limit.period.latest(now):
             self.begun_again += 1
+            self.restarts += 1
             self._next(counter, now).knowledge = Knowledge.UNREAD
             return None
         return counter
@@ -48,10 +50,12 @@ class SlidingMeter(Meter):
             counter = self._begin(key, now)
             counter.is_new = True
             counter.knowledge = Knowledge.ASSUMED
+            self.restarts += 1
             return counter
         counter = self._present(counter, now)
         if not counter.knowledge:
             counter.knowledge = Knowledge.ASSUMED
+            self.restarts += 1
             if counter.source.is_base:
                 counter.give(self.base(key))
         return counter
@@ -73,8 +77,10 @@ class SlidingMeter(Meter):
             used = {leave: recipients for leave, recipients in used.items() if now < leave <= latest}
         if row is not None and row.expiry > latest:
             self.begun_again += 1
+        before = counter.used - (counter.parts.total if counter.parts is not None else 0)
         counter.used = sum(used.values())
-        used.pop(counter.expiry, None)
+        if used.pop(counter.expiry, 0) < before:  # reset, or an administrator has put it back
+            self.restarts += 1
         counter.parts = Parts.of(sorted(used.items()))
         counter.earlier = tuple([one for one in counter.earlier if unstored.get(one.expiry)])
         counter.knowledge = Knowledge.STORED

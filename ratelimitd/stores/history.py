@@ -133,8 +133,10 @@ class Chunk(NamedTuple):
                 used = max(there, delta.used) if at_least else there + delta.used
                 parts[delta.expiry] = min(used, MAX_USED)
         stood = dict(row.parts)
+        # Never 0, which says that somebody has reset it: what has left by our clock may count by another node's.
+        used = sum(parts.values()) or row.used or sum(delta.used for delta in self.deltas[row.key])
         return Settled(
-            row._replace(used=min(sum(parts.values()), MAX_USED), expiry=max(ends), parts=tuple(sorted(parts.items()))),
+            row._replace(used=min(used, MAX_USED), expiry=max(ends), parts=tuple(sorted(parts.items()))),
             {leave: used for leave, used in sorted(parts.items()) if stood.get(leave) != used},
             sorted(stood.keys() - parts.keys()),
         )

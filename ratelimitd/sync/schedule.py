@@ -62,6 +62,7 @@ class StoreSync:
     def configure(self, settings: StoreSettings, max_accounts: int) -> None:
         """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
         self.loader.timeout_s = self._timeout_s = settings.timeout_s
+        self.flusher.configure(settings.history_days)
         limits = [meter.limit for meter in self._policy.all_meters]
         self._store.configure(settings.timeout_s, Kept.of(limits, settings.history_days))
         self._has_old = True

@@ -119,19 +119,27 @@ class Node:
     """One run of a daemon. `start`, then requests; `crash` is what SIGKILL leaves, `stop` a clean end."""
 
     def __init__(
-        self, folder: Path, limits: Sequence[Limit], clock: Callable[[], float], sync: JournalSync = "flush"
+        self,
+        folder: Path,
+        limits: Sequence[Limit],
+        clock: Callable[[], float],
+        sync: JournalSync = "flush",
+        *,
+        store: FaultyStore | None = None,
+        history_days: int = 0,
     ) -> None:
         self.folder = folder
         self.clock = clock
         self.sink = ListSink()
         self.state = StateDir(folder)
-        self.store = FaultyStore(folder / "ratelimit.sqlite3")
+        self.store = store or FaultyStore(folder / "ratelimit.sqlite3")
         self.policy = Policy(limits, rules(), Pending(), memo(10_000), Nobody())
         (folder / "journal").mkdir(exist_ok=True)
         self.journal = Journal(folder / "journal", f"{next(_runs):032x}", sync)
         self.log = Log([self.sink], LogSettings(level="debug"))
         self.backlog = Backlog(self.policy.pending, self.journal, clock)
-        self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, StoreSettings(), clock)
+        settings = StoreSettings(history_days=history_days)
+        self.sync = synced(self.store, self.policy, self.backlog, self.state, self.log, settings, clock)
 
     async def start(self) -> None:
         """Recover, as the daemon does before it listens."""
@@ -183,6 +191,12 @@ class Node:
         """What an administrator does with sqlite3."""
         with contextlib.closing(sqlite3.connect(self.folder / "ratelimit.sqlite3")) as connection, connection:
             connection.execute(statement, values)
+
+    def maintain(self, statement: str) -> None:
+        """The same, with a statement that no transaction may have around it."""
+        path = self.folder / "ratelimit.sqlite3"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(statement).fetchall()
 
     def said(self, text: str) -> list[str]:
         """The log's lines with a text in them."""

@@ -176,7 +176,19 @@ async def test_parts_that_have_left_count_no_more_and_a_late_one_goes_to_its_own
 
 async def test_late_parts_alone_begin_nothing(sliding: Store) -> None:
     (found,) = (await flush(sliding, [part("alice", 3, -60)])).rows
-    assert (found.used, found.expiry, found.parts) == (0, NOW - 60, ())
+    assert (found.expiry, found.parts) == (NOW - 60, ())
+
+
+async def test_what_has_left_by_the_clock_of_one_node_still_counts_by_the_clock_of_another(
+    backend: Backend, sliding: Store
+) -> None:
+    other = await other_node(backend)
+    await flush(sliding, [part("alice", 3, 10)])
+    (ahead,) = (await flush(other, [part("alice", 2, 20, now=NOW + 30)], node="other")).rows
+    assert ahead.parts == ()
+    (behind,) = (await flush(sliding, [part("alice", 1, 20)])).rows
+    assert (behind.used, behind.parts) == (6, parts((10, 3), (20, 3)))
+    await other.close()
 
 
 async def test_parts_of_nodes_add_up_whoever_flushes_first(backend: Backend, sliding: Store) -> None:

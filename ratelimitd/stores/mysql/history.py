@@ -85,7 +85,10 @@ class MySQLHistory:
     async def check(self, session: Session) -> None:
         """Raise StoreUnsuitable where it is needed, and the account may not use it."""
         if self.kept.is_needed:
-            await session.run(self._sql(_PROBE))
+            try:
+                await session.run(self._sql(_PROBE))
+            except StoreUnsuitable as error:
+                raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}") from error
 
     async def with_parts(self, session: Session, rows: Sequence[Row]) -> list[Row]:
         """These rows, those of sliding limits with their parts."""

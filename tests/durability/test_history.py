@@ -1,0 +1,61 @@
+"""The history of the store is what was charged: over kill -9, lost COMMITs, outages, with nodes whose clocks differ."""
+
+import contextlib
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.core.build import NOON
+from tests.durability.history import LIMITS, Pair, history_of
+from tests.durability.node import FaultyStore, Node
+
+SELECT = "SELECT limit_name, sender, expiry, used FROM ratelimit_history"
+
+
+async def _sums_are_what_was_charged(folder: Path, seed: int, steps: int) -> None:
+    file = folder / "shared.sqlite3"
+    pair = Pair(folder, lambda: FaultyStore(file), random.Random(seed))
+    await pair.start()
+    for _ in range(steps):
+        await pair.step()
+    rows = await pair.stop()
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        stored = history_of(connection.execute(SELECT).fetchall())
+    assert stored == pair.charged
+    for row in rows:
+        ends = [end for (name, key, end), _ in stored.items() if (name, key) == ("sliding", row.key)]
+        assert row.expiry == max(ends)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_history_is_what_was_charged_by_window_whatever_fails(tmp_path: Path, seed: int) -> None:
+    await _sums_are_what_was_charged(tmp_path, seed, 150)
+
+
+@pytest.mark.long
+async def test_the_history_is_what_was_charged_in_many_random_walks(tmp_path: Path) -> None:
+    for number in range(200):
+        seed = random.randrange(1 << 32)
+        print("seed", seed)
+        (folder := tmp_path / str(number)).mkdir()
+        await _sums_are_what_was_charged(folder, seed, 300)
+
+
+@pytest.mark.parametrize("days", [0, 30])
+async def test_windows_that_end_in_an_outage_are_kept_where_the_history_is(tmp_path: Path, days: int) -> None:
+    """Segments are merged while the store is unavailable: only the history needs those of windows that are over."""
+    now = NOON
+    node = Node(tmp_path, LIMITS[:1], lambda: now, history_days=days)
+    await node.start()
+    for _ in range(40):
+        await node.ask("alice@example.com", 2, instance=str(now))
+        assert not await node.flush("away")
+        now += 1800
+    assert len(node.policy.pending.closed) < 20
+    await node.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "ratelimit.sqlite3")) as connection:
+        stored = history_of(connection.execute(SELECT).fetchall())
+    assert stored.total() == (80 if days else 0)
+    assert len(stored) == (20 if days else 0)
