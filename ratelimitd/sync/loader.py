@@ -20,7 +20,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.survey import renames
 from ratelimitd.sync.domains import DomainRows
-from ratelimitd.sync.walk import walk
+from ratelimitd.sync.walk import SLICE, WITH_PARTS, walk
 
 
 class Parked(Protocol):
@@ -177,7 +177,7 @@ class Loader:
         """
         self._link.say()
         without_place = 0
-        async for chunk in walk(rows):
+        async for chunk in walk(rows, WITH_PARTS):
             now = int(self._clock())
             for row in chunk:
                 counter = self._counter(row.limit, row.key)
@@ -265,7 +265,7 @@ class Loader:
             async for rows in walk(self.domains.known(meter)):
                 with trio.fail_after(timeout_s):
                     await self._store.restore(rows, int(self._clock()))
-            async for keys in walk(list(meter.counters)):
+            async for keys in walk(list(meter.counters), WITH_PARTS if meter.limit.sliding else SLICE):
                 now = int(self._clock())
                 if found := [one for key in keys for one in self._known(meter, key, stored, now)]:
                     with trio.fail_after(timeout_s):

@@ -13,13 +13,15 @@ from ratelimitd.core.standing import used_at
 
 SLICE = 500
 """Accounts per turn: a millisecond or less."""
+WITH_PARTS = 50
+"""Accounts per turn where each may have the parts of a sliding limit: some milliseconds at most."""
 
 T = TypeVar("T")
 
 
-async def walk(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """The items, SLICE at a time; other tasks have their turn after each."""
-    for some in slices(items, SLICE):
+async def walk(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[T]]:
+    """The items, `size` at a time; other tasks have their turn after each."""
+    for some in slices(items, size):
         yield some
         await trio.lowlevel.checkpoint()
 

@@ -82,13 +82,16 @@ class Floor(Service):
 
 @dataclass(frozen=True)
 class Setup:
-    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite."""
+    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite. `sliding`: the
+    limit by account."""
 
     log: str = "file"
     journal: bool = True
     mariadb: MariaDB | None = None
     watch: bool = False
     flush_interval_s: float = 5.0
+    history_days: int = 0
+    sliding: bool = False
 
 
 class Ours(Service):
@@ -135,12 +138,14 @@ listen = ["127.0.0.1:{port}"]
 max_accounts = 2_000_000
 [store]
 flush_interval_s = {setup.flush_interval_s}
+history_days = {setup.history_days}
 {store}
 [log]
 syslog = "{syslog}"
 {log}
 [[limit]]
 name = "account"
+window = "{"sliding" if setup.sliding else "fixed"}"
 quota = 4_000_000_000
 [[limit]]
 name = "domain"
