@@ -102,5 +102,9 @@ class NotStored(StoreError):
     """A flush that the database has certainly rolled back: nothing of it is stored."""
 
 
+class RunUnknown(RatelimitdError):
+    """What the database records of an earlier run's segments cannot be true of those that are here."""
+
+
 class StoreReplaced(StoreError):
     """The database is not the one that was written to: replaced, removed, or put back to an earlier state."""

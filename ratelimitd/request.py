@@ -43,7 +43,8 @@ class LoginRules:
 
         Where domains are configured, a login of another one is its local part. That is what precedes the first @, and
         of several domains the last real one counts: password checks differ in where they cut `a@b@c`, and no way of
-        writing a login may give it a quota of its own. A login without a local part stays as it is, and counts.
+        writing a login may give it a quota of its own. A login without a local part stays as it is, and counts. An
+        empty domain, as in `a@`, is none.
         """
         login = username.strip(" \t")
         if self._domains and "@" in login:
@@ -55,6 +56,8 @@ class LoginRules:
                 if real is not None:
                     return f"{local}@{real}"
             login = local
+        elif login.endswith("@") and not login.startswith("@"):
+            login = login.rstrip("@")
         if self.default_domain and login and "@" not in login:
             return login + "@" + self.default_domain
         return login

@@ -37,6 +37,10 @@ def check(settings: Settings) -> None:
         raise ConfigError("group", f'"{settings.group}" without user', "user and group, or user alone")
     if settings.keys.default_domain:
         _check_domain("keys.default_domain", settings.keys.default_domain)
+    if settings.keys.domains and not settings.keys.default_domain:
+        found = "domains without default_domain"
+        wanted = "both: a login of another domain is its local part, and has no domain that it counts under"
+        raise ConfigError("keys.domains", found, wanted)
     for i, domain in enumerate(settings.keys.domains):
         _check_domain(f"keys.domains[{i}]", domain)
 

@@ -122,6 +122,7 @@ class Meter:
         self.untils: dict[str, int] = {}  # when the quotas end that are TIMED
         self.decisions: dict[str, int] = {}  # by status
         self.begun_again = 0  # counts whose window was none: it ended after the next one
+        self.restarts = 0  # how often a count has lost, within its window, what had been charged to it
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
@@ -163,6 +164,7 @@ class Meter:
             counter.give(self.base(key))  # what was given until a time has ended
         if counter.expiry > self.limit.period.latest(now):
             self.begun_again += 1
+            self.restarts += 1
             self._remove(key)
             return None
         return counter
@@ -205,6 +207,7 @@ class Meter:
             counter.knowledge = Knowledge.UNREAD
         if not counter.knowledge:
             counter.knowledge = Knowledge.ASSUMED
+            self.restarts += 1
             if counter.source.is_base:
                 counter.give(self.base(key))
         return counter
@@ -215,9 +218,11 @@ class Meter:
         """Take over what the store says. `pending`: how many of the counter's recipients are not stored yet; `unstored`
         has the same by the end of each window that the account has charges in."""
         counter = self.counters.get(key)
+        before = (counter.expiry, counter.used) if counter is not None else (0, 0)
         latest = self.limit.period.latest(now)
         if row is not None and row.expiry > latest:
             self.begun_again += 1
+            self.restarts += 1
             row = row._replace(used=0, expiry=0)
         window = row.expiry if row is not None else 0
         is_new = row is None and not pending
@@ -234,6 +239,8 @@ class Meter:
         counter.knowledge = Knowledge.STORED
         counter.is_new = is_new
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
+        if before[0] == counter.expiry and counter.used < before[1]:  # reset, or an administrator has put it back
+            self.restarts += 1
         # If the counter's window is later than the row's (the clock was put back), the row's window has ended.
         counter.give(of_row(row, self.base(key), now, max(now, window) if window < counter.expiry else now))
         return counter

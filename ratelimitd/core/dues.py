@@ -94,15 +94,15 @@ def recipient_count(text: str) -> int:
 
 
 def exceeded(
-    counters: list[Counter], dues: list[int], *, admitted: bool
+    counters: list[Counter], dues: list[int], owed: list[int], *, admitted: bool
 ) -> tuple[list[tuple[Counter, int]] | None, Counter | None]:
-    """The enforced limits that these charges exceed, each with what it is due, and the first that is not enforced.
+    """The enforced limits that these dues exceed, each with what it is owed, and the first that is not enforced.
 
     `admitted`: a part of the message was, so limits that count messages admit all of it.
     """
     refusing: list[tuple[Counter, int]] | None = None
     trial: Counter | None = None
-    for counter, due in zip(counters, dues):  # noqa: B905  strict takes longer
+    for counter, due, more in zip(counters, dues, owed):  # noqa: B905  strict takes longer
         quota = counter.quota
         if not quota or counter.used + due <= quota:
             continue
@@ -112,7 +112,7 @@ def exceeded(
         if not limit.enforce:
             trial = trial or counter
         elif refusing is None:
-            refusing = [(counter, due)]
+            refusing = [(counter, more)]
         else:
-            refusing.append((counter, due))
+            refusing.append((counter, more))
     return refusing, trial

@@ -13,6 +13,10 @@ So a counter was charged `charged` recipients for what was admitted, and `refuse
 what it lacks: nothing where it refused in this same window, all where it did not, or where its window is another one
 (`dues`). Where what was refused is admitted, it moves from `refused` to `charged`.
 
+That holds while the counts have what was charged to them. A count may lose it within its window: it is reset, or it
+cannot be read after a restart. `epoch` tells which: a transaction of another epoch is charged for its refusals no more,
+but what it is admitted is charged in full.
+
 Under a sliding limit the windows are parts. What was refused is charged to the part in which it is admitted, or it
 would leave too early; refused again, it is not charged again as long as the first charge counts (`counting`).
 
@@ -27,6 +31,8 @@ from msgspec import Struct
 
 from ratelimitd.core.counters import Counter, Window
 
+EARLIER_RUN = -1
+"""The epoch of transactions that an earlier run has left: nobody knows what became of its counts meanwhile."""
 MAX_REMEMBERED = 1000
 """Recipients of one transaction whose answers are kept, the latest: Postfix's own smtpd_recipient_limit is 1,000, and
 it asks all questions about one recipient together. So many windows, too, that refusals were charged to."""
@@ -48,6 +54,7 @@ class Transaction(Struct, eq=False, gc=False):
     its_answer: Answer = True
     earlier: dict[str, Answer] | None = None
     refused: dict[Window, int] | None = None  # what was charged for refusals alone
+    epoch: int = EARLIER_RUN  # of the first refusal
     spent: dict[Window, int] | None = None  # what was admitted, under limits of one message; their windows end at 0
 
     @property
@@ -61,22 +68,24 @@ class Transaction(Struct, eq=False, gc=False):
             return self.its_answer
         return self.earlier.get(recipient) if self.earlier else None
 
-    def dues(self, counters: Sequence[Counter], recipient: str | None, recipients: int) -> list[int]:
-        """What each counter is due for a recipient that was not admitted, or for so many more at DATA."""
+    def dues(
+        self, counters: Sequence[Counter], recipient: str | None, recipients: int, epoch: int
+    ) -> tuple[list[int], list[int]]:
+        """What each counter lacks for a recipient that was not admitted, or for so many more at DATA; and what it is
+        charged where they are admitted: as much, but all of it in another epoch than that of the refusals."""
         before = self.answer(recipient) if recipient is not None else None
         refused = self.refused or {}
-        dues = []
+        owed: list[int] = []
+        in_full: list[int] = []
         for counter in counters:
             window = counter.window
             already = refused.get(window, 0)
-            if counter.limit.by_message:
-                due = 0 if self.charged or already else 1
-            elif recipient is None:
-                due = max(0, recipients - already)
-            else:
-                due = 0 if already and before and before is not True and window in before else 1
-            dues.append(due)
-        return dues
+            due = (0 if self.charged else 1) if counter.limit.by_message else recipients
+            in_full.append(due)
+            if recipient is not None and not counter.limit.by_message:
+                already = 1 if already and before and before is not True and window in before else 0
+            owed.append(max(0, due - already))
+        return owed, owed if epoch == self.epoch else in_full
 
     def counting(self, counter: Counter, recipient: str | None, now: int) -> int:
         """What was charged for this refusal to other parts of a sliding limit's window, and has not left at `now`."""
@@ -171,6 +180,7 @@ class Memo:
 
     def __init__(self, max_transactions: int, max_recipients: int) -> None:
         self.forgotten = 0
+        self.epoch = EARLIER_RUN
         self.configure(max_transactions, max_recipients)
         self._recipients = 0  # of the young generation, at most
         self._young: dict[str, Transaction] = {}
@@ -231,6 +241,8 @@ class Memo:
         if transaction is None:
             transaction = Transaction()
             self._keep(key, transaction)
+        if transaction.refused is None:
+            transaction.epoch = self.epoch
         if recipient is None:
             transaction.refuse_message(windows, recipients)
         else:

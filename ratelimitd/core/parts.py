@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Parts(Numbers):
     @classmethod
     def of(cls, pairs: Iterable[tuple[int, int]] = ()) -> "Parts":
         """Parts of times at which they leave, in order, and counts."""
-        return cls("q", [number for pair in pairs for number in pair])
+        return cls("q", list(chain.from_iterable(pairs)))
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """When each leaves, and what was used in it."""

@@ -10,16 +10,7 @@ from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
 from ratelimitd.core.counters import Counter, Meter
-from ratelimitd.core.dues import (
-    begin,
-    counting,
-    exceeded,
-    first_dues,
-    is_plain,
-    not_counted,
-    recipient_count,
-    spend,
-)  # fmt: skip
+from ratelimitd.core.dues import begin, counting, exceeded, first_dues, is_plain, not_counted, recipient_count, spend
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
 from ratelimitd.core.meters import meters_of
@@ -61,6 +52,7 @@ class Policy:
         self.urgent = False
         self.meters: list[Meter] = []
         self.removed: dict[str, Meter] = {}  # of limits that are configured no more, by name, until `forget_removed`
+        self._restarts_before = 0
         self._now = 0
         self._watch = watch
         self._look = watch.look
@@ -71,15 +63,22 @@ class Policy:
         of a removed one are kept, too: it may come back before they are stored, while the store is unavailable."""
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
+        epoch = self.epoch
         self.meters, self.removed = meters_of(limits, [*self.removed.values(), *self.meters], self._now)
         for meter, limit in zip(self.meters, limits, strict=True):
             meter.configure(limit, watched=self._watch.watches(limit.name))
+        self._restarts_before = epoch - sum(meter.restarts for meter in self.meters)
         self._all_plain = all(map(is_plain, limits))
 
     @property
     def kept(self) -> list[Meter]:
         """Those of the limits that have accounts: all but limits of one message."""
         return [meter for meter in self.meters if not meter.limit.of_message]
+
+    @property
+    def epoch(self) -> int:
+        """It rises when a count has lost what had been charged to it (Meter.restarts)."""
+        return self._restarts_before + sum(meter.restarts for meter in self.meters)
 
     @property
     def all_meters(self) -> list[Meter]:
@@ -183,14 +182,15 @@ class Policy:
                 return self._free(request, deciding, key, recipient, due, admitted, transaction)
         if transaction is None or transaction.refused is None:
             asked, dues = due, [due] * len(counters) if all_plain else first_dues(counters, due, transaction)
+            owed = dues
         else:
-            dues = transaction.dues(counters, recipient, due)
+            owed, dues = transaction.dues(counters, recipient, due, self.epoch)
             known = recipient is None or transaction.answer(recipient) is not None
-            asked = max(dues) or due
+            asked = max(owed) or due
         refusing = trial = None
         for counter, amount in zip(counters, dues):  # noqa: B905  nearly always that is all
             if counter.used + amount > counter.quota and counter.quota:
-                refusing, trial = exceeded(counters, dues, admitted=transaction is not None and transaction.charged > 0)
+                refusing, trial = exceeded(counters, dues, owed, admitted=bool(transaction and transaction.charged))
                 break
         if refusing:
             return self._refuse(request, refusing, key, recipient, asked, known, transaction)
@@ -250,6 +250,7 @@ class Policy:
             counters, amounts = [counter for counter, _ in charged], [due for _, due in charged]
             self._count(counters, amounts)
             if key:
+                self.memo.epoch = self.epoch
                 for amount in dict.fromkeys(amounts or [1]):
                     windows = tuple([counter.window for counter, due in charged if due == amount])
                     transaction = self.memo.refuse(key, transaction, recipient, windows, amount)

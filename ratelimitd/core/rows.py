@@ -14,11 +14,13 @@ MAX_USED = 4_294_967_295
 """The width of the columns `used` and `quota` (INT UNSIGNED): counts stop there."""
 NO_BOUND = 1 << 62
 """Later than every window."""
+NO_SEGMENT = 1 << 62
+"""Stands for a recorded segment that is no number: above all that there can be, so that nothing is stored twice."""
 
 COLUMNS_READ = 10
 """How many values a database gives for a row; `parts` are in another table."""
 
-_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_WHOLE = re.compile(r"(-?[0-9]{1,19})(\.0*)?")
 
 T = TypeVar("T")
 
@@ -138,6 +140,11 @@ class Unreadable(NamedTuple):
     key: str
     reason: str
 
+    @property
+    def of_use(self) -> bool:
+        """Whether nobody can tell what was used in which window."""
+        return self.reason.startswith(("used is ", "expiry is "))
+
 
 class _Odd(ValueError):
     """A value has no plain meaning."""
@@ -183,15 +190,16 @@ def _text(column: str, value: object) -> str:
 
 
 def _whole(column: str, value: object) -> int:
-    """The whole number that a value is, or says in digits."""
+    """The whole number that a value is, or says in digits: 12.00 is one, as columns of decimals or floats have it."""
     if isinstance(value, int):
         return int(value)
     if value is None:
         return 0
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    if not _WHOLE.fullmatch(text):
+    digits = _WHOLE.fullmatch(text)
+    if digits is None:
         raise _Odd(f'{column} is "{shown(value)}"')
-    return int(text)
+    return int(digits[1])
 
 
 def _count(column: str, value: object) -> int:

@@ -7,7 +7,6 @@ back takes nothing away: charges go on to the latest part. How the store keeps p
 """
 
 from collections.abc import Mapping
-from itertools import chain
 
 from ratelimitd.core.counters import NOTHING, Counter, Knowledge, Meter
 from ratelimitd.core.limits import Limit
@@ -20,6 +19,7 @@ class SlidingMeter(Meter):
     """One sliding limit's counters, by key."""
 
     begun_again: int
+    restarts: int
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
         """Apply this limit from now on. What is counted leaves when it was to leave, also if the length is another."""
@@ -38,6 +38,7 @@ class SlidingMeter(Meter):
             counter = self._go_on(counter, now)
         if counter.expiry > self.limit.period.latest(now):
             self.begun_again += 1
+            self.restarts += 1
             self._next(counter, now).knowledge = Knowledge.UNREAD
             return None
         return counter
@@ -49,10 +50,12 @@ class SlidingMeter(Meter):
             counter = self._begin(key, now)
             counter.is_new = True
             counter.knowledge = Knowledge.ASSUMED
+            self.restarts += 1
             return counter
         counter = self._present(counter, now)
         if not counter.knowledge:
             counter.knowledge = Knowledge.ASSUMED
+            self.restarts += 1
             if counter.source.is_base:
                 counter.give(self.base(key))
         return counter
@@ -67,14 +70,17 @@ class SlidingMeter(Meter):
             unstored = {counter.expiry: pending}
         counter = self._present(counter, now) if counter is not None else self._begin(key, now)
         latest = self.limit.period.latest(now)
-        used: dict[int, int] = {}
-        for leave, recipients in chain(_stored(row), unstored.items()):
-            if now < leave <= latest:
-                used[leave] = used.get(leave, 0) + recipients
+        used = _stored(row)
+        for leave, recipients in unstored.items():
+            used[leave] = used.get(leave, 0) + recipients
+        if used and (min(used) <= now or max(used) > latest):
+            used = {leave: recipients for leave, recipients in used.items() if now < leave <= latest}
         if row is not None and row.expiry > latest:
             self.begun_again += 1
+        before = counter.used - (counter.parts.total if counter.parts is not None else 0)
         counter.used = sum(used.values())
-        used.pop(counter.expiry, None)
+        if used.pop(counter.expiry, 0) < before:  # reset, or an administrator has put it back
+            self.restarts += 1
         counter.parts = Parts.of(sorted(used.items()))
         counter.earlier = tuple([one for one in counter.earlier if unstored.get(one.expiry)])
         counter.knowledge = Knowledge.STORED
@@ -165,11 +171,11 @@ class SlidingMeter(Meter):
         self.counters[over.key] = counter
 
 
-def _stored(row: Row | None) -> list[tuple[int, int]]:
+def _stored(row: Row | None) -> dict[int, int]:
     """The parts of a row; what it has used in a window that is none of them is one, until that window ends."""
     if row is None:
-        return []
-    parts = [*row.parts]
-    if row.used and all(leave != row.expiry for leave, _ in parts):
-        parts.append((row.expiry, row.used))
+        return {}
+    parts = dict(row.parts)
+    if row.used:
+        parts.setdefault(row.expiry, row.used)
     return parts

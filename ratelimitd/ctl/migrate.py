@@ -14,7 +14,7 @@ from ratelimitd.errors import StartError, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.layout import ADDED, REPAIRED, Layout, create, layout, missing, repairs, statements, tables
+from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, missing, repairs, statements, tables
 from ratelimitd.stores.mysql.session import Session, connect
 
 CONNECT_TIMEOUT_S = 10.0
@@ -91,7 +91,7 @@ class Migration:
             return [f"there is no table {table}: the daemon creates it when it starts"]
         found = await layout(self._session, self._names)
         ours = all(name in found.columns for name in ADDED)
-        fault = next((fault for fault in found.faults() if not (ours and fault in REPAIRED)), None)
+        fault = next(found.lasting_faults() if ours else found.faults(), None)
         if fault is None:
             self._report.append(f"the table {table} is migrated already")
             for statement in repairs(found, self._names, thorough=True):

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -97,7 +97,13 @@ class Daemon:
                     nursery.start_soon(self._serve_metrics, listener)
                 for listener in parts.sockets.control:
                     nursery.start_soon(self._control.run, listener)
-                nursery.start_soon(self._take_signals, signals, nursery)
+                jobs: dict[int, _OnDemand] = {
+                    signal.SIGHUP: _OnDemand(self._reloader.reload),
+                    signal.SIGUSR1: _OnDemand(parts.dump.write),
+                }
+                for job in jobs.values():
+                    nursery.start_soon(job.run)
+                nursery.start_soon(self._take_signals, signals, nursery, jobs)
                 await parts.pump.run()
                 await parts.notifier.stop()
                 nursery.cancel_scope.cancel()
@@ -123,14 +129,13 @@ class Daemon:
         figures = Figures(self.parts, self.config.settings.metrics.top_accounts)
         await serve(listener, {"/metrics": figures.metrics, "/healthz": figures.healthz}, figures.failed)
 
-    async def _take_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
+    async def _take_signals(
+        self, signals: AsyncIterator[int], nursery: trio.Nursery, jobs: dict[int, "_OnDemand"]
+    ) -> None:
+        """Take signals, and wait for nothing that they ask for: the one to stop may be next."""
         async for number in signals:
-            if number == signal.SIGUSR1:
-                with suppress(RatelimitdError):  # it is in the log
-                    await self.parts.dump.write()
-            elif number == signal.SIGHUP:
-                with suppress(RatelimitdError):  # it is in the log
-                    await self._reloader.reload()
+            if number in jobs:
+                jobs[number].ask()
             else:
                 self._stop(number)
                 nursery.start_soon(self._stop_by_deadline)
@@ -145,6 +150,26 @@ class Daemon:
     async def _stop_by_deadline(self) -> None:
         await trio.sleep(self.config.settings.server.shutdown_timeout_s / 2)
         self.parts.pump.abort()
+
+
+class _OnDemand:
+    """A job that is done when it is asked for; asked for while it is done, it is done once more."""
+
+    def __init__(self, job: Callable[[], Awaitable[object]]) -> None:
+        self._job = job
+        self._asked = trio.Event()
+
+    def ask(self) -> None:
+        """Have it done."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Do it whenever it is asked for; runs as long as the daemon."""
+        while True:
+            await self._asked.wait()
+            self._asked = trio.Event()
+            with suppress(RatelimitdError):  # it is in the log
+                await self._job()
 
 
 def run(config: Configuration) -> bool:

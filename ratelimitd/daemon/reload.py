@@ -58,7 +58,8 @@ class Reloader:
         log = self._parts.log
         self._reopen_log()
         try:
-            fresh = await trio.to_thread.run_sync(read, self.config.file)
+            # A file on a file system that hangs must not keep the daemon from stopping.
+            fresh = await trio.to_thread.run_sync(read, self.config.file, abandon_on_cancel=True)
             prepared = self._prepare(fresh)
         except Exception as error:
             log.error("the configuration is not applied; nothing is changed", reason=error)

@@ -26,14 +26,16 @@ import trio
 
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
-from ratelimitd.core.rows import Account, Delta
-from ratelimitd.errors import StoreReplaced
+from ratelimitd.core.rows import NO_SEGMENT, Account, Delta
+from ratelimitd.errors import RunUnknown, StoreReplaced
 from ratelimitd.state import records
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.state.segments import Recovered
 
 MAX_CLOSED = 16
 """Segments that may wait for the store before they are merged into one."""
+ASIDE = "aside"
+"""How the names of files end whose segments may be stored or not."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -119,7 +121,7 @@ class Backlog:
         self._pending.restore(Segment(segment.number, segment.node, deltas, segment.first))
 
     def keep_only(self, segments: Iterable[Recovered], last: int) -> None:
-        """Put away the files up to a number that are none of these: they were replaced, or hold nothing."""
+        """Put away the files up to a number that are none of these: nothing in them is to be stored."""
         self._journal.forget(last, {segment.number for segment in segments})
 
     def transactions(self, segments: Sequence[Recovered], at_most: int) -> list[Recovered]:
@@ -131,9 +133,9 @@ class Backlog:
         kept = self._journal.past.read(at_most, with_transactions)
         return sorted([*kept, *segments], key=attrgetter("number"))
 
-    def keep_aside(self, segment: Recovered) -> Path:
-        """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""
-        return self._journal.keep_aside(segment)
+    def keep_aside(self, segment: Recovered | Segment, why: str = "damaged") -> Path:
+        """Keep a segment's file under another name, which ends as `why` says: it will be put away. Raises OSError."""
+        return self._journal.keep_aside(segment, why)
 
     def begin(self, number: int) -> None:
         """Begin this run's first segment."""
@@ -192,14 +194,24 @@ class Backlog:
         """What the store lacks of these segments: it has recorded that it has those up to a number.
 
         It is in doubt from now on whether they are stored, until `stored` or `not_stored` is called. Raises
-        StoreReplaced where the store has lost a segment that it had recorded.
+        StoreReplaced where it has recorded of this run what cannot be, RunUnknown where that is so of an earlier one.
         """
         ours = unstored.node == self._journal.node
-        if ours and recorded < self._recorded:
-            raise StoreReplaced("it lacks what this daemon has stored in it")
+        if self.believed(unstored.node, recorded) != recorded:
+            lost = recorded < self._recorded
+            raise StoreReplaced(f"it {'lacks what' if lost else 'records more than'} this daemon has stored in it")
+        if not ours and recorded > unstored.last:
+            raise RunUnknown(unknown(recorded, unstored.last))
         self._certain = max(self._first - 1, recorded if ours else 0)
         self._doubtful = max(self._certain, unstored.last)
         return merge(unstored.segments, recorded, int(self._clock()))
+
+    def believed(self, run: str, recorded: int) -> int:
+        """The last stored segment of a run, where the store says so: of this run it is believed only what can be."""
+        if run != self._journal.node or recorded == self._recorded:
+            return recorded
+        in_doubt = max(self._recorded, self._first - 1) < recorded <= self._doubtful
+        return recorded if in_doubt else self._recorded
 
     def not_stored(self) -> None:
         """Note that the store rolled the transaction back."""
@@ -211,6 +223,16 @@ class Backlog:
         if unstored.node == self._journal.node:
             self._recorded = unstored.last
         self._incomplete = {number for number in self._incomplete if number > unstored.last}
+
+    async def set_aside(self, unstored: Unstored) -> None:
+        """Keep the files of an earlier run's segments aside, and forget them: they may be stored or not.
+
+        Raises OSError, and has forgotten them: the next start finds the files where they are.
+        """
+        self._pending.stored(unstored.last)
+        for segment in unstored.segments:
+            await trio.to_thread.run_sync(self._journal.keep_aside, segment, ASIDE)
+        await self.put_away(unstored)
 
     async def put_away(self, unstored: Unstored) -> None:
         """Put away the files of segments that the store has. Raises OSError; it will be done later then."""
@@ -232,3 +254,9 @@ class Backlog:
     def close(self) -> None:
         """Close the open segment's file."""
         self._journal.close()
+
+
+def unknown(recorded: int, last: int) -> str:
+    """Why nobody can know which of a run's segments are stored, the last of which is here: for the log."""
+    what = f"segment {recorded}" if recorded < NO_SEGMENT else "no number"
+    return f"the database records {what} as the last one stored, the last one here is {last}"

@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from ratelimitd.core.counters import Counter, Window
+from ratelimitd.core.pending import Segment
 from ratelimitd.core.verdict import Charge
 from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
@@ -234,7 +235,7 @@ class Journal:
     def forget(self, upto: int, but: Container[int]) -> None:
         """Put away the segments up to a number, except some.
 
-        They are replaced or empty: one that stays does no harm.
+        They are replaced, empty, stored or kept aside: one that stays does no harm.
         """
         for number in self.numbers():
             if number <= upto and number not in but:
@@ -245,9 +246,9 @@ class Journal:
             with contextlib.suppress(OSError):
                 left.unlink()
 
-    def keep_aside(self, segment: Recovered) -> Path:
-        """Keep the file of a damaged segment under another name, for it will be deleted. Raises OSError."""
-        aside = self.folder / f"{segment.node[:8]}-{segment.number}.damaged"
+    def keep_aside(self, segment: Recovered | Segment, why: str = "damaged") -> Path:
+        """Keep a segment's file under another name, which ends as `why` says: it will be put away. Raises OSError."""
+        aside = self.folder / f"{segment.node[:8]}-{segment.number}.{why}"
         with contextlib.suppress(FileExistsError):
             os.link(self._path(segment.number), aside)
         return aside

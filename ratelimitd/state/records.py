@@ -14,7 +14,7 @@ and the accounts that stand there were charged `recipients` each. Of what was re
 with a record for each number. Of what was admitted, an account that was charged another number (by a limit that counts
 messages, or because it had been charged when it refused) is missing, and has a T record of its own behind; one that
 does not count the recipient is missing without. An account whose expiry is 0 is that of a limit of one message: it is
-counted by the memo alone, and never stored.
+counted by the memo alone, and never stored. Under a sliding limit the expiry is when the part leaves that was charged.
 
 Records of versions before the login was in them are read as well: their counts hold, but nobody asks about their
 transactions. Those versions read these records, with the same result. No other module knows this format; the files

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ratelimitd.core.rows import MAX_USED as MAX_USED
+from ratelimitd.core.rows import NO_SEGMENT as NO_SEGMENT
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores.history import Kept
@@ -22,6 +23,7 @@ RUNS_KEPT_DAYS = 62
 """A run is forgotten this long after its last flush, unless its journal is still there."""
 
 COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until", "used", "updated", "expiry")
+_SEGMENT = re.compile("[0-9]{1,18}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -89,11 +91,11 @@ class Store(Protocol):
         ...
 
     async def recorded(self, node: str) -> int:
-        """The last segment of a node that is stored; 0 for none."""
+        """The last segment of a node that is stored; 0 for none, NO_SEGMENT where that is no number."""
         ...
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
-        """Store a node's deltas up to a segment, in one transaction that records the segment.
+        """Store a node's deltas up to a segment, in one transaction that records the segment, whatever was recorded.
 
         `merge` is called with the recorded segment, once or more often, and gives the deltas of later segments. So a
         flush whose outcome is unknown can be repeated, by the caller only. What is kept in the history is added there,
@@ -109,7 +111,8 @@ class Store(Protocol):
     async def restore(self, known: Sequence[Known], now: int) -> None:
         """Have each row hold at least the use that is known, and the quota; what it holds more stays.
 
-        So do the rows of the history. Doing it again changes nothing. `now` is in seconds since 1970.
+        So does a quota that was given since a daemon last saw the row, and what the history's rows hold more. Doing it
+        again changes nothing. `now` is in seconds since 1970.
         """
         ...
 
@@ -125,10 +128,10 @@ class Store(Protocol):
         """What stands in the table, as far as it concerns an administrator: it reads the whole table once."""
         ...
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make these rows their accounts', whose keys are written in another way; the accounts' rows as they are then.
 
-        A row that is gone, or makes no sense, is left as it is.
+        A row that is gone, or makes no sense, is left as it is. `now` is in seconds since 1970.
         """
         ...
 
@@ -137,6 +140,10 @@ class Store(Protocol):
 
         Quotas that somebody gave in a running window are noted there as `seen`: they end with it.
         """
+        ...
+
+    async def note_given(self) -> None:
+        """Note as `seen` the quotas that were given in a running window while no daemon looked: they end with it."""
         ...
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
@@ -156,6 +163,13 @@ def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
     return {limit: list(keys) for limit, keys in found.items()}
 
 
+def unreadable(accounts: Iterable[Account], rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Key and limit of the accounts whose row was not found: nothing is to be added to what it says."""
+    found = {(row.key, row.limit) for row in rows}
+    wanted = [(key, limit) for limit, keys in keys_by_limit(accounts).items() for key in keys]
+    return [one for one in wanted if one not in found]
+
+
 def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list[Delta], list[Grant]]:
     """What must be written to the rows of these accounts, for `Store.restore`."""
     stored = {Account(row.limit, row.key): row for row in rows}
@@ -165,9 +179,14 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
         account = Account(one.limit, one.key)
         row = stored.get(account)
         there = row.used if row is not None and abs(row.expiry - one.expiry) < one.apart_s else 0
-        deltas.append(one._replace(now=now) if one.sliding else one._replace(used=max(0, one.used - there)))
+        if one.sliding:
+            deltas.append(one._replace(now=now))
+        elif row is None or one.used > there:  # a delta of nothing would note the row's quota as seen
+            deltas.append(one._replace(used=max(0, one.used - there)))
         there_is = (one.configured, False, 0)
         if row is not None:
+            if row.quota != row.seen:
+                continue  # it was given since, and is newer than what is known
             there_is = (row.quota_at(now, one.configured), row.persist, row.until if row.until > now else 0)
         if (one.quota, persist, until) != there_is:
             grants[account] = Grant(*account, one.quota, one.configured, persist, one.expiry, one.latest, until)
@@ -211,16 +230,17 @@ class Names(NamedTuple):
 
 
 def recorded_segment(found: Sequence[tuple[object, ...]]) -> int:
-    """The last stored segment, from the rows of ratelimit_node: 0 for none. Raises StoreError.
+    """The last stored segment, from the rows of ratelimit_node: 0 for none, NO_SEGMENT where it is no number.
 
-    What is no number there is no 0: segments would be stored again.
+    Raises StoreError for rows without a value.
     """
     if not found:
         return 0
-    value = found[0][0] if found[0] else None
-    if not isinstance(value, int) or value < 0:
-        raise StoreError("ratelimit_node: the segment of a run is no number: nothing can be stored until it is one")
-    return value
+    if not found[0]:
+        raise StoreError("ratelimit_node: the server's answer makes no sense")
+    value = found[0][0]
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    return int(text) if _SEGMENT.fullmatch(text) else NO_SEGMENT
 
 
 @cache

@@ -1,13 +1,15 @@
 """The file of the SQLite store: checked before it is opened, and known again afterwards.
 
-Somebody may replace or remove it while it is open. Then its old content goes on being read and written, and nobody
-will ever see that: so it is compared with what stands at its path, by device and inode.
+Somebody may replace, remove or cut it while it is open, or the log of changes beside it. Then its old content goes on
+being read and written, and nobody will ever see that: so all are compared with what stands at their paths, by device
+and inode, and by size. The file is never opened here but by SQLite: closing it would end all locks that SQLite has.
 """
 
 import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
 
@@ -19,8 +21,17 @@ _BESIDE = ("-wal", "-shm")
 _PRIMARY_CODE = 0xFF
 _UNUSABLE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
-Identity = tuple[int, int]
-"""A device and an inode."""
+
+class Found(NamedTuple):
+    """What stands at a path."""
+
+    device: int
+    inode: int
+    size: int
+
+    def is_same(self, other: "Found | None") -> bool:
+        """Whether it is the same file, of any size."""
+        return other is not None and self[:2] == other[:2]
 
 
 class DatabaseFile:
@@ -31,67 +42,108 @@ class DatabaseFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._identity: Identity | None = None
-        self._beside: dict[Path, Identity | None] = {}
+        self.cut = False
+        """Whether the open file has lost a part of itself: then nothing may be written to it as it is closed."""
+        self._file: Found | None = None
+        self._beside: dict[Path, Found | None] = {}
 
     def prepare(self) -> None:
         """Create the file, unless it is there and sound. Raises StoreUnsuitable; the file is left as it is then."""
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
-        self._identity = _identity(self.path)
-        try:
-            # Read-only: a connection that may write would write as it closes.
-            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", BUSY_TIMEOUT_S, uri=True)) as read:
-                ((found,),) = read.execute("PRAGMA quick_check(1)")
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE not in _UNUSABLE:
-                raise
-            found = str(error)
-        if found != "ok":
-            reason = " ".join(found.replace("*** in database main ***", "").split())
-            raise StoreUnsuitable(f"{self.path}: damaged, or no SQLite database; it is left as it is: {reason}")
+        self._file = _found(self.path)
+        if fault := self._fault():
+            raise StoreUnsuitable(f"{self.path}: damaged, or no SQLite database; it is left as it is: {fault}")
 
     def connect(self) -> sqlite3.Connection:
         """A connection."""
+        return self._connected("rw")
+
+    def connect_to_read(self) -> sqlite3.Connection:
+        """A connection that cannot write, not even as it is closed; it holds the file from now on."""
+        connection = self._connected("ro")
+        connection.execute("PRAGMA schema_version").fetchone()
+        return connection
+
+    def _connected(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=16
-        )
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=16, uri=True,
+        )  # fmt: skip
         connection.text_factory = _text
         return connection
 
     def remember(self) -> None:
         """Note what stands beside the file, once it is open. Raises StoreError where it was replaced meanwhile."""
-        if self._identity is None or _identity(self.path) != self._identity:
+        found = _found(self.path)
+        if self._file is None or not self._file.is_same(found):
             raise StoreError(f"{self.path}: replaced while it was opened")
-        self._beside = {path: _identity(path) for path in self._paths_beside()}
+        self._file = found
+        self._beside = {path: _found(path) for path in self._paths_beside()}
 
     def check(self) -> None:
-        """Raise StoreReplaced where another file, or none, stands at the path."""
-        found = _identity(self.path)
-        if found != self._identity:
-            raise StoreReplaced(f"{self.path} was {'replaced' if found else 'removed'}")
+        """Raise StoreReplaced where another file, or none, stands at the path or beside it, or one was cut.
+
+        SQLite removes none of them while the file is open. It makes them shorter, as somebody's VACUUM does: what has
+        become shorter is read once, and must be sound.
+        """
+        file, beside = _found(self.path), {path: _found(path) for path in self._beside}
+        shorter: list[Path] = []
+        for path, before, now in [(self.path, self._file, file), *((p, self._beside[p], beside[p]) for p in beside)]:
+            if before is not None and not before.is_same(now):
+                raise StoreReplaced(f"{path} was {'replaced' if now else 'removed'}")
+            if before is not None and now is not None and now.size < before.size:
+                shorter.append(path)
+        if shorter and (file is None or not file.size or self._fault()):
+            self.cut = True
+            raise StoreReplaced(f"{shorter[0]} was cut")
+        self._file, self._beside = file, beside
 
     def discard(self) -> None:
         """Remove the log of changes of a file that was replaced, after it was closed: else SQLite would apply it to the
         one that stands there now."""
-        if self._identity is not None and _identity(self.path) != self._identity:
-            for path in self._paths_beside():
-                if (left := _identity(path)) and left == self._beside.get(path):
+        if self._file is not None and not self._file.is_same(_found(self.path)):
+            for path, known in self._beside.items():
+                if known is not None and known.is_same(_found(path)):
                     path.unlink()
-        self._identity = None
+        self._file, self.cut = None, False
+
+    def _fault(self) -> str:
+        """What is wrong with the file as it can be read now; "" for nothing."""
+        try:
+            # Read-only: a connection that may write would write as it closes.
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", BUSY_TIMEOUT_S, uri=True)) as read:
+                ((found,),) = read.execute("PRAGMA quick_check(1)")
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(getattr(error, "sqlite_errorcode", 0)):
+                raise
+            found = str(error)
+        return "" if found == "ok" else " ".join(found.replace("*** in database main ***", "").split())
 
     def _paths_beside(self) -> list[Path]:
         return [self.path.with_name(self.path.name + suffix) for suffix in _BESIDE]
 
 
-def _identity(path: Path) -> Identity | None:
+def _is_damage(code: int) -> bool:
+    """Whether an error of SQLite says that the file, or its log, is not whole."""
+    return code & _PRIMARY_CODE in _UNUSABLE or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+def _found(path: Path) -> Found | None:
     try:
         found = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return Found(found.st_dev, found.st_ino, found.st_size)
 
 
 def _text(value: bytes) -> str:
     """A text of the database, with surrogates for what is not UTF-8: the driver would give up the whole query."""
     return value.decode("utf-8", "surrogateescape")
+
+
+def opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
+    """The connection. Raises sqlite3.OperationalError where the store is not open."""
+    if connection is None:
+        raise sqlite3.OperationalError("not open")
+    return connection

@@ -6,7 +6,7 @@ Here are also the rows themselves made: the one place where a database's values 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ratelimitd.core.rows import Row, Unreadable, read
+from ratelimitd.core.rows import Account, Row, Unreadable, read
 
 MAX_SAID = 1000
 """So much that was said is remembered, and no more is said than that: a table of nonsense does not fill the log."""
@@ -25,10 +25,15 @@ class Remark(NamedTuple):
 
 
 class Remarks:
-    """`set_aside` counts the rows that were left out, each time that one was read."""
+    """`set_aside` counts the rows that were left out, each time that one was read.
+
+    `unread`: accounts whose row says nothing readable of their use, or did when a flush wrote it, so that it holds the
+    flush's charges alone. Whoever gives these rows what they lack removes them.
+    """
 
     def __init__(self) -> None:
         self.set_aside = 0
+        self.unread: dict[Account, None] = {}
         self._said: set[Remark] = set()
         self._waiting: list[Remark] = []
 
@@ -56,6 +61,8 @@ class Remarks:
             row = read(values)
             if isinstance(row, Unreadable):
                 self.set_aside += 1
+                if row.of_use:
+                    self.unread[Account(row.limit, row.key)] = None
                 self.add("a row of the database makes no sense; its account counts as configured", **row._asdict())
             else:
                 rows.append(row)

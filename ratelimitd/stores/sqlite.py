@@ -24,20 +24,19 @@ from ratelimitd.stores import (
     keys_by_limit,
     lacking,
     recorded_segment,
+    sqlite_changes,
 )
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
-from ratelimitd.stores.file import DatabaseFile
+from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_history import BAD_RECORD, SQLiteHistory
-from ratelimitd.stores.sqlite_layout import complete
-from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
+from ratelimitd.stores.sqlite_layout import complete, still_complete
+from ratelimitd.stores.sqlite_odd import begin_again, odd
+from ratelimitd.stores.survey import Rename, Survey, adopt
 
 CHUNK = 250
-CHANGES_PAGE = 5000
-CHANGES_OVERLAP_S = 10
-"""A transaction may commit this long after the time it has written as `updated`."""
 
 T = TypeVar("T")
 
@@ -53,6 +52,7 @@ class SQLiteStore:
         self._history = SQLiteHistory(self._names, self.remarks)
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._schema = 0  # its version, as it was last found to be complete
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(1)
 
@@ -75,9 +75,9 @@ class SQLiteStore:
             writer.execute("PRAGMA journal_mode = WAL")
             # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
             writer.execute("PRAGMA synchronous = FULL")
-            complete(writer, self._names)
+            self._schema = complete(writer, self._names)
             self._file.remember()
-            self._reader = self._file.connect()
+            self._reader = self._file.connect_to_read()
         except BaseException:
             writer.close()
             raise
@@ -88,7 +88,7 @@ class SQLiteStore:
         await self._run(lambda: self._forget(but, now), self._writing)
 
     def _forget(self, but: Collection[str], now: int) -> None:
-        writer = _opened(self._writer)
+        writer = opened(self._writer)
         since = f"datetime(min(?, strftime('%s', 'now') + 0), 'unixepoch', '-{RUNS_KEPT_DAYS} days')"
         ended = self._sql(f'SELECT "node" FROM "ratelimit_node" WHERE "updated" < {since}')
         for (node,) in writer.execute(ended, (now,)).fetchall():
@@ -97,12 +97,14 @@ class SQLiteStore:
 
     async def forget_history(self, now: int) -> bool:
         """Forget old rows of the history."""
-        return await self._run(lambda: self._history.forget(_opened(self._writer), now), self._writing)
+        return await self._run(lambda: self._history.forget(opened(self._writer), now), self._writing)
 
     async def close(self) -> None:
         """Close the file."""
         with trio.CancelScope(shield=True):
-            for connection, limiter in ((self._reader, self._reading), (self._writer, self._writing)):
+            both = ((self._reader, self._reading), (self._writer, self._writing))
+            # SQLite writes its log of changes into the file as the last connection is closed, if that may write.
+            for connection, limiter in reversed(both) if self._file.cut else both:
                 if connection is not None:
                     await trio.to_thread.run_sync(connection.close, limiter=limiter)
             if self._writer is not None:
@@ -118,7 +120,7 @@ class SQLiteStore:
 
     async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
         """The stored rows of these accounts."""
-        return await self._run(lambda: self._lookup(_opened(self._reader), accounts), self._reading, abandon=True)
+        return await self._run(lambda: self._lookup(opened(self._reader), accounts), self._reading, abandon=True)
 
     def _lookup(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
         return self._history.with_parts(connection, self._select(connection, accounts))
@@ -127,16 +129,13 @@ class SQLiteStore:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
-                marks = ",".join("?" * len(chunk))
-                select = self._sql(
-                    f'SELECT {statements.ROW} FROM "ratelimit" WHERE "sender" IN ({marks}) AND "limit_name" = ?'
-                )
-                rows += self.remarks.rows(connection.execute(select, (*chunk, limit)))
+                found = connection.execute(self._sql(statements.select(len(chunk))), (*chunk, limit))
+                rows += self.remarks.rows(found)
         return rows
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
-        return await self._run(lambda: self._recorded(_opened(self._reader), node), self._reading, abandon=True)
+        return await self._run(lambda: self._recorded(opened(self._reader), node), self._reading, abandon=True)
 
     def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
         select = self._sql('SELECT "segment" FROM "ratelimit_node" WHERE "node" = ?')
@@ -147,16 +146,17 @@ class SQLiteStore:
         return await self._run(lambda: self._flush(node, segment, merge), self._writing)
 
     def _flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
-        connection = _opened(self._writer)
-        self._file.check()
+        connection = opened(self._writer)
         # IMMEDIATE: a deferred transaction that turns to writing fails at once instead of waiting for the lock.
         connection.execute("BEGIN IMMEDIATE")
         committing = False
         try:
+            self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Account] = []
             charges = Charges()
             for batch in batches(merge(self._recorded(connection, node)), CHUNK):
+                self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 refused = self._store(connection, batch)
                 self._history.add(connection, batch, refused, charges)
                 rejected += refused
@@ -176,17 +176,22 @@ class SQLiteStore:
         return Flushed(rows, rejected)
 
     async def check(self) -> None:
-        """Raise StoreReplaced where another file, or none, stands at the path."""
-        await self._run(self._file.check, self._reading, abandon=True)
+        """Raise StoreReplaced where another file, or none, stands at the path, or it lacks a part or a table."""
+        await self._run(self._check_whole, self._writing)
+
+    def _check_whole(self) -> None:
+        self._file.check()
+        self._schema = still_complete(opened(self._writer), self._names, self._schema)
 
     async def restore(self, known: Sequence[Known], now: int) -> None:
         """Have each row hold at least what is known."""
         await self._run(lambda: self._restore(known, now), self._writing)
 
     def _restore(self, known: Sequence[Known], now: int) -> None:
-        connection = _opened(self._writer)
+        connection = opened(self._writer)
         with self._transaction(connection):
-            rows = self._lookup(connection, [Account(one.limit, one.key) for one, *_ in known])
+            rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known])
+            begin_again(connection, self._sql, accounts, rows)
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
                 self._store(connection, batch)
@@ -196,9 +201,9 @@ class SQLiteStore:
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
-        self._file.check()
         connection.execute("BEGIN IMMEDIATE")
         try:
+            self._check_whole()
             yield
             connection.execute("COMMIT")
         except BaseException:
@@ -239,7 +244,7 @@ class SQLiteStore:
         return await self._run(lambda: self._change(*statement, accounts), self._writing)
 
     def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
-        connection = _opened(self._writer)
+        connection = opened(self._writer)
         with self._transaction(connection):
             for some in values:
                 connection.execute(statement, some)
@@ -247,27 +252,19 @@ class SQLiteStore:
 
     async def survey(self) -> Survey:
         """What stands in the table."""
-        return await self._run(self._survey, self._reading, abandon=True)
+        look = sqlite_changes.survey
+        return await self._run(lambda: look(opened(self._reader), self._names), self._reading, abandon=True)
 
-    def _survey(self) -> Survey:
-        run = _opened(self._reader).execute
-        odd = [
-            row
-            for statement in (statements.NOT_NORMAL, statements.NEVER_USED, statements.OF_DOMAINS)
-            for row in run(self._sql(statement), (EXAMPLES,)).fetchall()
-        ]
-        return Survey.of(run(self._sql(statements.LIMITS)).fetchall(), odd)
-
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
-        return await self._run(lambda: self._adopt(renames), self._writing)
+        return await self._run(lambda: self._adopt(renames, now), self._writing)
 
-    def _adopt(self, renames: Sequence[Rename]) -> list[Row]:
-        connection = _opened(self._writer)
-        news = [Account(limit, new) for limit, _, new in renames]
+    def _adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
+        connection = opened(self._writer)
+        news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
-            rows = self._lookup(connection, [*news, *(Account(limit, old) for limit, old, _ in renames)])
-            for name, values in adopt(renames, rows):
+            rows = self._lookup(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
+            for name, values in adopt(renames, rows, now):
                 connection.execute(self._sql(getattr(statements, name)), values)
             return self._lookup(connection, news)
 
@@ -277,30 +274,23 @@ class SQLiteStore:
 
     async def changes(self, cursor: str) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        changes = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
-        given = [(row.key, row.limit) for row in changes.rows if row.quota != row.seen and (row.expiry or row.until)]
+        found = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
+        given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
         if given:
             await self._run(lambda: self._change(self._sql(statements.SEEN), given, ()), self._writing)
-        return changes
+        return found
 
     def _changes(self, cursor: str) -> Changes:
-        reader = _opened(self._reader)
-        (now,) = reader.execute(f"SELECT datetime('now', '-{CHANGES_OVERLAP_S} seconds')").fetchone()
-        if not cursor:
-            return Changes([], now)
-        since, _, place = cursor.partition("|")
-        last, _, begun = place.partition("|")  # between pages: the last row's id, and the cursor after the last page
-        select = self._sql(statements.CHANGES)
-        found = reader.execute(select, (since, int(last or 0), CHANGES_PAGE)).fetchall()
-        rows = self._history.with_parts(reader, self.remarks.rows(values[:-2] for values in found))
-        begun = begun or now
-        if len(found) < CHANGES_PAGE:
-            return Changes(rows, begun)
-        return Changes(rows, f"{found[-1][-2]}|{found[-1][-1]}|{begun}", more=True)
+        reader = opened(self._reader)
+        found = sqlite_changes.since(reader, self._names, self.remarks, cursor)
+        return found._replace(rows=self._history.with_parts(reader, found.rows))
 
+    async def note_given(self) -> None:
+        """Note the quotas that were given in windows that run."""
+        last = 0
+        while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
+            last = ids[-1][0]
+            await self._run(partial(self._change, self._sql(statements.NOTE), ids, ()), self._writing)
 
-def _opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
-    """The connection. Raises sqlite3.OperationalError where the store is not open."""
-    if connection is None:
-        raise sqlite3.OperationalError("not open")
-    return connection
+    def _given_since(self, last: int) -> list[tuple[int]]:
+        return opened(self._reader).execute(self._sql(statements.GIVEN), (last, CHUNK)).fetchall()

@@ -1,31 +1,86 @@
-"""The SQLite file's tables: created where they are missing, completed where an earlier version made them."""
+"""The SQLite file's tables: created where they are missing, completed where an earlier version made them.
 
+Somebody may drop a table or a column while the daemon runs: `still_complete` notices that, at the cost of one number.
+"""
+
+import re
 import sqlite3
+from collections.abc import Collection
 
-from ratelimitd.stores import Names, schema
+from ratelimitd.errors import StoreReplaced, StoreUnsuitable
+from ratelimitd.stores import COLUMNS, Names, schema
 
-ADDED = ("seen", "until")
-"""Columns that tables of earlier versions lack."""
+_COLUMN = re.compile(r'^    "(\w+)" +([A-Z][^,]*[^, ])', re.MULTILINE)
+"""A column of the table `ratelimit` in sql/sqlite.sql, and what it is."""
+_FIXED = ("id", "sender", "limit_name", "updated")
+"""Columns that cannot be added to a table, because of what they are there or of an index on them."""
+_NO_QUOTA = 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "persist" = 0'
+"""For a table whose quotas are gone: 0 would be unlimited."""
 
 
-def complete(connection: sqlite3.Connection, names: Names) -> None:
-    """Create what the file lacks, and have rows that name no limit be the first limit's."""
-    columns = dict(names.columns)
-    limit_name = columns.get("limit_name", "limit_name")
-    found = _columns(connection, names)
-    for column in ADDED:
-        if found and columns.get(column, column) not in found:
-            connection.execute(names.apply(f'ALTER TABLE "ratelimit" ADD COLUMN "{column}" INTEGER DEFAULT NULL', '"'))
-            connection.execute(names.apply('DROP TRIGGER IF EXISTS "ratelimit_touched"', '"'))  # it names the columns
+def complete(connection: sqlite3.Connection, names: Names) -> int:
+    """Create what the file lacks, and have rows that name no limit be the first limit's; the schema's version then.
+
+    Raises StoreUnsuitable for a table that lacks what cannot be added.
+    """
+    ours = dict(names.columns)
+    columns = _columns(connection, names.table)
+    if columns:
+        _add(connection, names, [name for name in COLUMNS if ours.get(name, name) not in columns])
+    _free_names(connection, names)
     connection.executescript(names.apply(schema("sqlite"), '"'))
-    if found.get(limit_name) not in (None, f"'{names.limit}'"):
-        _set_default(connection, names, found[limit_name])
+    default = _columns(connection, names.table)[ours.get("limit_name", "limit_name")]
+    if default not in (None, f"'{names.limit}'"):
+        _set_default(connection, names, default)
+    return _version(connection)
 
 
-def _columns(connection: sqlite3.Connection, names: Names) -> dict[str, str]:
-    """The table's columns with their defaults; none where there is no table."""
-    found = connection.execute(f'PRAGMA table_info("{names.table}")')
-    return {name: default for _, name, _, _, default, _ in found}
+def still_complete(connection: sqlite3.Connection, names: Names, version: int) -> int:
+    """The schema's version, which was complete at `version`. Raises StoreReplaced where a table or a column is gone.
+
+    What else somebody changes, an index or a table of his own, is no matter.
+    """
+    found = _version(connection)
+    if found != version:
+        ours = dict(names.columns)
+        columns = _columns(connection, names.table)
+        gone = [name for name in (ours.get(name, name) for name in COLUMNS) if name not in columns]
+        if not columns or not _columns(connection, f"{names.table}_node"):
+            raise StoreReplaced(f"the table {names.table if not columns else f'{names.table}_node'} is gone")
+        if gone:
+            raise StoreReplaced(f"the column {gone[0]} of the table {names.table} is gone")
+    return found
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    ((version,),) = connection.execute("PRAGMA schema_version")
+    return int(version)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> dict[str, str | None]:
+    """The columns of a table, with their defaults; none where there is no such table."""
+    return {name: default for _, name, _, _, default, _ in connection.execute(f'PRAGMA table_info("{table}")')}
+
+
+def _add(connection: sqlite3.Connection, names: Names, lacking: Collection[str]) -> None:
+    """Add columns to the table, as sql/sqlite.sql has them."""
+    kinds = dict(_COLUMN.findall(schema("sqlite").partition(");")[0]))
+    for name in lacking:
+        if name in _FIXED:
+            raise StoreUnsuitable(f"the table {names.table} lacks the column {name}, which cannot be added to it")
+        connection.execute(names.apply(f'ALTER TABLE "ratelimit" ADD COLUMN "{name}" {kinds[name]}', '"'))
+    if lacking:
+        connection.execute(names.apply('DROP TRIGGER IF EXISTS "ratelimit_touched"', '"'))  # it names the columns
+    if "quota" in lacking:
+        connection.execute(names.apply(_NO_QUOTA, '"'))
+
+
+def _free_names(connection: sqlite3.Connection, names: Names) -> None:
+    """Drop our index and trigger where they have gone with a table that somebody has renamed: its rows are his now."""
+    for kind, name in (("INDEX", f"{names.table}_updated"), ("TRIGGER", f"{names.table}_touched")):
+        select = "SELECT 1 FROM sqlite_master WHERE type = ? AND name = ? AND tbl_name <> ?"
+        if connection.execute(select, (kind.lower(), name, names.table)).fetchall():
+            connection.execute(f'DROP {kind} "{name}"')
 
 
 def _set_default(connection: sqlite3.Connection, names: Names, default: str) -> None:

@@ -19,19 +19,24 @@ def _number(column: str) -> str:
     text = f'CAST("{column}" AS TEXT)'
     return (
         f"CASE typeof(\"{column}\") WHEN 'integer' THEN max(\"{column}\", 0) WHEN 'null' THEN 0 ELSE "
-        f"CASE WHEN {_digits(text)} AND {text} NOT GLOB '*[^0-9]*' THEN CAST({text} AS INTEGER) END END"
+        f"CASE WHEN {_short(text)} AND {_digits(text)} THEN CAST({text} AS INTEGER) END END"
     )
 
 
-def _digits(text: str) -> str:
+def _short(text: str) -> str:
     """Whether a text has the length of a number; what stands behind a NUL is seen by no other function."""
     return f"length({text}) BETWEEN 1 AND 18 AND length({text}) = length(CAST({text} AS BLOB))"
+
+
+def _digits(text: str) -> str:
+    """Whether a text begins with digits, and has nothing behind them but a fraction of zeros."""
+    return f"{text} GLOB '[0-9]*' AND rtrim(ltrim({text}, '0123456789'), '0') IN ('', '.')"
 
 
 def _quota() -> str:
     """The quota, NULL where it is none; what is negative is unlimited."""
     text = 'CAST("quota" AS TEXT)'
-    negative = f"{_digits(text)} AND {text} GLOB '-[0-9]*' AND substr({text}, 2) NOT GLOB '*[^0-9]*'"
+    negative = f"{_short(text)} AND {text} GLOB '-*' AND {_digits(f'substr({text}, 2)')}"
     return f"CASE WHEN {negative} THEN 0 ELSE {_number('quota')} END"
 
 
@@ -55,6 +60,7 @@ def upsert(one: Delta) -> str:
     Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed.
     """
     window, quota, apart_s, until = _window(one.latest), _quota(), one.apart_s, _until()
+    persists = f"{_number('persist')} IS 1"
     both_run = f'min({window}, excluded."expiry") > {one.now}'
     near_s = f"CASE WHEN {both_run} THEN {max(apart_s, one.overlap_s)} ELSE {apart_s} END"
     same = f'abs({window} - excluded."expiry") < {near_s}'
@@ -67,7 +73,7 @@ def upsert(one: Delta) -> str:
         f'CASE WHEN excluded."expiry" <= {_NOW} THEN excluded."expiry" ELSE {window} END'
     )
     new_quota = f"""CASE WHEN {quota} IS NULL THEN excluded."configured"
-                   WHEN "persist" = 1 OR {until} > {_NOW} THEN "quota"
+                   WHEN {persists} OR {until} > {_NOW} THEN "quota"
                    WHEN {until} > 0 AND ({quota} IS "seen" OR {_UPDATED} < {until}) THEN excluded."configured"
                    WHEN {quota} = "configured" THEN excluded."configured"
                    WHEN {window} > excluded."expiry" THEN "quota"
@@ -89,7 +95,7 @@ INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "con
 VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, ?, CURRENT_TIMESTAMP)
 ON CONFLICT ("sender", "limit_name") DO UPDATE SET
     "used" = {used},
-    "persist" = {quota} IS NOT NULL AND "persist" = 1,
+    "persist" = {quota} IS NOT NULL AND {persists},
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
                   THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
@@ -115,9 +121,17 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
 """
 
 
+def select(keys: int, columns: str = ROW) -> str:
+    """Columns of the rows of so many senders, and a limit."""
+    return f'SELECT {columns} FROM "ratelimit" WHERE "sender" IN ({",".join("?" * keys)}) AND "limit_name" = ?'
+
+
+ODD = f' AND (({_number("used")}) IS NULL OR ({_number("expiry")}) IS NULL OR "used" < 0 OR "expiry" < 0)'
+"""Of the rows that `select` finds, those that say nothing readable of what was used."""
 RENAME = 'UPDATE "ratelimit" SET "sender" = ? WHERE "sender" = ? AND "limit_name" = ?'
 MERGE = """
-UPDATE "ratelimit" SET "quota" = ?, "persist" = ?, "until" = ?, "used" = ?, "updated" = CURRENT_TIMESTAMP
+UPDATE "ratelimit" SET "quota" = ?, "configured" = ?, "seen" = ?, "persist" = ?, "until" = ?, "used" = ?,
+    "expiry" = ?, "updated" = CURRENT_TIMESTAMP
 WHERE "sender" = ? AND "limit_name" = ?
 """
 DELETE = 'DELETE FROM "ratelimit" WHERE "sender" = ? AND "limit_name" = ?'
@@ -138,13 +152,20 @@ UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" 
 """
 RECORD = """
 INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("node") DO UPDATE
-SET "segment" = max("segment", excluded."segment"), "updated" = CURRENT_TIMESTAMP
+SET "segment" = excluded."segment", "updated" = CURRENT_TIMESTAMP
 """
 SEEN = f"""
 UPDATE "ratelimit" SET "seen" = {_quota()}
 WHERE "sender" = ? AND "limit_name" = ? AND max(IFNULL({_number("expiry")}, 0), {_until()}) > {_NOW}
 """
 """Notes a quota of a running window, which it ends with, or one that is given until a time."""
+_RUNS = f"max(IFNULL({_number('expiry')}, 0), {_until()}) > {_NOW}"
+GIVEN = f"""
+SELECT "id" FROM "ratelimit" WHERE "id" > ? AND {_number("persist")} IS NOT 1 AND {_quota()} IS NOT "configured"
+AND {_quota()} IS NOT "seen" AND {_RUNS} ORDER BY "id" LIMIT ?
+"""
+"""Rows whose quota was given in a running window, or until a time, and is not noted, after one's id."""
+NOTE = f'UPDATE "ratelimit" SET "seen" = {_quota()} WHERE "id" = ? AND {_RUNS}'
 # A value that is no date is above or below all of them: such a row would be found at every page, or break the cursor.
 CHANGES = f"""
 SELECT {ROW}, "updated", "id" FROM "ratelimit"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, TypeGuard
 
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.rows import Account, Row, shown
+from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Row, shown
 from ratelimitd.errors import StoreError
 
 EXAMPLES = 1000
@@ -15,16 +15,25 @@ EXAMPLES = 1000
 NAMED = 10
 """Rows that are named."""
 
+_NOTHING_GIVEN = -1
+"""What no quota is."""
+
 Step = tuple[Literal["RENAME", "MERGE", "DELETE"], tuple[object, ...]]
 """The name of a statement, and its values."""
 
 
 class Rename(NamedTuple):
-    """A row whose key is not normalised, and what it would be."""
+    """A row whose key is not normalised, and what it would be; its account's configured quota.
+
+    `apart_s` and `latest` as in a Delta.
+    """
 
     limit: str
     old: str
     new: str
+    configured: int
+    apart_s: int = 1
+    latest: int = NO_BOUND
 
 
 class Survey(NamedTuple):
@@ -61,20 +70,22 @@ class Survey(NamedTuple):
             yield f"{len(named) - NAMED} more rows that can never match a key"
 
 
-def renames(accounts: Iterable[Account], limits: Iterable[Limit]) -> list[Rename]:
-    """Those of the accounts whose keys are not normalised."""
+def renames(accounts: Iterable[Account], limits: Iterable[Limit], now: int) -> list[Rename]:
+    """Those of the accounts whose keys are not normalised. `now` is in seconds since 1970."""
     known = {limit.name: limit for limit in limits}
-    found = [Rename(limit, key, known[limit].normal(key)) for limit, key in accounts if limit in known]
-    return [rename for rename in found if rename.new and rename.new != rename.old]
+    found: list[Rename] = []
+    for name, key in accounts:
+        if (limit := known.get(name)) and (new := limit.normal(key)) and new != key:
+            period = limit.period
+            found.append(Rename(name, key, new, limit.configured_quota(new), period.apart_s, period.latest(now)))
+    return found
 
 
-def adopt(wanted: Iterable[Rename], rows: Iterable[Row]) -> Iterator[Step]:
-    """The statements that make each row its account's. `rows`: those of the old and the new keys.
-
-    Where the account has a row already, what somebody gave in the other one is the account's, and uses are added.
-    """
+def adopt(wanted: Iterable[Rename], rows: Iterable[Row], now: int) -> Iterator[Step]:
+    """The statements that make each row its account's. `rows`: those of the old and the new keys."""
     stored = {Account(row.limit, row.key): row for row in rows}
-    for limit, old, new in wanted:
+    for rename in wanted:
+        limit, old, new = rename[:3]
         row, there = stored.get(Account(limit, old)), stored.get(Account(limit, new))
         if row is None:
             continue
@@ -82,13 +93,43 @@ def adopt(wanted: Iterable[Rename], rows: Iterable[Row]) -> Iterator[Step]:
             stored[Account(limit, new)] = row._replace(key=new)
             yield "RENAME", (new, old, limit)
             continue
-        used = there.used + (row.used if row.expiry == there.expiry else 0)
-        given = row if row.persist or row.quota != row.configured else there
-        stored[Account(limit, new)] = there._replace(
-            quota=given.quota, persist=given.persist, until=given.until, used=used
+        one = stored[Account(limit, new)] = _merged(rename, there, row, now)
+        yield (
+            "MERGE",
+            (
+                *(one.quota, one.configured, one.seen, int(one.persist), one.until or None, one.used, one.expiry),
+                *(new, limit),
+            ),
         )
-        yield "MERGE", (given.quota, int(given.persist), given.until or None, used, new, limit)
         yield "DELETE", (old, limit)
+
+
+def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
+    """An account's row with another one that is its, too: the later window holds, uses of one window add up.
+
+    What somebody gave is the account's as long as its own row says so, for good before for a time.
+    """
+    both = [one if one.expiry <= rename.latest else one._replace(expiry=0, used=0) for one in (row, there)]
+    later = max(both, key=lambda one: one.expiry)
+    same = abs(both[0].expiry - both[1].expiry) < rename.apart_s
+    used = min(sum(one.used for one in both), MAX_USED) if same else later.used
+    in_force = [one for one in both if one.until > now or one.quota_at(now, _NOTHING_GIVEN) != _NOTHING_GIVEN]
+    quota, persist, seen, until = rename.configured, False, None, 0
+    if in_force:
+        # Of two alike the one that is not the account's yet.
+        given = max(in_force, key=lambda one: (one.persist, one.until > now))
+        # In a window that runs it ends with that; otherwise it is for the next one, and has not been seen.
+        quota, persist, until = given.quota, given.persist, given.until if given.until > now else 0
+        seen = given.quota if max(later.expiry, until) > now else given.seen
+    return there._replace(
+        quota=quota,
+        configured=rename.configured,
+        persist=persist,
+        used=used,
+        expiry=later.expiry,
+        seen=seen,
+        until=until,
+    )
 
 
 def _is_text(value: object) -> TypeGuard[str]:

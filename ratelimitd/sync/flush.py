@@ -7,13 +7,14 @@ again, so a flush whose outcome is unknown is simply done again.
 
 import math
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from ratelimitd.core.rows import Delta
-from ratelimitd.errors import NotStored, StartError, StoreReplaced
+from ratelimitd.errors import NotStored, RunUnknown, StartError, StoreReplaced
 from ratelimitd.log.log import Log
-from ratelimitd.state.backlog import Backlog, Unstored
+from ratelimitd.state.backlog import ASIDE, Backlog, Unstored
 from ratelimitd.state.directory import StateDir
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.loader import Loader
@@ -87,6 +88,7 @@ class Flush:
         await self._store.check()
         if not self._link.up:
             await self._store.recorded(self._backlog.node)
+        await self._loader.take_over(await self._loader.put_back.complete(FLUSH_TIMEOUT_S))
         while unstored := self._backlog.next_run():
             await self._store_run(unstored)
 
@@ -94,7 +96,7 @@ class Flush:
         """Store what memory knows in a database that lacks some of it, and last that it has it."""
         with trio.fail_after(FLUSH_TIMEOUT_S):
             await self._link.reopen()
-        await self._loader.put_back(FLUSH_TIMEOUT_S)
+        await self._loader.put_back.everything(FLUSH_TIMEOUT_S)
         with trio.fail_after(FLUSH_TIMEOUT_S):
             await self._store.flush(self._backlog.node, self._backlog.recorded, lambda _: ())
         self._replaced = False
@@ -127,16 +129,30 @@ class Flush:
         except NotStored:
             self._backlog.not_stored()
             raise
+        except RunUnknown as error:
+            await self._set_run_aside(unstored, error)
+            return
         self._backlog.stored(unstored)
         self.count += 1
         self._set_aside(stored.rejected)
-        if lost := await self._loader.take_over(stored.rows, unstored.segments):
+        completed = {row[:2]: row for row in await self._loader.put_back.complete(FLUSH_TIMEOUT_S)}
+        rows = [completed.get(row[:2], row) for row in stored.rows] if completed else stored.rows
+        if lost := await self._loader.take_over(rows, unstored.segments):
             self.without_place += lost
             self._log.info("the rows have later windows, of other nodes: counts found no place", recipients=lost)
         try:
             await self._backlog.put_away(unstored)
         except OSError as error:  # it is recorded as stored, and will be put away later
             self._log.warning("a stored segment cannot be put away", folder=self._backlog.folder, reason=error)
+
+    async def _set_run_aside(self, unstored: Unstored, error: RunUnknown) -> None:
+        """Forget segments of an earlier run, for nobody knows which of them are stored; their files are kept."""
+        try:
+            await self._backlog.set_aside(unstored)
+        except OSError as failed:
+            self._log.warning("segments cannot be kept aside; they stay", folder=self._backlog.folder, reason=failed)
+        await self._loader.ask_about(unstored.segments)
+        say_set_aside(self._log, unstored.node, error, self._backlog.folder)
 
     async def _condense(self) -> None:
         try:
@@ -170,3 +186,9 @@ class Flush:
                 self._state.append("rejected.tsv", "\n".join(lines) + "\n")
             except StartError as error:
                 self._log.error("a refused record cannot be kept", reason=error)
+
+
+def say_set_aside(log: Log, run: str, reason: object, folder: Path) -> None:
+    """Log that an earlier run's segments do not count: one line."""
+    log.error("segments of an earlier run are set aside: nobody knows which of them are stored",
+              run=run, reason=reason, kept_as=folder / f"{run[:8]}-*.{ASIDE}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""From the store into memory: accounts that are looked up, and what others changed; and back where the store lost it.
+"""From the store into memory: accounts that are looked up, and what others changed.
 
 A reply waits for nothing here but the one lookup of an account that is not in memory, at most `store.timeout_s`; while
 the store is unavailable not even for that.
@@ -11,16 +11,18 @@ from typing import Protocol, TypeVar
 import trio
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter
-from ratelimitd.core.pending import Segment, known
+from ratelimitd.core.pending import Segment
 from ratelimitd.core.policy import Policy
-from ratelimitd.core.rows import Account, Known, Row
+from ratelimitd.core.rows import Account, Row
 from ratelimitd.core.verdict import Waiting
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.log.log import Log
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.survey import renames
 from ratelimitd.sync.domains import DomainRows
-from ratelimitd.sync.walk import SLICE, WITH_PARTS, walk
+from ratelimitd.sync.putback import PutBack
+from ratelimitd.sync.walk import ROWS, walk
 
 
 class Parked(Protocol):
@@ -56,14 +58,21 @@ class Loader:
     """Takes rows of the store over into the policy's meters. A lookup takes `timeout_s` at most."""
 
     def __init__(
-        self, link: StoreLink, policy: Policy, timeout_s: float, clock: Callable[[], float] = time.time
+        self,
+        link: StoreLink,
+        policy: Policy,
+        backlog: Backlog,
+        timeout_s: float,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._link = link
         self._store = link.store
         self._policy = policy
+        self._backlog = backlog
         self._pending = policy.pending
         self.timeout_s = timeout_s
         self.domains = DomainRows(policy)
+        self.put_back = PutBack(link, policy, backlog, self.domains, clock)
         self._surveyed = False
         self._clock = clock
 
@@ -127,7 +136,7 @@ class Loader:
             rows = await self.rows(accounts)
             after = {run: await self._store.recorded(run) for run in runs}
             if before == after and (generation == pending.generation or not runs):
-                return rows, after
+                return rows, {run: self._backlog.believed(run, recorded) for run, recorded in after.items()}
 
     def _install(self, accounts: Iterable[Account], rows: Iterable[Row], stored: Mapping[str, int]) -> None:
         self._link.say()
@@ -177,7 +186,7 @@ class Loader:
         """
         self._link.say()
         without_place = 0
-        async for chunk in walk(rows, WITH_PARTS):
+        async for chunk in walk(rows, ROWS):
             now = int(self._clock())
             for row in chunk:
                 counter = self._counter(row.limit, row.key)
@@ -216,13 +225,14 @@ class Loader:
         await self.domains.follow()
 
     async def _survey(self, timeout_s: float) -> None:
-        """Once: say what in the table can never count anybody, and adopt rows of the time when no daemon ran."""
+        """Once: note quotas and adopt rows of the time when no daemon ran, and say what can never count anybody."""
         if self._surveyed:
             return
         self._surveyed = True
         limits = [meter.limit for meter in self._policy.kept]
         try:
             with trio.fail_after(timeout_s):
+                await self._store.note_given()
                 survey = await self._store.survey()
                 adopted = await self._adopt(survey.odd)
                 self.domains.take(adopted)
@@ -235,9 +245,10 @@ class Loader:
 
     async def _adopt(self, accounts: Iterable[Account]) -> list[Row]:
         """Make rows their accounts' whose keys are not normalised; the accounts' rows."""
-        wanted = renames(accounts, [meter.limit for meter in self._policy.kept])
+        now = int(self._clock())
+        wanted = renames(accounts, [meter.limit for meter in self._policy.kept], now)
         try:
-            return await self._store.adopt(wanted) if wanted else []
+            return await self._store.adopt(wanted, now) if wanted else []
         except StoreUnsuitable as error:  # no right to delete, for example
             self._link.say_once("rows that are written as no key is count nobody", reason=error, example=wanted[0].old)
             return []
@@ -253,27 +264,12 @@ class Loader:
             for meter in meters:
                 meter.begun_again = 0
 
-    async def put_back(self, timeout_s: float) -> None:
-        """Have the store hold at least what memory knows to be stored: it has lost some of that. Raises StoreError.
-
-        `timeout_s` is for some hundred accounts at a time.
-        """
-        with trio.fail_after(timeout_s):
-            runs = {segment.node for segment in self._pending.closed}
-            stored = {run: await self._store.recorded(run) for run in runs}
-        for meter in self._policy.all_meters:
-            async for rows in walk(self.domains.known(meter)):
-                with trio.fail_after(timeout_s):
-                    await self._store.restore(rows, int(self._clock()))
-            async for keys in walk(list(meter.counters), WITH_PARTS if meter.limit.sliding else SLICE):
-                now = int(self._clock())
-                if found := [one for key in keys for one in self._known(meter, key, stored, now)]:
-                    with trio.fail_after(timeout_s):
-                        await self._store.restore(found, now)
-
-    def _known(self, meter: Meter, key: str, stored: Mapping[str, int], now: int) -> list[Known]:
-        counter = meter.counters.get(key)
-        return known(counter, self._pending.by_window(counter, stored), now) if counter is not None else []
+    async def ask_about(self, segments: Iterable[Segment]) -> None:
+        """Have the accounts of segments that no longer count looked up at their next mail."""
+        for segment in segments:
+            async for counters in walk(list(segment.deltas)):
+                for counter in counters:
+                    counter.knowledge = Knowledge.UNREAD
 
     async def ask_again(self) -> None:
         """Have accounts that were assumed while the store was unavailable looked up at their next mail."""

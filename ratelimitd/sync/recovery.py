@@ -2,8 +2,9 @@
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import trio
 
@@ -15,9 +16,10 @@ from ratelimitd.core.policy import Policy
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state import records
-from ratelimitd.state.backlog import Backlog
+from ratelimitd.state.backlog import ASIDE, Backlog, unknown
 from ratelimitd.state.journal import Progress
 from ratelimitd.state.segments import Recovered
+from ratelimitd.sync.flush import say_set_aside
 from ratelimitd.sync.schedule import StoreSync
 
 LOOKS = 5
@@ -39,7 +41,12 @@ async def recover(
         raise StartError(f"journal: {error}") from error
     recorded = await sync.begin(last, {segment.node for segment in segments})
     left = [segment for segment in segments if segment.number > recorded.get(segment.node, 0)]
-    backlog.keep_only(segments, last)
+    for run in _unknown(segments, recorded):
+        for segment in segments:
+            if segment.node == run.node:
+                _keep_aside(backlog, segment, ASIDE)
+        say_set_aside(log, run.node, unknown(recorded[run.node], run.number), backlog.folder)
+    backlog.keep_only(left, last)
     gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     try:
         replayed = restore(left, policy, backlog, sync.now)
@@ -52,7 +59,8 @@ async def recover(
         if segment.torn:
             log.warning("a segment's torn end is cut", number=segment.number, size=segment.torn)
         if segment.damaged:
-            _keep_aside(backlog, segment, log)
+            kept = _keep_aside(backlog, segment, "damaged")
+            log.error("a segment is damaged; what can be read of it counts", size=segment.damaged, kept_as=kept)
 
 
 async def look(backlog: Backlog, sync: StoreSync, policy: Policy) -> None:
@@ -75,12 +83,21 @@ def _read_only(backlog: Backlog) -> list[Recovered]:
     raise AssertionError
 
 
-def _keep_aside(backlog: Backlog, segment: Recovered, log: Log) -> None:
+def _unknown(segments: Sequence[Recovered], recorded: Mapping[str, int]) -> list[Recovered]:
+    """The last segment of each run of which the store records a later one, or no number.
+
+    A later one is no proof that these are stored, nor that they are not: an older copy of the state directory may have
+    been put back, a full disk may have kept the later segments in memory alone, or somebody has written the number.
+    """
+    last = {segment.node: segment for segment in segments}  # they are in order
+    return [segment for segment in last.values() if recorded.get(segment.node, 0) > segment.number]
+
+
+def _keep_aside(backlog: Backlog, segment: Recovered, why: str) -> Path:
     try:
-        kept = backlog.keep_aside(segment)
+        return backlog.keep_aside(segment, why)
     except OSError as error:
-        raise StartError(f"journal: a damaged segment cannot be kept aside: {error}") from error
-    log.error("a segment is damaged; what can be read of it counts", size=segment.damaged, kept_as=kept)
+        raise StartError(f"journal: a segment cannot be kept aside: {error}") from error
 
 
 def show_progress(done: int, of: int) -> None:

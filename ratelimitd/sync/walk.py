@@ -13,14 +13,16 @@ from ratelimitd.core.standing import used_at
 
 SLICE = 500
 """Accounts per turn: a millisecond or less."""
+ROWS = 100
+"""Rows per turn: 5 ms where each has all parts of a sliding limit, else a tenth of that."""
 WITH_PARTS = 50
-"""Accounts per turn where each may have the parts of a sliding limit: some milliseconds at most."""
+"""Accounts of a sliding limit per turn, where something is made of each of their parts."""
 
 T = TypeVar("T")
 
 
 async def walk(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[T]]:
-    """The items, `size` at a time; other tasks have their turn after each."""
+    """The items, some at a time; other tasks have their turn after each."""
     for some in slices(items, size):
         yield some
         await trio.lowlevel.checkpoint()

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from tests.bench.parts import MAILS, bytes_each
 from tests.bench.rows import Must, Pick, Row, alone, compared, in_turn, pairs, per_second
 from tests.bench.service import PASSWORD, Drain, Floor, Measured, Ours, Service, Setup, database_of
 from tests.instances.mariadb import MariaDB
@@ -184,6 +185,18 @@ def accounts(bench: Bench) -> Iterator[Row]:
         yield alone("1,000 accounts: slowest reply", "ms", [m.figures.max_us / 1000 for m in other])
 
 
+def sliding(bench: Bench) -> Iterator[Row]:
+    """One sliding limit and one fixed one, against two fixed ones; the memory of an account under a sliding limit."""
+    with bench.ours(Setup(sliding=True)) as slides, bench.ours() as fixed:
+        mine, other = in_turn(bench.rounds, bench.load(slides), bench.load(fixed))
+    must = Must(at_least=0.85)
+    yield compared("a sliding limit: throughput", "req/s", pairs(mine, other), "two fixed ones", must)
+    for figure, pick in FIGURES.items():
+        yield compared(f"a sliding limit: {figure}", "us", pairs(mine, other, pick), "two fixed ones")
+    accounts = DIRTY if bench.short else MILLION
+    yield alone(f"{accounts:,} accounts, {MAILS} mails of each in a day: memory", "bytes", [bytes_each(accounts)])
+
+
 def stall(bench: Bench) -> Iterator[Row]:
     """How long the loop stands still while 10,000 accounts are flushed, also with their history and as parts."""
     setups = {"SQLite": Setup(watch=True, flush_interval_s=3600)}
@@ -241,7 +254,8 @@ def idle(bench: Bench) -> Iterator[Row]:
 
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    section.__name__: section for section in (throughput, requests, logs, journal, stores, accounts, stall, start, idle)
+    section.__name__: section
+    for section in (throughput, requests, logs, journal, stores, accounts, sliding, stall, start, idle)
 }
 SHORT = ("throughput", "requests", "journal", "stall", "idle")
 

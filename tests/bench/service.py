@@ -82,16 +82,16 @@ class Floor(Service):
 
 @dataclass(frozen=True)
 class Setup:
-    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite. `sliding`: the
-    limit by account."""
+    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite.
+    `sliding`: the window of the first limit slides."""
 
     log: str = "file"
     journal: bool = True
     mariadb: MariaDB | None = None
     watch: bool = False
     flush_interval_s: float = 5.0
-    history_days: int = 0
     sliding: bool = False
+    history_days: int = 0
 
 
 class Ours(Service):

@@ -115,6 +115,21 @@ class Fault:
         self.server.sql("DROP TABLE ratelimit, ratelimit_node", self.database)
         self.node.wait_for(REPLACED)
 
+    def number_too_high(self, load: Load) -> None:
+        self.server.sql("UPDATE ratelimit_node SET segment = 99999", self.database)
+        self.node.wait_for(REPLACED)
+
+    def number_that_is_none(self, load: Load) -> None:
+        self.server.sql("ALTER TABLE ratelimit_node MODIFY segment VARCHAR(20)", self.database)
+        self.server.sql("UPDATE ratelimit_node SET segment = 'abc'", self.database)
+        self.node.wait_for(REPLACED)
+
+    def uses_that_are_none(self, load: Load) -> None:
+        self.server.sql("ALTER TABLE ratelimit MODIFY used VARCHAR(20), MODIFY expiry VARCHAR(20)", self.database)
+        for nonsense in ("used = 'abc'", "expiry = 'never'") * 3:
+            self.server.sql(f"UPDATE ratelimit SET {nonsense}", self.database)
+            load.run_for(self.seconds / 2)  # a refresh and a flush
+
     def put_back(self, load: Load) -> None:
         tables = ("ratelimit", "ratelimit_node")
         self.server.sql(
@@ -126,8 +141,10 @@ class Fault:
         self.node.wait_for(REPLACED)
 
 
-UNNOTICED = ("link_cut", "connections_killed")
-REPLACING = ("dropped_and_created", "truncated", "tables_dropped", "put_back")
+UNNOTICED = ("link_cut", "connections_killed", "uses_that_are_none")
+REPLACING = (
+    "dropped_and_created", "truncated", "tables_dropped", "put_back", "number_too_high", "number_that_is_none",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,13 @@ class Counting:
     async def recorded(self, node: str) -> int:
         return 0
 
+    async def note_given(self) -> None:
+        pass
+
     async def survey(self) -> Survey:
         return Survey([], [])
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         return []
 
     async def changes(self, cursor: str) -> Changes:

@@ -323,7 +323,7 @@ def test_nothing_is_said_where_the_real_domains_are_named(
     start: Start, examine: Examine, folder: Path, processes: Run
 ) -> None:
     processes(["saslauthd"])
-    daemon = start(keys={"domains": ["example.com"]})
+    daemon = start(keys={"domains": ["example.com"], "default_domain": "example.com"})
     with daemon.client() as client:
         for login in ANYTHING:
             client.ask(login)

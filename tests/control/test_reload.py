@@ -199,12 +199,12 @@ def test_a_login_that_was_seen_counts_under_the_domains_that_a_reload_names(star
 
 
 def test_an_administrator_s_names_follow_the_domains(start: Start, ctl_of: Ctl) -> None:
-    daemon = start(keys={"domains": ["a.example"]})
+    daemon = start(keys={"domains": ["a.example"], "default_domain": "a.example"})
     with daemon.client() as client:
         client.ask("alice@y0.example")
     assert ctl_of(daemon, "set", "alice@y1.example", "--quota", "7").status == 0
     (shown,) = ctl_of(daemon, "show", "alice@y2.example", "--json").json["limits"]
-    assert (shown["key"], shown["quota"], shown["used"]) == ("alice", 7, 1)
+    assert (shown["key"], shown["quota"], shown["used"]) == ("alice@a.example", 7, 1)
     assert ctl_of(daemon, "reset", "alice@").status == 0
     assert ctl_of(daemon, "show", "alice", "--json").json["limits"][0]["used"] == 0
 

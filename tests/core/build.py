@@ -114,7 +114,7 @@ def synced(
     clock: Callable[[], float] = time.time,
 ) -> StoreSync:  # fmt: skip
     link = StoreLink(store, log)
-    loader = Loader(link, asked, settings.timeout_s, clock)
+    loader = Loader(link, asked, backlog, settings.timeout_s, clock)
     flusher = Flush(link, loader, backlog, state, log)
     return StoreSync(link, loader, flusher, asked, settings, Server().max_accounts, clock)
 

@@ -89,8 +89,19 @@ def refused(path: Path) -> str:
         # keys and plugins
         (LIMIT + "[keys]\nlowercase = 'yes'", 'keys.lowercase: found "yes"; allowed: true or false'),
         (LIMIT + "[keys]\ndefault_domain = '@x.y'", 'keys.default_domain: found "@x.y"; allowed: a domain, without @'),
-        (LIMIT + "[keys]\ndomains = ['a.b', 'x@c.d']", 'keys.domains[1]: found "x@c.d"; allowed: a domain, without @'),
-        (LIMIT + "[keys]\ndomains = ['']", 'keys.domains[0]: found ""; allowed: a domain, without @'),
+        (
+            LIMIT + "[keys]\ndefault_domain = 'a.b'\ndomains = ['a.b', 'x@c.d']",
+            'keys.domains[1]: found "x@c.d"; allowed: a domain, without @',
+        ),
+        (
+            LIMIT + "[keys]\ndomains = ['a.b']",
+            "keys.domains: found domains without default_domain; allowed: both: a login of another domain is its local"
+            " part, and has no domain that it counts under",
+        ),
+        (
+            LIMIT + "[keys]\ndefault_domain = 'a.b'\ndomains = ['']",
+            'keys.domains[0]: found ""; allowed: a domain, without @',
+        ),
         (LIMIT + "[keys]\ndomains = 'a.b'", 'keys.domains: found "a.b"; allowed: a list: a text'),
         (LIMIT + "[keys]\nlower = 1", "keys.lower: found 1; allowed: lowercase, default_domain, domains, or a table"),
         (LIMIT + "[keys.mail]\na = 1", "keys.mail: found no such key plugin; allowed: the installed key plugins: "),

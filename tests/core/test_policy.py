@@ -1,6 +1,7 @@
 """The decision: who is charged what, and what is answered."""
 
 from collections import Counter as Multiset
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.core.action import DUNNO
 from ratelimitd.core.dues import MAX_RECIPIENTS
+from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, Verdict, Waiting
 from ratelimitd.request import Request
@@ -519,6 +521,8 @@ class Model:
             return True, False
         dues = self.transactions.dues(transaction, recipient, more, windows)
         refusing = [a for a, due in dues.items() if self.quotas[a] and self.used[a, windows[a]] + due > self.quotas[a]]
+        if refusing:
+            dues = self.transactions.owed(transaction, recipient, more, windows)
         charged = [account for account in refusing if self.counting[account]] if refusing else list(dues)
         for account in charged:
             self.used[account, windows[account]] += dues[account]
@@ -562,6 +566,7 @@ def test_the_policy_does_what_a_simple_model_does(
         if restarted:
             asked.memo = memo()
             remember(written.split("\n")[:-1], asked.memo)
+            model.transactions.restart()
         what = request("RCPT" if recipient else "DATA", login, instance=str(number), recipient=recipient,
                        recipient_count=count)  # fmt: skip
         verdict = ask(asked, what, now)
@@ -574,3 +579,60 @@ def test_the_policy_does_what_a_simple_model_does(
             assert used(asked, account, meter.limit.name) == model.used[account, windows[account]]
     asked.pending.close(2)
     assert sum(segment.recipients for segment in asked.pending.closed) == model.used.total()
+
+
+def message(recipients: int, instance: str) -> Request:
+    return request("DATA", instance=instance, recipient_count=recipients)
+
+
+def lose_by_reset(asked: Policy) -> None:
+    asked.meters[0].accept(ALICE, row(ALICE, quota=500, configured=500), 0, NOON)
+
+
+def lose_by_a_row_that_is_gone(asked: Policy) -> None:
+    asked.meters[0].accept(ALICE, None, 0, NOON)
+
+
+def lose_while_the_store_is_unavailable(asked: Policy) -> None:
+    asked.meters[0].evict(1, Pending())
+    asked.meters[0].assume(ALICE, NOON)
+
+
+@pytest.mark.parametrize("lose", [lose_by_reset, lose_by_a_row_that_is_gone, lose_while_the_store_is_unavailable])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_count_has_lost_is_no_credit_for_who_was_refused(
+    lose: Callable[[Policy], None], restarted: bool
+) -> None:
+    """What a session was refused was charged; once the count begins again, it has paid for nothing."""
+    asked = policy(limit(500))
+    written = "".join(record(ask(asked, message(501, str(number)), NOON).charge) for number in range(20))
+    assert used(asked) == 20 * 501
+    asked.meters[0].limit.quotas[ALICE] = 1000  # type: ignore[index]
+    asked.meters[0].follow([ALICE])
+    asked.pending.begin(2, "")
+    if restarted:
+        asked.memo = memo()
+        remember(written.split("\n")[:-1], asked.memo)
+    lose(asked)
+    before = used(asked)
+    admitted = sum(501 for number in range(20) if not ask(asked, message(501, str(number)), NOON).refused)
+    assert before + admitted == used(asked) == 501
+
+
+def test_a_refusal_is_not_charged_again_after_the_count_was_reset() -> None:
+    asked = policy(limit(3))
+    assert ask(asked, message(5, "a"), NOON).refused
+    asked.meters[0].accept(ALICE, row(ALICE, quota=3, configured=3), 0, NOON)
+    assert ask(asked, message(5, "a"), NOON).refused
+    assert used(asked) == 0
+    assert not ask(asked, message(3, "b"), NOON).refused
+    assert used(asked) == 3
+
+
+def test_a_reload_leaves_what_refusals_were_charged_a_credit() -> None:
+    asked = policy(limit(3))
+    assert ask(asked, message(5, "a"), NOON).refused
+    asked.configure([limit(10)], rules())
+    asked.meters[0].follow([ALICE])
+    assert not ask(asked, message(5, "a"), NOON).refused
+    assert used(asked) == 5

@@ -372,5 +372,12 @@ def test_a_login_of_a_domain_that_is_not_real_is_its_local_part(sent: str, login
 
 
 def test_without_domains_every_domain_is_one() -> None:
-    for sent in ("alice@y0.example", "alice@", "a@b@c", "@x"):
+    for sent in ("alice@y0.example", "a@b@c", "@x", "@", "@x@"):
         assert Request.of(f"sasl_username={sent}", "real.example").login == sent
+
+
+def test_an_empty_domain_is_none() -> None:
+    for sent in ("alice@", "alice@@", " alice@ "):
+        assert Request.of(f"sasl_username={sent}", "real.example").login == "alice@real.example"
+        assert Request.of(f"sasl_username={sent}").login == "alice"
+    assert Request.of("sasl_username=alice@a.example@", "real.example").login == "alice@a.example"

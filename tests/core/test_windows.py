@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimitd.core.calendars import PERIODS, Calendar
-from ratelimitd.core.windows import PeriodName, WeekStart
+from ratelimitd.core.calendars import PERIODS, Calendar, Length
+from ratelimitd.core.windows import PeriodName, Sliding, WeekStart
 
 ZONES = [
     "UTC",
@@ -291,3 +291,75 @@ def test_a_clock_put_back_by_less_than_a_window_makes_no_window_implausible(
         assert period.plausible(end, before)
     else:
         assert not period.plausible(end, before)
+
+
+# -- lengths -----------------------------------------------------------------------------------------------------------
+
+DIVIDE_A_DAY = [1, 90, 600, 3600, 6 * 3600, 86_400]
+OTHERS = [7, 100 * 60, 5 * 3600, 2 * 86_400, 7 * 86_400, 366 * 86_400]
+
+
+@given(moments(), st.sampled_from([*DIVIDE_A_DAY, *OTHERS]))
+def test_windows_of_a_length_tile_time(moment: tuple[ZoneInfo, int], length_s: int) -> None:
+    zone, now = moment
+    walking, ends = Length(length_s, zone), [now]
+    for _ in range(5):
+        ends.append(walking.end(ends[-1]))
+        assert Length(length_s, zone).end(ends[-1] - 1) == ends[-1]
+    assert all(0 < later - end <= length_s or length_s == 86_400 for end, later in itertools.pairwise(ends))
+    assert walking.latest(now) == ends[2]
+
+
+@given(moments(), st.sampled_from(DIVIDE_A_DAY))
+def test_windows_of_a_length_that_divides_a_day_begin_at_midnight(moment: tuple[ZoneInfo, int], length_s: int) -> None:
+    zone, now = moment
+    midnight = Calendar("daily", zone, "sunday").end(now)
+    period = Length(length_s, zone)
+    assert period.end(midnight - 1) == midnight
+    if length_s < 3600:
+        assert period.end(midnight) == midnight + length_s
+
+
+@given(moments(), st.sampled_from(OTHERS))
+def test_other_windows_of_a_length_begin_at_1970_and_have_that_length(
+    moment: tuple[ZoneInfo, int], length_s: int
+) -> None:
+    zone, now = moment
+    period = Length(length_s, zone)
+    end = period.end(now)
+    assert period.latest(now) == end + length_s
+    local = datetime(1970, 1, 1, tzinfo=zone).timestamp()
+    assert (end - int(local)) % length_s == 0
+
+
+@pytest.mark.parametrize(
+    ("length_s", "now", "ends"),
+    [
+        (6 * 3600, "2026-03-29 00:30:00", ["07:00", "13:00", "19:00", "00:00"]),
+        (6 * 3600, "2026-10-25 00:30:00", ["05:00", "11:00", "17:00", "23:00", "00:00", "06:00"]),
+        (86_400, "2026-03-29 00:30:00", ["00:00", "00:00"]),
+    ],
+)
+def test_on_a_day_of_a_clock_change_the_last_window_ends_with_the_day(length_s: int, now: str, ends: list[str]) -> None:
+    zone = ZoneInfo("Europe/Zurich")
+    period, instant, found = Length(length_s, zone), at(now, zone), []
+    for _ in ends:
+        instant = period.end(instant)
+        found.append(datetime.fromtimestamp(instant, zone).strftime("%H:%M"))
+    assert found == ends
+
+
+@given(moments(), st.sampled_from([1, 20, 90, 1000, 3600, 86_400, 30 * 86_400]), st.data())
+def test_what_a_part_has_leaves_never_early_and_one_part_late_at_most(
+    moment: tuple[ZoneInfo, int], length_s: int, data: st.DataObject
+) -> None:
+    zone, now = moment
+    period = Sliding(length_s, zone)
+    leave = period.end(now)
+    assert now + length_s < leave <= now + length_s + period.part_s
+    assert period.part_s <= max(1, length_s / 60)
+    assert Sliding(length_s, ZoneInfo("UTC")).end(now) == leave
+    until = period.open_until(leave)
+    assert until - period.part_s <= now < until
+    later = data.draw(st.integers(now, until - 1))
+    assert (period.end(later), period.end(until) > leave) == (leave, True)

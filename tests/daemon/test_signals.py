@@ -1,6 +1,8 @@
 """What signals do to a running daemon."""
 
+import os
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -197,3 +199,27 @@ def test_a_log_that_cannot_be_reopened_goes_on_in_the_old_file_and_says_so(start
     assert daemon.stop() == 0
     assert "status=INSERT" in moved.read_text()
     daemon.log_file.rmdir()
+
+
+@pytest.mark.parametrize("asked", ["signal", "control"])
+def test_a_reload_that_hangs_on_a_file_does_not_keep_the_daemon_from_stopping(start: Start, asked: str) -> None:
+    """A file system that does not answer: a pipe that nobody writes to."""
+    daemon = start()
+    with daemon.client() as client:
+        assert client.ask("alice@x.example") == "DUNNO"
+        kept = daemon.file.with_name("kept.toml")
+        daemon.file.rename(kept)
+        os.mkfifo(daemon.file)
+        if asked == "signal":
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_for_log("log files are reopened")
+        else:
+            with socket.socket(socket.AF_UNIX) as control:
+                control.connect(str(daemon.state / "control.sock"))
+                control.sendall(b'{"verb": "reload"}\n')
+                daemon.wait_for_log("log files are reopened")
+        assert client.ask("alice@x.example") == "DUNNO"
+    daemon.file.unlink()
+    kept.rename(daemon.file)
+    assert daemon.stop() == 0
+    assert daemon.used()["alice@x.example"] == 2

@@ -5,6 +5,7 @@ import itertools
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -18,7 +19,7 @@ from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.core.verdict import Verdict, Waiting
 from ratelimitd.core.watcher import Nobody
-from ratelimitd.core.windows import PeriodName
+from ratelimitd.core.windows import PeriodName, Sliding
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import domain, email
 from ratelimitd.log.log import Log
@@ -44,6 +45,12 @@ def make_limit(
     """A limit as the configuration makes it."""
     template = Template("450 4.7.1 {used}/{quota}")
     return Limit(name, key, KEYS[key], Calendar(period, ZONE, "sunday"), quota, template, quotas)
+
+
+def make_sliding(seconds: int, quota: int, *, name: str = "default", count_rejected: bool = True) -> Limit:
+    """A sliding limit as the configuration makes it."""
+    plain = make_limit(name, quota=quota)
+    return replace(plain, period=Sliding(seconds, ZONE), count_rejected=count_rejected)
 
 
 class ListSink:
@@ -184,6 +191,12 @@ class Node:
         """What an administrator does with sqlite3."""
         with contextlib.closing(sqlite3.connect(self.folder / "ratelimit.sqlite3")) as connection, connection:
             connection.execute(statement, values)
+
+    def maintain(self, statement: str) -> None:
+        """The same, with a statement that no transaction may have around it."""
+        path = self.folder / "ratelimit.sqlite3"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(statement).fetchall()
 
     def said(self, text: str) -> list[str]:
         """The log's lines with a text in them."""

@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -254,6 +254,212 @@ async def test_a_log_that_belongs_to_the_new_file_is_kept(node: Node) -> None:
     assert file.connect().execute("SELECT used FROM ratelimit").fetchall() == [(10,)]
     assert await node.flush()
     assert await used(node) == 30
+
+
+# -- what is beside the file, and what is in it ------------------------------------------------------------------------
+
+
+def cut(path: Path, size: int) -> None:
+    os.truncate(path, size)
+
+
+def remove_log(node: Node) -> None:
+    (node.folder / f"{FILE}-wal").unlink()
+
+
+def remove_index_of_log(node: Node) -> None:
+    (node.folder / f"{FILE}-shm").unlink()
+
+
+def replace_log(node: Node) -> None:
+    """By an empty one."""
+    remove_log(node)
+    (node.folder / f"{FILE}-wal").touch()
+
+
+def empty_log(node: Node) -> None:
+    cut(node.folder / f"{FILE}-wal", 0)
+
+
+def cut_log(node: Node) -> None:
+    """In the middle of what is not in the file yet."""
+    log = node.folder / f"{FILE}-wal"
+    cut(log, log.stat().st_size // 2)
+
+
+def empty_file(node: Node) -> None:
+    cut(node.folder / FILE, 0)
+
+
+def checkpoint(node: Node) -> None:
+    with contextlib.closing(sqlite3.connect(node.folder / FILE)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def empty_file_with_all_in_it(node: Node) -> None:
+    checkpoint(node)
+    empty_file(node)
+
+
+LOSSES = [remove_log, remove_index_of_log, replace_log, empty_log, cut_log, empty_file, empty_file_with_all_in_it]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_a_part_that_is_lost_under_the_daemon_is_put_back_before_a_kill(
+    node: Node, loss: Callable[[Node], None], tmp_path: Path
+) -> None:
+    await node.ask("alice", 20)
+    assert await node.flush()
+    loss(node)
+    await node.ask("alice", 3)
+    assert await node.flush()
+    assert len(node.said(REPLACED)) == 1
+    assert not node.said(LOST)
+    await node.ask("alice", 4)
+    assert await node.flush()
+    assert len(node.said(REPLACED)) == 1
+    assert counts_after_a_kill(node, tmp_path / "killed") == {"alice": 37}
+
+
+def counts_after_a_kill(node: Node, folder: Path) -> dict[str, int]:
+    """What a process finds in the files as they are while the daemon has them open."""
+    folder.mkdir()
+    for name in (FILE, f"{FILE}-wal"):
+        shutil.copy(node.folder / name, folder / name)
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        return dict(connection.execute("SELECT sender, used FROM ratelimit"))
+
+
+async def test_a_log_that_was_removed_costs_no_account_that_is_not_in_memory(node: Node) -> None:
+    """What is in the open log goes into the file as it is closed."""
+    await node.sync.edit(lambda store: store.grant(Grant("default", "carol", 7, 1000, True, NOW + 9), NOW))
+    node.policy.meters[0].counters.pop("carol", None)
+    remove_log(node)
+    assert await node.flush()
+    row = (await node.rows())["default", "carol"]
+    assert (row.quota, row.persist) == (7, True)
+
+
+async def test_a_file_that_is_cut_in_the_middle_is_left_alone_until_it_is_removed(node: Node) -> None:
+    for n in range(300):
+        await node.ask(f"{n:0100}", 1)
+    assert await node.flush()
+    checkpoint(node)
+    path = node.folder / FILE
+    cut(path, path.stat().st_size // 2)
+    before = path.read_bytes()
+    await node.ask("alice", 3)
+    for _ in range(2):
+        assert not await node.flush()
+    assert len(node.said(REPLACED)) == len(node.said(LOST)) == 1
+    assert path.read_bytes() == before
+    path.unlink()
+    assert await node.flush()
+    assert await used(node) == 13
+    assert len(await node.rows()) == 301
+
+
+@pytest.mark.parametrize("pragma", ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA incremental_vacuum"])
+async def test_what_makes_the_file_shorter_in_order_replaces_nothing(node: Node, pragma: str) -> None:
+    for n in range(2000):
+        await node.ask(f"{n:0100}", 1)
+    assert await node.flush()
+    node.edit("DELETE FROM ratelimit WHERE sender <> 'alice'")
+    checkpoint(node)
+    assert await node.flush()
+    before = (node.folder / FILE).stat().st_size
+    node.maintain(pragma)
+    checkpoint(node)
+    assert pragma != "VACUUM" or (node.folder / FILE).stat().st_size < before
+    for expected in (13, 16):
+        await node.ask("alice", 3)
+        assert await node.flush()
+        assert await used(node) == expected
+    assert not node.said(REPLACED)
+
+
+DROPS = [
+    ["DROP TABLE ratelimit"],
+    ["DROP TABLE ratelimit_node"],
+    ["DROP TABLE ratelimit", "DROP TABLE ratelimit_node", "DROP VIEW view_ratelimit"],
+    ["ALTER TABLE ratelimit RENAME TO kept"],
+    *(
+        ["DROP TRIGGER ratelimit_touched", "DROP VIEW view_ratelimit", f"ALTER TABLE ratelimit DROP COLUMN {column}"]
+        for column in ("used", "quota", "configured", "seen", "persist", "expiry")
+    ),
+    ["DROP VIEW view_ratelimit", "ALTER TABLE ratelimit RENAME used TO spent"],
+]
+
+
+@pytest.mark.parametrize("statements", DROPS, ids=lambda statements: statements[-1])
+@pytest.mark.parametrize("pending", [0, 3])
+async def test_a_table_or_a_column_that_is_dropped_is_made_again_and_filled(
+    node: Node, statements: list[str], pending: int
+) -> None:
+    expiry = (await node.rows())["default", "alice"].expiry
+    await node.sync.edit(lambda store: store.grant(Grant("default", "alice", 50, 1000, True, expiry), NOW))
+    for statement in statements:
+        node.maintain(statement)
+    if pending:
+        await node.ask("alice", pending)
+    assert await node.flush()
+    row = (await node.rows())["default", "alice"]
+    assert (row.used, row.quota, row.persist) == (10 + pending, 50, True)
+    assert len(node.said(REPLACED)) == 1
+    assert not node.said(LOST)
+    await node.ask("alice", 1)
+    assert await node.flush()
+    assert await used(node) == 11 + pending
+    assert len(node.said(REPLACED)) == 1
+
+
+async def test_a_column_of_quotas_that_is_made_again_makes_nobody_unlimited(node: Node) -> None:
+    """Nor where the account is not in memory."""
+    node.policy.meters[0].counters.pop("alice")
+    for statement in DROPS[5]:
+        node.maintain(statement)
+    await node.ask("bob", 1)
+    assert await node.flush()
+    row = (await node.rows())["default", "alice"]
+    assert (row.quota_at(NOW, 1000), row.persist) == (1000, False)
+
+
+async def test_the_time_of_changes_is_kept_in_a_table_that_is_made_again(node: Node) -> None:
+    """The trigger and the index had gone with the table that was renamed."""
+    node.maintain("ALTER TABLE ratelimit RENAME TO kept")
+    assert await node.flush()
+    found = "SELECT count(*) FROM sqlite_master WHERE name IN ('ratelimit_touched', 'ratelimit_updated')"
+    with contextlib.closing(sqlite3.connect(node.folder / FILE)) as connection:
+        assert connection.execute(f"{found} AND tbl_name = 'ratelimit'").fetchall() == [(2,)]
+        assert connection.execute("SELECT used FROM kept").fetchall() == [(10,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE INDEX mine ON ratelimit (quota)",
+        "CREATE TABLE mine (a)",
+        "ALTER TABLE ratelimit ADD COLUMN note TEXT",
+        "DROP VIEW view_ratelimit",
+        "CREATE VIEW mine AS SELECT sender FROM ratelimit",
+    ],
+)
+async def test_what_else_somebody_does_to_the_tables_replaces_nothing(node: Node, statement: str) -> None:
+    node.maintain(statement)
+    node.edit("UPDATE ratelimit SET used = 4")
+    await node.ask("alice", 3)
+    assert await node.flush()
+    assert await used(node) == 7
+    assert not node.said(REPLACED)
+
+
+async def test_a_start_says_which_column_cannot_be_made_again(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        connection.execute("CREATE TABLE ratelimit (id INTEGER PRIMARY KEY, limit_name TEXT, quota INTEGER)")
+    node = Node(tmp_path, [make_limit()], Clock())
+    with pytest.raises(StartError, match="the table ratelimit lacks the column sender, which cannot be added to it"):
+        await node.start()
+    await node.store.close()
 
 
 # -- runs of long ago --------------------------------------------------------------------------------------------------

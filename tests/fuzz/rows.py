@@ -32,7 +32,7 @@ def check_read(data: bytes) -> None:
 
 def check_sqlite(data: bytes) -> None:
     """As what somebody has put into a row of the SQLite file. Raises AssertionError."""
-    values = [*_values(data), *[None] * 9][2:9]
+    values = [*_values(data), *[None] * len(COLUMNS)][2 : len(COLUMNS)]
     trio.run(_check_sqlite, values)
 
 

@@ -183,6 +183,6 @@ async def test_a_replaced_database_gets_what_memory_knows(backend: Backend, stor
     async with node(backend, tmp_path) as one:
         await one.quota()
         backend.sql("DELETE FROM ratelimit")
-        await one.sync.loader.put_back(10)
+        await one.sync.loader.put_back.everything(10)
         stored = await row(store, DOMAIN)
         assert (stored.quota, stored.persist, stored.used, stored.expiry) == (20, True, 0, 0)

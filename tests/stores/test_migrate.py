@@ -267,6 +267,36 @@ def test_a_table_that_is_not_known_is_refused_and_left_alone(perl: Perl, change:
 
 
 @pytest.mark.real
+def test_numbers_that_are_no_whole_ones_or_too_narrow_become_ours(perl: Perl) -> None:
+    perl.seed(("alice", 1, 1000, 5, LATER), ("bob", 0, 20, 6, EARLIER), ("carol", 0, 30, 7, LATER))
+    perl.migrate()
+    ours = perl.sql("SHOW CREATE TABLE ratelimit")
+    before = perl.sql("SELECT * FROM ratelimit ORDER BY id")
+    perl.sql(
+        "ALTER TABLE ratelimit MODIFY quota SMALLINT, MODIFY used FLOAT NOT NULL DEFAULT 0, MODIFY expiry DOUBLE,"
+        " MODIFY persist DECIMAL(3,1), MODIFY configured DECIMAL(12,2), MODIFY seen TINYINT"
+    )
+    perl.sql("UPDATE ratelimit SET quota = -1, used = 7.4, updated = updated WHERE sender = 'carol'")
+    dry = perl.migrate(dry_run=True)
+    report = perl.migrate()
+    assert [line for line in dry if "MODIFY" in line] == [
+        line.replace("ran:", "would run:") for line in report if "MODIFY" in line
+    ]
+    assert perl.sql("SHOW CREATE TABLE ratelimit") == ours
+    after = perl.sql("SELECT * FROM ratelimit ORDER BY id")
+    assert after[:2] == before[:2]
+    assert perl.rows()[2] == ("3", "carol", "0", "0", "7", str(LATER))
+    assert not [line for line in perl.migrate() if line.startswith("ran:")]
+
+    async def opened() -> None:
+        store = perl.make()
+        await store.open()
+        await store.close()
+
+    trio.run(opened)
+
+
+@pytest.mark.real
 def test_without_a_table_there_is_nothing_to_do(perl: Perl) -> None:
     assert perl.migrate() == ["there is no table ratelimit: the daemon creates it when it starts"]
 

@@ -4,25 +4,29 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from ratelimitd.core.rows import Account
+from ratelimitd.core.verdict import Verdict
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores import Names
 from ratelimitd.stores.history import Kept
-from ratelimitd.stores.mysql import store as mysql
+from ratelimitd.stores.mysql import changes as mysql_changes
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import STATEMENT_S, connect
 from ratelimitd.stores.mysql.store import MySQLStore
+from tests.core.build import limit, policy, request, store_sync
 from tests.instances.mariadb import MariaDB
 from tests.stores.backends import Backend, Sql, delta, flush, row, server_backend
 
 pytestmark = pytest.mark.real
 _numbers = itertools.count(1)
 PATIENT_S = 20.0
+ALICE = "alice@example.com"
 
 
 @pytest.fixture(params=["mariadb", "mysql9"])
@@ -157,6 +161,11 @@ async def test_the_perl_daemons_table_is_refused_before_it_is_migrated(backend: 
         ("MODIFY updated TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", "does not follow changes"),
         ("DROP INDEX changes", "no index on updated"),
         ("ENGINE=MEMORY", "its engine is MEMORY"),
+        ("MODIFY quota SMALLINT UNSIGNED NOT NULL DEFAULT 0", r"its column quota is too narrow: smallint.*migrate"),
+        ("MODIFY used TINYINT NOT NULL DEFAULT 0", "its column used is too narrow: tinyint"),
+        ("MODIFY expiry MEDIUMINT UNSIGNED NOT NULL DEFAULT 0", "its column expiry is too narrow: mediumint"),
+        ("MODIFY expiry FLOAT NOT NULL DEFAULT 0", "its column expiry is too narrow: float"),
+        ("MODIFY used DECIMAL(11,2) NOT NULL DEFAULT 0", r"its column used is too narrow: decimal\(11,2\)"),
     ],
 )
 async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, change: str, words: str) -> None:
@@ -164,6 +173,68 @@ async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, chang
     backend.sql(f"ALTER TABLE ratelimit {change}")
     with pytest.raises(StoreUnsuitable, match=words):
         await open_and_close(backend.make())
+
+
+# -- tables that are dropped under a daemon ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "repair"),
+    [
+        ("DROP TABLE ratelimit", ""),
+        ("DROP TABLE ratelimit_node", ""),
+        ("ALTER TABLE ratelimit DROP seen", ""),
+        ("ALTER TABLE ratelimit DROP used", "ALTER TABLE ratelimit ADD used INT UNSIGNED NOT NULL DEFAULT 0"),
+    ],
+)
+async def test_what_a_dropped_table_or_column_held_is_put_back(
+    backend: Backend, tmp_path: Path, change: str, repair: str
+) -> None:
+    """A column that the daemon does not add by itself: once somebody has added it."""
+    daemon = Small(backend, tmp_path)
+    await daemon.start()
+    backend.sql(change)
+    daemon.charge(3)
+    assert await daemon.sync.flush() is not bool(repair)
+    if repair:
+        backend.sql(repair)
+        assert await daemon.sync.flush()
+    assert await daemon.used() == 13
+    await daemon.sync.finish(5)
+
+
+@pytest.mark.parametrize("change", ["UPDATE ratelimit SET used = 0", "DELETE FROM ratelimit", "TRUNCATE ratelimit"])
+async def test_what_an_administrator_sets_back_stays_set_back(backend: Backend, tmp_path: Path, change: str) -> None:
+    """Nobody can tell a TRUNCATE of the counts from rows that were deleted one by one."""
+    daemon = Small(backend, tmp_path)
+    await daemon.start()
+    backend.sql(change)
+    daemon.charge(3)
+    assert await daemon.sync.flush()
+    assert await daemon.used() == 3
+    await daemon.sync.finish(5)
+
+
+class Small:
+    """A policy with a store, which has stored 10 recipients of alice after `start`."""
+
+    def __init__(self, backend: Backend, folder: Path) -> None:
+        self.store = backend.make()
+        self.policy = policy(limit(1000, name="daily"))
+        self.sync = store_sync(self.store, self.policy, folder, clock=time.time)
+
+    async def start(self) -> None:
+        await self.sync.begin(0, [])
+        await self.sync.loader.look_up([Account("daily", ALICE)])
+        self.charge(10)
+        assert await self.sync.flush()
+
+    def charge(self, recipients: int) -> None:
+        sent = request("DATA", login=ALICE, recipient_count=recipients, instance=f"{recipients}.a")
+        assert isinstance(self.policy.decide(sent, int(time.time())), Verdict)
+
+    async def used(self) -> int:
+        return (await row(self.store, ALICE)).used
 
 
 # -- bad records ----------------------------------------------------------------------------------------------------
@@ -239,7 +310,7 @@ async def test_the_server_ends_what_takes_long_by_itself(mariadb: MariaDB, mysql
 async def test_many_changes_in_one_second_come_in_pages_and_all_come(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mysql, "CHANGES_PAGE", 7)
+    monkeypatch.setattr(mysql_changes, "PAGE", 7)
     store = backend.make()
     await store.open()
     cursor = (await store.changes("")).cursor

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.core.rows import NO_BOUND, Account, Delta, Grant
-from ratelimitd.errors import StoreError
+from ratelimitd.core.rows import NO_BOUND, NO_SEGMENT, Account, Delta, Grant, Known
 from ratelimitd.stores import Names, Store
 from tests.stores.backends import Backend, delta, flush, row, sqlite_backend
 
@@ -139,6 +138,34 @@ async def test_what_has_a_plain_meaning_gets_it(backend: Backend, store: Store) 
     assert remarks(store) == []
 
 
+@pytest.mark.parametrize("kind", ["DECIMAL(12,2)", "DOUBLE", "VARCHAR(20)"])
+async def test_a_whole_number_in_a_column_of_decimals_floats_or_texts_is_one(
+    backend: Backend, store: Store, kind: str
+) -> None:
+    zeros = ".00" if kind == "VARCHAR(20)" else ""
+    columns = ("quota", "configured", "seen", "until", "used", "expiry", "persist")
+    if backend.name == "sqlite":
+        backend.sql("DROP TABLE ratelimit")
+        free = ", ".join(f"{name} {'REAL' if kind == 'DOUBLE' else ''}" for name in columns)
+        backend.sql(
+            "CREATE TABLE ratelimit (id INTEGER PRIMARY KEY, sender TEXT, limit_name TEXT,"
+            f" {free}, updated TEXT DEFAULT CURRENT_TIMESTAMP, UNIQUE (sender, limit_name))"
+        )
+    else:
+        backend.sql(f"ALTER TABLE ratelimit {', '.join(f'MODIFY {name} {kind}' for name in columns)}")
+    await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 4, expiry=SOON), delta("carol", expiry=SOON)])
+    put(backend, f"quota = '20{zeros}', persist = '1{zeros}', used = '5{zeros}', expiry = '{SOON}{zeros}'")
+    put(backend, f"quota = '-1{zeros}'", "bob")
+    flushed = await flush(store, [delta(key, 2, expiry=SOON) for key in ("alice", "bob", "carol")])
+    assert flushed.rejected == []
+    assert {r.key: (r.quota, r.persist, r.used, r.expiry) for r in flushed.rows} == {
+        "alice": (20, True, 7, SOON),
+        "bob": (0, False, 6, SOON),
+        "carol": (10, False, 3, SOON),
+    }
+    assert remarks(store) == []
+
+
 async def test_a_number_that_no_column_of_ours_could_hold_is_as_large_as_one_can_be(
     backend: Backend, store: Store
 ) -> None:
@@ -187,17 +214,76 @@ async def test_in_sqlite_a_time_that_is_none_breaks_no_cursor(sqlite: Backend, f
     assert (await row(file_store, "alice")).used == 1
 
 
-async def test_a_segment_that_is_no_number_is_not_taken_for_none(backend: Backend, store: Store) -> None:
-    """Else what is stored would be stored again."""
+@pytest.mark.parametrize("number", ["'abc'", "''", "-1", "'1.5'", "NULL"])
+async def test_a_segment_that_is_no_number_is_above_all_others_until_the_next_flush(
+    backend: Backend, store: Store, number: str
+) -> None:
+    """Were it taken for none, what is stored would be stored again."""
     await flush(store, [delta("alice", expiry=SOON)])
     if backend.name != "sqlite":
         backend.sql("ALTER TABLE ratelimit_node MODIFY segment VARCHAR(20)")
-    backend.sql("UPDATE ratelimit_node SET segment = 'abc'")
-    with pytest.raises(StoreError, match="the segment of a run is no number"):
-        await store.recorded("node")
-    with pytest.raises(StoreError, match="the segment of a run is no number"):
-        await store.flush("node", 2, lambda _: [delta("alice", expiry=SOON)])
+    elif number == "NULL":
+        backend.sql("DROP TABLE ratelimit_node")
+        backend.sql("CREATE TABLE ratelimit_node (node PRIMARY KEY, segment, updated)")
+        backend.sql("INSERT INTO ratelimit_node VALUES ('node', 1, CURRENT_TIMESTAMP)")
+    backend.sql(f"UPDATE ratelimit_node SET segment = {number}")
+    assert await store.recorded("node") == NO_SEGMENT
+    await flush(store, [delta("alice", expiry=SOON)], segment=2)
+    assert await store.recorded("node") == 2
     assert (await row(store, "alice")).used == 1
+
+
+@pytest.mark.parametrize("number", ["'7'", "7"])
+async def test_a_segment_in_digits_is_a_number(backend: Backend, store: Store, number: str) -> None:
+    await flush(store, [delta("alice", expiry=SOON)])
+    if backend.name != "sqlite":
+        backend.sql("ALTER TABLE ratelimit_node MODIFY segment VARCHAR(20)")
+    backend.sql(f"UPDATE ratelimit_node SET segment = {number}")
+    assert await store.recorded("node") == 7
+
+
+ODD_USES = ["used = 'abc'", "used = ''", "expiry = '2026-12-31'", "used = '-5'", "expiry = '-1'"]
+
+
+@pytest.mark.parametrize("nonsense", ODD_USES)
+async def test_a_flush_says_whose_use_it_could_not_read(backend: Backend, store: Store, nonsense: str) -> None:
+    loosen(backend)
+    await flush(store, [delta(key, 3, expiry=SOON) for key in ("alice", "bob", "carol", "dave")])
+    put(backend, nonsense)
+    put(backend, "used = '12'", "carol")
+    put(backend, "quota = 'many'", "dave")
+    await flush(store, [delta(key, 2, expiry=SOON) for key in ("alice", "bob", "carol", "dave", "new")])
+    assert list(store.remarks.unread) == [Account("daily", "alice")]
+
+
+@pytest.mark.parametrize("nonsense", ODD_USES)
+async def test_a_row_that_is_read_says_whose_use_it_is_not(backend: Backend, store: Store, nonsense: str) -> None:
+    loosen(backend)
+    await flush(store, [delta(key, 3, expiry=SOON) for key in ("alice", "bob", "dave")])
+    put(backend, nonsense)
+    put(backend, "quota = 'many'", "dave")
+    await store.lookup([Account("daily", key) for key in ("alice", "bob", "dave")])
+    assert list(store.remarks.unread) == [Account("daily", "alice")]
+
+
+async def test_a_flush_says_whose_use_was_below_0(backend: Backend, store: Store) -> None:
+    if backend.name != "sqlite":
+        backend.sql("ALTER TABLE ratelimit MODIFY used INT NOT NULL DEFAULT 0")
+    await flush(store, [delta(key, 3, expiry=SOON) for key in ("alice", "bob")])
+    put(backend, "used = -3")
+    await flush(store, [delta(key, 2, expiry=SOON) for key in ("alice", "bob")])
+    assert list(store.remarks.unread) == [Account("daily", "alice")]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_what_is_known_replaces_a_row_that_makes_no_sense(backend: Backend, store: Store, nonsense: str) -> None:
+    loosen(backend)
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    put(backend, nonsense)
+    for _ in range(2):
+        await store.restore([Known(delta("alice", 30, expiry=SOON, quota=10), False)], AGO)
+    found = await row(store, "alice")
+    assert (found.used, found.expiry, found.quota, found.persist) == (30, SOON, 10, False)
 
 
 async def test_a_store_with_rows_of_nonsense_opens(backend: Backend, store: Store) -> None:

@@ -15,7 +15,7 @@ from ratelimitd.ctl.doctor.postconf import Postfix, Smtpd
 PROC = Path("/proc")
 FOLDERS = ("/etc/postfix/sasl", "/etc/sasl2", "/usr/lib64/sasl2", "/usr/lib/sasl2")
 """Where Cyrus SASL looks for the configuration of an application, besides cyrus_sasl_config_path."""
-FIX = "start saslauthd with -r, or name the domains that are real: [keys] domains = [...]"
+FIX = "start saslauthd with -r, or name the domains that are real: [keys] domains = [...], and default_domain"
 
 _METHOD = re.compile(r"^\s*pwcheck_method\s*:(.*)", re.MULTILINE)
 _OPTIONS = "a:cdhlm:n:O:rs:t:vV"  # saslauthd(8)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
-from ratelimitd.stores import COLUMNS, Names, schema
+from ratelimitd.stores import COLUMNS, MAX_USED, Names, schema
 from ratelimitd.stores.mysql.session import Session
 from ratelimitd.stores.remarks import Remarks
 
@@ -15,6 +15,11 @@ ADDED = ("limit_name", "configured")
 NUMBERS = ("persist", "quota", "used", "expiry")
 """Columns that are never NULL in a table that we have made; what is NULL there counts as 0."""
 
+LARGE = ("quota", "configured", "seen", "until", "used", "expiry")
+"""Columns that must hold MAX_USED, or a time."""
+
+_NO_INT = re.compile(r"(tinyint|smallint|mediumint|decimal|double|float|bit)\b(?:\((\d+)(?:,(\d+))?\))?")
+_DIGITS = len(str(MAX_USED))
 _COMMENT = re.compile(r"--[^\n]*")
 _CREATES = re.compile(r"CREATE\b.*?\b(?:TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
 _COLUMNS = (
@@ -71,6 +76,18 @@ class Layout(NamedTuple):
             yield "its column updated does not follow changes"
         if "updated" not in self.indexed:
             yield "it has no index on updated"
+        yield from self.narrow()
+
+    def narrow(self) -> Iterator[str]:
+        """Which numbers have no room for what the daemon writes, or are not kept as they are: `repairs` can do that."""
+        for name in LARGE:
+            if name in self.columns and _is_narrow(name, self.columns[name].type):
+                yield f"its column {name} is too narrow: {self.columns[name].type}"
+
+    def lasting_faults(self) -> Iterator[str]:
+        """The faults of a table of ours that `repairs` cannot do anything about."""
+        passing = {*map(_lacks, LATER), *self.narrow()}
+        return (fault for fault in self.faults() if fault not in passing)
 
 
 def _lacks(column: str) -> str:
@@ -79,8 +96,30 @@ def _lacks(column: str) -> str:
 
 LATER = {"seen": "configured", "until": "seen"}
 """Columns that tables of earlier versions lack, with those that they stand behind."""
-REPAIRED = frozenset(map(_lacks, LATER))
-"""The faults that `repairs` repairs."""
+
+
+def _is_narrow(name: str, kind: str) -> bool:
+    """Whether a column of numbers cannot hold all that may be written to it, or rounds it."""
+    found = _NO_INT.match(kind)
+    if found is None or found[1] == "double":
+        return False
+    if found[1] == "decimal":
+        return int(found[2] or 10) - int(found[3] or 0) < _DIGITS
+    return found[1] != "mediumint" or name == "expiry"
+
+
+def _no_numbers_of_ours(found: Layout) -> dict[str, str]:
+    """The columns that hold numbers, but no whole ones, or not all; and what each must be."""
+    kinds = dict.fromkeys(LARGE, "INT UNSIGNED NOT NULL DEFAULT 0")
+    kinds |= dict.fromkeys(("configured", "seen", "until"), "INT UNSIGNED DEFAULT NULL")
+    kinds["persist"] = "TINYINT(1) NOT NULL DEFAULT 0"
+    wrong: dict[str, str] = {}
+    for name, kind in kinds.items():
+        is_now = found.columns[name].type if name in found.columns else ""
+        number = _NO_INT.match(is_now)
+        if number and ("int" not in number[1] or (name in LARGE and _is_narrow(name, is_now))):
+            wrong[name] = kind
+    return wrong
 
 
 def exact(collation: str) -> bool:
@@ -111,11 +150,15 @@ async def tables(session: Session) -> dict[str, str]:
     return {name: engine or "VIEW" for name, engine in await session.run(_TABLES)}
 
 
-async def whole_numbers(session: Session, names: Names) -> frozenset[str]:
-    """The columns, by our names, that hold whole numbers alone; it asks each time, for a table may be altered."""
+async def whole_numbers(session: Session, names: Names) -> dict[str, str]:
+    """The types of the columns, by our names, that hold whole numbers alone.
+
+    It asks each time, for a table may be altered.
+    """
     ours = {theirs: name for name, theirs in names.columns}
     select = f"{_COLUMNS} AND DATA_TYPE LIKE '%%int'"
-    return frozenset(ours.get(str(row[0]), str(row[0])) for row in await session.run(select, (names.table,)))
+    found = await session.run(select, (names.table,))
+    return {ours.get(str(row[0]), str(row[0])): str(row[1]).lower() for row in found}
 
 
 def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[str]:
@@ -131,13 +174,31 @@ def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[
             yield names.apply(add, "`")
     if found.columns["limit_name"].default != names.limit:
         yield names.apply("ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'default'", "`")
-    loose = [name for name in NUMBERS if found.columns[name].nullable and "int" in found.columns[name].type]
-    if loose and thorough:
+    if not thorough:
+        return
+    wrong = _no_numbers_of_ours(found)
+    if wrong:
+        values = ", ".join(f"`{name}` = {_clamped(name)}" for name in wrong)
+        odd = " OR ".join(f"NOT (`{name}` <=> {_clamped(name)})" for name in wrong)
+        yield names.apply(f"UPDATE `ratelimit` SET {values}, `updated` = `updated` WHERE {odd}", "`")
+        kinds = ", ".join(f"MODIFY `{name}` {kind}" for name, kind in wrong.items())
+        yield names.apply(f"ALTER TABLE `ratelimit` {kinds}", "`")
+    columns = {name: found.columns[name] for name in NUMBERS if name not in wrong}
+    loose = [name for name, column in columns.items() if column.nullable and "int" in column.type]
+    if loose:
         zero = ", ".join(f"`{name}` = COALESCE(`{name}`, 0)" for name in loose)
         null = " OR ".join(f"`{name}` IS NULL" for name in loose)
         yield names.apply(f"UPDATE `ratelimit` SET {zero}, `updated` = `updated` WHERE {null}", "`")
         kinds = ", ".join(f"MODIFY `{name}` {found.columns[name].type} NOT NULL DEFAULT 0" for name in loose)
         yield names.apply(f"ALTER TABLE `ratelimit` {kinds}", "`")
+
+
+def _clamped(name: str) -> str:
+    """What a number becomes as a column of ours holds it."""
+    if name == "persist":
+        return "COALESCE(`persist` = 1, 0)"
+    number = f"`{name}`" if name in ("configured", "seen") else f"COALESCE(`{name}`, 0)"
+    return f"LEAST(GREATEST(ROUND({number}), 0), {MAX_USED})"
 
 
 async def check(session: Session, names: Names, remarks: Remarks, *, history: bool) -> None:

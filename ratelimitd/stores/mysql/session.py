@@ -44,8 +44,8 @@ UNSUITABLE = (
 """Somebody has to change an account, a grant or a table."""
 NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
 """What comes of reading an answer that is another than was asked for: too few values, texts in place of numbers."""
-GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE)
-"""Somebody has dropped the database or a table since the session, or the store, was opened."""
+GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR)
+"""Somebody has dropped the database, a table or a column since the session, or the store, was opened."""
 
 T = TypeVar("T")
 

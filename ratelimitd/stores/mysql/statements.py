@@ -5,6 +5,8 @@ so none is used as a number before it is known to be one: what has a plain meani
 something readable takes the place of the rest, so that no count is lost to it.
 """
 
+from collections.abc import Mapping
+
 from ratelimitd.core.rows import MAX_USED, Delta
 
 # The sender as bytes: the driver would give up the whole result for one text that is not UTF-8.
@@ -13,20 +15,25 @@ ROW = (
     "UNIX_TIMESTAMP(`updated`), `seen`, `until`"
 )
 VALUES = "(%s, %s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
-_DIGITS = "^(3[0-9]){1,19}$"
-"""A number as HEX shows its text: a pattern that a text of any character set can be matched with."""
+_FRACTION = "(2E(30)*)?"
+_DIGITS = f"^(3[0-9]){{1,19}}{_FRACTION}$"
+"""A whole number as HEX shows its text: a pattern that a text of any character set can be matched with.
+
+12.00 is one, too; strict mode refuses to CAST a text of it as a whole.
+"""
 
 
 NUMBERS = frozenset({"quota", "configured", "seen", "until", "persist", "used", "expiry"})
 """The columns that hold numbers. Those of them that may hold anything, `texts`, are looked at before they are used."""
-_NEGATIVE = "^2D(3[0-9]){1,18}$"
+_NEGATIVE = f"^2D(3[0-9]){{1,18}}{_FRACTION}$"
 
 
 def _number(column: str, texts: frozenset[str] = NUMBERS) -> str:
     """The whole number that a column holds; NULL where it is none."""
     if column not in texts:
         return f"`{column}`"
-    return f"CASE WHEN HEX(CONCAT(`{column}`)) REGEXP '{_DIGITS}' THEN CAST(`{column}` AS UNSIGNED) END"
+    text = f"CONCAT(`{column}`)"
+    return f"CASE WHEN HEX({text}) REGEXP '{_DIGITS}' THEN CAST(SUBSTRING_INDEX({text}, '.', 1) AS UNSIGNED) END"
 
 
 def _count(column: str, texts: frozenset[str] = NUMBERS) -> str:
@@ -121,9 +128,27 @@ ON DUPLICATE KEY UPDATE
 """
 
 
+def may_be_odd(types: Mapping[str, str]) -> bool:
+    """Whether columns of these types, by name, may hold a use that is none: a text, or a number below 0."""
+    return not all("unsigned" in types.get(column, "") for column in ("used", "expiry"))
+
+
+def select(keys: int, columns: str = ROW) -> str:
+    """Columns of the rows of a limit, and so many senders."""
+    marks = ", ".join(["%s"] * keys)
+    return f"SELECT {columns} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
+
+
+def _is_odd(column: str) -> str:
+    return f"(`{column}` IS NOT NULL AND {_number(column)} IS NULL)"
+
+
+ODD = f" AND ({_is_odd('used')} OR {_is_odd('expiry')})"
+"""Of the rows that `select` finds, those that say nothing readable of what was used."""
 RENAME = "UPDATE `ratelimit` SET `sender` = %s WHERE `sender` = %s AND `limit_name` = %s"
 MERGE = """
-UPDATE `ratelimit` SET `quota` = %s, `persist` = %s, `until` = %s, `used` = %s, `updated` = CURRENT_TIMESTAMP
+UPDATE `ratelimit` SET `quota` = %s, `configured` = %s, `seen` = %s, `persist` = %s, `until` = %s, `used` = %s,
+    `expiry` = %s, `updated` = CURRENT_TIMESTAMP
 WHERE `sender` = %s AND `limit_name` = %s
 """
 DELETE = "DELETE FROM `ratelimit` WHERE `sender` = %s AND `limit_name` = %s"
@@ -144,13 +169,23 @@ RESET = """
 UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
 """
 RECORD = """
-UPDATE `ratelimit_node` SET `segment` = GREATEST(`segment`, %s), `updated` = CURRENT_TIMESTAMP WHERE `node` = %s
+UPDATE `ratelimit_node` SET `segment` = %s, `updated` = CURRENT_TIMESTAMP WHERE `node` = %s
 """
-SEEN = f"""
-UPDATE `ratelimit` SET `seen` = {_quota()}, `updated` = `updated`
-WHERE `sender` = %s AND `limit_name` = %s AND GREATEST({_count("expiry")}, {_count("until")}) > UNIX_TIMESTAMP()
-"""
+_RUNS = f"GREATEST({_count('expiry')}, {_count('until')}) > UNIX_TIMESTAMP()"
+_SEEN = f"UPDATE `ratelimit` SET `seen` = {_quota()}, `updated` = `updated` WHERE {_RUNS}"
+SEEN = f"{_SEEN} AND `sender` = %s AND `limit_name` = %s"
 """Notes a quota of a running window, which it ends with, or one that is given until a time.
 
 What other nodes look for, `updated`, stays.
 """
+GIVEN = f"""
+SELECT `id` FROM `ratelimit` WHERE `id` > %s AND {_count("persist")} <> 1
+AND NOT ({_quota()} <=> {_number("configured")}) AND NOT ({_quota()} <=> {_number("seen")})
+AND {_RUNS} ORDER BY `id` LIMIT %s
+"""
+"""Rows whose quota was given in a running window, or until a time, and is not noted, after one's id."""
+
+
+def note(ids: int) -> str:
+    """Note the quotas of so many rows, by their ids."""
+    return f"{_SEEN} AND `id` IN ({', '.join(['%s'] * ids)})"

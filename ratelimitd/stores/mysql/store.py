@@ -27,19 +27,18 @@ from ratelimitd.stores import (
 )
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.history import Charges, Kept
-from ratelimitd.stores.mysql import statements, windows
+from ratelimitd.stores.mysql import changes, statements, windows
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.history import BAD_RECORD, MySQLHistory
 from ratelimitd.stores.mysql.layout import check, whole_numbers
+from ratelimitd.stores.mysql.odd import begin_again, odd
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
+from ratelimitd.stores.mysql.values import text
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
-CHANGES_OVERLAP_S = 30
-"""A transaction may commit this long after the time it wrote as `updated`, and servers' clocks differ."""
-CHANGES_PAGE = 5000
 
 T = TypeVar("T")
 
@@ -102,13 +101,12 @@ class MySQLStore:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
-                marks = ", ".join(["%s"] * len(chunk))
-                select = f"SELECT {statements.ROW} FROM `ratelimit` WHERE `limit_name` = %s AND `sender` IN ({marks})"
-                rows += self._rows(await session.run(self._sql(select + lock), (limit, *chunk)))
+                select = self._sql(statements.select(len(chunk)) + lock)
+                rows += self._rows(await session.run(select, (limit, *chunk)))
         return rows
 
     def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
-        return self.remarks.rows((*map(_text, values[:2]), *values[2:]) for values in found)
+        return self.remarks.rows((*map(text, values[:2]), *values[2:]) for values in found)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
@@ -137,9 +135,12 @@ class MySQLStore:
     ) -> Flushed:
         rejected: list[tuple[Delta, str]] = []
         stored: list[Account] = []
+        types = await whole_numbers(session, self._names)
+        texts, may_be_odd = statements.NUMBERS - types.keys(), statements.may_be_odd(types)
         charges = Charges()
-        texts = statements.NUMBERS - await whole_numbers(session, self._names)
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
+            if may_be_odd:
+                self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, batch))
             refused = await self._store(session, batch, texts)
             await self._history.add(session, batch, refused, charges)
             rejected += refused
@@ -200,6 +201,8 @@ class MySQLStore:
         accounts = [Account(one.limit, one.key) for one, *_ in known]
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
         rows = await self._lookup(session, accounts, " FOR UPDATE")
+        if statements.may_be_odd(await whole_numbers(session, self._names)):
+            await begin_again(session, self._sql, accounts, rows)
         deltas, grants = lacking(known, rows, now)
         for batch in batches(deltas, CHUNK):
             await self._store(session, batch)
@@ -241,17 +244,17 @@ class MySQLStore:
         odd = list(await session.run(self._sql(statements.NOT_NORMAL), (EXAMPLES,)))
         odd += await session.run(self._sql(statements.NEVER_USED), (EXAMPLES,))
         odd += await session.run(self._sql(statements.OF_DOMAINS), (EXAMPLES,))
-        return Survey.of((map(_text, row) for row in limits), (map(_text, row) for row in odd))
+        return Survey.of((map(text, row) for row in limits), (map(text, row) for row in odd))
 
-    async def adopt(self, renames: Sequence[Rename]) -> list[Row]:
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
-        return await self._servers.attempt(lambda session: self._adopt(session, renames))
+        return await self._servers.attempt(lambda session: self._adopt(session, renames, now))
 
-    async def _adopt(self, session: Session, renames: Sequence[Rename]) -> list[Row]:
-        news = [Account(limit, new) for limit, _, new in renames]
+    async def _adopt(self, session: Session, renames: Sequence[Rename], now: int) -> list[Row]:
+        news = [Account(one.limit, one.new) for one in renames]
         await session.run("START TRANSACTION")
-        olds = [Account(limit, old) for limit, old, _ in renames]
-        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE")):
+        olds = [Account(one.limit, one.old) for one in renames]
+        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE"), now):
             await session.run(self._sql(getattr(statements, name)), values)
         rows = await self._lookup(session, news)
         await session.commit()
@@ -266,37 +269,14 @@ class MySQLStore:
         return await self._servers.attempt(lambda session: self._changes(session, cursor))
 
     async def _changes(self, session: Session, cursor: str) -> Changes:
-        now = _whole((await session.run("SELECT UNIX_TIMESTAMP()"))[0]) - CHANGES_OVERLAP_S
-        if not cursor:
-            return Changes([], str(now))
-        since, _, seen = cursor.partition(" ")
-        select = f"SELECT {statements.ROW}, `id` FROM `ratelimit` WHERE `updated` "
-        same = select + "= FROM_UNIXTIME(%s) AND `id` > %s ORDER BY `id` LIMIT %s"
-        later = select + "> FROM_UNIXTIME(%s) ORDER BY `updated`, `id` LIMIT %s"
-        found = list(await session.run(self._sql(same), (int(since), int(seen or 0), CHANGES_PAGE)))
-        if len(found) < CHANGES_PAGE:
-            found += await session.run(self._sql(later), (int(since), CHANGES_PAGE - len(found)))
+        found = await changes.since(session, self._names, self._rows, cursor)
         rows: list[Row] = []
-        for chunk in slices(found, CHUNK):
-            rows += await self._history.with_parts(session, self._rows(values[:-1] for values in chunk))
-            await trio.lowlevel.checkpoint()
-        for row in rows:
-            if row.quota != row.seen and max(row.expiry, row.until) > now:
-                await session.run(self._sql(statements.SEEN), (row.key, row.limit))
-        if len(found) < CHANGES_PAGE:
-            return Changes(rows, str(now))
-        return Changes(rows, f"{_whole(found[-1][7:8])} {_whole(found[-1][-1:])}", more=True)
+        for chunk in slices(found.rows, CHUNK):
+            rows += await self._history.with_parts(session, chunk)
+        return found._replace(rows=rows)
 
-
-def _text(value: object) -> object:
-    """A name that was read as bytes, with surrogates for what is not UTF-8."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-
-
-def _whole(values: Sequence[object]) -> int:
-    """The one number that a server was asked for. Raises StoreError."""
-    try:
-        (value,) = values
-        return int(str(value))
-    except ValueError as error:
-        raise StoreError("the server's answer makes no sense") from error
+    async def note_given(self) -> None:
+        """Note the quotas that were given in windows that run, some at a time: a flush must not wait for it."""
+        last = 0
+        while last := await self._servers.attempt(partial(changes.note_given, names=self._names, last=last)):
+            pass

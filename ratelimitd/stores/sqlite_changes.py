@@ -1,0 +1,42 @@
+"""What others have done to the rows of the SQLite file: those that they changed, a page at a time, by the time that
+stands in them, and what can never count anybody.
+
+A cursor is a time of the database's own; between pages also the last row's id, and the cursor for after the last page.
+"""
+
+import sqlite3
+
+from ratelimitd.stores import Changes, Names
+from ratelimitd.stores import sqlite_statements as statements
+from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import EXAMPLES, Survey
+
+PAGE = 5000
+OVERLAP_S = 10
+"""A transaction may commit this long after the time it has written as `updated`."""
+
+
+def since(reader: sqlite3.Connection, names: Names, remarks: Remarks, cursor: str) -> Changes:
+    """The rows that were changed since a cursor; with "" none, and a cursor for changes from now on."""
+    (now,) = reader.execute(f"SELECT datetime('now', '-{OVERLAP_S} seconds')").fetchone()
+    if not cursor:
+        return Changes([], now)
+    time, _, place = cursor.partition("|")
+    last, _, begun = place.partition("|")
+    select = names.apply(statements.CHANGES, '"')
+    found = reader.execute(select, (time, int(last or 0), PAGE)).fetchall()
+    rows = remarks.rows(values[:-2] for values in found)
+    begun = begun or now
+    if len(found) < PAGE:
+        return Changes(rows, begun)
+    return Changes(rows, f"{found[-1][-2]}|{found[-1][-1]}|{begun}", more=True)
+
+
+def survey(reader: sqlite3.Connection, names: Names) -> Survey:
+    """What stands in the table."""
+    odd = [
+        row
+        for statement in (statements.NOT_NORMAL, statements.NEVER_USED, statements.OF_DOMAINS)
+        for row in reader.execute(names.apply(statement, '"'), (EXAMPLES,)).fetchall()
+    ]
+    return Survey.of(reader.execute(names.apply(statements.LIMITS, '"')).fetchall(), odd)
