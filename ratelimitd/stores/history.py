@@ -20,7 +20,7 @@ LEFT_S = 3600
 """A part stays for so long after it has left: nodes' clocks differ."""
 FAR_S = 3 * 366 * 86_400
 """No window, and no part, ends later than this from now."""
-CHUNK = 100
+CHUNK = 50
 """Accounts of a sliding limit that are read at once: each has up to 61 parts."""
 _DAY_S = 86_400
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -29,6 +29,8 @@ Values = tuple[str, str, int, int]
 """A row of the history: limit, key, the window's end, used."""
 Parts = dict[int, int]
 """What was used in each part, by the time at which it leaves."""
+Stood = tuple[tuple[int, int], ...]
+"""The same as a row has it: the last to leave stands last."""
 
 
 class Kept(NamedTuple):
@@ -120,24 +122,27 @@ class Chunk(NamedTuple):
 
         `at_least`: what is known is not added, but the least that is to stand there.
         """
-        before = dict(row.parts)
-        counts = row.used > 0 and row.expiry > self.now
-        if counts and row.expiry <= self.latest and row.expiry not in before:
-            before[row.expiry] = row.used  # counted in a fixed window, which lasts as long as it would have
-        parts = dict(before) if counts else {}  # set to 0 by somebody, or over: what stands there counts no more
-        ends = [row.expiry if row.expiry <= self.latest else 0, *parts]
+        stood = dict(row.parts)
+        parts: Parts = {}  # set to 0 by somebody, or over: what stands there counts no more
+        changed: set[int] = set()
+        ends = [row.expiry if row.expiry <= self.latest else 0]
+        if row.used > 0 and row.expiry > self.now:
+            parts = dict(row.parts)
+            if row.expiry <= self.latest and row.expiry not in parts:
+                parts[row.expiry] = row.used  # counted in a fixed window, which lasts as long as it would have
+                changed.add(row.expiry)
         for delta in self.deltas[row.key]:
             ends.append(delta.expiry)
             if delta.expiry > self.now:
                 there = parts.get(delta.expiry, 0)
                 used = max(there, delta.used) if at_least else there + delta.used
                 parts[delta.expiry] = min(used, MAX_USED)
-        stood = dict(row.parts)
+                changed.add(delta.expiry)
         # Never 0, which says that somebody has reset it: what has left by our clock may count by another node's.
         used = sum(parts.values()) or row.used or sum(delta.used for delta in self.deltas[row.key])
         return Settled(
-            row._replace(used=min(used, MAX_USED), expiry=max(ends), parts=tuple(sorted(parts.items()))),
-            {leave: used for leave, used in sorted(parts.items()) if stood.get(leave) != used},
+            row._replace(used=min(used, MAX_USED), expiry=max(*ends, *parts), parts=tuple(sorted(parts.items()))),
+            {leave: parts[leave] for leave in sorted(changed) if stood.get(leave) != parts[leave]},
             sorted(stood.keys() - parts.keys()),
         )
 
@@ -171,9 +176,7 @@ def values_of(deltas: Iterable[Delta]) -> list[Values]:
     return [(limit, key, end, min(total[key, limit, end], MAX_USED)) for key, limit, end in sorted(total)]
 
 
-def parts_of(
-    limit: str, key: str, found: Iterable[tuple[object, object]], remarks: Remarks
-) -> tuple[tuple[int, int], ...]:
+def parts_of(limit: str, key: str, found: Sequence[tuple[object, object]], remarks: Remarks) -> Stood:
     """The parts of an account, from the database's values of `expiry` and `used`, without those that make no sense."""
     parts: Parts = {}
     for leave, used in found:

@@ -14,6 +14,7 @@ from ratelimitd.stores.history import (
     Charges,
     Kept,
     Settled,
+    Stood,
     Values,
     known_charges,
     parts_of,
@@ -69,9 +70,9 @@ class SQLiteHistory:
             for row in rows
         ]
 
-    def _parts(self, connection: sqlite3.Connection, row: Row, after: int, until: int) -> tuple[tuple[int, int], ...]:
+    def _parts(self, connection: sqlite3.Connection, row: Row, after: int, until: int) -> Stood:
         found = connection.execute(self._sql(_PARTS), (row.key, row.limit, after, until))
-        return parts_of(row.limit, row.key, found, self._remarks)
+        return parts_of(row.limit, row.key, found.fetchall(), self._remarks)
 
     def add(
         self,

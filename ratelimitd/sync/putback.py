@@ -15,7 +15,7 @@ from ratelimitd.core.rows import Account, Known, Row
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.stores.link import StoreLink
 from ratelimitd.sync.domains import DomainRows
-from ratelimitd.sync.walk import walk
+from ratelimitd.sync.walk import SLICE, WITH_PARTS, walk
 
 
 class PutBack:
@@ -47,7 +47,7 @@ class PutBack:
             async for rows in walk(self._domains.known(meter)):
                 with trio.fail_after(timeout_s):
                     await self._store.restore(rows, int(self._clock()))
-            async for keys in walk(list(meter.counters)):
+            async for keys in walk(list(meter.counters), WITH_PARTS if meter.limit.sliding else SLICE):
                 now = int(self._clock())
                 if found := [one for key in keys for one in self._known(meter.counters.get(key), stored, now)]:
                     with trio.fail_after(timeout_s):

@@ -13,8 +13,10 @@ from ratelimitd.core.standing import used_at
 
 SLICE = 500
 """Accounts per turn: a millisecond or less."""
-ROWS = 200
+ROWS = 100
 """Rows per turn: 5 ms where each has all parts of a sliding limit, else a tenth of that."""
+WITH_PARTS = 50
+"""Accounts of a sliding limit per turn, where something is made of each of their parts."""
 
 T = TypeVar("T")
 

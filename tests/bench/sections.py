@@ -198,10 +198,13 @@ def sliding(bench: Bench) -> Iterator[Row]:
 
 
 def stall(bench: Bench) -> Iterator[Row]:
-    """How long the loop stands still while 10,000 accounts are flushed."""
+    """How long the loop stands still while 10,000 accounts are flushed, also with their history and as parts."""
     setups = {"SQLite": Setup(watch=True, flush_interval_s=3600)}
     if not bench.short:
         setups["MariaDB"] = replace(setups["SQLite"], mariadb=bench.mariadb)
+        for name in ("SQLite", "MariaDB"):
+            setups[f"{name}, history"] = replace(setups[name], history_days=30)
+            setups[f"{name}, sliding"] = replace(setups[name], sliding=True)
     for name, setup in setups.items():
         with bench.ours(setup, accounts=DIRTY) as ours:
             ours.flush()
@@ -216,6 +219,7 @@ def stall(bench: Bench) -> Iterator[Row]:
         steps = [n["step_s"] * 1000 for n in noted]
         yield alone(f"flush to {name}: longest step, CPU", "ms", steps, Must(at_most=10))
         yield alone(f"flush to {name}: duration", "ms", [n["seconds"] * 1000 for n in noted])
+        yield alone(f"flush to {name}: rows", "per s", [n["accounts"] / n["seconds"] for n in noted])
 
 
 def start(bench: Bench) -> Iterator[Row]:

@@ -91,6 +91,7 @@ class Setup:
     watch: bool = False
     flush_interval_s: float = 5.0
     sliding: bool = False
+    history_days: int = 0
 
 
 class Ours(Service):
@@ -137,6 +138,7 @@ listen = ["127.0.0.1:{port}"]
 max_accounts = 2_000_000
 [store]
 flush_interval_s = {setup.flush_interval_s}
+history_days = {setup.history_days}
 {store}
 [log]
 syslog = "{syslog}"

@@ -5,9 +5,11 @@ other row, and the row of the account in `ratelimit`, locked before, keeps other
 read after all of a transaction's accounts are locked: a transaction sees what was there at its first such look.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
+import trio
 from trio_mysql.constants import ER
 
 from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row, slices
@@ -21,6 +23,7 @@ from ratelimitd.stores.history import (
     Chunk,
     Kept,
     Settled,
+    Stood,
     Values,
     known_charges,
     parts_of,
@@ -62,6 +65,8 @@ _FAR = """
 SELECT `limit_name`, CAST(`sender` AS BINARY), `expiry`, `used` FROM `ratelimit_history` WHERE `expiry` > %s LIMIT 1
 """
 
+_PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
+
 Bounds = Mapping[str, tuple[int, int]]
 """By key, where parts are looked for: after the first `expiry`, up to the second."""
 
@@ -94,25 +99,31 @@ class MySQLHistory:
         """These rows, those of sliding limits with their parts."""
         if not any(row.limit in self.kept.sliding for row in rows):
             return list(rows)
-        parts: dict[Account, tuple[tuple[int, int], ...]] = {}
+        parts: dict[Account, Stood] = {}
         for limit in self.kept.sliding:
             bounds = {row.key: self.kept.bounds(row) for row in rows if row.limit == limit and row.used}
             for keys in slices(list(bounds), CHUNK):
                 parts |= await self._parts(session, limit, {key: bounds[key] for key in keys})
         return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows]
 
-    async def _parts(self, session: Session, limit: str, bounds: Bounds) -> dict[Account, tuple[tuple[int, int], ...]]:
+    async def _parts(self, session: Session, limit: str, bounds: Bounds) -> dict[Account, Stood]:
         each = " OR ".join([f"{_OF} > %s AND `expiry` <= %s"] * len(bounds))
         values = [(key, limit, after, until) for key, (after, until) in bounds.items()]
         found = await session.run(self._sql(_PARTS.format(each)), list(chain.from_iterable(values)))
-        parts: dict[Account, tuple[tuple[int, int], ...]] = {}
+        parts: dict[Account, Stood] = {}
         for sender, text in found:
             key = sender.decode("utf-8", "replace") if isinstance(sender, bytes) else str(sender)
-            text = text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
-            # What stands after the last semicolon, the server has cut off.
-            pairs = [item.partition(" ") for item in text.split(";")[:-1]]
-            parts[Account(limit, key)] = parts_of(limit, key, [(pair[0], pair[2]) for pair in pairs], self._remarks)
+            parts[Account(limit, key)] = self._read(limit, key, text if isinstance(text, bytes) else str(text).encode())
         return parts
+
+    def _read(self, limit: str, key: str, text: bytes) -> Stood:
+        """The parts in the text of an account; what stands after the last semicolon, the server has cut off."""
+        whole = text[: text.rfind(b";") + 1]
+        if _PLAIN.fullmatch(whole):
+            numbers = list(map(int, whole.replace(b";", b" ").split()))
+            return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        pairs = [item.partition(b" ") for item in whole.split(b";")[:-1]]
+        return parts_of(limit, key, [(pair[0], pair[2]) for pair in pairs], self._remarks)
 
     async def add(
         self, session: Session, batch: Sequence[Delta], refused: Iterable[tuple[Delta, str]], charges: Charges
@@ -158,6 +169,7 @@ class MySQLHistory:
         there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
         await self._write(session, _AT_LEAST if at_least else _ADD, values_of(chunk.alone(there)))
         settled = [chunk.settle(there[key], at_least=at_least) for key in chunk.deltas if key in there]
+        await trio.lowlevel.checkpoint()
         written = [(one.row.limit, one.row.key, *part) for one in settled for part in one.written.items()]
         for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
             await self._write(session, _SET, some)
