@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ratelimitd.stores import Names
+from ratelimitd.stores.history import Kept
+from ratelimitd.stores.mysql.layout import tables
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 
@@ -32,14 +34,18 @@ class SQLiteLook(SQLiteStore):
         # Without a write-ahead log the file is complete, and `immutable` keeps SQLite from making one for us.
         alone = "" if self._at.with_name(self._at.name + "-wal").exists() else "&immutable=1"
         uri = f"file:{quote(str(self._at))}?mode=ro{alone}"
-        self._reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        self._reader = reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        if not reader.execute(f'PRAGMA table_info("{self._names.table}_history")').fetchall():
+            self._history.configure(Kept())  # a file of the version before: its rows say what was used
 
 
 class MySQLLook(MySQLStore):
     """A database, for reading alone."""
 
     async def open(self) -> None:
-        """Nothing: the first query connects, and tables that are missing stay missing."""
+        """See whether there is a history; tables that are missing stay missing."""
+        if f"{self._names.table}_history" not in await self._servers.attempt(tables):
+            self._history.configure(Kept())
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Nothing: a daemon forgets runs of long ago."""

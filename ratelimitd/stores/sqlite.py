@@ -263,7 +263,8 @@ class SQLiteStore:
         connection = opened(self._writer)
         news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
-            rows = self._lookup(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
+            rows = self._select(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
+            self._history.move(connection, renames, now)
             for name, values in adopt(renames, rows, now):
                 connection.execute(self._sql(getattr(statements, name)), values)
             return self._lookup(connection, news)

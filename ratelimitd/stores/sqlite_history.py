@@ -23,6 +23,7 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import Rename
 
 BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
 """One record is at fault, not the database."""
@@ -39,6 +40,12 @@ _OF = '"sender" = ? AND "limit_name" = ?'
 _DELETE = f'DELETE FROM "ratelimit_history" WHERE {_OF} AND "expiry" = ?'
 _PARTS = f'SELECT "expiry", "used" FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ? AND "expiry" <= ?'
 _USE = f'UPDATE "ratelimit" SET "used" = ?, "expiry" = ? WHERE {_OF}'
+_MOVE = f"""
+INSERT INTO "ratelimit_history" ("limit_name", "sender", "expiry", "used")
+SELECT "limit_name", ?, "expiry", "used" FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ?
+ON CONFLICT ("sender", "limit_name", "expiry") DO UPDATE SET "used" = min({_USED} + excluded."used", {MAX_USED})
+"""
+_MOVED = f'DELETE FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ?'
 _PLACE = '"sender", "limit_name", "expiry"'
 _OLD = f'SELECT {_PLACE} FROM "ratelimit_history" WHERE "expiry" <= ? ORDER BY "expiry" LIMIT {STEP}'
 _FORGET = f'DELETE FROM "ratelimit_history" WHERE ({_PLACE}) IN ({_OLD})'
@@ -63,6 +70,8 @@ class SQLiteHistory:
 
     def with_parts(self, connection: sqlite3.Connection, rows: Iterable[Row]) -> list[Row]:
         """These rows, those of sliding limits with their parts."""
+        if not self.kept.sliding:
+            return list(rows)
         return [
             row._replace(parts=self._parts(connection, row, *self.kept.bounds(row)))
             if row.limit in self.kept.sliding
@@ -124,6 +133,13 @@ class SQLiteHistory:
         connection.executemany(self._sql(_DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
         connection.execute(self._sql(_USE), (row.used, row.expiry, row.key, row.limit))
         return row
+
+    def move(self, connection: sqlite3.Connection, renames: Iterable[Rename], now: int) -> None:
+        """Make the parts that count the accounts' whose rows these become."""
+        for limit, old, new, *_ in renames:
+            if limit in self.kept.sliding:
+                connection.execute(self._sql(_MOVE), (new, old, limit, now))
+                connection.execute(self._sql(_MOVED), (old, limit, now))
 
     def _write(self, connection: sqlite3.Connection, statement: str, values: Sequence[Values]) -> None:
         """Write rows; one that the database refuses is left out, and that is said."""

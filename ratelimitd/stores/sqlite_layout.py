@@ -45,8 +45,9 @@ def still_complete(connection: sqlite3.Connection, names: Names, version: int) -
         ours = dict(names.columns)
         columns = _columns(connection, names.table)
         gone = [name for name in (ours.get(name, name) for name in COLUMNS) if name not in columns]
-        if not columns or not _columns(connection, f"{names.table}_node"):
-            raise StoreReplaced(f"the table {names.table if not columns else f'{names.table}_node'} is gone")
+        for table in (names.table, f"{names.table}_node", f"{names.table}_history"):
+            if not _columns(connection, table):
+                raise StoreReplaced(f"the table {table} is gone")
         if gone:
             raise StoreReplaced(f"the column {gone[0]} of the table {names.table} is gone")
     return found
@@ -76,11 +77,11 @@ def _add(connection: sqlite3.Connection, names: Names, lacking: Collection[str])
 
 
 def _free_names(connection: sqlite3.Connection, names: Names) -> None:
-    """Drop our index and trigger where they have gone with a table that somebody has renamed: its rows are his now."""
-    for kind, name in (("INDEX", f"{names.table}_updated"), ("TRIGGER", f"{names.table}_touched")):
+    """Drop our indexes and trigger that have gone with a table that somebody has renamed: its rows are his now."""
+    for kind, name, of in (("INDEX", "updated", ""), ("TRIGGER", "touched", ""), ("INDEX", "ended", "_history")):
         select = "SELECT 1 FROM sqlite_master WHERE type = ? AND name = ? AND tbl_name <> ?"
-        if connection.execute(select, (kind.lower(), name, names.table)).fetchall():
-            connection.execute(f'DROP {kind} "{name}"')
+        if connection.execute(select, (kind.lower(), f"{names.table}_{name}", f"{names.table}{of}")).fetchall():
+            connection.execute(f'DROP {kind} "{names.table}_{name}"')
 
 
 def _set_default(connection: sqlite3.Connection, names: Names, default: str) -> None:

@@ -3,13 +3,18 @@
 import sqlite3
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 import trio
 
 from ratelimitd.core.rows import MAX_USED, Account, Delta, Grant, Known
+from ratelimitd.errors import StoreReplaced
 from ratelimitd.stores import Store, schema, sqlite_history
 from ratelimitd.stores.history import LEFT_S, STEP, Kept
+from ratelimitd.stores.looking import MySQLLook, SQLiteLook
+from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.survey import Rename
 from tests.stores.backends import Backend, delta, flush, row
 
 NOW = int(time.time()) // 60 * 60
@@ -268,6 +273,20 @@ async def test_what_was_counted_in_a_fixed_window_counts_until_that_would_have_e
     assert (again.used, again.parts) == (7, parts((1234, 5), (HOUR, 2)))
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_the_parts_of_a_row_that_becomes_another_account_s_are_that_account_s(
+    backend: Backend, sliding: Store, there: bool
+) -> None:
+    mine = [part("alice", 1, HOUR)] if there else []
+    await flush(sliding, [part("Alice", 3, HOUR), part("Alice", 2, PART), part("Alice", 9, -PART), *mine])
+    rename = Rename("hourly", "Alice", "alice", 10, 1, NOW + 3 * HOUR)
+    (found,) = await sliding.adopt([rename], NOW)
+    assert found.parts == parts((PART, 2), (HOUR, 4 if there else 3))
+    (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
+    assert (after.used, after.parts) == (7 if there else 6, parts((PART, 2), (HOUR, 5 if there else 4)))
+    assert written(backend, "sender, used")[:1] == [("Alice", "9")]
+
+
 # -- what memory knows -----------------------------------------------------------------------------------------------
 
 
@@ -421,6 +440,35 @@ async def test_a_table_that_is_missing_is_created_at_the_start(backend: Backend,
     (found,) = (await flush(again, [part("alice", 3, HOUR)])).rows
     assert found.used == 3
     await again.close()
+
+
+async def test_a_table_that_is_dropped_under_a_running_daemon_is_noticed_and_created_again(
+    backend: Backend, history: Store
+) -> None:
+    await flush(history, [part("alice", 3, HOUR)])
+    backend.sql("DROP TABLE ratelimit_history")
+    noticing = history.check() if backend.name == "sqlite" else flush(history, [part("alice", 1, HOUR)])
+    with pytest.raises(StoreReplaced):
+        await noticing
+    await history.close()
+    await history.open()
+    await history.restore([Known(part("alice", 3, HOUR), False)], NOW)
+    (found,) = (await flush(history, [part("alice", 1, HOUR)])).rows
+    assert (found.used, found.parts) == (4, parts((HOUR, 4)))
+
+
+async def test_a_file_without_the_table_can_be_looked_at(tmp_path: Path, backend: Backend, store: Store) -> None:
+    await flush(store, [delta("alice", 3)])
+    await store.close()
+    backend.sql("DROP TABLE ratelimit_history")
+    look: Store = SQLiteLook(tmp_path / "ratelimit.sqlite3")
+    if backend.name != "sqlite":
+        assert isinstance(store, MySQLStore)
+        look = MySQLLook(store._servers._access, timeout_s=10)
+    look.configure(10, Kept(30, {"daily": HOUR}))
+    await look.open()
+    assert (await row(look, "alice")).used == 3
+    await look.close()
 
 
 def test_no_statement_of_SQLite_reads_the_whole_history() -> None:

@@ -33,6 +33,7 @@ from ratelimitd.stores.history import (
 )
 from ratelimitd.stores.mysql.session import DatabaseError, Session
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.survey import Rename
 
 BAD_RECORD = (
     *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
@@ -65,6 +66,12 @@ _FAR = """
 SELECT `limit_name`, CAST(`sender` AS BINARY), `expiry`, `used` FROM `ratelimit_history` WHERE `expiry` > %s LIMIT 1
 """
 
+_MOVE = f"""
+INSERT INTO `ratelimit_history` (`limit_name`, `sender`, `expiry`, `used`)
+SELECT `limit_name`, %s, `expiry`, `used` FROM `ratelimit_history` AS `h` WHERE {_OF} > %s
+ON DUPLICATE KEY UPDATE `ratelimit_history`.`used` = LEAST(`ratelimit_history`.`used` + VALUES(`used`), {MAX_USED})
+"""
+_MOVED = f"DELETE FROM `ratelimit_history` WHERE {_OF} > %s"
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
 
 Bounds = Mapping[str, tuple[int, int]]
@@ -176,6 +183,13 @@ class MySQLHistory:
         await self._delete(session, settled)
         await self._write(session, "", [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled])
         return [one.row for one in settled]
+
+    async def move(self, session: Session, renames: Iterable[Rename], now: int) -> None:
+        """Make the parts that count the accounts' whose rows these become."""
+        for limit, old, new, *_ in renames:
+            if limit in self.kept.sliding:
+                await session.run(self._sql(_MOVE), (new, old, limit, now))
+                await session.run(self._sql(_MOVED), (old, limit, now))
 
     async def _delete(self, session: Session, settled: Iterable[Settled]) -> None:
         for one in settled:

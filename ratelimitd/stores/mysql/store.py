@@ -254,7 +254,9 @@ class MySQLStore:
         news = [Account(one.limit, one.new) for one in renames]
         await session.run("START TRANSACTION")
         olds = [Account(one.limit, one.old) for one in renames]
-        for name, values in adopt(renames, await self._lookup(session, [*news, *olds], " FOR UPDATE"), now):
+        there = await self._select(session, [*news, *olds], " FOR UPDATE")
+        await self._history.move(session, renames, now)
+        for name, values in adopt(renames, there, now):
             await session.run(self._sql(getattr(statements, name)), values)
         rows = await self._lookup(session, news)
         await session.commit()
