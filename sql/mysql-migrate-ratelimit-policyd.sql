@@ -1,6 +1,6 @@
 -- The table of the Perl daemon ratelimit-policyd becomes ratelimitd's, in place: what `ratelimitctl migrate` runs, with
 -- 'default' replaced by the name of the first [[limit]], to which the rows belong then. Afterwards it normalises the
--- senders, and creates ratelimit_node and the view as in sql/mysql.sql.
+-- senders, and creates the other tables and the view as in sql/mysql.sql.
 
 -- Some of its forks have columns that may be NULL, or signed ones: NULL is 0, and a negative quota is unlimited.
 UPDATE `ratelimit` SET `persist` = COALESCE(`persist`, 0), `quota` = LEAST(GREATEST(COALESCE(`quota`, 0), 0), 4294967295),

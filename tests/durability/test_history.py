@@ -3,13 +3,17 @@
 import contextlib
 import random
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
+import trio
 
+from ratelimitd.settings import StoreSettings
 from tests.core.build import NOON
 from tests.durability.history import LIMITS, Pair, history_of
 from tests.durability.node import FaultyStore, Node
+from tests.instances.waiting import wait_until
 
 SELECT = "SELECT limit_name, sender, expiry, used FROM ratelimit_history"
 
@@ -59,3 +63,33 @@ async def test_windows_that_end_in_an_outage_are_kept_where_the_history_is(tmp_p
         stored = history_of(connection.execute(SELECT).fetchall())
     assert stored.total() == (80 if days else 0)
     assert len(stored) == (20 if days else 0)
+
+
+async def test_a_reload_begins_and_ends_the_history_and_what_is_old_goes_while_the_daemon_runs(tmp_path: Path) -> None:
+    node = Node(tmp_path, LIMITS[:1], time.time)
+    await node.start()
+
+    def count() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "ratelimit.sqlite3")) as connection:
+            ((found,),) = connection.execute("SELECT COUNT(*) FROM ratelimit_history")
+        return int(found)
+
+    async def until(wanted: int) -> None:
+        await trio.to_thread.run_sync(wait_until, lambda: count() == wanted, f"{wanted} rows", 30)
+
+    async with trio.open_nursery() as nursery:
+        node.sync.configure(StoreSettings(flush_interval_s=0.05), 1000)
+        nursery.start_soon(node.sync.keep)
+        await node.ask("alice@example.com", 2, instance="1")
+        await until(0)
+        node.sync.configure(StoreSettings(flush_interval_s=0.05, history_days=3), 1000)
+        await node.ask("alice@example.com", 2, instance="2")
+        await until(1)
+        insert = "INSERT INTO ratelimit_history VALUES ('bob@example.com', 'hourly', ?, 1)"
+        with contextlib.closing(sqlite3.connect(tmp_path / "ratelimit.sqlite3")) as connection, connection:
+            old = int(time.time()) - 3 * 86_400
+            connection.executemany(insert, [(old - ago,) for ago in range(2500)])
+        node.sync.configure(StoreSettings(flush_interval_s=0.05, history_days=3), 1000)
+        await until(1)
+        nursery.cancel_scope.cancel()
+    await node.stop()

@@ -1,5 +1,6 @@
 """What every store keeps of windows that are over, and of the parts of sliding ones: one suite for all backends."""
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ NOW = int(time.time()) // 60 * 60
 """The nodes' clock; the database's is its own."""
 HOUR = 3600
 PART = 60
+DAY = 86_400
 KEPT = Kept(0, {"hourly": HOUR + PART})
 ALL = Kept(30, {"hourly": HOUR + PART})
 
@@ -155,6 +157,16 @@ async def test_ten_thousand_accounts_of_both_kinds_are_stored_and_read_back(hist
     flushed = await flush(history, [delta(key, 2) for key in keys] + [part(key, 3, HOUR) for key in keys])
     assert len(flushed.rows) == 5000
     assert backend.sql("SELECT COUNT(*), SUM(used) FROM ratelimit_history") == [("5000", "12500")]
+
+
+async def test_the_statements_of_the_page_about_the_tables_find_what_they_say(backend: Backend, history: Store) -> None:
+    page = (Path(__file__).parents[2] / "sql" / "README.md").read_text(encoding="utf-8")
+    section = page.partition("## The table `ratelimit_history`")[2].partition("\n## ")[0]
+    one, most = re.search(r"```sql\n(.*?)```", section, re.DOTALL).group(1).strip().splitlines()  # type: ignore[union-attr]
+    days = [delta("alice@example.com", used, expiry=NOW + DAY * used) for used in (3, 5, 4)]
+    await flush(history, [*days, delta("bob@example.com", 7)])
+    assert backend.sql(one) == [(str(NOW + DAY * used), str(used)) for used in (3, 4, 5)]
+    assert backend.sql(most) == [("bob@example.com", "7"), ("alice@example.com", "5")]
 
 
 # -- sliding windows -------------------------------------------------------------------------------------------------
@@ -383,8 +395,6 @@ async def test_a_row_of_ratelimit_that_makes_no_sense_keeps_its_parts(
 
 
 # -- old rows --------------------------------------------------------------------------------------------------------
-
-DAY = 86_400
 
 
 def insert(backend: Backend, ends: Iterable[int]) -> None:
