@@ -23,10 +23,8 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_deltas import BAD_RECORD
 from ratelimitd.stores.survey import Rename
-
-BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
-"""One record is at fault, not the database."""
 
 _USED = 'CASE WHEN typeof("used") = \'integer\' THEN max("used", 0) ELSE 0 END'
 _INSERT = """
