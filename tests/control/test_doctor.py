@@ -329,7 +329,7 @@ def test_nothing_is_said_where_the_real_domains_are_named(
             client.ask(login)
     assert names(examine(daemon, asking_saslauthd(folder))) == []
     assert daemon.stop() == 0
-    assert daemon.used() == {"alice": len(ANYTHING)}
+    assert daemon.used() == {"alice@example.com": len(ANYTHING)}
 
 
 def test_a_broken_postfix_configuration_is_one_line(daemon: Ratelimitd, ctl_of: Ctl, folder: Path) -> None:

@@ -84,7 +84,7 @@ def ask(function: KeyFunction, login: str, default_domain: str = "") -> str | No
         ("a=b@example.com", "a=b@example.com", "example.com"),
         ("a@b@x.example", "a@b@x.example", "x.example"),
         ("alice", "alice", None),
-        ("alice@", "alice@", None),
+        ("alice@", "alice", None),
         ("@example.com", "@example.com", "example.com"),
         ("", None, None),
         ("  ", None, None),
