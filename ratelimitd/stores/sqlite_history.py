@@ -160,11 +160,13 @@ class SQLiteHistory:
         """Forget rows that are kept no longer, at most STEP; whether there may be more."""
         if not self._may_have_old:
             return False
+        kept = self.kept
         ((here,),) = connection.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)")
-        gone = connection.execute(self._sql(_FORGET), (self.kept.gone(min(now, here)),)).rowcount
+        gone = connection.execute(self._sql(_FORGET), (kept.gone(min(now, here)),)).rowcount
         if gone == STEP:
             return True
         for key, limit, expiry, used in connection.execute(self._sql(_FAR), (here + FAR_S,)):
             say_odd(self._remarks, limit, key, expiry, used)
-        self._may_have_old = self.kept.is_needed
+        if self.kept is kept:  # no reload meanwhile
+            self._may_have_old = kept.is_needed
         return False
