@@ -31,7 +31,8 @@ from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_history import BAD_RECORD, SQLiteHistory
+from ratelimitd.stores.sqlite_deltas import store
+from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, still_complete
 from ratelimitd.stores.sqlite_odd import begin_again, odd
 from ratelimitd.stores.survey import Rename, Survey, adopt
@@ -214,24 +215,7 @@ class SQLiteStore:
 
     def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
         """Store a batch; the deltas that the database refuses, each with the reason."""
-        if not chunk:
-            return []
-        upsert = self._sql(statements.upsert(chunk[0]))
-        connection.execute("SAVEPOINT chunk")
-        try:
-            connection.executemany(upsert, [delta.values for delta in chunk])
-            connection.execute("RELEASE chunk")
-            return []
-        except BAD_RECORD:
-            connection.execute("ROLLBACK TO chunk")
-            connection.execute("RELEASE chunk")
-        rejected: list[tuple[Delta, str]] = []
-        for delta in chunk:
-            try:
-                connection.execute(upsert, delta.values)
-            except BAD_RECORD as error:
-                rejected.append((delta, str(error)))
-        return rejected
+        return store(connection, self._sql, chunk)
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""

@@ -23,10 +23,8 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_deltas import BAD_RECORD
 from ratelimitd.stores.survey import Rename
-
-BAD_RECORD = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, ValueError, OverflowError)
-"""One record is at fault, not the database."""
 
 _USED = 'CASE WHEN typeof("used") = \'integer\' THEN max("used", 0) ELSE 0 END'
 _INSERT = """
@@ -162,11 +160,13 @@ class SQLiteHistory:
         """Forget rows that are kept no longer, at most STEP; whether there may be more."""
         if not self._may_have_old:
             return False
+        kept = self.kept
         ((here,),) = connection.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)")
-        gone = connection.execute(self._sql(_FORGET), (self.kept.gone(min(now, here)),)).rowcount
+        gone = connection.execute(self._sql(_FORGET), (kept.gone(min(now, here)),)).rowcount
         if gone == STEP:
             return True
         for key, limit, expiry, used in connection.execute(self._sql(_FAR), (here + FAR_S,)):
             say_odd(self._remarks, limit, key, expiry, used)
-        self._may_have_old = self.kept.is_needed
+        if self.kept is kept:  # no reload meanwhile
+            self._may_have_old = kept.is_needed
         return False

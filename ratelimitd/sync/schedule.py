@@ -221,9 +221,11 @@ class StoreSync:
     async def _forget_history(self) -> None:
         """Have old rows of the history go, a step after each flush, which must not wait for many."""
         if self._has_old and self.link.up:
+            self._has_old = False  # a reload may say otherwise meanwhile
             try:
                 with trio.fail_after(FLUSH_TIMEOUT_S):
-                    self._has_old = await self._store.forget_history(self.now)
+                    more = await self._store.forget_history(self.now)
+                self._has_old = self._has_old or more
                 self.link.say()
             except UNAVAILABLE as error:
                 self.link.failed(error)

@@ -4,6 +4,7 @@ import contextlib
 import random
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,5 +92,36 @@ async def test_a_reload_begins_and_ends_the_history_and_what_is_old_goes_while_t
             connection.executemany(insert, [(old - ago,) for ago in range(2500)])
         node.sync.configure(StoreSettings(flush_interval_s=0.05, history_days=3), 1000)
         await until(1)
+        nursery.cancel_scope.cancel()
+    await node.stop()
+
+
+class Reloading(FaultyStore):
+    """Has something done while old rows go for the first time; `asked` is set when they go again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.meanwhile: list[Callable[[], None]] = []
+        self.asked = trio.Event()
+
+    async def forget_history(self, now: int) -> bool:
+        if not self.meanwhile:
+            self.asked.set()
+        more = await super().forget_history(now)
+        while self.meanwhile:
+            self.meanwhile.pop()()
+        return more
+
+
+async def test_a_reload_while_old_rows_go_is_not_missed(tmp_path: Path) -> None:
+    store = Reloading(tmp_path / "ratelimit.sqlite3")
+    node = Node(tmp_path, LIMITS[:1], time.time, store=store)
+    await node.start()
+    store.meanwhile.append(lambda: node.sync.configure(StoreSettings(flush_interval_s=0.05, history_days=3), 1000))
+    node.sync.configure(StoreSettings(flush_interval_s=0.05), 1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.sync.keep)
+        with trio.fail_after(10):
+            await store.asked.wait()
         nursery.cancel_scope.cancel()
     await node.stop()

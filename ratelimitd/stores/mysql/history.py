@@ -223,9 +223,10 @@ class MySQLHistory:
         """Forget rows that are kept no longer, at most STEP; whether there may be more."""
         if not self._may_have_old:
             return False
+        kept = self.kept
         ((here,),) = await session.run("SELECT UNIX_TIMESTAMP()")
         try:
-            await session.run(self._sql(_FORGET), (self.kept.gone(min(now, int(here))),))
+            await session.run(self._sql(_FORGET), (kept.gone(min(now, int(here))),))
             ((gone,),) = await session.run("SELECT ROW_COUNT()")
             if int(gone) == STEP:
                 return True
@@ -236,5 +237,6 @@ class MySQLHistory:
         except StoreReplaced:  # there is no such table
             if self.kept.is_needed:
                 raise
-        self._may_have_old = self.kept.is_needed
+        if self.kept is kept:  # no reload meanwhile
+            self._may_have_old = kept.is_needed
         return False
