@@ -30,6 +30,7 @@ from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.quotas import Held, Source
 from ratelimitd.core.rows import Account, Grant, Row
+from ratelimitd.core.standing import apart
 from ratelimitd.errors import OutcomeUnknown, StoreError
 from ratelimitd.settings import Keys
 from ratelimitd.stores import Store
@@ -72,7 +73,7 @@ class Accounts:
             if found:
                 limits.append(self._view(found[0]))
             elif name.of_login is not None and ("@" in command.key or not known):
-                would_be = name.meter.apart(name.of_login, None, int(self._clock()))
+                would_be = apart(name.meter, name.of_login, None, int(self._clock()))
                 limits.append(self._view(would_be, seen=False))
         return ShownAccount(command.key, bool(await self._naming.targets(names)), limits)
 
@@ -115,7 +116,7 @@ class Accounts:
         limit, now = meter.limit, int(self._clock())
         until = end_of(command, limit, now)
         known = await self._naming.found([(meter, Account(limit.name, key))])
-        before = known.get(Account(limit.name, key)) or meter.apart(key, None, now)
+        before = known.get(Account(limit.name, key)) or apart(meter, key, None, now)
         was, was_persistent = before.quota, before.source is Source.PERSISTENT
         base = meter.base(key)
         if not (until or command.persist) and command.quota != base.quota:
@@ -218,7 +219,7 @@ class Accounts:
         """An account whose row was changed, as memory has it or, if it was evicted meanwhile, as the store has it."""
         now = int(self._clock())
         row = next((row for row in rows if (row.limit, row.key) == (meter.limit.name, key)), None)
-        return meter.find(key, now) or meter.apart(key, row, now)
+        return meter.find(key, now) or apart(meter, key, row, now)
 
 
 def _held(command: Set, until: int, base: Held) -> Held:

@@ -9,6 +9,7 @@ from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.limits import KeyFailed
 from ratelimitd.core.policy import AT_RECIPIENT, Policy
 from ratelimitd.core.rows import Account
+from ratelimitd.core.standing import apart
 from ratelimitd.errors import StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.request import POLICY_REQUEST, Request
@@ -143,7 +144,7 @@ class Naming:
             if counter is not None:
                 found[account] = counter
             elif account in rows:
-                found[account] = meter.apart(account.key, rows[account], now)
+                found[account] = apart(meter, account.key, rows[account], now)
         return found
 
 

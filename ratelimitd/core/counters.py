@@ -205,12 +205,7 @@ class Meter:
             counter = self._begin(key, now)
             counter.is_new = is_new
             counter.knowledge = Knowledge.UNREAD
-        if not counter.knowledge:
-            counter.knowledge = Knowledge.ASSUMED
-            self.restarts += 1
-            if counter.source.is_base:
-                counter.give(self.base(key))
-        return counter
+        return self._assumed(counter)
 
     def accept(
         self, key: str, row: Row | None, pending: int, now: int, unstored: Mapping[int, int] = NOTHING
@@ -245,14 +240,6 @@ class Meter:
         counter.give(of_row(row, self.base(key), now, max(now, window) if window < counter.expiry else now))
         return counter
 
-    def apart(self, key: str, row: Row | None, now: int) -> Counter:
-        """The counter that `accept` would keep for the account, for display only: it is not kept."""
-        other = type(self)(self.limit)
-        other.bases = self.bases
-        counter = other.assume(key, now) if row is None else other.accept(key, row, 0, now)
-        other.forget()
-        return counter
-
     def drop_ended(self, keys: Iterable[str], now: int, pending: PendingCounts) -> None:
         """Forget those accounts whose window is over and stored."""
         for key in keys:
@@ -270,6 +257,15 @@ class Meter:
         for key in evicted:
             self._remove(key)
         return len(evicted)
+
+    def _assumed(self, counter: Counter) -> Counter:
+        """The counter; unless it is known, with what holds while the store cannot be asked."""
+        if not counter.knowledge:
+            counter.knowledge = Knowledge.ASSUMED
+            self.restarts += 1
+            if counter.source.is_base:
+                counter.give(self.base(counter.key))
+        return counter
 
     def _remove(self, key: str) -> None:
         self.counters.pop(key).knowledge = Knowledge.UNREAD

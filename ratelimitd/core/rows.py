@@ -12,6 +12,8 @@ from ratelimitd.text import escape
 
 MAX_USED = 4_294_967_295
 """The width of the columns `used` and `quota` (INT UNSIGNED): counts stop there."""
+UNREADABLE = MAX_USED
+"""In place of an `expiry` that is none, later than every part: such a row keeps its parts, and nothing else it says."""
 NO_BOUND = 1 << 62
 """Later than every window."""
 NO_SEGMENT = 1 << 62
@@ -66,6 +68,10 @@ class Row(NamedTuple):
             return self.quota
         # A grant made after its window ended is meant for the one that begins with the next mail.
         return self.quota if self._given_since(self.expiry) else configured
+
+    def end_of_quota(self, now: int) -> int:
+        """When the quota ends that was given until a time; 0: it was not, or has ended."""
+        return self.until if self.until > now else 0
 
     def _given_since(self, end: int) -> bool:
         """Whether the quota was given after an end, and is not the one that ended then."""

@@ -49,16 +49,10 @@ class SlidingMeter(Meter):
         if counter is None:
             counter = self._begin(key, now)
             counter.is_new = True
-            counter.knowledge = Knowledge.ASSUMED
-            self.restarts += 1
-            return counter
-        counter = self._present(counter, now)
-        if not counter.knowledge:
-            counter.knowledge = Knowledge.ASSUMED
-            self.restarts += 1
-            if counter.source.is_base:
-                counter.give(self.base(key))
-        return counter
+            counter.knowledge = Knowledge.UNREAD
+        else:
+            counter = self._present(counter, now)
+        return self._assumed(counter)
 
     def accept(
         self, key: str, row: Row | None, pending: int, now: int, unstored: Mapping[int, int] = NOTHING

@@ -1,9 +1,20 @@
 """How an account stands, read from its counter for people: what counts at a time, and when more is admitted.
 
-Nothing is changed here. A counter shows what was true when it was last asked for; that may be long ago.
+Nothing is changed here. A counter shows what was true when it was last asked for; that may be long ago. Of an account
+that is not in memory there is a counter `apart`.
 """
 
-from ratelimitd.core.counters import Counter
+from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.rows import Row
+
+
+def apart(meter: Meter, key: str, row: Row | None, now: int) -> Counter:
+    """The counter that the meter's `accept` would keep for the account, for display only: it is not kept."""
+    other = type(meter)(meter.limit)
+    other.bases = meter.bases
+    counter = other.assume(key, now) if row is None else other.accept(key, row, 0, now)
+    other.forget()
+    return counter
 
 
 def each_part(counter: Counter) -> list[tuple[int, int]]:

@@ -187,7 +187,7 @@ def lacking(known: Iterable[Known], rows: Iterable[Row], now: int) -> tuple[list
         if row is not None:
             if row.quota != row.seen:
                 continue  # it was given since, and is newer than what is known
-            there_is = (row.quota_at(now, one.configured), row.persist, row.until if row.until > now else 0)
+            there_is = (row.quota_at(now, one.configured), row.persist, row.end_of_quota(now))
         if (one.quota, persist, until) != there_is:
             grants[account] = Grant(*account, one.quota, one.configured, persist, one.expiry, one.latest, until)
     return deltas, list(grants.values())

@@ -85,6 +85,15 @@ class Charges:
             accounts = self._of.setdefault((delta.limit, delta.now, delta.latest), {})
             accounts.setdefault(delta.key, []).append(delta)
 
+    def take(self, batch: Sequence[Delta], refused: Iterable[tuple[Delta, str]]) -> list[Values]:
+        """Note a batch of sliding limits, without what was refused; of others, what is to be added to their rows."""
+        without = {delta for delta, _ in refused}
+        stored = [delta for delta in batch if delta not in without] if without else batch
+        if not batch[0].sliding:
+            return values_of(stored)
+        self.add(stored)
+        return []
+
     @property
     def accounts(self) -> list[Account]:
         """Whose they are."""

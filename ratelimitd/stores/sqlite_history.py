@@ -90,14 +90,8 @@ class SQLiteHistory:
     ) -> None:
         """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
         `charges`, for `settle`."""
-        if not batch or not self.kept.includes(batch[0]):
-            return
-        without = {delta for delta, _ in refused}
-        stored = [delta for delta in batch if delta not in without] if without else batch
-        if batch[0].sliding:
-            charges.add(stored)
-        else:
-            self._write(connection, _ADD, values_of(stored))
+        if batch and self.kept.includes(batch[0]):
+            self._write(connection, _ADD, charges.take(batch, refused))
 
     def restore(
         self,

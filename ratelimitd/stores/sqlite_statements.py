@@ -4,7 +4,7 @@ Any column may hold anything (SQLite's types are a habit). A statement takes wha
 core/rows.py:read does, and puts something readable in the place of the rest, so that no count is lost to it.
 """
 
-from ratelimitd.core.rows import MAX_USED, Delta
+from ratelimitd.core.rows import MAX_USED, UNREADABLE, Delta
 
 ROW = (
     '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
@@ -48,10 +48,6 @@ def _window(latest: int) -> str:
 def _until() -> str:
     """When a quota ends that was given until a time; 0: it was not, or that makes no sense."""
     return f"IFNULL({_number('until')}, 0)"
-
-
-UNREADABLE = MAX_USED
-"""An `expiry` later than every part: such a row keeps its parts, and no more of what it says itself."""
 
 
 def upsert(one: Delta) -> str:

@@ -113,13 +113,13 @@ def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
     later = max(both, key=lambda one: one.expiry)
     same = abs(both[0].expiry - both[1].expiry) < rename.apart_s
     used = min(sum(one.used for one in both), MAX_USED) if same else later.used
-    in_force = [one for one in both if one.until > now or one.quota_at(now, _NOTHING_GIVEN) != _NOTHING_GIVEN]
+    in_force = [one for one in both if one.quota_at(now, _NOTHING_GIVEN) != _NOTHING_GIVEN]
     quota, persist, seen, until = rename.configured, False, None, 0
     if in_force:
         # Of two alike the one that is not the account's yet.
-        given = max(in_force, key=lambda one: (one.persist, one.until > now))
+        given = max(in_force, key=lambda one: (one.persist, one.end_of_quota(now) > 0))
         # In a window that runs it ends with that; otherwise it is for the next one, and has not been seen.
-        quota, persist, until = given.quota, given.persist, given.until if given.until > now else 0
+        quota, persist, until = given.quota, given.persist, given.end_of_quota(now)
         seen = given.quota if max(later.expiry, until) > now else given.seen
     return there._replace(
         quota=quota,

@@ -86,8 +86,8 @@ class PutBack:
             row = there.get(account)
             for one in self._known(counter, stored, now):
                 if row is not None:
-                    quota, until = row.quota_at(now, one.delta.configured), row.until if row.until > now else 0
-                    one = Known(one.delta._replace(quota=row.quota if until else quota), row.persist, until)
+                    quota = row.quota_at(now, one.delta.configured)
+                    one = Known(one.delta._replace(quota=quota), row.persist, row.end_of_quota(now))
                 found.append(one)
         await self._store.restore(found, now)
         return await self._store.lookup(list(counters))

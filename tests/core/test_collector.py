@@ -5,6 +5,7 @@ import weakref
 
 from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.memo import Transaction
+from ratelimitd.core.standing import apart
 from tests.core.build import NOON, limit, policy, row, rules
 
 
@@ -35,7 +36,7 @@ def test_counters_are_told_apart_by_identity() -> None:
 def test_a_counter_that_is_kept_nowhere_leaves_nothing_behind() -> None:
     meter = Watched(limit(50))
     for stored in (None, row("alice", used=7)):
-        counter = meter.apart("alice", stored, NOON)
+        counter = apart(meter, "alice", stored, NOON)
         assert counter.used == (7 if stored else 0)
     assert meter.counters == {}
     end = weakref.ref(meter)

@@ -8,6 +8,7 @@ from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.pending import Pending, merge
 from ratelimitd.core.quotas import Source
 from ratelimitd.core.rows import Row
+from ratelimitd.core.standing import apart
 from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, limit, policy, rcpt, row
 
 ALICE, DOMAIN = "alice@example.com", "@example.com"
@@ -79,7 +80,7 @@ def test_the_precedence_is_that_of_a_plain_model_now_and_at_every_later_time(
     for now in sorted({NOON, *later} - {NOON - 5}):
         assert at(meter, now).quota == wanted(now), now
         if stored is not None:
-            assert meter.apart(ALICE, stored, now).quota == wanted(now), now
+            assert apart(meter, ALICE, stored, now).quota == wanted(now), now
 
 
 def test_a_grant_ends_at_its_second_with_the_use_that_there_is_and_no_flush_is_needed() -> None:

@@ -137,14 +137,8 @@ class MySQLHistory:
     ) -> None:
         """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
         `charges`, for `settle`."""
-        if not batch or not self.kept.includes(batch[0]):
-            return
-        without = {delta for delta, _ in refused}
-        stored = [delta for delta in batch if delta not in without] if without else batch
-        if batch[0].sliding:
-            charges.add(stored)
-        else:
-            await self._write(session, _ADD, values_of(stored))
+        if batch and self.kept.includes(batch[0]):
+            await self._write(session, _ADD, charges.take(batch, refused))
 
     async def restore(
         self,

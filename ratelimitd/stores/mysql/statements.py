@@ -7,7 +7,7 @@ something readable takes the place of the rest, so that no count is lost to it.
 
 from collections.abc import Mapping
 
-from ratelimitd.core.rows import MAX_USED, Delta
+from ratelimitd.core.rows import MAX_USED, UNREADABLE, Delta
 
 # The sender as bytes: the driver would give up the whole result for one text that is not UTF-8.
 ROW = (
@@ -53,10 +53,6 @@ def _window(latest: int, texts: frozenset[str] = NUMBERS) -> str:
     """The end of the row's window, 0 for none."""
     expiry = _count("expiry", texts)
     return f"CASE WHEN {expiry} > {latest} THEN 0 ELSE {expiry} END"
-
-
-UNREADABLE = MAX_USED
-"""An `expiry` later than every part: such a row keeps its parts, and no more of what it says itself."""
 
 
 def upsert(one: Delta, rows: str, texts: frozenset[str] = NUMBERS) -> str:
