@@ -256,6 +256,7 @@ class Meter:
         evicted = list(islice(stored, at_most))
         for key in evicted:
             self._remove(key)
+        self.restarts += bool(evicted)  # what becomes of their counts from now on is not seen
         return len(evicted)
 
     def _assumed(self, counter: Counter) -> Counter:

@@ -92,6 +92,7 @@ class Policy:
             if meter not in pending:
                 del self.removed[name]
                 meter.forget()
+                self._restarts_before += 1
 
     def _clock_says(self, now: int) -> None:
         """Note a new second; where the clock was put back, counters may be in windows that are none by now."""

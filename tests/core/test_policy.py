@@ -598,7 +598,20 @@ def lose_while_the_store_is_unavailable(asked: Policy) -> None:
     asked.meters[0].assume(ALICE, NOON)
 
 
-@pytest.mark.parametrize("lose", [lose_by_reset, lose_by_a_row_that_is_gone, lose_while_the_store_is_unavailable])
+def lose_by_a_reset_while_not_in_memory(asked: Policy) -> None:
+    assert asked.meters[0].evict(1, Pending()) == 1
+    lose_by_reset(asked)
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lose_by_reset,
+        lose_by_a_row_that_is_gone,
+        lose_while_the_store_is_unavailable,
+        lose_by_a_reset_while_not_in_memory,
+    ],
+)
 @pytest.mark.parametrize("restarted", [False, True])
 def test_what_a_count_has_lost_is_no_credit_for_who_was_refused(
     lose: Callable[[Policy], None], restarted: bool
@@ -627,6 +640,18 @@ def test_a_refusal_is_not_charged_again_after_the_count_was_reset() -> None:
     assert used(asked) == 0
     assert not ask(asked, message(3, "b"), NOON).refused
     assert used(asked) == 3
+
+
+def test_what_a_count_has_lost_while_its_limit_was_removed_is_no_credit() -> None:
+    asked = policy(limit(500), limit(0, name="other"))
+    for number in range(3):
+        assert ask(asked, message(501, str(number)), NOON).refused
+    asked.pending.begin(2, "")
+    asked.configure([limit(0, name="other")], rules())
+    asked.forget_removed()
+    asked.configure([limit(501), limit(0, name="other")], rules())
+    admitted = [not ask(asked, message(501, str(number)), NOON).refused for number in range(3)]
+    assert (admitted, used(asked)) == ([True, False, False], 501)
 
 
 def test_a_reload_leaves_what_refusals_were_charged_a_credit() -> None:
