@@ -194,7 +194,7 @@ class Migration:
                 await run(self._sql("DELETE FROM `ratelimit` WHERE `id` = %s"), (row.id,))
         update = (
             "UPDATE `ratelimit` SET `sender` = %s, `persist` = %s, `quota` = %s, `configured` = %s, `used` = %s, "
-            "`expiry` = %s, `updated` = `updated` WHERE `id` = %s"
+            "`in_parts` = NULL, `expiry` = %s, `updated` = `updated` WHERE `id` = %s"
         )
         await run(self._sql(update), (normal, *merged[3:], merged.id))
         await self._session.commit()

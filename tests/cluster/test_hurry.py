@@ -53,13 +53,13 @@ class Counting:
     async def restore(self, known: Sequence[Known], now: int) -> None:
         pass
 
-    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         return []
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         return []
 
-    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         return []
 
     async def recorded(self, node: str) -> int:
@@ -74,7 +74,7 @@ class Counting:
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         return []
 
-    async def changes(self, cursor: str) -> Changes:
+    async def changes(self, cursor: str, now: int) -> Changes:
         return Changes([], "")
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:

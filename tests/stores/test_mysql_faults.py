@@ -207,7 +207,7 @@ async def test_an_administrators_change_whose_commit_is_cut_is_neither_done_nor_
         await flush(store, [delta("alice", 3)], segment=1)
         link.cut(b"COMMIT")
         with pytest.raises(OutcomeUnknown, match="whether COMMIT was done is unknown"):
-            await store.reset([Account("daily", "alice")])
+            await store.reset([Account("daily", "alice")], 0)
         link.cut(b"COMMIT")
         with pytest.raises(OutcomeUnknown, match="whether COMMIT was done is unknown"):
             await store.grant(Grant("daily", "alice", 50, 10, True, 2000), 1000)

@@ -6,7 +6,7 @@ read after all of a transaction's accounts are locked: a transaction sees what w
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
 
 import trio
@@ -48,7 +48,7 @@ _ADD = f"LEAST({_USED} + VALUES(`used`), {MAX_USED})"
 _AT_LEAST = f"GREATEST({_USED}, VALUES(`used`))"
 _SET = "VALUES(`used`)"
 _OF = "`sender` = %s AND `limit_name` = %s AND `expiry`"
-_USE = "`used` = VALUES(`used`), `expiry` = VALUES(`expiry`)"
+_USE = "`used` = VALUES(`used`), `in_parts` = VALUES(`used`), `expiry` = VALUES(`expiry`)"
 _PARTS = """
 SELECT CAST(`sender` AS BINARY),
        GROUP_CONCAT(CONCAT(`expiry`, ' ', REPLACE(`used`, ';', '?'), ';') ORDER BY `expiry` SEPARATOR '')
@@ -73,9 +73,6 @@ ON DUPLICATE KEY UPDATE `ratelimit_history`.`used` = LEAST(`ratelimit_history`.`
 """
 _MOVED = f"DELETE FROM `ratelimit_history` WHERE {_OF} > %s"
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
-
-Bounds = Mapping[str, tuple[int, int]]
-"""By key, where parts are looked for: after the first `expiry`, up to the second."""
 
 
 class MySQLHistory:
@@ -102,20 +99,21 @@ class MySQLHistory:
             except StoreUnsuitable as error:
                 raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}") from error
 
-    async def with_parts(self, session: Session, rows: Sequence[Row]) -> list[Row]:
-        """These rows, those of sliding limits with their parts."""
-        if not any(row.limit in self.kept.sliding for row in rows):
-            return list(rows)
+    async def with_parts(self, session: Session, rows: Sequence[Row], now: int) -> list[Row]:
+        """These rows, those that count in parts with their parts that leave after `now`."""
+        keys: dict[str, list[str]] = {}
+        for row in rows:
+            if self.kept.has_parts(row):
+                keys.setdefault(row.limit, []).append(row.key)
         parts: dict[Account, Stood] = {}
-        for limit in self.kept.sliding:
-            bounds = {row.key: self.kept.bounds(row) for row in rows if row.limit == limit and row.used}
-            for keys in slices(list(bounds), CHUNK):
-                parts |= await self._parts(session, limit, {key: bounds[key] for key in keys})
-        return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows]
+        for limit, all_keys in keys.items():
+            for some in slices(all_keys, CHUNK):
+                parts |= await self._parts(session, limit, some, now)
+        return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows] if parts else list(rows)
 
-    async def _parts(self, session: Session, limit: str, bounds: Bounds) -> dict[Account, Stood]:
-        each = " OR ".join([f"{_OF} > %s AND `expiry` <= %s"] * len(bounds))
-        values = [(key, limit, after, until) for key, (after, until) in bounds.items()]
+    async def _parts(self, session: Session, limit: str, keys: Sequence[str], now: int) -> dict[Account, Stood]:
+        each = " OR ".join([f"{_OF} > %s AND `expiry` <= %s"] * len(keys))
+        values = [(key, limit, now, now + FAR_S) for key in keys]
         found = await session.run(self._sql(_PARTS.format(each)), list(chain.from_iterable(values)))
         parts: dict[Account, Stood] = {}
         for sender, text in found:
@@ -166,7 +164,7 @@ class MySQLHistory:
         return rows
 
     async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], *, at_least: bool) -> list[Row]:
-        parts = await self._parts(session, chunk.limit, dict.fromkeys(chunk.deltas, (chunk.now, chunk.latest)))
+        parts = await self._parts(session, chunk.limit, list(chunk.deltas), chunk.now)
         there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
         await self._write(session, _AT_LEAST if at_least else _ADD, values_of(chunk.alone(there)))
         settled = [chunk.settle(there[key], at_least=at_least) for key in chunk.deltas if key in there]

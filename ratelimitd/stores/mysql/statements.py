@@ -7,12 +7,12 @@ something readable takes the place of the rest, so that no count is lost to it.
 
 from collections.abc import Mapping
 
-from ratelimitd.core.rows import MAX_USED, UNREADABLE, Delta
+from ratelimitd.core.rows import MAX_USED, Delta
 
 # The sender as bytes: the driver would give up the whole result for one text that is not UTF-8.
 ROW = (
     "`limit_name`, CAST(`sender` AS BINARY), `quota`, `configured`, `persist`, `used`, `expiry`, "
-    "UNIX_TIMESTAMP(`updated`), `seen`, `until`"
+    "UNIX_TIMESTAMP(`updated`), `seen`, `until`, `in_parts`"
 )
 VALUES = "(%s, %s, %s, %s, %s, %s, %s, CURRENT_TIMESTAMP)"
 _FRACTION = "(2E(30)*)?"
@@ -23,7 +23,7 @@ _DIGITS = f"^(3[0-9]){{1,19}}{_FRACTION}$"
 """
 
 
-NUMBERS = frozenset({"quota", "configured", "seen", "until", "persist", "used", "expiry"})
+NUMBERS = frozenset({"quota", "configured", "seen", "until", "persist", "used", "in_parts", "expiry"})
 """The columns that hold numbers. Those of them that may hold anything, `texts`, are looked at before they are used."""
 _NEGATIVE = f"^2D(3[0-9]){{1,18}}{_FRACTION}$"
 
@@ -60,18 +60,21 @@ def upsert(one: Delta, rows: str, texts: frozenset[str] = NUMBERS) -> str:
 
     `rows`: VALUES for each. With no `texts`, as in a table of ours, a server takes half the time.
 
-    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed.
+    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed. What was counted in parts
+    is one with any window that runs.
 
-    Assigned from left to right: quota needs the old configured, seen, until, expiry and updated, used the old expiry.
+    Assigned from left to right: quota needs the old configured, seen, until, expiry and updated, used the old expiry,
+    and all of them the old in_parts.
     """
     window, quota, apart_s = _window(one.latest, texts), _quota(texts), one.apart_s
     until = _count("until", texts)
     both_run = f"LEAST({window}, VALUES(`expiry`)) > {one.now}"
     apart = f"GREATEST({window}, VALUES(`expiry`)) - LEAST({window}, VALUES(`expiry`))"
-    same = f"{apart} < IF({both_run}, {max(apart_s, one.overlap_s)}, {apart_s})"
+    slid = f"`in_parts` IS NOT NULL AND {both_run}"
+    same = f"({slid} OR {apart} < IF({both_run}, {max(apart_s, one.overlap_s)}, {apart_s}))"
     if one.sliding:
         both_run, same = "FALSE", f"{window} > {one.now}"
-    row_ends_both = f"{both_run} AND {same} AND {window} + {apart_s} < VALUES(`expiry`)"
+    row_ends_both = f"{both_run} AND NOT ({slid}) AND {same} AND {window} + {apart_s} < VALUES(`expiry`)"
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f"NOT ({quota} <=> {_number('seen', texts)}) AND COALESCE(UNIX_TIMESTAMP(`updated`), 0) >= "
@@ -80,11 +83,13 @@ def upsert(one: Delta, rows: str, texts: frozenset[str] = NUMBERS) -> str:
     assigned = f"""`used` = CASE WHEN {same} THEN LEAST({_count("used", texts)} + VALUES(`used`), {MAX_USED})
                   WHEN {window} < VALUES(`expiry`) THEN VALUES(`used`)
                   ELSE {_count("used", texts)} END,
-    `expiry` = IF({row_ends_both}, {window}, GREATEST({window}, VALUES(`expiry`)))"""
+    `expiry` = IF({row_ends_both}, {window}, GREATEST({window}, VALUES(`expiry`))),
+    `in_parts` = NULL"""
     if one.sliding:  # what becomes of them, the parts say: history.py
-        unreadable = " OR ".join([f"`{c}` IS NOT NULL AND {_number(c, texts)} IS NULL" for c in ("used", "expiry")])
-        assigned = f"""`expiry` = IF({unreadable}, {UNREADABLE}, {_count("expiry", texts)}),
-    `used` = IF(`used` IS NOT NULL AND {_number("used", texts)} IS NULL, 1, {_count("used", texts)})"""
+        unreadable = f"`used` IS NOT NULL AND {_number('used', texts)} IS NULL"
+        assigned = f"""`in_parts` = {_number("in_parts", texts)},
+    `used` = IF({unreadable}, COALESCE(`in_parts`, 0), {_count("used", texts)}),
+    `expiry` = {_count("expiry", texts)}"""
     return f"""
 INSERT INTO `ratelimit` (`limit_name`, `sender`, `expiry`, `used`, `quota`, `configured`, `seen`, `updated`)
 VALUES {rows}
@@ -144,7 +149,7 @@ ODD = f" AND ({_is_odd('used')} OR {_is_odd('expiry')})"
 RENAME = "UPDATE `ratelimit` SET `sender` = %s WHERE `sender` = %s AND `limit_name` = %s"
 MERGE = """
 UPDATE `ratelimit` SET `quota` = %s, `configured` = %s, `seen` = %s, `persist` = %s, `until` = %s, `used` = %s,
-    `expiry` = %s, `updated` = CURRENT_TIMESTAMP
+    `in_parts` = %s, `expiry` = %s, `updated` = CURRENT_TIMESTAMP
 WHERE `sender` = %s AND `limit_name` = %s
 """
 DELETE = "DELETE FROM `ratelimit` WHERE `sender` = %s AND `limit_name` = %s"
@@ -162,7 +167,8 @@ GROUP BY `limit_name` LIMIT %s
 """
 """One row of a domain under each limit."""
 RESET = """
-UPDATE `ratelimit` SET `used` = 0, `updated` = CURRENT_TIMESTAMP WHERE `sender` = %s AND `limit_name` = %s
+UPDATE `ratelimit` SET `used` = 0, `in_parts` = NULL, `updated` = CURRENT_TIMESTAMP
+WHERE `sender` = %s AND `limit_name` = %s
 """
 RECORD = """
 UPDATE `ratelimit_node` SET `segment` = %s, `updated` = CURRENT_TIMESTAMP WHERE `node` = %s

@@ -90,12 +90,12 @@ class MySQLStore:
         """Disconnect."""
         await self._servers.close()
 
-    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts."""
-        return await self._servers.attempt(lambda session: self._lookup(session, accounts))
+        return await self._servers.attempt(lambda session: self._lookup(session, accounts, now))
 
-    async def _lookup(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
-        return await self._history.with_parts(session, await self._select(session, accounts, lock))
+    async def _lookup(self, session: Session, accounts: Iterable[Account], now: int, lock: str = "") -> list[Row]:
+        return await self._history.with_parts(session, await self._select(session, accounts, lock), now)
 
     async def _select(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
         rows: list[Row] = []
@@ -200,7 +200,7 @@ class MySQLStore:
         await session.run("START TRANSACTION")
         accounts = [Account(one.limit, one.key) for one, *_ in known]
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
-        rows = await self._lookup(session, accounts, " FOR UPDATE")
+        rows = await self._lookup(session, accounts, now, " FOR UPDATE")
         if statements.may_be_odd(await whole_numbers(session, self._names)):
             await begin_again(session, self._sql, accounts, rows)
         deltas, grants = lacking(known, rows, now)
@@ -213,25 +213,23 @@ class MySQLStore:
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement, values = self._sql(statements.grant(grant.latest, now)), [grant.values]
-        return await self._servers.attempt(
-            lambda session: self._change(session, statement, values, [Account(grant.limit, grant.key)])
-        )
+        change, accounts = (self._sql(statements.grant(grant.latest, now)), [grant.values]), [Account(*grant[:2])]
+        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
 
-    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
-        values = [(account.key, account.limit) for account in accounts]
-        return await self._servers.attempt(
-            lambda session: self._change(session, self._sql(statements.RESET), values, accounts)
-        )
+        change = self._sql(statements.RESET), [(account.key, account.limit) for account in accounts]
+        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
 
     async def _change(
-        self, session: Session, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]
+        self, session: Session, change: tuple[str, Iterable[Sequence[object]]], accounts: Iterable[Account], now: int
     ) -> list[Row]:
+        """Run a statement with each of some values; the accounts' rows then."""
+        statement, values = change
         await session.run("START TRANSACTION")
         for some in values:
             await session.run(statement, some)
-        rows = await self._lookup(session, accounts)
+        rows = await self._lookup(session, accounts, now)
         await session.commit()
         return rows
 
@@ -258,7 +256,7 @@ class MySQLStore:
         await self._history.move(session, renames, now)
         for name, values in adopt(renames, there, now):
             await session.run(self._sql(getattr(statements, name)), values)
-        rows = await self._lookup(session, news)
+        rows = await self._lookup(session, news, now)
         await session.commit()
         return rows
 
@@ -266,15 +264,15 @@ class MySQLStore:
         """What nodes say of their windows."""
         return await self._servers.attempt(lambda session: windows.compare(session, self._names, mine, gone))
 
-    async def changes(self, cursor: str) -> Changes:
+    async def changes(self, cursor: str, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
-        return await self._servers.attempt(lambda session: self._changes(session, cursor))
+        return await self._servers.attempt(lambda session: self._changes(session, cursor, now))
 
-    async def _changes(self, session: Session, cursor: str) -> Changes:
+    async def _changes(self, session: Session, cursor: str, now: int) -> Changes:
         found = await changes.since(session, self._names, self._rows, cursor)
         rows: list[Row] = []
         for chunk in slices(found.rows, CHUNK):
-            rows += await self._history.with_parts(session, chunk)
+            rows += await self._history.with_parts(session, chunk, now)
         return found._replace(rows=rows)
 
     async def note_given(self) -> None:
