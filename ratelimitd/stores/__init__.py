@@ -24,6 +24,7 @@ RUNS_KEPT_DAYS = 62
 
 COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until", "used", "updated", "expiry")
 _SEGMENT = re.compile("[0-9]{1,18}")
+_QUOTED = re.compile(r"([\"`])([a-z_]+)\1")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -214,18 +215,29 @@ class Names(NamedTuple):
         return self
 
     def apply(self, statement: str, quote: str) -> str:
-        """A statement with the default names, each between `quote`s, replaced by the configured ones, and the default
-        limit `'default'` by the first one."""
+        """A statement with the configured names, between `quote`s, in place of the default ones, which are between
+        quotes; and with the first limit in place of `'default'`."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
         names |= {
             f"ratelimit_{suffix}": f"{self.table}_{suffix}"
-            for suffix in ("node", "updated", "touched", "default", "window", "history", "ended")
+            for suffix in (
+                "node",
+                "updated",
+                "touched",
+                "default",
+                "window",
+                "history",
+                "ended",
+                "touch",
+                "counts",
+                "dates",
+            )
         }
 
         def replace(match: re.Match[str]) -> str:
-            return quote + names.get(match[1], match[1]) + quote
+            return quote + names.get(match[2], match[2]) + quote
 
-        statement = re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
+        statement = _QUOTED.sub(replace, statement)
         return statement.replace("'default'", f"'{self.limit}'")
 
 

@@ -10,7 +10,10 @@ from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.stores import Flushed, Names, Store
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.postgresql.access import Access as PostgreSQLAccess
+from ratelimitd.stores.postgresql.store import PostgreSQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
+from tests.instances.postgresql import ADMINISTRATOR, PostgreSQL
 
 Sql = Callable[[str], list[tuple[str, ...]]]
 
@@ -23,6 +26,11 @@ class Backend:
     make: Callable[..., Store]
     sql: Sql
     quote: str
+
+    def at(self, seconds: int) -> str:
+        """An expression for a time as `updated` has it, given in seconds since 1970."""
+        function = {"sqlite": "datetime({}, 'unixepoch')", "postgresql": "to_timestamp({})"}
+        return function.get(self.name, "FROM_UNIXTIME({})").format(seconds)
 
 
 def sqlite_backend(folder: Path) -> Backend:
@@ -51,6 +59,21 @@ def server_backend(server: Any, database: str) -> Backend:
         return MySQLStore(access, names, timeout_s=10)
 
     return Backend(type(server).__name__.lower(), make, sql, "`")
+
+
+def postgresql_access(server: PostgreSQL, database: str) -> PostgreSQLAccess:
+    """The administrator's, over the socket."""
+    return PostgreSQLAccess(((f"{server.socket}/.s.PGSQL.{server.port}", 0),), ADMINISTRATOR, "", database)
+
+
+def postgresql_backend(server: PostgreSQL, database: str) -> Backend:
+    """The administrator over the socket, without a password."""
+    access = postgresql_access(server, database)
+
+    def make(names: Names | None = None) -> Store:
+        return PostgreSQLStore(access, names, timeout_s=10)
+
+    return Backend("postgresql", make, lambda text: server.sql(text, database), '"')
 
 
 def delta(key: str, used: int = 1, *, expiry: int = 2000, quota: int = 10, limit: str = "daily") -> Delta:

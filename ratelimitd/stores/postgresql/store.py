@@ -1,0 +1,25 @@
+"""The store in PostgreSQL: what is its own of the store that many nodes share."""
+
+from functools import partial
+
+from ratelimitd.stores import Names
+from ratelimitd.stores.dialect import PostgreSQL
+from ratelimitd.stores.postgresql.access import USUAL_PORT, Access
+from ratelimitd.stores.postgresql.layout import LOCK, check
+from ratelimitd.stores.postgresql.session import connect
+from ratelimitd.stores.shared.session import Servers, Session
+from ratelimitd.stores.shared.store import SharedStore
+
+
+class PostgreSQLStore(SharedStore):
+    """A Store in a PostgreSQL database; `timeout_s` (seconds) is for connecting. Raises StoreError."""
+
+    def __init__(self, access: Access, names: Names | None = None, *, timeout_s: float) -> None:
+        servers = Servers(access.addresses, partial(connect, access), USUAL_PORT, timeout_s)
+        super().__init__(access.name, names or Names(), servers, PostgreSQL())
+
+    async def _check_tables(self, session: Session) -> None:
+        await check(session, self._names, self.remarks, history=self._history.kept.is_needed)
+
+    async def _lock_what_is_not_there(self, session: Session) -> None:
+        await session.run(self._sql(LOCK))

@@ -1,0 +1,198 @@
+"""The table ratelimit_history of a server's database: written and read within a transaction of the store's.
+
+What it must hold, history.py says. The row of the account in `ratelimit`, locked before, keeps other nodes from the same
+parts. Parts are read after all of a transaction's accounts are locked: a transaction may see what was there at its first
+such look.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import chain
+
+import trio
+
+from ratelimitd.core.rows import Account, Delta, Known, Row, slices
+from ratelimitd.errors import StoreReplaced, StoreUnsuitable
+from ratelimitd.stores import Names
+from ratelimitd.stores import history_statements as statements
+from ratelimitd.stores.dialect import Dialect
+from ratelimitd.stores.history import (
+    CHUNK,
+    FAR_S,
+    STEP,
+    Charges,
+    Chunk,
+    Kept,
+    Settled,
+    Stood,
+    Values,
+    known_charges,
+    parts_of,
+    say_odd,
+    say_refused,
+    values_of,
+)
+from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared.session import DatabaseError, Session
+from ratelimitd.stores.survey import Rename
+
+_PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
+
+Bounds = Mapping[str, tuple[int, int]]
+"""By key, where parts are looked for: after the first `expiry`, up to the second."""
+
+
+class SharedHistory:
+    """What is kept of windows and parts. `kept` says how much; nothing is read or written where that is nothing."""
+
+    def __init__(self, dialect: Dialect, names: Names, remarks: Remarks) -> None:
+        self._dialect = dialect
+        self._names = names
+        self._remarks = remarks
+        self.configure(Kept())
+
+    def configure(self, kept: Kept) -> None:
+        """Keep this from now on."""
+        self.kept = kept
+        self._may_have_old = True
+
+    def _sql(self, statement: str) -> str:
+        return self._dialect.sql(self._names, statement)
+
+    async def check(self, session: Session) -> None:
+        """Raise StoreUnsuitable where it is needed, and the account may not use it."""
+        if self.kept.is_needed:
+            try:
+                await session.run(self._sql(statements.probe(self._dialect)))
+            except StoreUnsuitable as error:
+                raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}") from error
+
+    async def with_parts(self, session: Session, rows: Sequence[Row]) -> list[Row]:
+        """These rows, those of sliding limits with their parts."""
+        if not any(row.limit in self.kept.sliding for row in rows):
+            return list(rows)
+        parts: dict[Account, Stood] = {}
+        for limit in self.kept.sliding:
+            bounds = {row.key: self.kept.bounds(row) for row in rows if row.limit == limit and row.used}
+            for keys in slices(list(bounds), CHUNK):
+                parts |= await self._parts(session, limit, {key: bounds[key] for key in keys})
+        return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows]
+
+    async def _parts(self, session: Session, limit: str, bounds: Bounds) -> dict[Account, Stood]:
+        values = [(key, limit, after, until) for key, (after, until) in bounds.items()]
+        found = await session.run(
+            self._sql(statements.parts(self._dialect, len(bounds))), list(chain.from_iterable(values))
+        )
+        parts: dict[Account, Stood] = {}
+        for sender, text in found:
+            key = sender.decode("utf-8", "replace") if isinstance(sender, bytes) else str(sender)
+            parts[Account(limit, key)] = self._read(limit, key, text if isinstance(text, bytes) else str(text).encode())
+        return parts
+
+    def _read(self, limit: str, key: str, text: bytes) -> Stood:
+        """The parts in the text of an account; what stands after the last semicolon, the server has cut off."""
+        whole = text[: text.rfind(b";") + 1]
+        if _PLAIN.fullmatch(whole):
+            numbers = list(map(int, whole.replace(b";", b" ").split()))
+            return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        pairs = [item.partition(b" ") for item in whole.split(b";")[:-1]]
+        return parts_of(limit, key, [(pair[0], pair[2]) for pair in pairs], self._remarks)
+
+    async def add(
+        self, session: Session, batch: Sequence[Delta], refused: Iterable[tuple[Delta, str]], charges: Charges
+    ) -> None:
+        """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
+        `charges`, for `settle`."""
+        if batch and self.kept.includes(batch[0]):
+            await self._write(session, statements.add(self._dialect), charges.take(batch, refused))
+
+    async def restore(
+        self,
+        session: Session,
+        known: Iterable[Known],
+        now: int,
+        select: Callable[[Session, Iterable[Account]], Awaitable[list[Row]]],
+    ) -> None:
+        """Have the history hold at least what is known; `select` finds rows."""
+        charges, fixed = known_charges(known, self.kept, now)
+        await self._write(session, statements.at_least(self._dialect), values_of(fixed))
+        for chunk in charges.chunks():
+            await self._settle(session, chunk, await select(session, chunk.accounts), at_least=True)
+
+    async def settle(
+        self,
+        session: Session,
+        charges: Charges,
+        select: Callable[[Session, Iterable[Account]], Awaitable[list[Row]]],
+    ) -> list[Row]:
+        """Write what is charged to the parts of sliding limits, and to the rows what they are then; the rows."""
+        rows: list[Row] = []
+        for chunk in charges.chunks():
+            rows += await self._settle(session, chunk, await select(session, chunk.accounts), at_least=False)
+        return rows
+
+    async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], *, at_least: bool) -> list[Row]:
+        parts = await self._parts(session, chunk.limit, dict.fromkeys(chunk.deltas, (chunk.now, chunk.latest)))
+        there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
+        used = (statements.at_least if at_least else statements.add)(self._dialect)
+        await self._write(session, used, values_of(chunk.alone(there)))
+        settled = [chunk.settle(there[key], at_least=at_least) for key in chunk.deltas if key in there]
+        await trio.lowlevel.checkpoint()
+        written = [(one.row.limit, one.row.key, *part) for one in settled for part in one.written.items()]
+        for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
+            await self._write(session, statements.just(self._dialect), some)
+        await self._delete(session, settled)
+        await self._write(session, "", [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled])
+        return [one.row for one in settled]
+
+    async def move(self, session: Session, renames: Iterable[Rename], now: int) -> None:
+        """Make the parts that count the accounts' whose rows these become."""
+        for limit, old, new, *_ in renames:
+            if limit in self.kept.sliding:
+                await session.run(self._sql(statements.move(self._dialect)), (new, old, limit, now))
+                await session.run(self._sql(statements.MOVED), (old, limit, now))
+
+    async def _delete(self, session: Session, settled: Iterable[Settled]) -> None:
+        for one in settled:
+            for leave in one.gone:
+                await session.run(self._sql(statements.DELETE), (one.row.key, one.row.limit, leave))
+
+    async def _write(self, session: Session, used: str, values: Sequence[Values]) -> None:
+        """Write rows; where one is there already, its use becomes `used`. One that the database refuses is left out,
+        and that is said. With "" they are the rows of `ratelimit`, which are all there."""
+        if not values:
+            return
+        d, count = self._dialect, len(values)
+        insert = statements.write(d, used, count) if used else statements.set_use(d, count)
+        try:
+            await session.run_whole(self._sql(insert), d.flat(values))
+        except DatabaseError as error:
+            if not error.bad_record:
+                raise
+            if len(values) == 1:
+                say_refused(self._remarks, values[0], str(error))
+                return
+            half = len(values) // 2
+            await self._write(session, used, values[:half])
+            await self._write(session, used, values[half:])
+
+    async def forget(self, session: Session, now: int) -> bool:
+        """Forget rows that are kept no longer, at most STEP; whether there may be more."""
+        if not self._may_have_old:
+            return False
+        kept = self.kept
+        ((here,),) = await session.run(self._sql(f"SELECT {self._dialect.now}"))
+        try:
+            await session.run(self._sql(statements.forget(self._dialect)), (kept.gone(min(now, int(here))),))
+            if session.changed == STEP:
+                return True
+            for values in await session.run(self._sql(statements.far(self._dialect)), (int(here) + FAR_S,)):
+                say_odd(self._remarks, *values)
+        except StoreUnsuitable:  # an account without the right to delete leaves them
+            pass
+        except StoreReplaced:  # there is no such table
+            if self.kept.is_needed:
+                raise
+        if self.kept is kept:  # no reload meanwhile
+            self._may_have_old = kept.is_needed
+        return False
