@@ -25,6 +25,7 @@ RUNS_KEPT_DAYS = 62
 COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until", "used", "updated", "expiry")
 _SEGMENT = re.compile("[0-9]{1,18}")
 _QUOTED = re.compile(r"([\"`])([a-z_]+)\1")
+_SUFFIXES = ("node", "updated", "touched", "default", "window", "history", "ended", "touch", "counts", "dates")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -218,21 +219,7 @@ class Names(NamedTuple):
         """A statement with the configured names, between `quote`s, in place of the default ones, which are between
         quotes; and with the first limit in place of `'default'`."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
-        names |= {
-            f"ratelimit_{suffix}": f"{self.table}_{suffix}"
-            for suffix in (
-                "node",
-                "updated",
-                "touched",
-                "default",
-                "window",
-                "history",
-                "ended",
-                "touch",
-                "counts",
-                "dates",
-            )
-        }
+        names |= {f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in _SUFFIXES}
 
         def replace(match: re.Match[str]) -> str:
             return quote + names.get(match[2], match[2]) + quote

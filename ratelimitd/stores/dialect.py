@@ -1,4 +1,4 @@
-"""How the databases differ in SQL: the one place that says it. What the statements are, statements.py says, once for all.
+"""How the databases differ in SQL: the one place that says it. What the statements are, statements.py says, for all.
 
 A statement has its names between double quotes, `%s` where a value goes and `%%` for a percent sign; `Dialect.sql`
 makes it this database's. Here are also the ways in which a column is read that somebody may have filled with nonsense:
@@ -120,6 +120,10 @@ class Dialect:
         """The number that a column holds; 0 for NULL, what is below, and what is none."""
         raise NotImplementedError
 
+    def kept_quota(self) -> str:
+        """The quota as it is."""
+        return self.old("quota")
+
     def quota(self) -> str:
         """The quota; 0 for NULL and what is negative, NULL where it is none."""
         raise NotImplementedError
@@ -187,10 +191,51 @@ class SQLite(Dialect):
         return f"({self.unreadable(column)} OR {self.old(column)} < 0)"
 
 
-class MySQL(Dialect):
+class Typed(Dialect):
+    """A database whose columns have types. `types` are those of the columns that hold whole numbers, by our names: these
+    need not be looked at, and so a server takes half the time."""
+
+    def __init__(self, types: Mapping[str, str] = {}) -> None:
+        self._texts = NUMBERS - types.keys()
+        self.may_be_odd = not all("unsigned" in types.get(column, "") for column in ("used", "expiry"))
+
+    def _number(self, of: str) -> str:
+        """The number that a text says, NULL where it is none."""
+        raise NotImplementedError
+
+    def _is_negative(self, of: str) -> str:
+        """Whether a text is a number below 0."""
+        raise NotImplementedError
+
+    def value(self, column: str) -> str:
+        """The column itself where it holds numbers alone."""
+        return self._number(self.old(column)) if column in self._texts else self.old(column)
+
+    def count(self, column: str, table: str = "ratelimit") -> str:
+        """What is no number is 0."""
+        number = self.value(column) if table == "ratelimit" else self._number(self.old(column, table))
+        return f"GREATEST(COALESCE({number}, 0), 0)"
+
+    def quota(self) -> str:
+        """A text of a number is one."""
+        if "quota" not in self._texts:
+            return self.count("quota")
+        quota = self.old("quota")
+        unlimited = f"{quota} IS NULL OR {self._is_negative(quota)}"
+        return f"CASE WHEN {unlimited} THEN 0 ELSE {self.value('quota')} END"
+
+    def unreadable(self, column: str) -> str:
+        """NULL is a number: 0."""
+        return f"{self.old(column)} IS NOT NULL AND {self.value(column)} IS NULL"
+
+    def odd(self, column: str) -> str:
+        """Also what is below 0."""
+        return f"({self.old(column)} IS NOT NULL AND {self._number(self.old(column))} IS NULL)"
+
+
+class MySQL(Typed):
     """MySQL and MariaDB. A column that somebody made may hold NULL or a text, and in strict mode one text that is no
-    number fails a whole statement. `types` are those of the columns that hold whole numbers, by our names: these need
-    not be looked at, and so a server takes half the time."""
+    number fails a whole statement."""
 
     quote = "`"
     now = "UNIX_TIMESTAMP()"
@@ -204,10 +249,6 @@ class MySQL(Dialect):
     # As HEX shows a text, of any character set. 12.00 is a whole number, too, which strict mode refuses to CAST.
     _DIGITS: ClassVar[str] = f"^(3[0-9]){{1,19}}{_FRACTION}$"
     _NEGATIVE: ClassVar[str] = f"^2D(3[0-9]){{1,18}}{_FRACTION}$"
-
-    def __init__(self, types: Mapping[str, str] = {}) -> None:
-        self._texts = NUMBERS - types.keys()
-        self.may_be_odd = not all("unsigned" in types.get(column, "") for column in ("used", "expiry"))
 
     def differ(self, one: str, other: str) -> str:
         """Its own operator."""
@@ -235,39 +276,21 @@ class MySQL(Dialect):
             f"CASE WHEN HEX({text}) REGEXP '{self._DIGITS}' THEN CAST(SUBSTRING_INDEX({text}, '.', 1) AS UNSIGNED) END"
         )
 
-    def value(self, column: str) -> str:
-        """The column itself where it holds numbers alone."""
-        return self._number(self.old(column)) if column in self._texts else self.old(column)
-
-    def count(self, column: str, table: str = "ratelimit") -> str:
-        """What is no number is 0."""
-        number = self.value(column) if table == "ratelimit" else self._number(self.old(column, table))
-        return f"GREATEST(COALESCE({number}, 0), 0)"
-
-    def quota(self) -> str:
-        """A text of a number is one."""
-        if "quota" not in self._texts:
-            return self.count("quota")
-        quota = self.old("quota")
-        unlimited = f"{quota} IS NULL OR HEX(CONCAT({quota})) REGEXP '{self._NEGATIVE}'"
-        return f"CASE WHEN {unlimited} THEN 0 ELSE {self.value('quota')} END"
-
-    def unreadable(self, column: str) -> str:
-        """NULL is a number: 0."""
-        return f"{self.old(column)} IS NOT NULL AND {self.value(column)} IS NULL"
+    def _is_negative(self, of: str) -> str:
+        return f"HEX(CONCAT({of})) REGEXP '{self._NEGATIVE}'"
 
 
-class PostgreSQL(Dialect):
-    """PostgreSQL. The columns hold whole numbers, and the constraints of the table keep them from being odd: where that
-    is not so, layout.py refuses the table."""
+class PostgreSQL(Typed):
+    """PostgreSQL. A column that somebody made may hold a text, and one that is no number fails a whole statement."""
 
     now = "FLOOR(EXTRACT(EPOCH FROM statement_timestamp()))::bigint"
     touch = "date_trunc('second', statement_timestamp())"  # CURRENT_TIMESTAMP is when the transaction began
     updated = 'CASE WHEN isfinite("updated") THEN EXTRACT(EPOCH FROM "updated")::bigint END'
-    may_be_odd = False
     normal = "lower(btrim(\"sender\", ' ' || chr(9)))"
     parts = "string_agg(\"expiry\" || ' ' || \"used\" || ';', '' ORDER BY \"expiry\")"
 
+    _DIGITS: ClassVar[str] = "^[0-9]{1,19}([.]0*)?$"
+    _NEGATIVE: ClassVar[str] = "^-[0-9]{1,18}([.]0*)?$"
     _KINDS: ClassVar[Mapping[str, str]] = {"t": "%s::text[]", "n": "%s::bigint[]"}
 
     def sql(self, names: "Names", statement: str) -> str:
@@ -301,15 +324,21 @@ class PostgreSQL(Dialect):
 
     def count(self, column: str, table: str = "ratelimit") -> str:
         """With room for an addition."""
-        return f"LEAST(GREATEST(COALESCE({self.old(column, table)}, 0), 0), {_NO_BOUND})"
+        return f"LEAST({super().count(column, table)}, {_NO_BOUND})"
 
-    def quota(self) -> str:
-        """It is always a number."""
-        return self.count("quota")
+    def kept_quota(self) -> str:
+        """A text as a number: all results of an expression are of one type."""
+        return self.quota() if "quota" in self._texts else self.old("quota")
 
-    def unreadable(self, column: str) -> str:
-        """None is."""
-        return "FALSE"
+    def _number(self, of: str) -> str:
+        text = f"{of}::text"
+        return (
+            f"CASE WHEN {text} ~ '{self._DIGITS}' "
+            f"THEN LEAST(split_part({text}, '.', 1)::numeric, {_NO_BOUND})::bigint END"
+        )
+
+    def _is_negative(self, of: str) -> str:
+        return f"{of}::text ~ '{self._NEGATIVE}'"
 
 
 def _short(text: str) -> str:

@@ -31,7 +31,7 @@ def upsert(d: Dialect, one: Delta, count: int = 1) -> str:
     same = f"{d.greatest(window, end)} - {d.least(window, end)} < {near_s}"
     if one.sliding:
         same = f"{window} > {one.now}"
-    new_quota = _new_quota(d, window, same, d.old("quota"))
+    new_quota = _new_quota(d, window, same, d.kept_quota())
     quota_then = quota if d.assigns_in_turn else _new_quota(d, window, same, quota)
     persists = f"{quota} IS NOT NULL AND {d.count('persist')} = 1"
     until = d.count("until")
@@ -150,7 +150,7 @@ def limits(d: Dialect) -> str:
 
 
 def written_wrongly(d: Dialect) -> tuple[str, str, str]:
-    """Rows that may be: a sender that is not normalised, one that no mail has used, one of a domain under each limit."""
+    """Rows that may be: a sender that is not normalised, one without any use, one of a domain under each limit."""
     sender, example = d.name('"sender"'), d.name('MIN("sender")')
     return (
         f'SELECT "limit_name", {sender} FROM "ratelimit" WHERE "sender" <> {d.normal} LIMIT %s',
@@ -207,7 +207,7 @@ def seen(d: Dialect) -> str:
 
 
 def given(d: Dialect) -> str:
-    """Rows whose quota was given in a running window, or until a time, and is not noted, after one's id: (id, count)."""
+    """Rows after an id whose quota was given in a running window, or until a time, and is not noted: (id, count)."""
     return f"""
 SELECT "id" FROM "ratelimit" WHERE "id" > %s AND {d.count("persist")} <> 1
 AND {d.differ(d.quota(), d.value("configured"))} AND {d.differ(d.quota(), d.value("seen"))}

@@ -27,6 +27,33 @@ class Backend:
     sql: Sql
     quote: str
 
+    def alter(self, **types: str) -> None:
+        """Give columns of `ratelimit` other types, in which NULL may stand."""
+        if self.name != "postgresql":
+            self.sql(f"ALTER TABLE ratelimit {', '.join(f'MODIFY {name} {kind}' for name, kind in types.items())}")
+            return
+        # All this somebody has to do: its view, its trigger and its constraints name the columns.
+        self.sql("DROP VIEW IF EXISTS view_ratelimit; DROP TRIGGER ratelimit_touched ON ratelimit")
+        self.sql("ALTER TABLE ratelimit DROP CONSTRAINT IF EXISTS ratelimit_counts")
+        for name, kind in types.items():
+            column, kind = f"ALTER TABLE ratelimit ALTER COLUMN {name}", kind.replace("DOUBLE", "DOUBLE PRECISION")
+            self.sql(f"{column} DROP DEFAULT; {column} TYPE {kind} USING {name}::{kind}; {column} SET DEFAULT 0")
+            self.sql(f"{column} DROP NOT NULL")
+        self.sql(
+            "CREATE TRIGGER ratelimit_touched BEFORE UPDATE OF quota, persist, until, used, expiry ON ratelimit "
+            "FOR EACH ROW WHEN (NEW.updated IS NOT DISTINCT FROM OLD.updated) EXECUTE FUNCTION ratelimit_touch()"
+        )
+
+    def alter_other(self, table: str, **types: str) -> None:
+        """The same for another table."""
+        if self.name != "postgresql":
+            self.sql(f"ALTER TABLE {table} {', '.join(f'MODIFY {name} {kind}' for name, kind in types.items())}")
+            return
+        for name, kind in types.items():
+            self.sql(f"ALTER TABLE {table} ALTER {name} TYPE {kind.partition(')')[0]})")
+            if "NOT NULL" not in kind:
+                self.sql(f"ALTER TABLE {table} ALTER {name} DROP NOT NULL")
+
     def at(self, seconds: int) -> str:
         """An expression for a time as `updated` has it, given in seconds since 1970."""
         function = {"sqlite": "datetime({}, 'unixepoch')", "postgresql": "to_timestamp({})"}

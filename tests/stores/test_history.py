@@ -338,8 +338,7 @@ async def test_a_restore_has_the_history_hold_at_least_what_is_known(backend: Ba
 def loose(backend: Backend, store: Store) -> Backend:
     """The history's columns may hold anything."""
     if backend.name != "sqlite":
-        kinds = "MODIFY used VARCHAR(20) DEFAULT NULL, MODIFY expiry VARCHAR(20) NOT NULL"
-        backend.sql(f"ALTER TABLE ratelimit_history {kinds}")
+        backend.alter_other("ratelimit_history", used="VARCHAR(20) DEFAULT NULL", expiry="VARCHAR(20) NOT NULL")
     return backend
 
 
@@ -388,7 +387,7 @@ async def test_a_row_of_ratelimit_that_makes_no_sense_keeps_its_parts(
 ) -> None:
     await flush(sliding, [part("alice", 3, HOUR), part("alice", 2, PART)])
     if backend.name != "sqlite":
-        backend.sql(f"ALTER TABLE ratelimit MODIFY {column} VARCHAR(20) NOT NULL DEFAULT '0'")
+        backend.alter(**{column: "VARCHAR(20)"})
     backend.sql(f"UPDATE ratelimit SET {column} = 'much'")
     (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
     assert (after.used, after.expiry, after.parts) == (6, NOW + HOUR, parts((PART, 2), (HOUR, 4)))

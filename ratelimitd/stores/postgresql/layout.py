@@ -1,11 +1,12 @@
-"""Whether a PostgreSQL database has our tables, as they must be; their creation where there are none, and what a table of
-an earlier version lacks.
+"""Whether a PostgreSQL database has our tables, as they must be; their creation where there are none, and what a table
+of an earlier version lacks.
 
 Only one daemon at a time changes anything.
 """
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
@@ -21,6 +22,8 @@ _COLUMN = re.compile(r'^    "(\w+)" +([A-Z][^\n]*?),? *(?:--[^\n]*)?$', re.MULTI
 _CONSTRAINT = re.compile(r'CONSTRAINT "ratelimit_(\w+)" CHECK [^\n]*[^\n,]')
 _LARGE = ("quota", "configured", "seen", "until", "used", "expiry")
 """Columns of numbers that must hold what is beyond INTEGER."""
+COUNTS = ("used", "expiry")
+"""Columns that a constraint keeps from being odd, where they hold whole numbers."""
 _FIXED = ("id", "sender", "limit_name", "updated")
 """Columns that cannot be added to a table of ours: without them it is none."""
 
@@ -55,6 +58,16 @@ class Column(NamedTuple):
     default: str
     exact: bool
 
+    @property
+    def is_exact_text(self) -> bool:
+        """Whether it tells all keys apart."""
+        return self.exact and self.type.startswith(("character varying", "text"))
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether it can hold all that is written to it, as it is."""
+        return self.type in ("bigint", "double precision", "text") or self.type.startswith(("numeric", "character var"))
+
 
 class Layout(NamedTuple):
     """A table as it is: its columns by our names for them, its indexes' columns, its constraints and triggers."""
@@ -74,30 +87,20 @@ class Layout(NamedTuple):
             yield "it has no unique index on (sender, limit_name)"
         if ("sender",) in self.unique:
             yield "its unique index on sender leaves no room for a second limit"
-        for name in ("id", *_LARGE):
-            if name in columns and columns[name].type != "bigint":
+        if "id" in columns and columns["id"].type != "bigint":
+            yield f"its id is {columns['id'].type}, not bigint"
+        for name in _LARGE:
+            if name in columns and not columns[name].holds_numbers:
                 yield f"its column {name} is {columns[name].type}, not bigint"
-        if "persist" in columns and columns["persist"].type not in ("smallint", "integer", "bigint"):
-            yield f"its column persist is {columns['persist'].type}, not smallint"
         for name in ("sender", "limit_name"):
-            if name in columns and not (
-                columns[name].exact and columns[name].type.startswith(("character var", "text"))
-            ):
+            if name in columns and not columns[name].is_exact_text:
                 yield f"its column {name} compares otherwise than by bytes"
         if "updated" in columns and columns["updated"].type != "timestamp(0) with time zone":
             yield f"its column updated is {columns['updated'].type}, not timestamp(0) with time zone"
         if "updated" not in self.indexed:
             yield "it has no index on updated"
-        for name, why in _NEEDED.items():
-            if name not in self.checks:
-                yield why
-
-
-_NEEDED = {
-    "touched": "its column updated does not follow changes: it lacks its trigger",
-    "counts": "it lacks the constraint on used and expiry",
-    "dates": "it lacks the constraint on updated",
-}
+        if "touched" not in self.checks:
+            yield "its column updated does not follow changes: it lacks its trigger"
 
 
 def _sql(names: Names, statement: str) -> str:
@@ -110,7 +113,7 @@ async def layout(session: Session, names: Names) -> Layout:
     table = f'"{names.table}"'
     columns: dict[str, Column] = {}
     for name, kind, required, default, exact in await session.run(_COLUMNS, (table,)):
-        columns[ours.get(name, name)] = Column(kind, required, default or "", exact)
+        columns[ours.get(str(name), str(name))] = Column(kind, required, default or "", exact)
     unique: set[tuple[str, ...]] = set()
     indexed: set[str] = set()
     for is_unique, keys in await session.run(_INDEXES, (table,)):
@@ -120,6 +123,17 @@ async def layout(session: Session, names: Names) -> Layout:
             unique.add(index)
     checks = [name.removeprefix(f"{names.table}_") for (name,) in await session.run(_CHECKS, (table,))]
     return Layout(columns, frozenset(unique), frozenset(indexed), frozenset(checks))
+
+
+async def whole_numbers(session: Session, names: Names) -> dict[str, str]:
+    """The types of the columns, by our names, that hold whole numbers alone; `unsigned` where a constraint says so.
+
+    It asks each time, for a table may be altered.
+    """
+    found = await layout(session, names)
+    sign = " unsigned" if "counts" in found.checks else ""
+    whole = {name: column.type for name, column in found.columns.items() if column.type in ("bigint", "smallint")}
+    return {name: kind + (sign if name in COUNTS else "") for name, kind in whole.items()}
 
 
 async def tables(session: Session, names: Names) -> set[str]:
@@ -150,7 +164,7 @@ def repairs(found: Layout, names: Names) -> Iterator[str]:
     if "touched" not in found.checks:
         yield from [text for (kind, _), text in _created(names).items() if kind in ("FUNCTION", "TRIGGER")]
     for constraint in _CONSTRAINT.finditer(schema("postgresql")):
-        if constraint[1] not in found.checks:
+        if constraint[1] not in found.checks and all(found.columns[name].type == "bigint" for name in COUNTS):
             yield _sql(names, f'ALTER TABLE "ratelimit" ADD {constraint[0]}')
 
 
@@ -192,10 +206,8 @@ async def _create(session: Session, names: Names, *, history: bool) -> None:
 async def _create_view(session: Session, names: Names) -> None:
     view = f"view_{names.table}"
     if view not in await tables(session, names):
-        try:
+        with suppress(StoreError):  # it is for people
             await session.run(_created(names)["VIEW", view])
-        except StoreError:
-            pass  # it is for people
 
 
 async def _repair(session: Session, names: Names, remarks: Remarks) -> Layout:

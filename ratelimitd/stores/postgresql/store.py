@@ -3,9 +3,9 @@
 from functools import partial
 
 from ratelimitd.stores import Names
-from ratelimitd.stores.dialect import PostgreSQL
+from ratelimitd.stores.dialect import Dialect, PostgreSQL
 from ratelimitd.stores.postgresql.access import USUAL_PORT, Access
-from ratelimitd.stores.postgresql.layout import LOCK, check
+from ratelimitd.stores.postgresql.layout import LOCK, check, whole_numbers
 from ratelimitd.stores.postgresql.session import connect
 from ratelimitd.stores.shared.session import Servers, Session
 from ratelimitd.stores.shared.store import SharedStore
@@ -20,6 +20,9 @@ class PostgreSQLStore(SharedStore):
 
     async def _check_tables(self, session: Session) -> None:
         await check(session, self._names, self.remarks, history=self._history.kept.is_needed)
+
+    async def _dialect_now(self, session: Session) -> Dialect:
+        return PostgreSQL(await whole_numbers(session, self._names))
 
     async def _lock_what_is_not_there(self, session: Session) -> None:
         await session.run(self._sql(LOCK))

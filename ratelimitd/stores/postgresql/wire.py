@@ -1,7 +1,7 @@
 """One connection of libpq, driven from trio without a thread for each query.
 
-psycopg's `pq` is its documented wrapper of libpq's calls that do not block, and trio waits on the socket: that is all of
-a driver that is needed here. Only connecting is done in threads: it looks up names, reads certificates and derives
+psycopg's `pq` is its documented wrapper of libpq's calls that do not block, and trio waits on the socket: that is all
+of a driver that is needed here. Only connecting is done in threads: it looks up names, reads certificates and derives
 the SCRAM key, some milliseconds each.
 """
 

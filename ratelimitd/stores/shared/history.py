@@ -1,8 +1,8 @@
 """The table ratelimit_history of a server's database: written and read within a transaction of the store's.
 
-What it must hold, history.py says. The row of the account in `ratelimit`, locked before, keeps other nodes from the same
-parts. Parts are read after all of a transaction's accounts are locked: a transaction may see what was there at its first
-such look.
+What it must hold, history.py says. The row of the account in `ratelimit`, locked before, keeps other nodes from the
+same parts. Parts are read after all of a transaction's accounts are locked: a transaction may see what was there at its
+first such look.
 """
 
 import re
