@@ -15,6 +15,7 @@ from ratelimitd.stores import Store, schema, sqlite_history
 from ratelimitd.stores.history import LEFT_S, STEP, Kept
 from ratelimitd.stores.looking import MySQLLook, SQLiteLook
 from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.postgresql.store import PostgreSQLLook, PostgreSQLStore
 from ratelimitd.stores.survey import Rename
 from tests.stores.backends import Backend, delta, flush, row
 
@@ -345,7 +346,7 @@ def loose(backend: Backend, store: Store) -> Backend:
 @pytest.mark.parametrize("used", ["'many'", "-5", "'3;9 9'", "''"])
 async def test_a_row_that_makes_no_sense_is_set_aside_with_one_line(loose: Backend, sliding: Store, used: str) -> None:
     await flush(sliding, [part("alice", 3, HOUR), part("alice", 2, PART)])
-    loose.sql(f"UPDATE ratelimit_history SET used = {used} WHERE expiry = {NOW + PART}")
+    loose.sql(f"UPDATE ratelimit_history SET used = {used} WHERE expiry = '{NOW + PART}'")
     for _ in range(2):
         assert (await row(sliding, "alice", "hourly")).parts[-1] == (NOW + HOUR, 3)
     (remark,) = sliding.remarks.take()
@@ -358,9 +359,9 @@ async def test_a_row_that_makes_no_sense_is_set_aside_with_one_line(loose: Backe
 async def test_NULL_counts_as_0_and_digits_as_a_number(loose: Backend, sliding: Store) -> None:
     await flush(sliding, [part("alice", 3, HOUR), part("alice", 2, PART)])
     if loose.name == "sqlite":
-        loose.sql(f"UPDATE ratelimit_history SET used = '12' WHERE expiry = {NOW + PART}")
+        loose.sql(f"UPDATE ratelimit_history SET used = '12' WHERE expiry = '{NOW + PART}'")
     else:
-        loose.sql(f"UPDATE ratelimit_history SET used = NULL WHERE expiry = {NOW + PART}")
+        loose.sql(f"UPDATE ratelimit_history SET used = NULL WHERE expiry = '{NOW + PART}'")
     expected = 12 if loose.name == "sqlite" else 0
     assert dict((await row(sliding, "alice", "hourly")).parts).get(NOW + PART, 0) == expected
     assert sliding.remarks.take() == []
@@ -471,7 +472,9 @@ async def test_a_file_without_the_table_can_be_looked_at(tmp_path: Path, backend
     await store.close()
     backend.sql("DROP TABLE ratelimit_history")
     look: Store = SQLiteLook(tmp_path / "ratelimit.sqlite3")
-    if backend.name != "sqlite":
+    if isinstance(store, PostgreSQLStore):
+        look = PostgreSQLLook(store.access, timeout_s=10)
+    elif backend.name != "sqlite":
         assert isinstance(store, MySQLStore)
         look = MySQLLook(store._servers._access, timeout_s=10)
     look.configure(10, Kept(30, {"daily": HOUR}))

@@ -12,7 +12,7 @@ Address = tuple[str, int]
 """A host and its port; for a unix socket its path and 0."""
 
 
-_USUAL_PORT = StoreSettings().port
+_USUAL_PORT = StoreSettings().usual_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def place(address: Address) -> str:
 def addresses(settings: StoreSettings) -> tuple[Address, ...]:
     """The servers that `store.host` and `store.port` name. Raises ConfigError."""
     hosts = [settings.host] if isinstance(settings.host, str) else settings.host
-    return tuple([address(host, settings.port) for host in hosts])
+    return tuple([address(host, settings.port or settings.usual_port) for host in hosts])
 
 
 def address(host: str, port: int) -> Address:

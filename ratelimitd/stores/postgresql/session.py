@@ -1,4 +1,4 @@
-"""A session with a PostgreSQL server: its settings, transactions and savepoints, and values as the server reads them."""
+"""A session with a PostgreSQL server: its settings, transactions, savepoints, and values as the server reads them."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -62,6 +62,10 @@ class SharedStore:
     async def _check_tables(self, session: Session) -> None:
         """Create tables that are missing. Raises StoreUnsuitable for those that cannot be used."""
 
+    @abstractmethod
+    async def _tables(self, session: Session) -> Collection[str]:
+        """Those of our tables that are there."""
+
     async def _dialect_now(self, session: Session) -> Dialect:
         """The dialect for the table as it is: it asks each time, for a table may be altered."""
         return self._dialect
