@@ -126,7 +126,7 @@ def refused(path: Path) -> str:
         (LIMIT + "[server]\nfailure_action = 'OK'", 'server.failure_action: found "OK"; allowed: DUNNO'),
         (LIMIT + "[server]\nrequest_timeout_s = 2024-01-01", "server.request_timeout_s: found 2024-01-01; allowed: "),
         # store
-        (LIMIT + "[store]\nbackend = 'pg'", 'store.backend: found "pg"; allowed: "mysql", "postgresql" or "sqlite"'),
+        (LIMIT + "[store]\nbackend = 'pg'", 'store.backend: found "pg"; allowed: "mysql" or "postgresql" or "sqlite"'),
         (LIMIT + "[store]\nflush_interval_s = 0.01", "store.flush_interval_s: found 0.01; allowed: a number from"),
         (LIMIT + "[store]\npath = ''", 'store.path: found ""; allowed: a text, not empty'),
         (LIMIT + '[store]\npath = "a\\u0000b"', 'store.path: found "a\\x00b"; allowed: a text without control'),
