@@ -18,7 +18,7 @@ from .certificates import Certificates, make_certificates
 from .components import find, postgresql_program, program
 from .ports import free_port
 from .processes import Process
-from .sqlclient import SQLError, quote
+from .sqlclient import SQLError
 from .waiting import wait_until
 
 ADMINISTRATOR = "postgres"
@@ -181,7 +181,8 @@ class PostgreSQL:
 
     def add_user(self, name: str, password: str, *, database: str = "") -> None:
         """An account with a SCRAM password; `database` is made as its own."""
-        self.sql(f'CREATE ROLE "{name}" LOGIN PASSWORD {quote(password)}')
+        literal = "'" + password.replace("'", "''") + "'"
+        self.sql(f'CREATE ROLE "{name}" LOGIN PASSWORD {literal}')
         if database:
             self.sql(f'CREATE DATABASE "{database}" OWNER "{name}"')
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Self
 
+from psycopg import pq
+
 from ratelimitd.errors import ConfigError
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import StoreSettings
@@ -10,6 +12,8 @@ from ratelimitd.stores.shared.addresses import Address, addresses, place
 
 USUAL_PORT = StoreSettings(backend="postgresql").usual_port
 
+_CAN_REFUSE = 160_000
+"""The version of libpq from which on it can be told what a server may not ask for."""
 SERVICE: Address = ("", 0)
 """The address of a server that libpq finds by its service file."""
 
@@ -69,6 +73,9 @@ class Access:
         given = {"client_encoding": "UTF8", "application_name": "ratelimitd"}
         if self.password:
             given["password"] = self.password
+        is_socket = address[1] == 0 and not self.service
+        if not (self.tls_ca or is_socket) and pq.version() >= _CAN_REFUSE:
+            given["require_auth"] = "!password"  # nobody gets it in plain text, whoever answers
         if self.tls_ca:
             given |= {"sslmode": "verify-full" if self.tls_verify_name else "verify-ca", "sslrootcert": self.tls_ca}
         if self.service:
