@@ -107,10 +107,15 @@ def select(d: Dialect, keys: int, lock: str = "") -> str:
     return f"SELECT {d.row()} {_of(d, keys)}{lock}"
 
 
-def odd(d: Dialect, keys: int, lock: str = "") -> str:
+def lock(d: Dialect, keys: int) -> str:
+    """Keep others from the rows of a limit, and so many senders, until the transaction ends."""
+    return f'SELECT "id" {_of(d, keys)} ORDER BY "sender" FOR UPDATE'
+
+
+def odd(d: Dialect, keys: int) -> str:
     """The senders, of these, whose rows say nothing readable of what was used."""
     sender = d.name('"sender"')
-    return f"SELECT {sender} {_of(d, keys)} AND ({d.odd('used')} OR {d.odd('expiry')}){lock}"
+    return f"SELECT {sender} {_of(d, keys)} AND ({d.odd('used')} OR {d.odd('expiry')})"
 
 
 def _of(d: Dialect, keys: int) -> str:

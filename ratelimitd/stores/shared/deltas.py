@@ -15,10 +15,15 @@ from ratelimitd.stores.shared.values import text
 
 
 async def odd(session: Session, sql: Callable[[str], str], d: Dialect, batch: Sequence[Delta]) -> list[Account]:
-    """Those of the accounts whose row has a use, or an end of the window, that is no number. Raises StoreError."""
+    """Those of the accounts whose row has a use, or an end of the window, that is no number. Raises StoreError.
+
+    All are locked: none becomes odd before the batch is stored.
+    """
     found: list[Account] = []
     for limit, keys in keys_by_limit(Account(delta.limit, delta.key) for delta in batch).items():
-        rows = await session.run(sql(statements.odd(d, len(keys), " FOR UPDATE")), (limit, *d.spread(keys)))
+        values = (limit, *d.spread(keys))
+        await session.run(sql(statements.lock(d, len(keys))), values)
+        rows = await session.run(sql(statements.odd(d, len(keys))), values)
         found += [Account(limit, str(text(key))) for (key,) in rows]
     return found
 
