@@ -24,6 +24,7 @@ ALTER TABLE `ratelimit`
     ADD `configured` INT UNSIGNED DEFAULT NULL AFTER `quota`,
     ADD `seen` INT UNSIGNED DEFAULT NULL AFTER `configured`,
     ADD `until` INT UNSIGNED DEFAULT NULL AFTER `seen`,
+    ADD `in_parts` INT UNSIGNED DEFAULT NULL AFTER `used`,
     MODIFY `updated` TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
     DROP INDEX `sender`,
     ADD UNIQUE KEY `account` (`sender`, `limit_name`),

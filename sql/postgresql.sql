@@ -1,7 +1,7 @@
 -- ratelimitd on PostgreSQL (12 and later): what the daemon creates by itself in an empty database of the encoding UTF8, and
 -- what an administrator may run instead: psql --file=sql/postgresql.sql policyd
--- The columns are those of the Perl daemon's MySQL table, with limit_name, configured, seen and until added. 'default'
--- stands for the name of the first [[limit]], to which rows belong that name no limit: put yours there.
+-- The columns are those of the Perl daemon's MySQL table, with limit_name, configured, seen, until and in_parts added.
+-- 'default' stands for the name of the first [[limit]], to which rows belong that name no limit: put yours there.
 -- From then on the daemon's account needs only SELECT, INSERT, UPDATE, DELETE on these tables.
 
 CREATE TABLE IF NOT EXISTS "ratelimit" (
@@ -14,6 +14,7 @@ CREATE TABLE IF NOT EXISTS "ratelimit" (
     "seen"       BIGINT       DEFAULT NULL,               -- the quota that the daemon last saw in this period
     "until"      BIGINT       DEFAULT NULL,               -- when the quota ends, seconds since 1970; NULL: with the period
     "used"       BIGINT       NOT NULL DEFAULT 0,         -- recipients in the period that ends at expiry
+    "in_parts"   BIGINT       DEFAULT NULL,               -- what of used the parts in ratelimit_history are; NULL: none
     "updated"    TIMESTAMP(0) WITH TIME ZONE NOT NULL DEFAULT date_trunc('second', CURRENT_TIMESTAMP),
     "expiry"     BIGINT       NOT NULL DEFAULT 0,         -- seconds since 1970
     PRIMARY KEY ("id"),

@@ -1,5 +1,5 @@
 -- ratelimitd on SQLite: what the daemon creates by itself in a new file.
--- The columns are those of the Perl daemon's MySQL table, with limit_name, configured, seen and until added.
+-- The columns are those of the Perl daemon's MySQL table, with limit_name, configured, seen, until and in_parts added.
 -- 'default' stands for the name of the first [[limit]]: rows that name no limit are its.
 -- Times are seconds since 1970 (expiry) and UTC text (updated).
 
@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS "ratelimit" (
     "seen"       INTEGER DEFAULT NULL,                 -- the quota that the daemon last saw in this period
     "until"      INTEGER DEFAULT NULL,                 -- when the quota ends, seconds since 1970; NULL: with the period
     "used"       INTEGER NOT NULL DEFAULT 0,           -- recipients in the period that ends at expiry
+    "in_parts"   INTEGER DEFAULT NULL,                 -- what of used the parts in ratelimit_history are; NULL: none
     "updated"    TEXT    NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "expiry"     INTEGER NOT NULL DEFAULT 0,
     UNIQUE ("sender", "limit_name")

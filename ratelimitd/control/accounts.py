@@ -198,7 +198,7 @@ class Accounts:
         async def reset(store: Store) -> list[Row]:
             asked = list(zip((meter for meter, _ in targets), accounts, strict=True))
             was.update({account: counter.used for account, counter in (await naming.found(asked)).items()})
-            return await store.reset(accounts)
+            return await store.reset(accounts, int(self._clock()))
 
         try:
             rows = await self._sync.edit(reset)

@@ -223,8 +223,9 @@ class Meter:
         is_new = row is None and not pending
         known_until = counter.expiry if counter is not None and counter.expiry <= latest else 0
         if counter is not None and (pending or known_until < window):
-            common = self.limit.period.common_end(window, known_until, now)
-            if common:  # of nodes in different time zones: what is pending counts in it, as in the store
+            slid = row is not None and row.in_parts is not None
+            common = self.limit.period.common_end(window, known_until, now, slid=slid)
+            if common:  # of nodes in different time zones, say: what is pending counts in it, as in the store
                 counter.expiry = known_until = window = common
         if counter is None or known_until <= now or window > known_until or (not pending and window != known_until):
             # The stored window counts while it lasts, whoever began it; the store drops a delta of another one.

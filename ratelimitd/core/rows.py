@@ -12,14 +12,12 @@ from ratelimitd.text import escape
 
 MAX_USED = 4_294_967_295
 """The width of the columns `used` and `quota` (INT UNSIGNED): counts stop there."""
-UNREADABLE = MAX_USED
-"""In place of an `expiry` that is none, later than every part: such a row keeps its parts, and nothing else it says."""
 NO_BOUND = 1 << 62
 """Later than every window."""
 NO_SEGMENT = 1 << 62
 """Stands for a recorded segment that is no number: above all that there can be, so that nothing is stored twice."""
 
-COLUMNS_READ = 10
+COLUMNS_READ = 11
 """How many values a database gives for a row; `parts` are in another table."""
 
 _WHOLE = re.compile(r"(-?[0-9]{1,19})(\.0*)?")
@@ -41,8 +39,9 @@ class Row(NamedTuple):
     quota that differs from it is an administrator's grant. `seen` is the quota that the daemon last saw in the window
     that ends at `expiry`: a quota that differs from it was given since, and by whom `updated` was written is no matter.
     `until` is when a quota ends that was given until a time, in seconds since 1970; 0: it was not.
-    `parts` are those of a sliding limit that have not left: when each leaves, and what was used in it; the last to
-    leave stands last. `used` is their sum then, and `expiry` the time at which the last one leaves.
+    `in_parts` is what the daemon wrote as `used` where that is the sum of the `parts` of a sliding limit, or None where
+    it was counted in one window. Parts are those that have not left: when each leaves, and what was used in it; the
+    last to leave stands last.
     """
 
     limit: str
@@ -55,7 +54,14 @@ class Row(NamedTuple):
     updated: int
     seen: int | None = None
     until: int = 0
+    in_parts: int | None = None
     parts: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def counts_in_parts(self) -> bool:
+        """Whether its parts say what was used. A `used` that somebody has set counts as one window that ends at
+        `expiry`, as one does that was counted so."""
+        return self.used == self.in_parts
 
     def quota_at(self, now: int, configured: int) -> int:
         """The quota that applies: a persistent one, else a grant until its end, else one in its window, else the
@@ -163,7 +169,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
     text are bytes, or have surrogates for what is not UTF-8.
     """
     try:
-        limit, key, quota, configured, persist, used, expiry, updated, seen, until = values
+        limit, key, quota, configured, persist, used, expiry, updated, seen, until, in_parts = values
     except ValueError:
         return Unreadable("", "", f"it has {len(values)} values, not {COLUMNS_READ}")
     try:
@@ -180,6 +186,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
             updated if type(updated) is int else _whole("updated", updated),
             None if seen is None else _count("seen", seen),
             0 if until is None else min(_count("until", until), NO_BOUND),
+            None if in_parts is None else min(_count("in_parts", in_parts), MAX_USED),
         )
     except _Odd as error:
         return Unreadable(shown(limit), shown(key), str(error))

@@ -166,10 +166,9 @@ class SlidingMeter(Meter):
 
 
 def _stored(row: Row | None) -> dict[int, int]:
-    """The parts of a row; what it has used in a window that is none of them is one, until that window ends."""
+    """The parts of a row; what it has used in one window is one, until that window ends."""
     if row is None:
         return {}
-    parts = dict(row.parts)
-    if row.used:
-        parts.setdefault(row.expiry, row.used)
-    return parts
+    if row.counts_in_parts:
+        return dict(row.parts)
+    return {row.expiry: row.used} if row.used else {}

@@ -97,12 +97,15 @@ class Period(ABC):
         window. Windows of one time zone are never so near to each other."""
         return self.latest(now) - self.end(now)
 
-    def common_end(self, row: int, count: int, now: int) -> int:
+    def common_end(self, row: int, count: int, now: int, *, slid: bool = False) -> int:
         """When the one window ends that the running windows of a row and of a count are, 0 if they are two.
 
         The later end holds; but if the count's is later by more than half a period, the row's does: for all that is
         known, nearly all of what the row has was used before the count's window began, and would be carried into it.
+        A row that `slid` before has no window of the period yet: it is one with any that runs.
         """
+        if slid and now < min(row, count):
+            return max(row, count)
         if now < min(row, count) and abs(row - count) < max(self.apart_s, self.overlap_s(now)):
             return row if count - row > self.apart_s else max(row, count)
         return 0

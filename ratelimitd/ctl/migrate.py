@@ -15,7 +15,7 @@ from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, missing, repairs, statements, tables
-from ratelimitd.stores.mysql.session import Session, connect
+from ratelimitd.stores.mysql.session import MySQLSession, connect
 
 CONNECT_TIMEOUT_S = 10.0
 PAGE = 5000
@@ -74,7 +74,7 @@ class OldRow(NamedTuple):
 class Migration:
     """One run over one table."""
 
-    def __init__(self, config: Configuration, session: Session, dry_run: bool) -> None:
+    def __init__(self, config: Configuration, session: MySQLSession, dry_run: bool) -> None:
         self._keys = config.settings.keys
         self._limits = {limit.name: limit for limit in config.limits}
         self._first = config.limits[0]
@@ -194,7 +194,7 @@ class Migration:
                 await run(self._sql("DELETE FROM `ratelimit` WHERE `id` = %s"), (row.id,))
         update = (
             "UPDATE `ratelimit` SET `sender` = %s, `persist` = %s, `quota` = %s, `configured` = %s, `used` = %s, "
-            "`expiry` = %s, `updated` = `updated` WHERE `id` = %s"
+            "`in_parts` = NULL, `expiry` = %s, `updated` = `updated` WHERE `id` = %s"
         )
         await run(self._sql(update), (normal, *merged[3:], merged.id))
         await self._session.commit()

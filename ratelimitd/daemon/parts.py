@@ -29,9 +29,9 @@ from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
-from ratelimitd.stores.looking import MySQLLook, SQLiteLook
+from ratelimitd.stores.looking import SQLiteLook
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.mysql.store import MySQLLook, MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.flush import Flush
 from ratelimitd.sync.loader import Loader

@@ -22,7 +22,10 @@ from ratelimitd.stores.survey import Rename, Survey
 RUNS_KEPT_DAYS = 62
 """A run is forgotten this long after its last flush, unless its journal is still there."""
 
-COLUMNS = ("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until", "used", "updated", "expiry")
+COLUMNS = (
+    *("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until"),
+    *("used", "in_parts", "updated", "expiry"),
+)
 _SEGMENT = re.compile("[0-9]{1,18}")
 _QUOTED = re.compile(r"([\"`])([a-z_]+)\1")
 _SUFFIXES = ("node", "updated", "touched", "default", "window", "history", "ended", "touch", "counts", "dates")
@@ -85,10 +88,10 @@ class Store(Protocol):
         """Disconnect; never raises."""
         ...
 
-    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts; those without a row, or with one that makes no sense, are left out.
 
-        As everywhere, those of sliding limits have their `parts`, some perhaps that have left.
+        As everywhere, those that count in parts have the `parts` that leave after `now`, in seconds since 1970.
         """
         ...
 
@@ -122,7 +125,7 @@ class Store(Protocol):
         """Give an account a quota; the row as it is then. A row whose window is over begins the grant's with 0 used."""
         ...
 
-    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0; their rows as they are then, of those that have one."""
         ...
 
@@ -137,7 +140,7 @@ class Store(Protocol):
         """
         ...
 
-    async def changes(self, cursor: str) -> Changes:
+    async def changes(self, cursor: str, now: int) -> Changes:
         """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on.
 
         Quotas that somebody gave in a running window are noted there as `seen`: they end with it.

@@ -5,13 +5,12 @@ Here is decided what must be kept and what a row of the table `ratelimit` become
 """
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row, shown
-from ratelimitd.core.windows import Sliding
 from ratelimitd.stores.remarks import Remarks
 
 STEP = 1000
@@ -34,20 +33,15 @@ Stood = tuple[tuple[int, int], ...]
 
 
 class Kept(NamedTuple):
-    """What is kept: `history_days` of all limits (0: nothing), and the parts of the sliding ones.
-
-    `sliding` says of each of these how long a part may count, in seconds: from its beginning until it leaves.
-    """
+    """What is kept: `history_days` of all limits (0: nothing), and the parts of the `sliding` ones, by name."""
 
     history_days: int = 0
-    sliding: Mapping[str, int] = {}
+    sliding: Collection[str] = frozenset()
 
     @classmethod
     def of(cls, limits: Iterable[Limit], history_days: int) -> "Kept":
         """What these limits need."""
-        periods = {limit.name: limit.period for limit in limits}
-        lengths = {name: p.length_s + p.part_s for name, p in periods.items() if isinstance(p, Sliding)}
-        return cls(history_days, lengths)
+        return cls(history_days, frozenset(limit.name for limit in limits if limit.sliding))
 
     @property
     def is_needed(self) -> bool:
@@ -62,15 +56,9 @@ class Kept(NamedTuple):
         """Rows whose end is not after this may go."""
         return now - max(self.history_days * _DAY_S, LEFT_S)
 
-    def bounds(self, row: Row) -> tuple[int, int]:
-        """Where the parts are that count: `expiry` of their rows is above the first and not above the second.
-
-        No clock is needed: what counted when the latest part was charged left, or leaves, after the first of them.
-        """
-        span_s = self.sliding.get(row.limit, 0)
-        if not row.used or not span_s:  # somebody has set the use to 0
-            return 0, 0
-        return max(row.expiry - span_s, 0), row.expiry + span_s
+    def has_parts(self, row: Row) -> bool:
+        """Whether there are parts to be read for a row."""
+        return row.limit in self.sliding and row.counts_in_parts
 
 
 class Charges:
@@ -127,19 +115,18 @@ class Chunk(NamedTuple):
         return [delta for key, delta in each if delta.expiry <= self.now or key not in there]
 
     def settle(self, row: Row, *, at_least: bool) -> "Settled":
-        """What comes of a row, whose `parts` are those that leave from `now` to `latest`, as they were.
+        """What comes of a row, whose `parts` are all that leave after `now`, as they were.
 
-        `at_least`: what is known is not added, but the least that is to stand there.
+        `at_least`: what is known is not added, but the least that is to stand there. Parts that count no more go: those
+        of a row that does not count in parts, and those that leave after `latest`, as a fixed window does.
         """
         stood = dict(row.parts)
-        parts: Parts = {}  # set to 0 by somebody, or over: what stands there counts no more
-        changed: set[int] = set()
         ends = [row.expiry if row.expiry <= self.latest else 0]
-        if row.used > 0 and row.expiry > self.now:
-            parts = dict(row.parts)
-            if row.expiry <= self.latest and row.expiry not in parts:
-                parts[row.expiry] = row.used  # counted in a fixed window, which lasts as long as it would have
-                changed.add(row.expiry)
+        if row.counts_in_parts:
+            parts = {leave: used for leave, used in row.parts if leave <= self.latest}
+        else:  # counted in one window, which lasts as long as it would have
+            parts = {row.expiry: row.used} if row.used and self.now < row.expiry <= self.latest else {}
+        changed = set(parts)
         for delta in self.deltas[row.key]:
             ends.append(delta.expiry)
             if delta.expiry > self.now:
@@ -147,10 +134,9 @@ class Chunk(NamedTuple):
                 used = max(there, delta.used) if at_least else there + delta.used
                 parts[delta.expiry] = min(used, MAX_USED)
                 changed.add(delta.expiry)
-        # Never 0, which says that somebody has reset it: what has left by our clock may count by another node's.
-        used = sum(parts.values()) or row.used or sum(delta.used for delta in self.deltas[row.key])
+        used = min(sum(parts.values()), MAX_USED)
         return Settled(
-            row._replace(used=min(used, MAX_USED), expiry=max(*ends, *parts), parts=tuple(sorted(parts.items()))),
+            row._replace(used=used, expiry=max(*ends, *parts), in_parts=used, parts=tuple(sorted(parts.items()))),
             {leave: parts[leave] for leave in sorted(changed) if stood.get(leave) != parts[leave]},
             sorted(stood.keys() - parts.keys()),
         )

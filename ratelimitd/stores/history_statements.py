@@ -46,8 +46,12 @@ def set_use(d: Dialect, count: int = 1) -> str:
     """Set use and end of so many rows of `ratelimit`, which are all there: (limit, key, expiry, used)."""
     return (
         f'INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used") {d.rows(VALUES, count)} '
-        f'{d.conflict("sender", "limit_name")} "used" = {d.new("used")}, "expiry" = {d.new("expiry")}'
+        f'{d.conflict("sender", "limit_name")} "used" = {d.new("used")}, "in_parts" = {d.new("used")}, "expiry" = {d.new("expiry")}'
     )
+
+
+SET_USE = 'UPDATE "ratelimit" SET "used" = %s, "in_parts" = %s, "expiry" = %s WHERE "sender" = %s AND "limit_name" = %s'
+"""The same for one row: (used, used in parts, expiry, key, limit)."""
 
 
 def move(d: Dialect) -> str:

@@ -34,7 +34,7 @@ class StoreLink:
             self._opened = True
             self.say()
             if not self.cursor:
-                self.cursor = (await self.store.changes("")).cursor
+                self.cursor = (await self.store.changes("", 0)).cursor
 
     async def reopen(self) -> None:
         """Open the store again, for another database may stand in its place. Raises StoreError."""

@@ -119,12 +119,12 @@ class SQLiteStore:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self.name}: {error}") from error
 
-    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts."""
-        return await self._run(lambda: self._lookup(opened(self._reader), accounts), self._reading, abandon=True)
+        return await self._run(lambda: self._lookup(opened(self._reader), accounts, now), self._reading, abandon=True)
 
-    def _lookup(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
-        return self._history.with_parts(connection, self._select(connection, accounts))
+    def _lookup(self, connection: sqlite3.Connection, accounts: Iterable[Account], now: int) -> list[Row]:
+        return self._history.with_parts(connection, self._select(connection, accounts), now)
 
     def _select(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
         rows: list[Row] = []
@@ -191,7 +191,7 @@ class SQLiteStore:
     def _restore(self, known: Sequence[Known], now: int) -> None:
         connection = opened(self._writer)
         with self._transaction(connection):
-            rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known])
+            rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known], now)
             begin_again(connection, self._sql, accounts, rows)
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
@@ -220,19 +220,21 @@ class SQLiteStore:
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
         statement = (self._sql(statements.grant(grant.latest, now)), [grant.values])
-        return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)]), self._writing)
+        return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)], now), self._writing)
 
-    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
         statement = (self._sql(statements.RESET), [(account.key, account.limit) for account in accounts])
-        return await self._run(lambda: self._change(*statement, accounts), self._writing)
+        return await self._run(lambda: self._change(*statement, accounts, now), self._writing)
 
-    def _change(self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]) -> list[Row]:
+    def _change(
+        self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account] = (), now: int = 0
+    ) -> list[Row]:
         connection = opened(self._writer)
         with self._transaction(connection):
             for some in values:
                 connection.execute(statement, some)
-            return self._lookup(connection, accounts)
+            return self._lookup(connection, accounts, now)
 
     async def survey(self) -> Survey:
         """What stands in the table."""
@@ -251,31 +253,31 @@ class SQLiteStore:
             self._history.move(connection, renames, now)
             for name, values in adopt(renames, rows, now):
                 connection.execute(self._sql(getattr(statements, name)), values)
-            return self._lookup(connection, news)
+            return self._lookup(connection, news, now)
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
         """Nothing: one node alone uses the file."""
         return []
 
-    async def changes(self, cursor: str) -> Changes:
+    async def changes(self, cursor: str, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        found = await self._run(lambda: self._changes(cursor), self._reading, abandon=True)
+        found = await self._run(lambda: self._changes(cursor, now), self._reading, abandon=True)
         given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
         if given:
-            await self._run(lambda: self._change(self._sql(statements.SEEN), given, ()), self._writing)
+            await self._run(lambda: self._change(self._sql(statements.SEEN), given), self._writing)
         return found
 
-    def _changes(self, cursor: str) -> Changes:
+    def _changes(self, cursor: str, now: int) -> Changes:
         reader = opened(self._reader)
         found = sqlite_changes.since(reader, self._names, self.remarks, cursor)
-        return found._replace(rows=self._history.with_parts(reader, found.rows))
+        return found._replace(rows=self._history.with_parts(reader, found.rows, now))
 
     async def note_given(self) -> None:
         """Note the quotas that were given in windows that run."""
         last = 0
         while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
             last = ids[-1][0]
-            await self._run(partial(self._change, self._sql(statements.NOTE), ids, ()), self._writing)
+            await self._run(partial(self._change, self._sql(statements.NOTE), ids), self._writing)
 
     def _given_since(self, last: int) -> list[tuple[int]]:
         return opened(self._reader).execute(self._sql(statements.GIVEN), (last, CHUNK)).fetchall()

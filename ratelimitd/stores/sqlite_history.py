@@ -37,7 +37,7 @@ _SET = f'{_INSERT} excluded."used"'
 _OF = '"sender" = ? AND "limit_name" = ?'
 _DELETE = f'DELETE FROM "ratelimit_history" WHERE {_OF} AND "expiry" = ?'
 _PARTS = f'SELECT "expiry", "used" FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ? AND "expiry" <= ?'
-_USE = f'UPDATE "ratelimit" SET "used" = ?, "expiry" = ? WHERE {_OF}'
+_USE = f'UPDATE "ratelimit" SET "used" = ?, "in_parts" = ?, "expiry" = ? WHERE {_OF}'
 _MOVE = f"""
 INSERT INTO "ratelimit_history" ("limit_name", "sender", "expiry", "used")
 SELECT "limit_name", ?, "expiry", "used" FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ?
@@ -66,19 +66,15 @@ class SQLiteHistory:
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, '"')
 
-    def with_parts(self, connection: sqlite3.Connection, rows: Iterable[Row]) -> list[Row]:
-        """These rows, those of sliding limits with their parts."""
+    def with_parts(self, connection: sqlite3.Connection, rows: Iterable[Row], now: int) -> list[Row]:
+        """These rows, those that count in parts with their parts that leave after `now`."""
         if not self.kept.sliding:
             return list(rows)
-        return [
-            row._replace(parts=self._parts(connection, row, *self.kept.bounds(row)))
-            if row.limit in self.kept.sliding
-            else row
-            for row in rows
-        ]
+        has_parts = self.kept.has_parts
+        return [row._replace(parts=self._parts(connection, row, now)) if has_parts(row) else row for row in rows]
 
-    def _parts(self, connection: sqlite3.Connection, row: Row, after: int, until: int) -> Stood:
-        found = connection.execute(self._sql(_PARTS), (row.key, row.limit, after, until))
+    def _parts(self, connection: sqlite3.Connection, row: Row, now: int) -> Stood:
+        found = connection.execute(self._sql(_PARTS), (row.key, row.limit, now, now + FAR_S))
         return parts_of(row.limit, row.key, found.fetchall(), self._remarks)
 
     def add(
@@ -115,7 +111,7 @@ class SQLiteHistory:
             self._write(connection, _AT_LEAST if at_least else _ADD, values_of(chunk.alone(there)))
             for account in chunk.accounts:
                 if row := there.get(account.key):
-                    row = row._replace(parts=self._parts(connection, row, chunk.now, chunk.latest))
+                    row = row._replace(parts=self._parts(connection, row, chunk.now))
                     found[account] = self._settle(connection, chunk.settle(row, at_least=at_least))
         return list(found.values())
 
@@ -123,7 +119,7 @@ class SQLiteHistory:
         row = settled.row
         self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
         connection.executemany(self._sql(_DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
-        connection.execute(self._sql(_USE), (row.used, row.expiry, row.key, row.limit))
+        connection.execute(self._sql(_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
 
     def move(self, connection: sqlite3.Connection, renames: Iterable[Rename], now: int) -> None:

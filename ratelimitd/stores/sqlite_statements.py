@@ -4,11 +4,11 @@ Any column may hold anything (SQLite's types are a habit). A statement takes wha
 core/rows.py:read does, and puts something readable in the place of the rest, so that no count is lost to it.
 """
 
-from ratelimitd.core.rows import MAX_USED, UNREADABLE, Delta
+from ratelimitd.core.rows import MAX_USED, Delta
 
 ROW = (
     '"limit_name", "sender", "quota", "configured", "persist", "used", "expiry", '
-    'CAST(strftime(\'%s\', "updated") AS INTEGER), "seen", "until"'
+    'CAST(strftime(\'%s\', "updated") AS INTEGER), "seen", "until", "in_parts"'
 )
 _NOW = "CAST(strftime('%s', 'now') AS INTEGER)"
 _UPDATED = "IFNULL(CAST(strftime('%s', \"updated\") AS INTEGER), 0)"
@@ -53,16 +53,18 @@ def _until() -> str:
 def upsert(one: Delta) -> str:
     """Add deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's.
 
-    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed.
+    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed. What was counted in parts
+    is one with any window that runs.
     """
     window, quota, apart_s, until = _window(one.latest), _quota(), one.apart_s, _until()
     persists = f"{_number('persist')} IS 1"
     both_run = f'min({window}, excluded."expiry") > {one.now}'
+    slid = f'"in_parts" IS NOT NULL AND {both_run}'
     near_s = f"CASE WHEN {both_run} THEN {max(apart_s, one.overlap_s)} ELSE {apart_s} END"
-    same = f'abs({window} - excluded."expiry") < {near_s}'
+    same = f'({slid} OR abs({window} - excluded."expiry") < {near_s})'
     if one.sliding:
         both_run, same = "0", f"{window} > {one.now}"
-    row_ends_both = f'{both_run} AND {same} AND {window} + {apart_s} < excluded."expiry"'
+    row_ends_both = f'{both_run} AND NOT ({slid}) AND {same} AND {window} + {apart_s} < excluded."expiry"'
     # What was given since the window ended (of the delta, if that has ended, too) is for the one to come.
     given_since = (
         f'{quota} IS NOT "seen" AND {_UPDATED} >= '
@@ -81,16 +83,17 @@ def upsert(one: Delta) -> str:
                   WHEN {window} < excluded."expiry" THEN excluded."used"
                   ELSE IFNULL({_number("used")}, 0) END"""
     expiry = f'CASE WHEN {row_ends_both} THEN {window} ELSE max({window}, excluded."expiry") END'
+    in_parts = "NULL"
     if one.sliding:  # what becomes of them, the parts say: history.py
-        used = f"IFNULL({_number('used')}, 1)"
-        expiry = (
-            f"CASE WHEN {_number('used')} IS NULL THEN {UNREADABLE} ELSE IFNULL({_number('expiry')}, {UNREADABLE}) END"
-        )
+        in_parts = f'CASE WHEN "in_parts" IS NOT NULL THEN {_number("in_parts")} END'
+        used = f"COALESCE({_number('used')}, {in_parts}, 0)"
+        expiry = f"IFNULL({_number('expiry')}, 0)"
     return f"""
 INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "configured", "seen", "updated")
 VALUES (?, ?, ?, min(?, {MAX_USED}), ?, ?, ?, CURRENT_TIMESTAMP)
 ON CONFLICT ("sender", "limit_name") DO UPDATE SET
     "used" = {used},
+    "in_parts" = {in_parts},
     "persist" = {quota} IS NOT NULL AND {persists},
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
@@ -127,7 +130,7 @@ ODD = f' AND (({_number("used")}) IS NULL OR ({_number("expiry")}) IS NULL OR "u
 RENAME = 'UPDATE "ratelimit" SET "sender" = ? WHERE "sender" = ? AND "limit_name" = ?'
 MERGE = """
 UPDATE "ratelimit" SET "quota" = ?, "configured" = ?, "seen" = ?, "persist" = ?, "until" = ?, "used" = ?,
-    "expiry" = ?, "updated" = CURRENT_TIMESTAMP
+    "in_parts" = ?, "expiry" = ?, "updated" = CURRENT_TIMESTAMP
 WHERE "sender" = ? AND "limit_name" = ?
 """
 DELETE = 'DELETE FROM "ratelimit" WHERE "sender" = ? AND "limit_name" = ?'
@@ -144,7 +147,8 @@ SELECT "limit_name", MIN("sender") FROM "ratelimit" WHERE "sender" LIKE '@%' GRO
 """
 """One row of a domain under each limit."""
 RESET = """
-UPDATE "ratelimit" SET "used" = 0, "updated" = CURRENT_TIMESTAMP WHERE "sender" = ? AND "limit_name" = ?
+UPDATE "ratelimit" SET "used" = 0, "in_parts" = NULL, "updated" = CURRENT_TIMESTAMP
+WHERE "sender" = ? AND "limit_name" = ?
 """
 RECORD = """
 INSERT INTO "ratelimit_node" ("node", "segment") VALUES (?, ?) ON CONFLICT ("node") DO UPDATE

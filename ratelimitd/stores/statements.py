@@ -4,7 +4,7 @@ Each is written once; what differs between databases, dialect.py says. A stateme
 puts something readable in the place of the rest, so that no count is lost to it.
 """
 
-from ratelimitd.core.rows import MAX_USED, UNREADABLE, Delta
+from ratelimitd.core.rows import MAX_USED, Delta
 from ratelimitd.stores.dialect import Dialect
 
 DELTA = "ttnnnnn"
@@ -20,15 +20,18 @@ def _window(d: Dialect, latest: int) -> str:
 def upsert(d: Dialect, one: Delta, count: int = 1) -> str:
     """Add so many deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's.
 
-    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed.
+    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed. What was counted in parts
+    is one with any window that runs.
 
     The order is for a database that assigns in turn: quota needs the old configured, seen, until, expiry and updated,
-    used the old expiry.
+    used the old expiry, and all of them the old in_parts.
     """
     window, quota, end = _window(d, one.latest), d.quota(), d.new("expiry")
     both_run = f"{d.least(window, end)} > {one.now}"
     near_s = f"CASE WHEN {both_run} THEN {max(one.apart_s, one.overlap_s)} ELSE {one.apart_s} END"
-    same = f"{d.greatest(window, end)} - {d.least(window, end)} < {near_s}"
+    slid = f"{d.old('in_parts')} IS NOT NULL AND {both_run}"
+    same = f"({slid} OR {d.greatest(window, end)} - {d.least(window, end)} < {near_s})"
+    row_ends_both = f"{both_run} AND NOT ({slid}) AND {same} AND {window} + {one.apart_s} < {end}"
     if one.sliding:
         same = f"{window} > {one.now}"
     new_quota = _new_quota(d, window, same, d.kept_quota())
@@ -45,7 +48,7 @@ INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "con
                   THEN {d.value("seen")} ELSE {quota_then} END,
     "until" = CASE WHEN {until} > {d.now} THEN {until} END,
     "configured" = {d.new("configured")},
-    {_new_use_of_parts(d) if one.sliding else _new_use(d, one, window, same, both_run)},
+    {_new_use_of_parts(d) if one.sliding else _new_use(d, window, same, row_ends_both)},
     "updated" = {d.touch}
 """
 
@@ -70,21 +73,22 @@ def _new_quota(d: Dialect, window: str, same: str, kept: str) -> str:
                    ELSE {kept} END"""
 
 
-def _new_use(d: Dialect, one: Delta, window: str, same: str, both_run: str) -> str:
+def _new_use(d: Dialect, window: str, same: str, row_ends_both: str) -> str:
     used, end = d.count("used"), d.new("expiry")
     added = d.least(f"{used} + {d.new('used')}", str(MAX_USED))
-    row_ends_both = f"{both_run} AND {same} AND {window} + {one.apart_s} < {end}"
     return f""""used" = CASE WHEN {same} THEN {added}
                   WHEN {window} < {end} THEN {d.new("used")}
                   ELSE {used} END,
-    "expiry" = CASE WHEN {row_ends_both} THEN {window} ELSE {d.greatest(window, end)} END"""
+    "expiry" = CASE WHEN {row_ends_both} THEN {window} ELSE {d.greatest(window, end)} END,
+    "in_parts" = NULL"""
 
 
 def _new_use_of_parts(d: Dialect) -> str:
     """What becomes of them, the parts say: history.py."""
-    unreadable = f"{d.unreadable('used')} OR {d.unreadable('expiry')}"
-    return f""""expiry" = CASE WHEN {unreadable} THEN {UNREADABLE} ELSE {d.count("expiry")} END,
-    "used" = CASE WHEN {d.unreadable("used")} THEN 1 ELSE {d.count("used")} END"""
+    in_parts = d.whole("in_parts")
+    return f""""in_parts" = {in_parts},
+    "used" = CASE WHEN {d.unreadable("used")} THEN COALESCE({in_parts}, 0) ELSE {d.count("used")} END,
+    "expiry" = {d.count("expiry")}"""
 
 
 def grant(d: Dialect, latest: int, now: int) -> str:
@@ -130,7 +134,7 @@ def merge(d: Dialect) -> str:
     """Write all of a row: what two were."""
     return f"""
 UPDATE "ratelimit" SET "quota" = %s, "configured" = %s, "seen" = %s, "persist" = %s, "until" = %s, "used" = %s,
-    "expiry" = %s, "updated" = {d.touch}
+    "in_parts" = %s, "expiry" = %s, "updated" = {d.touch}
 WHERE "sender" = %s AND "limit_name" = %s
 """
 
@@ -142,7 +146,9 @@ def step(d: Dialect, name: str) -> str:
 
 def reset(d: Dialect) -> str:
     """Set the use to 0: (key, limit)."""
-    return f'UPDATE "ratelimit" SET "used" = 0, "updated" = {d.touch} WHERE "sender" = %s AND "limit_name" = %s'
+    return f"""
+UPDATE "ratelimit" SET "used" = 0, "in_parts" = NULL, "updated" = {d.touch} WHERE "sender" = %s AND "limit_name" = %s
+"""
 
 
 # -- what stands in the table -----------------------------------------------------------------------------------------

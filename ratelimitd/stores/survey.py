@@ -97,21 +97,23 @@ def adopt(wanted: Iterable[Rename], rows: Iterable[Row], now: int) -> Iterator[S
         yield (
             "MERGE",
             (
-                *(one.quota, one.configured, one.seen, int(one.persist), one.until or None, one.used, one.expiry),
-                *(new, limit),
+                *(one.quota, one.configured, one.seen, int(one.persist), one.until or None),
+                *(one.used, one.in_parts, one.expiry, new, limit),
             ),
         )
         yield "DELETE", (old, limit)
 
 
 def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
-    """An account's row with another one that is its, too: the later window holds, uses of one window add up.
+    """An account's row with another one that is its, too: the later window holds, uses of one window add up, and of
+    whatever runs where one of them counts in parts.
 
     What somebody gave is the account's as long as its own row says so, for good before for a time.
     """
     both = [one if one.expiry <= rename.latest else one._replace(expiry=0, used=0) for one in (row, there)]
     later = max(both, key=lambda one: one.expiry)
-    same = abs(both[0].expiry - both[1].expiry) < rename.apart_s
+    slid = later.expiry and any(one.in_parts is not None for one in both) and now < min(one.expiry for one in both)
+    same = slid or abs(both[0].expiry - both[1].expiry) < rename.apart_s
     used = min(sum(one.used for one in both), MAX_USED) if same else later.used
     in_force = [one for one in both if one.quota_at(now, _NOTHING_GIVEN) != _NOTHING_GIVEN]
     quota, persist, seen, until = rename.configured, False, None, 0
@@ -126,6 +128,7 @@ def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
         configured=rename.configured,
         persist=persist,
         used=used,
+        in_parts=used if all(one.counts_in_parts for one in both) else None,
         expiry=later.expiry,
         seen=seen,
         until=until,

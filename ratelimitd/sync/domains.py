@@ -55,7 +55,7 @@ class DomainRows:
             # `take` puts each at the end.
             asked = [Account(name, domain) for domain in islice(meter.bases.domains, AT_ONCE)]
             if asked:
-                self.take(await store.lookup(asked), asked)
+                self.take(await store.lookup(asked, 0), asked)
 
     def known(self, meter: Meter) -> list[Known]:
         """What memory knows of these rows under one limit."""

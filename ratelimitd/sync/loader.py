@@ -117,7 +117,7 @@ class Loader:
         Raises StoreError.
         """
         domains = self.domains.of(accounts)
-        rows = await self._store.lookup([*accounts, *domains])
+        rows = await self._store.lookup([*accounts, *domains], int(self._clock()))
         self.domains.take(rows, domains)
         return rows
 
@@ -212,7 +212,7 @@ class Loader:
         while more:
             try:
                 with trio.fail_after(timeout_s):
-                    changes = await self._store.changes(self._link.cursor)
+                    changes = await self._store.changes(self._link.cursor, int(self._clock()))
                     changed = [*changes.rows, *await self._adopt(Account(row.limit, row.key) for row in changes.rows)]
                     self.domains.take(changed)
                     if not changes.more:

@@ -79,8 +79,8 @@ class PutBack:
         return rows
 
     async def _complete(self, counters: Mapping[Account, Counter], stored: Mapping[str, int]) -> list[Row]:
-        there = {Account(row.limit, row.key): row for row in await self._store.lookup(list(counters))}
         now = int(self._clock())
+        there = {Account(row.limit, row.key): row for row in await self._store.lookup(list(counters), now)}
         found: list[Known] = []
         for account, counter in counters.items():
             row = there.get(account)
@@ -90,7 +90,7 @@ class PutBack:
                     one = Known(one.delta._replace(quota=quota), row.persist, row.end_of_quota(now))
                 found.append(one)
         await self._store.restore(found, now)
-        return await self._store.lookup(list(counters))
+        return await self._store.lookup(list(counters), now)
 
     def _counters(self, accounts: Iterable[Account]) -> dict[Account, Counter]:
         meters = {meter.limit.name: meter for meter in self._policy.all_meters}

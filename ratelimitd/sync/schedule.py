@@ -139,16 +139,17 @@ class StoreSync:
 
     async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
-        refreshed = swept = aged = trio.current_time()
+        flushed = refreshed = swept = aged = trio.current_time()
         await self.compare_zones()
         while True:
-            await self._until_due()
-            await self.flush()
-            await self.loader.domains.follow()
-            await self._evict()
-            await self._forget_history()
+            if await self._flush_is_due(flushed, refreshed + self._refresh_s):
+                await self.flush()
+                await self.loader.domains.follow()
+                await self._evict()
+                await self._forget_history()
+                flushed = trio.current_time()
             now = trio.current_time()
-            if now - refreshed >= self._refresh_s - self._flush_interval_s:
+            if now - refreshed >= self._refresh_s:
                 refreshed = now
                 await self.refresh()
             if now - swept >= SWEEP_INTERVAL_S:
@@ -164,13 +165,19 @@ class StoreSync:
         if self.link.up:
             self._hurried.set()
 
-    async def _until_due(self) -> None:
-        """Wait for the interval or for `hurry`, but at least HURRY_GAP_S: a flood must not be all flushes."""
-        began = trio.current_time()
-        with trio.move_on_after(self._flush_interval_s):
+    async def _flush_is_due(self, flushed: float, refresh: float) -> bool:
+        """Wait for the interval or for `hurry`, but at least HURRY_GAP_S: a flood must not be all flushes.
+
+        False where it is time for a `refresh` before.
+        """
+        due = flushed + self._flush_interval_s
+        with trio.move_on_at(min(due, refresh)):
             await self._hurried.wait()
-        await trio.sleep_until(began + min(HURRY_GAP_S, self._flush_interval_s))
+        if refresh < due and not self._hurried.is_set():
+            return False
+        await trio.sleep_until(min(due, flushed + HURRY_GAP_S))
         self._hurried = trio.Event()
+        return True
 
     async def flush(self) -> bool:
         """Store what is not stored yet; whether nothing is left of it. Never raises."""

@@ -40,7 +40,9 @@ def _flush(pending: Pending, meter: Meter, now: int) -> None:
     for key in charged:
         counter = meter.counters[key]
         parts = tuple(each_part(counter))
-        stored = row(key, used=counter.used, expiry=counter.ends, name=meter.limit.name)._replace(parts=parts)
+        stored = row(key, used=counter.used, expiry=counter.ends, name=meter.limit.name)._replace(
+            in_parts=counter.used, parts=parts
+        )
         meter.accept(key, stored, 0, now)
 
 

@@ -1,11 +1,12 @@
 """The flush that does not wait for its interval."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
@@ -53,13 +54,13 @@ class Counting:
     async def restore(self, known: Sequence[Known], now: int) -> None:
         pass
 
-    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         return []
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         return []
 
-    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         return []
 
     async def recorded(self, node: str) -> int:
@@ -74,7 +75,7 @@ class Counting:
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         return []
 
-    async def changes(self, cursor: str) -> Changes:
+    async def changes(self, cursor: str, now: int) -> Changes:
         return Changes([], "")
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
@@ -126,6 +127,29 @@ async def test_a_flood_of_hurry_is_not_a_flood_of_flushes(made: Made) -> None:
     await until(6, made)
     times = made.store.flushed_at
     assert all(later - earlier >= HURRY_GAP_S for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("flush_interval_s", [3600, 40, 30, 7])
+async def test_changes_are_taken_over_each_refresh_s_and_flushes_are_made_each_flush_interval_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, flush_interval_s: int
+) -> None:
+    sync = store_sync(Counting(), policy(limit(1000)), tmp_path, flush_interval_s=flush_interval_s, refresh_s=30)
+    done: dict[str, list[int]] = {"flush": [], "refresh": []}
+    began = trio.current_time()
+
+    def note(what: str) -> Callable[[], Awaitable[bool]]:
+        async def noted() -> bool:
+            done[what].append(round(trio.current_time() - began))
+            return True
+
+        return noted
+
+    for what in done:
+        monkeypatch.setattr(sync, what, note(what))
+    with trio.move_on_after(300.5):
+        await sync.keep()
+    assert done["refresh"] == list(range(30, 301, 30))
+    assert done["flush"] == list(range(flush_interval_s, 301, flush_interval_s))
 
 
 async def test_there_is_no_hurry_towards_a_store_that_is_away(made: Made) -> None:

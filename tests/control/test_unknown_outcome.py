@@ -23,8 +23,8 @@ class Cut(SQLiteStore):
         super().__init__(path)
         self._error = error
 
-    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
-        await super().reset(accounts)
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
+        await super().reset(accounts, now)
         raise self._error
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:

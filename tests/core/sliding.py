@@ -52,7 +52,9 @@ class Account:
         sum_of_all = sum(used for _, used in parts)
         quota = self.limit.quota
         last = max(self.history)
-        return row(ALICE, quota=quota, configured=quota, used=sum_of_all, expiry=last)._replace(parts=parts)
+        return row(ALICE, quota=quota, configured=quota, used=sum_of_all, expiry=last)._replace(
+            in_parts=sum_of_all, parts=parts
+        )
 
     def accept(self) -> Counter:
         """Have memory take over the row."""

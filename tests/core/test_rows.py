@@ -57,7 +57,7 @@ def test_a_grant_is_known_by_what_was_seen_in_its_window(
     assert stored.quota_at(NOON, 50) == in_force
 
 
-GOOD = ("daily", "alice", 10, 10, 0, 3, MIDNIGHT, NOON, 10, 0)
+GOOD = ("daily", "alice", 10, 10, 0, 3, MIDNIGHT, NOON, 10, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,9 @@ GOOD = ("daily", "alice", 10, 10, 0, 3, MIDNIGHT, NOON, 10, 0)
         ("until", "12", 12),
         ("until", 1 << 63, 1 << 62),
         ("updated", None, 0),
+        ("in_parts", None, None),
+        ("in_parts", "12", 12),
+        ("in_parts", 1 << 62, 4_294_967_295),
     ],
 )
 def test_a_value_with_a_plain_meaning_gets_it(place: str, value: object, read_as: object) -> None:
@@ -115,6 +118,8 @@ def test_a_value_with_a_plain_meaning_gets_it(place: str, value: object, read_as
         ("expiry", float("inf"), 'expiry is "inf"'),
         ("until", "friday", 'until is "friday"'),
         ("until", -1, "until is -1"),
+        ("in_parts", "some", 'in_parts is "some"'),
+        ("in_parts", -1, "in_parts is -1"),
         ("persist", b"\xff", 'persist is "\ufffd"'),
         ("key", b"alice", "sender is no text"),
         ("limit", None, "limit_name is no text"),
@@ -132,13 +137,13 @@ def test_any_other_value_is_named(place: str, value: object, why: str) -> None:
 
 @pytest.mark.parametrize("values", [(), GOOD[:-1], (*GOOD, 1)])
 def test_a_row_of_another_length_is_none(values: tuple[object, ...]) -> None:
-    assert read(values) == Unreadable("", "", f"it has {len(values)} values, not 10")
+    assert read(values) == Unreadable("", "", f"it has {len(values)} values, not 11")
 
 
 anything = st.none() | st.integers() | st.floats() | st.text() | st.binary() | st.booleans() | st.decimals()
 
 
-@given(st.lists(anything, min_size=10, max_size=10) | st.lists(anything, max_size=12))
+@given(st.lists(anything, min_size=11, max_size=11) | st.lists(anything, max_size=13))
 def test_whatever_stands_in_a_row_it_is_one_or_is_named(values: list[object]) -> None:
     found = read(values)
     if isinstance(found, Unreadable):

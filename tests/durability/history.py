@@ -77,7 +77,7 @@ class Pair:
             await node.stop()
         store = self._make()
         await store.open()
-        rows = await store.lookup([Account("sliding", login) for login in LOGINS])
+        rows = await store.lookup([Account("sliding", login) for login in LOGINS], 0)
         await store.close()
         return rows
 

@@ -89,17 +89,17 @@ class FaultyStore(SQLiteStore):
         self._check("away")
         await super().open()
 
-    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         self._check("away")
-        return await super().lookup(accounts)
+        return await super().lookup(accounts, now)
 
     async def recorded(self, node: str) -> int:
         self._check("away")
         return await super().recorded(node)
 
-    async def changes(self, cursor: str) -> Changes:
+    async def changes(self, cursor: str, now: int) -> Changes:
         self._check("away")
-        return await super().changes(cursor)
+        return await super().changes(cursor, now)
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         self._check("away")
@@ -184,7 +184,7 @@ class Node:
 
     async def rows(self) -> dict[tuple[str, str], Row]:
         """What is stored, by limit and key."""
-        everything = await SQLiteStore.changes(self.store, "0")
+        everything = await SQLiteStore.changes(self.store, "0", int(self.clock()))
         return {(row.limit, row.key): row for row in everything.rows}
 
     def edit(self, statement: str, *values: object) -> None:

@@ -433,9 +433,9 @@ async def test_a_lookup_that_a_flush_overtakes_counts_its_segment_once(make: Cal
     lookup = node.store.lookup
     overtaken = False
 
-    async def overtaken_lookup(accounts: list[Account]) -> list[Row]:
+    async def overtaken_lookup(accounts: list[Account], now: int) -> list[Row]:
         nonlocal overtaken
-        rows = await lookup(accounts)
+        rows = await lookup(accounts, now)
         if not overtaken:
             overtaken = True
             node.sync.loader.take_over = _nothing  # type: ignore[method-assign]

@@ -484,5 +484,5 @@ async def test_the_rows_of_lookups_agree_after_a_replacement(node: Node) -> None
     copy = backup(node)
     copy.replace(node.folder / FILE)
     assert await node.flush()
-    found: list[Row] = await node.store.lookup([Account("default", "alice")])
+    found: list[Row] = await node.store.lookup([Account("default", "alice")], 0)
     assert [row.used for row in found] == [10]

@@ -55,7 +55,7 @@ class Cluster:
             assert await node.flush()
 
     async def used(self) -> int:
-        (row,) = (await SQLiteStore.changes(self.nodes[0].store, "0")).rows
+        (row,) = (await SQLiteStore.changes(self.nodes[0].store, "0", 0)).rows
         return row.used
 
 

@@ -12,7 +12,19 @@ from ratelimitd.stores.sqlite import SQLiteStore
 from tests.fuzz.scratch import FOLDER
 
 SOON, LATER = 4_000_000_000, 4_000_086_400
-COLUMNS = ("limit_name", "sender", "quota", "configured", "persist", "used", "expiry", "updated", "seen", "until")
+COLUMNS = (
+    "limit_name",
+    "sender",
+    "quota",
+    "configured",
+    "persist",
+    "used",
+    "expiry",
+    "updated",
+    "seen",
+    "until",
+    "in_parts",
+)
 _FILE = FOLDER / "rows.sqlite3"
 _ALICE = Account("daily", "alice")
 
@@ -42,21 +54,21 @@ async def _check_sqlite(values: list[object]) -> None:
     store: Store = SQLiteStore(_FILE)
     await store.open()
     try:
-        cursor = (await store.changes("")).cursor
+        cursor = (await store.changes("", 0)).cursor
         await _flush(store, 1)
         _put(dict(zip(COLUMNS[2:], values, strict=True)))
-        before = await store.lookup([_ALICE])
-        await store.changes(cursor)
+        before = await store.lookup([_ALICE], 0)
+        await store.changes(cursor, 0)
         assert before or store.remarks.take()
         flushed = await _flush(store, 2)
         assert not flushed.rejected
-        (row,) = await store.lookup([_ALICE])
+        (row,) = await store.lookup([_ALICE], 0)
         counted = before[0].used if before and before[0].expiry == SOON else None
         if counted is not None:
             assert row.used == min(counted + 5, 4_294_967_295)
         elif not before or before[0].expiry > LATER or before[0].expiry < SOON:
             assert row.used >= 5
-        assert (await store.lookup([Account("daily", "bob")]))[0].used == 10
+        assert (await store.lookup([Account("daily", "bob")], 0))[0].used == 10
     finally:
         await store.close()
 

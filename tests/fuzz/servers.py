@@ -92,9 +92,9 @@ async def _run(data: bytes) -> None:
         store = MySQLStore(Access(((str(_SOCKET), 0),), "me", b"secret", "mail"), timeout_s=1)
         with trio.fail_after(PATIENT_S):  # raised: it hangs
             with suppress(StoreError):
-                await store.lookup([Account("daily", "alice")])
+                await store.lookup([Account("daily", "alice")], 0)
                 await store.recorded("node")
-                await store.changes("1")
+                await store.changes("1", 0)
             await store.close()
         nursery.cancel_scope.cancel()
 

@@ -114,7 +114,7 @@ async def flush(store: Store, deltas: Iterable[Delta], *, node: str = "node", se
     return await store.flush(node, segment, lambda recorded: made if recorded < segment else [])
 
 
-async def row(store: Store, key: str, limit: str = "daily") -> Row:
+async def row(store: Store, key: str, limit: str = "daily", now: int = 0) -> Row:
     """The one row of an account."""
-    (found,) = await store.lookup([Account(limit, key)])
+    (found,) = await store.lookup([Account(limit, key)], now)
     return found

@@ -15,7 +15,7 @@ SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
 
 
 async def test_a_fresh_database_gets_its_tables_and_holds_nothing(store: Store) -> None:
-    assert await store.lookup([Account("daily", "alice")]) == []
+    assert await store.lookup([Account("daily", "alice")], 0) == []
     assert await store.recorded("node") == 0
 
 
@@ -34,7 +34,7 @@ async def test_a_new_account_gets_a_row_and_it_is_read_back(store: Store) -> Non
     (stored,) = flushed.rows
     assert stored._replace(updated=0, seen=None) == Row("daily", "alice", 10, 10, False, 3, 2000, 0)
     assert before <= stored.updated <= time.time() + 5
-    assert await store.lookup([Account("daily", "alice")]) == [stored]
+    assert await store.lookup([Account("daily", "alice")], 0) == [stored]
     assert flushed.rejected == []
 
 
@@ -112,14 +112,14 @@ async def test_a_count_stops_at_the_columns_width(store: Store) -> None:
 
 async def test_limits_count_one_account_apart(store: Store) -> None:
     await flush(store, [delta("alice", 1, limit="daily"), delta("alice", 2, limit="hourly", expiry=1000)])
-    found = await store.lookup([Account("daily", "alice"), Account("hourly", "alice"), Account("weekly", "alice")])
+    found = await store.lookup([Account("daily", "alice"), Account("hourly", "alice"), Account("weekly", "alice")], 0)
     assert {(r.limit, r.used) for r in found} == {("daily", 1), ("hourly", 2)}
 
 
 async def test_many_accounts_are_looked_up_at_once(store: Store) -> None:
     keys = [f"user{n:04}" for n in range(1200)]
     flushed = await flush(store, [delta(key, n + 1) for n, key in enumerate(keys)])
-    found = await store.lookup([Account("daily", key) for key in [*keys, "nobody"]])
+    found = await store.lookup([Account("daily", key) for key in [*keys, "nobody"]], 0)
     assert {r.key: r.used for r in found} == {key: n + 1 for n, key in enumerate(keys)}
     assert sorted(flushed.rows) == sorted(found)
 
@@ -217,7 +217,7 @@ async def test_nodes_that_restore_the_same_accounts_at_once_double_nothing(backe
     async with trio.open_nursery() as nursery:
         for _ in range(3):
             nursery.start_soon(restore)
-    rows = await store.lookup([Account("daily", f"user{n:03}") for n in range(600)])
+    rows = await store.lookup([Account("daily", f"user{n:03}") for n in range(600)], 0)
     assert {r.used for r in rows} == {7}
     assert len(rows) == 600
 
@@ -265,7 +265,7 @@ async def test_a_merge_that_fails_half_way_stores_nothing(store: Store) -> None:
 
     with pytest.raises(Interrupted):
         await store.flush("node", 9, merge)
-    assert await store.lookup([Account("daily", "alice")]) == []
+    assert await store.lookup([Account("daily", "alice")], 0) == []
 
 
 async def test_stores_flush_the_same_accounts_at_once_and_the_sum_is_exact(backend: Backend, store: Store) -> None:
@@ -279,7 +279,7 @@ async def test_stores_flush_the_same_accounts_at_once_and_the_sum_is_exact(backe
     async with trio.open_nursery() as nursery:
         for name in ("a", "b", "c"):
             nursery.start_soon(node, name)
-    rows = await store.lookup([Account("daily", f"user{n:03}") for n in range(60)])
+    rows = await store.lookup([Account("daily", f"user{n:03}") for n in range(60)], 0)
     assert {r.used for r in rows} == {30}
     assert len(rows) == 60
 
@@ -306,13 +306,13 @@ async def test_a_bad_record_is_set_aside_and_all_others_are_stored(store: Store)
     flushed = await flush(store, [*[delta(f"user{n:03}") for n in range(300)], bad])
     assert [refused for refused, _ in flushed.rejected] == [bad]
     assert flushed.rejected[0][1]
-    assert len(await store.lookup([Account("daily", f"user{n:03}") for n in range(300)])) == 300
+    assert len(await store.lookup([Account("daily", f"user{n:03}") for n in range(300)], 0)) == 300
     assert await store.recorded("node") == 1
 
 
 async def test_an_account_that_is_no_text_has_no_row(store: Store) -> None:
     await flush(store, [delta("alice")])
-    found = await store.lookup([Account("daily", "\udc80"), Account("daily", "alice")])
+    found = await store.lookup([Account("daily", "\udc80"), Account("daily", "alice")], 0)
     assert [r.key for r in found] == ["alice"]
 
 
@@ -331,7 +331,7 @@ async def test_every_normalised_key_is_a_bucket_of_its_own(store: Store) -> None
         await flush(store, [delta(key, 1)])
     flushed = await flush(store, [delta(key, n) for n, key in enumerate(keys)])
     assert flushed.rejected == []
-    assert {r.key: r.used for r in await store.lookup([Account("daily", key) for key in keys])} == {
+    assert {r.key: r.used for r in await store.lookup([Account("daily", key) for key in keys], 0)} == {
         key: n + 1 for n, key in enumerate(keys)
     }
 
@@ -345,7 +345,7 @@ async def test_logins_that_memory_takes_for_one_are_one_row(store: Store) -> Non
 async def test_a_key_of_any_length_fits(store: Store) -> None:
     keys = [normalise("x" * 300), normalise("x" * 301), normalise("é" * 9000)]
     assert (await flush(store, [delta(key) for key in keys])).rejected == []
-    assert len(await store.lookup([Account("daily", key) for key in keys])) == 3
+    assert len(await store.lookup([Account("daily", key) for key in keys], 0)) == 3
 
 
 # -- quotas ---------------------------------------------------------------------------------------------------------
@@ -412,11 +412,11 @@ async def test_a_row_deleted_by_hand_comes_back(backend: Backend, store: Store) 
 async def test_changes_begin_now_and_give_what_somebody_changed(backend: Backend, store: Store) -> None:
     await flush(store, [delta("alice"), delta("bob")])
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
-    begun = await store.changes("")
+    begun = await store.changes("", 0)
     assert begun.rows == []
-    assert (await store.changes(begun.cursor)).rows == []
+    assert (await store.changes(begun.cursor, 0)).rows == []
     backend.sql("UPDATE ratelimit SET quota = 99 WHERE sender = 'bob'")
-    changed = await store.changes(begun.cursor)
+    changed = await store.changes(begun.cursor, 0)
     assert [(r.key, r.quota) for r in changed.rows] == [("bob", 99)]
     assert not changed.more
 
@@ -425,13 +425,13 @@ async def test_changes_begin_now_and_give_what_somebody_changed(backend: Backend
 async def test_every_change_by_hand_is_found(backend: Backend, store: Store, change: str) -> None:
     await flush(store, [delta("alice", 5)])
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     backend.sql(f"UPDATE ratelimit SET {change}")
-    assert [r.key for r in (await store.changes(cursor)).rows] == ["alice"]
+    assert [r.key for r in (await store.changes(cursor, 0)).rows] == ["alice"]
 
 
 async def test_many_changes_are_given_in_pages_and_each_at_least_once(backend: Backend, store: Store) -> None:
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     many = 12_000
     for start in range(0, many, 1000):
         values = ", ".join(f"('user{number}', 'default', 1)" for number in range(start, start + 1000))
@@ -446,19 +446,19 @@ async def test_many_changes_are_given_in_pages_and_each_at_least_once(backend: B
 
 
 async def pages_of_changes(store: Store, cursor: str) -> list[Changes]:
-    pages = [await store.changes(cursor)]
+    pages = [await store.changes(cursor, 0)]
     while pages[-1].more:
-        pages.append(await store.changes(pages[-1].cursor))
+        pages.append(await store.changes(pages[-1].cursor, 0))
     return pages
 
 
 async def test_changes_of_another_node_are_found(backend: Backend, store: Store) -> None:
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     other = backend.make()
     await other.open()
     await flush(other, [delta("alice", 4)], node="other")
     await other.close()
-    assert [(r.key, r.used) for r in (await store.changes(cursor)).rows] == [("alice", 4)]
+    assert [(r.key, r.used) for r in (await store.changes(cursor, 0)).rows] == [("alice", 4)]
 
 
 # -- names and the view ---------------------------------------------------------------------------------------------
@@ -470,8 +470,8 @@ async def test_table_and_columns_may_have_other_names(backend: Backend) -> None:
     await store.open()
     await flush(store, [delta("alice", 3)])
     assert (await row(store, "alice")).used == 3
-    cursor = (await store.changes("")).cursor
-    assert [r.key for r in (await store.changes(cursor)).rows] == ["alice"]
+    cursor = (await store.changes("", 0)).cursor
+    assert [r.key for r in (await store.changes(cursor, 0)).rows] == ["alice"]
     assert backend.sql("SELECT login, tally FROM mail_quota") == [("alice", "3")]
     assert backend.sql("SELECT login, tally FROM view_mail_quota") == [("alice", "3")]
     await store.close()
@@ -497,7 +497,7 @@ async def test_a_grant_in_the_window_keeps_what_was_used(store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=2000, quota=10)])
     (granted,) = await store.grant(Grant("daily", "alice", 50, 10, False, 2500), 1000)
     assert granted._replace(updated=0, seen=None) == Row("daily", "alice", 50, 10, False, 3, 2000, 0)
-    assert await store.lookup([Account("daily", "alice")]) == [granted]
+    assert await store.lookup([Account("daily", "alice")], 0) == [granted]
 
 
 async def test_a_grant_after_the_window_begins_a_new_one(store: Store) -> None:
@@ -522,7 +522,7 @@ async def test_a_grant_lasts_until_the_window_ends_and_a_persistent_one_for_good
 
 async def test_a_reset_sets_the_use_of_these_accounts_to_0_and_of_no_others(store: Store) -> None:
     await flush(store, [delta(key, 3) for key in ("alice", "bob")] + [delta("alice", 4, limit="weekly")])
-    (reset,) = await store.reset([Account("daily", "alice"), Account("daily", "nobody")])
+    (reset,) = await store.reset([Account("daily", "alice"), Account("daily", "nobody")], 0)
     assert reset._replace(updated=0, seen=None) == Row("daily", "alice", 10, 10, False, 0, 2000, 0)
     assert [(await row(store, "bob")).used, (await row(store, "alice", "weekly")).used] == [3, 4]
     await flush(store, [delta("alice", 2)])
@@ -531,8 +531,8 @@ async def test_a_reset_sets_the_use_of_these_accounts_to_0_and_of_no_others(stor
 
 async def test_grants_and_resets_are_seen_as_changes(store: Store) -> None:
     await flush(store, [delta("alice", 3)])
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     await store.grant(Grant("daily", "alice", 50, 10, False, 2000), 1000)
-    await store.reset([Account("daily", "alice")])
-    found = [found for found in (await store.changes(cursor)).rows if found.key == "alice"]
+    await store.reset([Account("daily", "alice")], 0)
+    found = [found for found in (await store.changes(cursor, 0)).rows if found.key == "alice"]
     assert [(found.quota, found.used) for found in found] == [(50, 0)]

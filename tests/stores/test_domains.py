@@ -175,7 +175,7 @@ async def test_a_domain_s_quota_is_for_good_or_refused(backend: Backend, store: 
         for command in (Set(DOMAIN, 20), Set(DOMAIN, 20, for_s=60), Set(DOMAIN, 20, persist=True, for_s=60)):
             with pytest.raises(Refused, match="--persist"):
                 await one.accounts.set(command)
-        assert await store.lookup([Account("daily", DOMAIN)]) == []
+        assert await store.lookup([Account("daily", DOMAIN)], 0) == []
 
 
 async def test_a_replaced_database_gets_what_memory_knows(backend: Backend, store: Store, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from ratelimitd.core.verdict import Verdict
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores import Names
 from ratelimitd.stores.history import Kept
-from ratelimitd.stores.mysql import changes as mysql_changes
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.session import STATEMENT_S, connect
+from ratelimitd.stores.mysql.session import connect
 from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.shared import changes as mysql_changes
 from tests.core.build import limit, policy, request, store_sync
 from tests.instances.mariadb import MariaDB
 from tests.stores.backends import Backend, Sql, delta, flush, row, server_backend
@@ -76,7 +76,7 @@ async def test_a_view_that_may_not_be_created_is_done_without(mariadb: MariaDB, 
     ]  # fmt: skip
 
 
-KEPT = [Kept(1), Kept(0, {"daily": 90_000})]
+KEPT = [Kept(1), Kept(0, {"daily"})]
 
 
 @pytest.mark.parametrize("kept", KEPT)
@@ -284,9 +284,9 @@ async def test_the_servers_modes_and_time_zone_do_not_matter(make_mariadb: Calla
     stored = await row(store, key)
     assert abs(stored.updated - time.time()) < 60
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'; COMMIT")
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     backend.sql("UPDATE ratelimit SET quota = 9; COMMIT")
-    assert [(r.key, r.quota) for r in (await store.changes(cursor)).rows] == [(key, 9)]
+    assert [(r.key, r.quota) for r in (await store.changes(cursor, 0)).rows] == [(key, 9)]
     await store.close()
 
 
@@ -313,13 +313,13 @@ async def test_many_changes_in_one_second_come_in_pages_and_all_come(
     monkeypatch.setattr(mysql_changes, "PAGE", 7)
     store = backend.make()
     await store.open()
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     keys = [f"user{n:03}" for n in range(40)]
     await flush(store, [delta(key) for key in keys])
     backend.sql("UPDATE ratelimit SET updated = updated - INTERVAL 2 SECOND WHERE sender < 'user017'")
     found, pages, more = [], 0, True
     while more:
-        changes = await store.changes(cursor)
+        changes = await store.changes(cursor, 0)
         found += [r.key for r in changes.rows]
         cursor, more = changes.cursor, changes.more
         pages += 1
@@ -393,9 +393,9 @@ async def test_a_million_rows_neither_slow_the_start_nor_a_lookup(mariadb: Maria
     began = time.perf_counter()
     await again.open()
     await again.recorded("node")
-    await again.changes("")
+    await again.changes("", 0)
     opened = time.perf_counter()
-    (found,) = await again.lookup([Account("daily", "user777777")])
+    (found,) = await again.lookup([Account("daily", "user777777")], 0)
     looked_up = time.perf_counter()
     print(f"1,000,000 rows: open {opened - began:.3f} s, first lookup {(looked_up - opened) * 1000:.1f} ms")
     assert found.quota == 10

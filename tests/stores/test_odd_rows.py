@@ -61,12 +61,12 @@ async def test_a_row_that_makes_no_sense_is_left_out_and_named_once(
     backend: Backend, store: Store, nonsense: str
 ) -> None:
     loosen(backend)
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 4, expiry=SOON)])
     put(backend, nonsense)
     for _ in range(3):
-        assert [r.key for r in await store.lookup([Account("daily", "alice"), Account("daily", "bob")])] == ["bob"]
-        assert [r.key for r in (await store.changes(cursor)).rows] == ["bob"]
+        assert [r.key for r in await store.lookup([Account("daily", "alice"), Account("daily", "bob")], 0)] == ["bob"]
+        assert [r.key for r in (await store.changes(cursor, 0)).rows] == ["bob"]
     (remark,) = remarks(store)
     assert (remark["limit"], remark["key"]) == ("daily", "alice")
     assert nonsense.split()[0] in str(remark["reason"])
@@ -101,7 +101,7 @@ async def test_a_quota_is_given_whatever_stands_in_the_row(backend: Backend, sto
     loosen(backend)
     await flush(store, [delta("alice", 3, expiry=SOON)])
     put(backend, nonsense)
-    await store.reset([Account("daily", "alice")])
+    await store.reset([Account("daily", "alice")], 0)
     (granted,) = await store.grant(Grant("daily", "alice", 50, 10, True, SOON), AGO)
     assert (granted.quota, granted.persist, granted.expiry) == (50, True, SOON)
 
@@ -111,7 +111,7 @@ async def test_what_has_a_plain_meaning_gets_it(backend: Backend, store: Store) 
         backend.sql("DROP TABLE ratelimit")
         backend.sql(
             "CREATE TABLE ratelimit (id INTEGER PRIMARY KEY, sender TEXT, limit_name TEXT, persist, quota, configured,"
-            " seen, until, used, updated TEXT DEFAULT CURRENT_TIMESTAMP, expiry, UNIQUE (sender, limit_name))"
+            " seen, until, used, in_parts, updated TEXT DEFAULT CURRENT_TIMESTAMP, expiry, UNIQUE (sender, limit_name))"
         )
     else:
         binary = "TEXT" if backend.name == "postgresql" else "VARBINARY(20)"
@@ -139,7 +139,7 @@ async def test_a_whole_number_in_a_column_of_decimals_floats_or_texts_is_one(
     backend: Backend, store: Store, kind: str
 ) -> None:
     zeros = ".00" if kind == "VARCHAR(20)" else ""
-    columns = ("quota", "configured", "seen", "until", "used", "expiry", "persist")
+    columns = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry", "persist")
     if backend.name == "sqlite":
         backend.sql("DROP TABLE ratelimit")
         free = ", ".join(f"{name} {'REAL' if kind == 'DOUBLE' else ''}" for name in columns)
@@ -176,10 +176,10 @@ async def test_a_number_that_no_column_of_ours_could_hold_is_as_large_as_one_can
 
 @pytest.mark.parametrize("name", ["sender", "limit_name"])
 async def test_in_sqlite_a_blob_is_no_name(sqlite: Backend, file_store: Store, name: str) -> None:
-    cursor = (await file_store.changes("")).cursor
+    cursor = (await file_store.changes("", 0)).cursor
     await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
     put(sqlite, f"{name} = CAST({name} AS BLOB)")
-    assert [r.key for r in (await file_store.changes(cursor)).rows] == ["bob"]
+    assert [r.key for r in (await file_store.changes(cursor, 0)).rows] == ["bob"]
     (remark,) = remarks(file_store)
     assert remark["reason"] == f"{name} is no text"
     await flush(file_store, [delta("alice", 5, expiry=SOON)])
@@ -190,22 +190,22 @@ async def test_in_sqlite_a_blob_is_no_name(sqlite: Backend, file_store: Store, n
 async def test_in_sqlite_a_text_that_is_not_utf_8_is_its_row_s_fault(
     sqlite: Backend, file_store: Store, column: str
 ) -> None:
-    cursor = (await file_store.changes("")).cursor
+    cursor = (await file_store.changes("", 0)).cursor
     await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
     put(sqlite, f"{column} = CAST(X'61ff62' AS TEXT)")
-    assert "bob" in [r.key for r in (await file_store.changes(cursor)).rows]
-    assert [r.key for r in await file_store.lookup([Account("daily", "bob")])] == ["bob"]
+    assert "bob" in [r.key for r in (await file_store.changes(cursor, 0)).rows]
+    assert [r.key for r in await file_store.lookup([Account("daily", "bob")], 0)] == ["bob"]
     await flush(file_store, [delta("alice", 5, expiry=SOON)])
     assert (await row(file_store, "alice")).used == (6 if column == "updated" else 5)
 
 
 @pytest.mark.parametrize("updated", ["yesterday", "", "9999|7|x", "2026-12-31|1"])
 async def test_in_sqlite_a_time_that_is_none_breaks_no_cursor(sqlite: Backend, file_store: Store, updated: str) -> None:
-    cursor = (await file_store.changes("")).cursor
+    cursor = (await file_store.changes("", 0)).cursor
     await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
     put(sqlite, f"updated = '{updated}'")
     for _ in range(3):
-        changes = await file_store.changes(cursor)
+        changes = await file_store.changes(cursor, 0)
         assert "bob" in [r.key for r in changes.rows]
     assert (await row(file_store, "alice")).used == 1
 
@@ -258,7 +258,7 @@ async def test_a_row_that_is_read_says_whose_use_it_is_not(backend: Backend, sto
     await flush(store, [delta(key, 3, expiry=SOON) for key in ("alice", "bob", "dave")])
     put(backend, nonsense)
     put(backend, "quota = 'many'", "dave")
-    await store.lookup([Account("daily", key) for key in ("alice", "bob", "dave")])
+    await store.lookup([Account("daily", key) for key in ("alice", "bob", "dave")], 0)
     assert list(store.remarks.unread) == [Account("daily", "alice")]
 
 
@@ -288,7 +288,7 @@ async def test_a_store_with_rows_of_nonsense_opens(backend: Backend, store: Stor
     put(backend, "used = 'abc', quota = '', expiry = '2026-12-31', persist = 'x'")
     again = backend.make()
     await again.open()
-    assert [r.key for r in await again.lookup([Account("daily", key) for key in ("alice", "bob")])] == ["bob"]
+    assert [r.key for r in await again.lookup([Account("daily", key) for key in ("alice", "bob")], 0)] == ["bob"]
     await again.close()
 
 
@@ -347,10 +347,10 @@ async def test_a_cron_job_that_touches_rows_renews_no_grant(backend: Backend, st
 
 async def test_nor_one_that_no_flush_has_seen(backend: Backend, store: Store) -> None:
     """Made by SQL after the last mail of a window: whoever looks for changes has seen it."""
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     await flush(store, [delta("alice", 3, expiry=SOON)])
     backend.sql("UPDATE ratelimit SET quota = 50")
-    (changed,) = (await store.changes(cursor)).rows
+    (changed,) = (await store.changes(cursor, 0)).rows
     assert changed.quota_at(int(time.time()), 10) == 50
     end_window(backend)
     touch(backend)
@@ -360,7 +360,7 @@ async def test_nor_one_that_no_flush_has_seen(backend: Backend, store: Store) ->
 async def test_noting_a_grant_is_no_change(backend: Backend, store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=SOON)])
     backend.sql(f"UPDATE ratelimit SET quota = 50, updated = {backend.at(1767323045)}")
-    await store.changes("2026-01-01 00:00:00" if backend.name == "sqlite" else "1767225600")
+    await store.changes("2026-01-01 00:00:00" if backend.name == "sqlite" else "1767225600", 0)
     unchanged = backend.sql(f"SELECT seen, updated = {backend.at(1767323045)} FROM ratelimit")
     assert unchanged in ([("50", "1")], [("50", "t")])
 
@@ -393,7 +393,7 @@ async def test_a_grant_between_the_first_mail_of_a_window_and_its_flush_is_not_o
     assert (await row(store, "alice")).quota == 10
 
 
-@pytest.mark.parametrize("lacking", [("seen",), ("until",), ("seen", "until")])
+@pytest.mark.parametrize("lacking", [("seen",), ("until",), ("in_parts",), ("seen", "until", "in_parts")])
 async def test_a_table_of_an_earlier_version_is_completed(backend: Backend, lacking: tuple[str, ...]) -> None:
     store = backend.make()
     await store.open()
@@ -415,9 +415,9 @@ async def test_a_table_of_an_earlier_version_is_completed(backend: Backend, lack
     await flush(again, [delta("alice", 1, expiry=SOON)])
     assert (await row(again, "alice")).used == 4
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
-    cursor = (await again.changes("")).cursor
+    cursor = (await again.changes("", 0)).cursor
     backend.sql(f"UPDATE ratelimit SET until = {SOON}")
-    assert [(changed.key, changed.until) for changed in (await again.changes(cursor)).rows] == [("alice", SOON)]
+    assert [(changed.key, changed.until) for changed in (await again.changes(cursor, 0)).rows] == [("alice", SOON)]
     assert remarks(again) == []
     await again.close()
 
@@ -481,11 +481,11 @@ async def test_whatever_stands_in_a_row_the_next_charge_is_stored(backend: Backe
             key,
         )
     accounts = [Account("daily", key) for key in keys]
-    before = {r.key: r for r in await store.lookup(accounts)}
+    before = {r.key: r for r in await store.lookup(accounts, 0)}
     assert 10 < len(before) < 110
     flushed = await flush(store, [Delta("daily", key, SOON, 5, 10, 10, LATER) for key in keys])
     assert flushed.rejected == []
-    after = {r.key: r for r in await store.lookup(accounts)}
+    after = {r.key: r for r in await store.lookup(accounts, 0)}
     assert set(after) == set(keys)
     for key, row_then in before.items():
         if row_then.expiry == SOON:

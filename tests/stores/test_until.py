@@ -63,9 +63,9 @@ async def test_a_panel_may_give_it_in_a_row_of_its_own(backend: Backend, store: 
 @pytest.mark.parametrize("touched", ["used = 0", "quota = 50"])
 async def test_who_touches_the_row_after_the_end_renews_nothing(backend: Backend, store: Store, touched: str) -> None:
     await flush(store, [delta("alice", 3, expiry=NOW - 30)])
-    cursor = (await store.changes("")).cursor
+    cursor = (await store.changes("", 0)).cursor
     backend.sql(f"UPDATE ratelimit SET quota = 50, until = {MUCH_LATER}")
-    await store.changes(cursor)
+    await store.changes(cursor, 0)
     backend.sql(f"UPDATE ratelimit SET until = {ENDED}")
     backend.sql(f"UPDATE ratelimit SET {touched}")
     assert await holds(store) == 10
@@ -115,6 +115,6 @@ async def test_an_end_that_makes_no_sense_costs_no_count(backend: Backend, store
     if backend.name != "sqlite":
         backend.alter(until="VARCHAR(20)")
     backend.sql("UPDATE ratelimit SET until = 'friday'")
-    assert await store.lookup([]) == []
+    assert await store.lookup([], 0) == []
     await flush(store, [delta("alice", 1, expiry=SOON)])
     assert ((await row(store, "alice")).used, (await row(store, "alice")).until) == (4, 0)

@@ -84,7 +84,14 @@ class Dialect:
 
     def row(self, *more: str) -> str:
         """The values of a row, in the order of core/rows.py:read, and `more` columns."""
-        fields = [self.name('"sender"'), *(f'"{field}"' for field in _FIELDS), self.updated, '"seen"', '"until"']
+        fields = [
+            self.name('"sender"'),
+            *(f'"{field}"' for field in _FIELDS),
+            self.updated,
+            '"seen"',
+            '"until"',
+            '"in_parts"',
+        ]
         return ", ".join(['"limit_name"', *fields, *(f'"{column}"' for column in more)])
 
     def among(self, column: str, count: int) -> str:
@@ -112,6 +119,10 @@ class Dialect:
     def value(self, column: str) -> str:
         """The number that a column holds, or NULL."""
         return self.old(column)
+
+    def whole(self, column: str) -> str:
+        """The whole number that a column holds; NULL for NULL, and where it is none."""
+        return self.value(column)
 
     def count(self, column: str, table: str = "ratelimit") -> str:
         """The number that a column holds; 0 for NULL, what is below, and what is none."""

@@ -42,6 +42,10 @@ class SQLite(Dialect):
             f"CASE WHEN {_short(text)} AND {_digits(text)} THEN CAST({text} AS INTEGER) END END"
         )
 
+    def whole(self, column: str) -> str:
+        """A text of a number is one."""
+        return f"CASE WHEN {self.old(column)} IS NOT NULL THEN {self._number(self.old(column))} END"
+
     def count(self, column: str, table: str = "ratelimit") -> str:
         """What is no number, or an odd one, is 0."""
         return f"IFNULL({self._number(self.old(column, table))}, 0)"

@@ -9,7 +9,7 @@ from ratelimitd.stores.dialect.base import MARK, Dialect
 if TYPE_CHECKING:
     from ratelimitd.stores import Names
 
-NUMBERS = frozenset({"quota", "configured", "seen", "until", "persist", "used", "expiry"})
+NUMBERS = frozenset({"quota", "configured", "seen", "until", "persist", "used", "in_parts", "expiry"})
 """The columns of `ratelimit` that hold numbers."""
 _NO_BOUND = 1 << 62
 

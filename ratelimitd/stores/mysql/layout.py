@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, MAX_USED, Names, schema
-from ratelimitd.stores.mysql.session import Session
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared.session import Session
 
 MIGRATE = "run `ratelimitctl migrate`"
 ADDED = ("limit_name", "configured")
@@ -15,7 +15,7 @@ ADDED = ("limit_name", "configured")
 NUMBERS = ("persist", "quota", "used", "expiry")
 """Columns that are never NULL in a table that we have made; what is NULL there counts as 0."""
 
-LARGE = ("quota", "configured", "seen", "until", "used", "expiry")
+LARGE = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry")
 """Columns that must hold MAX_USED, or a time."""
 
 _NO_INT = re.compile(r"(tinyint|smallint|mediumint|decimal|double|float|bit)\b(?:\((\d+)(?:,(\d+))?\))?")
@@ -94,7 +94,7 @@ def _lacks(column: str) -> str:
     return f"it lacks the column {column}"
 
 
-LATER = {"seen": "configured", "until": "seen"}
+LATER = {"seen": "configured", "until": "seen", "in_parts": "used"}
 """Columns that tables of earlier versions lack, with those that they stand behind."""
 
 
@@ -111,7 +111,7 @@ def _is_narrow(name: str, kind: str) -> bool:
 def _no_numbers_of_ours(found: Layout) -> dict[str, str]:
     """The columns that hold numbers, but no whole ones, or not all; and what each must be."""
     kinds = dict.fromkeys(LARGE, "INT UNSIGNED NOT NULL DEFAULT 0")
-    kinds |= dict.fromkeys(("configured", "seen", "until"), "INT UNSIGNED DEFAULT NULL")
+    kinds |= dict.fromkeys(("configured", "seen", "until", "in_parts"), "INT UNSIGNED DEFAULT NULL")
     kinds["persist"] = "TINYINT(1) NOT NULL DEFAULT 0"
     wrong: dict[str, str] = {}
     for name, kind in kinds.items():
@@ -197,7 +197,7 @@ def _clamped(name: str) -> str:
     """What a number becomes as a column of ours holds it."""
     if name == "persist":
         return "COALESCE(`persist` = 1, 0)"
-    number = f"`{name}`" if name in ("configured", "seen") else f"COALESCE(`{name}`, 0)"
+    number = f"`{name}`" if name in ("configured", "seen", "in_parts") else f"COALESCE(`{name}`, 0)"
     return f"LEAST(GREATEST(ROUND({number}), 0), {MAX_USED})"
 
 

@@ -20,7 +20,7 @@ _CREATES = re.compile(r'CREATE (?:OR REPLACE )?(\w+) (?:IF NOT EXISTS )?"(\w+)"'
 _COLUMN = re.compile(r'^    "(\w+)" +([A-Z][^\n]*?),? *(?:--[^\n]*)?$', re.MULTILINE)
 """A column of the table `ratelimit` in sql/postgresql.sql, and what it is."""
 _CONSTRAINT = re.compile(r'CONSTRAINT "ratelimit_(\w+)" CHECK [^\n]*[^\n,]')
-_LARGE = ("quota", "configured", "seen", "until", "used", "expiry")
+_LARGE = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry")
 """Columns of numbers that must hold what is beyond INTEGER."""
 COUNTS = ("used", "expiry")
 """Columns that a constraint keeps from being odd, where they hold whole numbers."""

@@ -6,7 +6,7 @@ first such look.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
 
 import trio
@@ -38,9 +38,6 @@ from ratelimitd.stores.survey import Rename
 
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
 
-Bounds = Mapping[str, tuple[int, int]]
-"""By key, where parts are looked for: after the first `expiry`, up to the second."""
-
 
 class SharedHistory:
     """What is kept of windows and parts. `kept` says how much; nothing is read or written where that is nothing."""
@@ -67,22 +64,22 @@ class SharedHistory:
             except StoreUnsuitable as error:
                 raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}") from error
 
-    async def with_parts(self, session: Session, rows: Sequence[Row]) -> list[Row]:
-        """These rows, those of sliding limits with their parts."""
-        if not any(row.limit in self.kept.sliding for row in rows):
-            return list(rows)
+    async def with_parts(self, session: Session, rows: Sequence[Row], now: int) -> list[Row]:
+        """These rows, those that count in parts with their parts that leave after `now`."""
+        keys: dict[str, list[str]] = {}
+        for row in rows:
+            if self.kept.has_parts(row):
+                keys.setdefault(row.limit, []).append(row.key)
         parts: dict[Account, Stood] = {}
-        for limit in self.kept.sliding:
-            bounds = {row.key: self.kept.bounds(row) for row in rows if row.limit == limit and row.used}
-            for keys in slices(list(bounds), CHUNK):
-                parts |= await self._parts(session, limit, {key: bounds[key] for key in keys})
-        return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows]
+        for limit, all_keys in keys.items():
+            for some in slices(all_keys, CHUNK):
+                parts |= await self._parts(session, limit, some, now)
+        return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows] if parts else list(rows)
 
-    async def _parts(self, session: Session, limit: str, bounds: Bounds) -> dict[Account, Stood]:
-        values = [(key, limit, after, until) for key, (after, until) in bounds.items()]
-        found = await session.run(
-            self._sql(statements.parts(self._dialect, len(bounds))), list(chain.from_iterable(values))
-        )
+    async def _parts(self, session: Session, limit: str, keys: Sequence[str], now: int) -> dict[Account, Stood]:
+        select = self._sql(statements.parts(self._dialect, len(keys)))
+        values = [(key, limit, now, now + FAR_S) for key in keys]
+        found = await session.run(select, list(chain.from_iterable(values)))
         parts: dict[Account, Stood] = {}
         for sender, text in found:
             key = sender.decode("utf-8", "replace") if isinstance(sender, bytes) else str(sender)
@@ -132,7 +129,7 @@ class SharedHistory:
         return rows
 
     async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], *, at_least: bool) -> list[Row]:
-        parts = await self._parts(session, chunk.limit, dict.fromkeys(chunk.deltas, (chunk.now, chunk.latest)))
+        parts = await self._parts(session, chunk.limit, list(chunk.deltas), chunk.now)
         there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
         used = (statements.at_least if at_least else statements.add)(self._dialect)
         await self._write(session, used, values_of(chunk.alone(there)))

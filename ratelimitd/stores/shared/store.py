@@ -116,12 +116,12 @@ class SharedStore:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def lookup(self, accounts: Sequence[Account]) -> list[Row]:
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts."""
-        return await self._servers.attempt(lambda session: self._lookup(session, accounts))
+        return await self._servers.attempt(lambda session: self._lookup(session, accounts, now))
 
-    async def _lookup(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
-        return await self._history.with_parts(session, await self._select(session, accounts, lock))
+    async def _lookup(self, session: Session, accounts: Iterable[Account], now: int, lock: str = "") -> list[Row]:
+        return await self._history.with_parts(session, await self._select(session, accounts, lock), now)
 
     async def _select(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
         rows: list[Row] = []
@@ -207,7 +207,7 @@ class SharedStore:
         await self._lock_what_is_not_there(session)
         accounts = [Account(one.limit, one.key) for one, *_ in known]
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
-        rows = await self._lookup(session, accounts, _LOCK)
+        rows = await self._lookup(session, accounts, now, _LOCK)
         if dialect.may_be_odd:
             for missing in unreadable(accounts, rows):
                 await session.run(self._sql(statements.reset(dialect)), missing)
@@ -221,23 +221,24 @@ class SharedStore:
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement, values = self._sql(statements.grant(self._dialect, grant.latest, now)), [grant.values]
-        return await self._servers.attempt(
-            lambda session: self._change(session, statement, values, [Account(grant.limit, grant.key)])
-        )
+        change = self._sql(statements.grant(self._dialect, grant.latest, now)), [grant.values]
+        accounts = [Account(*grant[:2])]
+        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
 
-    async def reset(self, accounts: Sequence[Account]) -> list[Row]:
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
-        statement, values = self._sql(statements.reset(self._dialect)), [(one.key, one.limit) for one in accounts]
-        return await self._servers.attempt(lambda session: self._change(session, statement, values, accounts))
+        change = self._sql(statements.reset(self._dialect)), [(one.key, one.limit) for one in accounts]
+        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
 
     async def _change(
-        self, session: Session, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account]
+        self, session: Session, change: tuple[str, Iterable[Sequence[object]]], accounts: Iterable[Account], now: int
     ) -> list[Row]:
+        """Run a statement with each of some values; the accounts' rows then."""
+        statement, values = change
         await session.begin()
         for some in values:
             await session.run(statement, some)
-        rows = await self._lookup(session, accounts)
+        rows = await self._lookup(session, accounts, now)
         await session.commit()
         return rows
 
@@ -265,7 +266,7 @@ class SharedStore:
         await self._history.move(session, renames, now)
         for name, values in adopt(renames, there, now):
             await session.run(self._sql(statements.step(self._dialect, name)), values)
-        rows = await self._lookup(session, news)
+        rows = await self._lookup(session, news, now)
         await session.commit()
         return rows
 
@@ -275,15 +276,15 @@ class SharedStore:
             lambda session: windows.compare(session, self._dialect, self._names, mine, gone)
         )
 
-    async def changes(self, cursor: str) -> Changes:
+    async def changes(self, cursor: str, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
-        return await self._servers.attempt(lambda session: self._changes(session, cursor))
+        return await self._servers.attempt(lambda session: self._changes(session, cursor, now))
 
-    async def _changes(self, session: Session, cursor: str) -> Changes:
+    async def _changes(self, session: Session, cursor: str, now: int) -> Changes:
         found = await self._changed.since(session, cursor)
         rows: list[Row] = []
         for chunk in slices(found.rows, CHUNK):
-            rows += await self._history.with_parts(session, chunk)
+            rows += await self._history.with_parts(session, chunk, now)
         return found._replace(rows=rows)
 
     async def note_given(self) -> None:

@@ -1,0 +1,129 @@
+"""What a row under a sliding limit says of its use: the sum of its parts, or a number that somebody has set."""
+
+import pytest
+
+from ratelimitd.core.rows import Account, Delta
+from ratelimitd.stores import Store
+from ratelimitd.stores.survey import Rename
+from tests.stores.backends import Backend, flush, row
+from tests.stores.test_history import HOUR, KEPT, NOW, PART, other_node, part, parts, written
+
+DAY = 86_400
+
+
+def window(used: int, end: int, *, now: int = NOW, apart_s: int = HOUR // 2) -> Delta:
+    """Recipients of a fixed window that ends so many seconds from NOW: the limit slides no more."""
+    return Delta("hourly", "alice", NOW + end, used, 10, 10, NOW + 2 * DAY, apart_s, HOUR, now)
+
+
+@pytest.fixture
+def sliding(store: Store) -> Store:
+    store.configure(10, KEPT)
+    return store
+
+
+async def test_a_row_of_parts_says_so_and_one_of_a_fixed_window_does_not(sliding: Store) -> None:
+    (one,) = (await flush(sliding, [part("alice", 3, HOUR)])).rows
+    assert (one.used, one.in_parts, one.counts_in_parts) == (3, 3, True)
+    (other,) = (await flush(sliding, [window(2, HOUR)])).rows
+    assert (other.in_parts, other.counts_in_parts, other.parts) == (None, False, ())
+
+
+@pytest.mark.parametrize("end", [PART, HOUR, HOUR + 40 * PART])
+async def test_a_window_that_is_fixed_from_now_on_has_what_the_parts_had(
+    backend: Backend, sliding: Store, end: int
+) -> None:
+    await flush(sliding, [part("alice", 1, PART), part("alice", 3, HOUR)])
+    (after,) = (await flush(sliding, [window(2, end)])).rows
+    assert (after.used, after.expiry) == (6, NOW + max(end, HOUR))
+    (again,) = (await flush(sliding, [part("alice", 1, HOUR - PART)])).rows
+    assert (again.used, again.parts) == (7, tuple(sorted(parts((HOUR - PART, 1), (max(end, HOUR), 6)))))
+    assert sorted(written(backend, "used")) == [("1",), ("6",)]
+
+
+async def test_a_window_that_begins_once_all_parts_have_left_has_nothing_of_them(sliding: Store) -> None:
+    await flush(sliding, [part("alice", 3, PART)])
+    (after,) = (await flush(sliding, [window(2, HOUR, now=NOW + PART)])).rows
+    assert (after.used, after.expiry) == (2, NOW + HOUR)
+
+
+async def test_what_is_late_of_a_fixed_window_is_not_added_to_parts_that_run(sliding: Store) -> None:
+    await flush(sliding, [part("alice", 3, HOUR)])
+    (after,) = (await flush(sliding, [window(2, -PART)])).rows
+    assert (after.used, after.expiry) == (3, NOW + HOUR)
+
+
+async def test_a_use_that_somebody_sets_counts_until_the_row_ends_and_the_parts_no_more(
+    backend: Backend, sliding: Store
+) -> None:
+    await flush(sliding, [part("alice", 3, PART), part("alice", 4, HOUR)])
+    backend.sql("UPDATE ratelimit SET used = 5")
+    found = await row(sliding, "alice", "hourly", NOW)
+    assert (found.used, found.counts_in_parts, found.parts) == (5, False, ())
+    (after,) = (await flush(sliding, [part("alice", 1, HOUR + PART)])).rows
+    assert (after.used, after.in_parts, after.parts) == (6, 6, parts((HOUR, 5), (HOUR + PART, 1)))
+    assert sorted(written(backend, "used")) == [("1",), ("5",)]
+
+
+async def test_the_clock_of_the_node_that_asks_says_what_has_left(backend: Backend, sliding: Store) -> None:
+    """Another's is ahead; and so is the end of the row that it writes."""
+    other = await other_node(backend)
+    await flush(sliding, [part("alice", 3, 10), part("alice", 2, HOUR)])
+    (ahead,) = (await flush(other, [part("alice", 1, HOUR + PART + 30, now=NOW + 30)], node="other")).rows
+    assert ahead.parts == parts((HOUR, 2), (HOUR + PART + 30, 1))
+    found = await row(sliding, "alice", "hourly", NOW)
+    assert found.parts == parts((10, 3), (HOUR, 2), (HOUR + PART + 30, 1))
+    (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
+    assert after.used == 7
+    await other.close()
+
+
+async def test_where_all_has_left_by_one_clock_what_counts_by_another_still_does(
+    backend: Backend, sliding: Store
+) -> None:
+    await flush(sliding, [part("alice", 3, 10)])
+    other = await other_node(backend)
+    (ahead,) = (await flush(other, [part("alice", 2, 20, now=NOW + 30)], node="other")).rows
+    assert (ahead.used, ahead.in_parts) == (0, 0)
+    assert (await row(sliding, "alice", "hourly", NOW)).parts == parts((10, 3), (20, 2))
+    await other.close()
+
+
+async def test_parts_that_leave_after_the_next_window_count_no_more_and_go(backend: Backend, sliding: Store) -> None:
+    """The period was longer, or a clock ahead."""
+    await flush(sliding, [part("alice", 3, HOUR), part("alice", 4, 3 * HOUR)._replace(latest=NOW + DAY)])
+    (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
+    assert (after.used, after.expiry, after.parts) == (4, NOW + HOUR, parts((HOUR, 4)))
+    assert written(backend, "used") == [("4",)]
+
+
+async def test_after_a_reset_no_part_is_left_however_late_it_was_to_leave(backend: Backend, sliding: Store) -> None:
+    await flush(sliding, [part("alice", 3, HOUR), part("alice", 4, 3 * HOUR)._replace(latest=NOW + DAY)])
+    await sliding.reset([Account("hourly", "alice")], NOW)
+    for used in (1, 2, 3):
+        (after,) = (await flush(sliding, [part("alice", 1, PART)])).rows
+        assert (after.used, after.parts) == (used, parts((PART, used)))
+    assert written(backend, "used") == [("3",)]
+
+
+async def test_nonsense_in_the_column_is_replaced_at_the_next_charge(backend: Backend, sliding: Store) -> None:
+    await flush(sliding, [part("alice", 3, HOUR)])
+    if backend.name != "sqlite":
+        backend.sql("ALTER TABLE ratelimit MODIFY in_parts VARCHAR(20)")
+    backend.sql("UPDATE ratelimit SET in_parts = 'some'")
+    assert await sliding.lookup([Account("hourly", "alice")], NOW) == []
+    (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
+    assert (after.used, after.in_parts, after.parts) == (4, 4, parts((HOUR, 4)))
+
+
+@pytest.mark.parametrize("whose", ["both slid", "one was fixed", "one was set"])
+async def test_rows_that_become_one_count_all_that_either_did(backend: Backend, sliding: Store, whose: str) -> None:
+    mine = window(2, HOUR) if whose == "one was fixed" else part("alice", 2, HOUR)
+    await flush(sliding, [part("Alice", 3, PART), mine])
+    if whose == "one was set":
+        backend.sql("UPDATE ratelimit SET used = 5 WHERE sender = 'Alice'")
+    other = 5 if whose == "one was set" else 3
+    (found,) = await sliding.adopt([Rename("hourly", "Alice", "alice", 10, 1, NOW + 3 * HOUR)], NOW)
+    assert (found.used, found.counts_in_parts) == (2 + other, whose == "both slid")
+    (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
+    assert after.used == 3 + other
