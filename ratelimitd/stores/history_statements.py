@@ -44,9 +44,10 @@ def write(d: Dialect, used: str, count: int = 1) -> str:
 
 def set_use(d: Dialect, count: int = 1) -> str:
     """Set use and end of so many rows of `ratelimit`, which are all there: (limit, key, expiry, used)."""
+    used = d.new("used")
     return (
         f'INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used") {d.rows(VALUES, count)} '
-        f'{d.conflict("sender", "limit_name")} "used" = {d.new("used")}, "in_parts" = {d.new("used")}, "expiry" = {d.new("expiry")}'
+        f'{d.conflict("sender", "limit_name")} "used" = {used}, "in_parts" = {used}, "expiry" = {d.new("expiry")}'
     )
 
 

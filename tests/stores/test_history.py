@@ -11,7 +11,8 @@ import trio
 
 from ratelimitd.core.rows import MAX_USED, Account, Delta, Grant, Known
 from ratelimitd.errors import StoreReplaced
-from ratelimitd.stores import Store, schema, sqlite_history
+from ratelimitd.stores import Names, Store, history_statements, schema
+from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.history import LEFT_S, STEP, Kept
 from ratelimitd.stores.looking import SQLiteLook
 from ratelimitd.stores.mysql.store import MySQLLook, MySQLStore
@@ -486,8 +487,9 @@ async def test_a_file_without_the_table_can_be_looked_at(tmp_path: Path, backend
 def test_no_statement_of_SQLite_reads_the_whole_history() -> None:
     connection = sqlite3.connect(":memory:")
     connection.executescript(schema("sqlite"))
-    for name, arguments in {"_PARTS": 4, "_FORGET": 1, "_OLD": 1, "_FAR": 1, "_DELETE": 3}.items():
-        statement = getattr(sqlite_history, name)
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", [0] * arguments).fetchall()
-        assert not [step for *_, step in plan if step.startswith("SCAN ratelimit")], name
+    d = SQLite()
+    read = {history_statements.PARTS: 4, history_statements.forget(d): 1, history_statements.far(d): 1}
+    for statement, arguments in {**read, history_statements.DELETE: 3}.items():
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {d.sql(Names(), statement)}", [0] * arguments).fetchall()
+        assert not [step for *_, step in plan if step.startswith("SCAN ratelimit")], statement
     connection.close()

@@ -219,7 +219,7 @@ async def test_an_administrators_change_whose_commit_is_cut_is_neither_done_nor_
 
 
 @pytest.mark.parametrize(
-    "statement", [b"START", b"FOR UPDATE", b"INSERT INTO", b"UPDATE `ratelimit_node`", b"SELECT `limit"]
+    "statement", [b"START", b"FOR UPDATE", b"INSERT INTO", b"INSERT INTO `ratelimit_node`", b"SELECT `limit"]
 )
 async def test_a_link_cut_before_commit_is_tried_again(mariadb: MariaDB, database: str, statement: bytes) -> None:
     mariadb.add_user(f"app_{database}", "secret")

@@ -202,7 +202,7 @@ async def test_an_administrators_change_whose_commit_is_cut_is_neither_done_nor_
         await store.open()
         await flush(store, [delta("alice", 3)], segment=1)
         for change in (
-            partial(store.reset, [Account("daily", "alice")]),
+            partial(store.reset, [Account("daily", "alice")], 1000),
             partial(store.grant, Grant("daily", "alice", 50, 10, True, 2000), 1000),
         ):
             link.cut(b"COMMIT\0")
@@ -281,12 +281,12 @@ async def test_four_rights_are_enough_once_the_tables_are_there(postgresql: Post
     postgresql.add_user(user, "it's secret")
     postgresql.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}", fresh)
     store = PostgreSQLStore(replace(over(postgresql.port, user), database=fresh), timeout_s=PATIENT_S)
-    store.configure(PATIENT_S, Kept(30, {"sliding": 60}))
+    store.configure(PATIENT_S, Kept(30, {"sliding"}))
     await store.open()
     await flush(store, [delta("alice", 3)])
     await store.grant(Grant("daily", "alice", 50, 10, True, 2000), 1000)
-    await store.reset([Account("daily", "alice")])
-    await store.changes((await store.changes("")).cursor)
+    await store.reset([Account("daily", "alice")], 1000)
+    await store.changes((await store.changes("", 1000)).cursor, 1000)
     await store.forget(set(), 1000)
     await store.restore([], 1000)
     assert (await row(store, "alice")).quota == 50

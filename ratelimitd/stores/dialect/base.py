@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MARK = re.compile("%[s%]")
 
 _FIELDS = ("quota", "configured", "persist", "used", "expiry")
+_MORE = ("seen", "until", "in_parts")
+_MORE = ("seen", "until", "in_parts")
 
 
 class Dialect:
@@ -84,15 +86,8 @@ class Dialect:
 
     def row(self, *more: str) -> str:
         """The values of a row, in the order of core/rows.py:read, and `more` columns."""
-        fields = [
-            self.name('"sender"'),
-            *(f'"{field}"' for field in _FIELDS),
-            self.updated,
-            '"seen"',
-            '"until"',
-            '"in_parts"',
-        ]
-        return ", ".join(['"limit_name"', *fields, *(f'"{column}"' for column in more)])
+        before = ['"limit_name"', self.name('"sender"'), *(f'"{field}"' for field in _FIELDS)]
+        return ", ".join([*before, self.updated, *(f'"{column}"' for column in (*_MORE, *more))])
 
     def among(self, column: str, count: int) -> str:
         """Whether a column is one of so many values, which `spread` gives."""
