@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.bench import load
 from tests.bench.build import build
 from tests.instances.mariadb import MariaDB
-from tests.instances.postgresql import PostgreSQL
 from tests.instances.ports import free_port
+from tests.instances.postgresql import PostgreSQL
 from tests.instances.processes import Process
 from tests.instances.waiting import wait_until
 
