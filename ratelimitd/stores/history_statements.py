@@ -63,13 +63,6 @@ def move(d: Dialect) -> str:
 """
 
 
-def parts(d: Dialect, accounts: int) -> str:
-    """All parts of so many accounts, a text for each: (key, limit, after, until) for each account."""
-    each = " OR ".join([f'{_OF} > %s AND "expiry" <= %s'] * accounts)
-    sender = d.name('"sender"')
-    return f'SELECT {sender}, {d.parts} FROM "ratelimit_history" WHERE {each} GROUP BY "sender"'
-
-
 def probe(d: Dialect) -> str:
     """Write nothing, which fails without the right to write."""
     return f"""

@@ -214,7 +214,7 @@ async def test_an_administrators_change_whose_commit_is_cut_is_neither_done_nor_
 
 @pytest.mark.parametrize(
     "statement",
-    [b"BEGIN", b"FOR UPDATE", b"SAVEPOINT", b'INSERT INTO "ratelimit"', b"RELEASE", b'INSERT INTO "ratelimit_node"',
+    [b"BEGIN", b"FOR UPDATE", b"SAVEPOINT record\0", b'INSERT INTO "ratelimit"', b'INSERT INTO "ratelimit_node"',
      b"json_build"],
 )  # fmt: skip
 async def test_a_link_cut_before_commit_is_tried_again(postgresql: PostgreSQL, fresh: str, statement: bytes) -> None:

@@ -40,8 +40,6 @@ class Dialect:
     place: ClassVar[tuple[str, ...]] = ("sender", "limit_name", "expiry")
     normal: ClassVar[str]
     """A sender as it is normalised by default."""
-    parts: ClassVar[str] = ""
-    """All parts of an account in one text: `LEAVES USED;` for each."""
 
     def sql(self, names: "Names", statement: str) -> str:
         """A statement with the configured names, as this database's driver takes it."""
@@ -92,6 +90,13 @@ class Dialect:
     def among(self, column: str, count: int) -> str:
         """Whether a column is one of so many values, which `spread` gives."""
         return f'"{column}" IN ({", ".join(["%s"] * count)})'
+
+    def parts(self, accounts: int) -> str:
+        """The parts of so many accounts of a limit, a text for each, `LEAVES USED;` for each part.
+
+        For (limit, after, until, keys), the keys as `spread` gives them.
+        """
+        raise NotImplementedError
 
     def spread(self, values: Sequence[object]) -> Sequence[object]:
         """The values for the marks of `among`."""

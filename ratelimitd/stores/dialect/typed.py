@@ -66,7 +66,6 @@ class MySQL(Typed):
     assigns_in_turn = True
     deletes_in_order = True
     normal = 'LOWER(TRIM("sender"))'
-    parts = "GROUP_CONCAT(CONCAT(\"expiry\", ' ', REPLACE(\"used\", ';', '?'), ';') ORDER BY \"expiry\" SEPARATOR '')"
 
     _FRACTION: ClassVar[str] = "(2E(30)*)?"
     # As HEX shows a text, of any character set. 12.00 is a whole number, too, which strict mode refuses to CAST.
@@ -99,6 +98,14 @@ class MySQL(Typed):
             f"CASE WHEN HEX({text}) REGEXP '{self._DIGITS}' THEN CAST(SUBSTRING_INDEX({text}, '.', 1) AS UNSIGNED) END"
         )
 
+    def parts(self, accounts: int) -> str:
+        """In order, for a text that is too long is cut off."""
+        part = "CONCAT(\"expiry\", ' ', REPLACE(\"used\", ';', '?'), ';')"
+        return f"""
+SELECT {self.name('"sender"')}, GROUP_CONCAT({part} ORDER BY "expiry" SEPARATOR '') FROM "ratelimit_history"
+WHERE "limit_name" = %s AND "expiry" > %s AND "expiry" <= %s AND {self.among("sender", accounts)} GROUP BY "sender"
+"""
+
     def _is_negative(self, of: str) -> str:
         return f"HEX(CONCAT({of})) REGEXP '{self._NEGATIVE}'"
 
@@ -106,11 +113,10 @@ class MySQL(Typed):
 class PostgreSQL(Typed):
     """PostgreSQL. A column that somebody made may hold a text, and one that is no number fails a whole statement."""
 
-    now = "FLOOR(EXTRACT(EPOCH FROM statement_timestamp()))::bigint"
+    now = "(SELECT FLOOR(EXTRACT(EPOCH FROM statement_timestamp()))::bigint)"  # evaluated once, not for each row
     touch = "date_trunc('second', statement_timestamp())"  # CURRENT_TIMESTAMP is when the transaction began
     updated = 'CASE WHEN isfinite("updated") THEN EXTRACT(EPOCH FROM "updated")::bigint END'
     normal = "lower(btrim(\"sender\", ' ' || chr(9)))"
-    parts = "string_agg(\"expiry\" || ' ' || replace(\"used\"::text, ';', '?') || ';', '' ORDER BY \"expiry\")"
 
     _DIGITS: ClassVar[str] = "^[0-9]{1,19}([.]0*)?$"
     _NEGATIVE: ClassVar[str] = "^-[0-9]{1,18}([.]0*)?$"
@@ -152,6 +158,19 @@ class PostgreSQL(Typed):
     def new(self, column: str) -> str:
         """It is of the column's type, so in one of texts a text."""
         return super().new(column) + ("::bigint" if column in self._texts else "")
+
+    def parts(self, accounts: int) -> str:
+        """By the primary key alone: without statistics the server would read all that has not ended, for each."""
+        place = ", ".join(f'"{column}"' for column in self.place)
+        part = "\"expiry\" || ' ' || replace(\"used\"::text, ';', '?') || ';'"
+        return f"""
+SELECT "key", string_agg("part", '' ORDER BY "expiry")
+FROM (SELECT %s::text AS "of", %s::bigint AS "after", %s::bigint AS "until") AS "asked"
+CROSS JOIN unnest(%s::text[]) AS "key" CROSS JOIN LATERAL (
+    SELECT "expiry", {part} AS "part" FROM "ratelimit_history"
+    WHERE ({place}) > ("key", "of", "after") AND ({place}) <= ("key", "of", "until")
+) AS "parts" GROUP BY "key"
+"""
 
     def kept_quota(self) -> str:
         """A text as a number: all results of an expression are of one type."""

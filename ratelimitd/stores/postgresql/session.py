@@ -27,6 +27,7 @@ class PostgreSQLSession:
         self.address = address
         self.used_at = trio.current_time()
         self.reused = False
+        self._saved = False  # whether the transaction has a savepoint
         self._wire = wire
         self._patience_s = patience_s
 
@@ -42,15 +43,14 @@ class PostgreSQLSession:
     async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
         """The same; a bad record is rolled back to a savepoint."""
         given = [_sent(value) for value in values]
-        await self._send(b"SAVEPOINT record", None)
+        await self._send(b"RELEASE record; SAVEPOINT record" if self._saved else b"SAVEPOINT record", None)
+        self._saved = True
         try:
-            rows = await self._send(statement.encode(), given)
+            return await self._send(statement.encode(), given)
         except ServerError as error:
             if error.bad_record:
                 await self._send(b"ROLLBACK TO record", None)
             raise
-        await self._send(b"RELEASE record", None)
-        return rows
 
     async def _send(self, statement: bytes, values: Sequence[bytes | None] | None) -> Rows:
         with _as_store_errors(), trio.fail_after(self._patience_s):
@@ -58,6 +58,7 @@ class PostgreSQLSession:
 
     async def begin(self) -> None:
         """Begin a transaction, in which a statement sees all that is committed when it begins."""
+        self._saved = False
         await self._send(b"BEGIN ISOLATION LEVEL READ COMMITTED", None)
 
     async def commit(self) -> None:

@@ -7,7 +7,6 @@ first such look.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import chain
 
 import trio
 
@@ -77,9 +76,8 @@ class SharedHistory:
         return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows] if parts else list(rows)
 
     async def _parts(self, session: Session, limit: str, keys: Sequence[str], now: int) -> dict[Account, Stood]:
-        select = self._sql(statements.parts(self._dialect, len(keys)))
-        values = [(key, limit, now, now + FAR_S) for key in keys]
-        found = await session.run(select, list(chain.from_iterable(values)))
+        select = self._sql(self._dialect.parts(len(keys)))
+        found = await session.run(select, (limit, now, now + FAR_S, *self._dialect.spread(keys)))
         parts: dict[Account, Stood] = {}
         for sender, text in found:
             key = sender.decode("utf-8", "replace") if isinstance(sender, bytes) else str(sender)
