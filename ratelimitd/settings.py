@@ -83,14 +83,15 @@ class Server(Section):
 class StoreSettings(Section):
     """`[store]`: the database."""
 
-    backend: Literal["sqlite", "mysql"] = "sqlite"
+    backend: Literal["sqlite", "mysql", "postgresql"] = "sqlite"
     flush_interval_s: Live[Annotated[float, Meta(ge=0.05, le=3600)]] = 5.0
     timeout_s: Live[Annotated[float, Meta(ge=0.01, le=60)]] = 1.0
     refresh_s: Live[Annotated[float, Meta(ge=0.1, le=3600)]] = 30.0
     path: Text = "ratelimit.sqlite3"
     host: Text | Annotated[list[Text], Meta(min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=1, le=65535)] = 3306
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
     unix_socket: str = ""
+    service: str = ""
     user: str = "policyd"
     password: str = ""
     password_file: str = ""
@@ -102,6 +103,11 @@ class StoreSettings(Section):
     strict_below: Live[Annotated[float, Meta(ge=0, le=1)]] = 0.1
     table: Text = "ratelimit"
     columns: dict[str, str] = {}
+
+    @property
+    def usual_port(self) -> int:
+        """The port of a server of the backend whose host is named without one, where `port` is 0."""
+        return 5432 if self.backend == "postgresql" else 3306
 
 
 class LimitSettings(Section, kw_only=True):

@@ -16,6 +16,7 @@ from tests.instances.galera import Galera
 from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9, default_cache
 from tests.instances.postfix import Postfix
+from tests.instances.postgresql import PostgreSQL
 
 REQUIRE_COMPONENTS = "RATELIMITD_REQUIRE_COMPONENTS"
 
@@ -109,6 +110,36 @@ def make_mariadb() -> Iterator[Callable[..., MariaDB]]:
         def make(*arguments: str, tls: bool = False) -> MariaDB:
             server_folder = Path(tempfile.mkdtemp(dir=path))
             server = MariaDB(server_folder, *arguments, tls=tls)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """The PostgreSQL that all tests share. To stop or kill one, take `make_postgresql`."""
+    require("postgresql")
+    with open_folder() as path:
+        server = PostgreSQL(path)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def make_postgresql() -> Iterator[Callable[..., PostgreSQL]]:
+    """PostgreSQL servers of the test's own: `make_postgresql(*settings, tls=False, of=None)`, started."""
+    require("postgresql")
+    with open_folder() as path, contextlib.ExitStack() as stack:
+
+        def make(*settings: str, tls: bool = False, of: PostgreSQL | None = None) -> PostgreSQL:
+            server_folder = Path(tempfile.mkdtemp(dir=path))
+            server_folder.chmod(0o755)
+            server = PostgreSQL(server_folder, *settings, tls=tls, of=of)
             stack.callback(server.stop)
             server.start()
             return server

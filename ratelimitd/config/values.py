@@ -13,7 +13,7 @@ from ratelimitd.log.sinks import FACILITIES
 from ratelimitd.net.listeners import parse_address
 from ratelimitd.settings import Settings
 from ratelimitd.stores import COLUMNS, Names
-from ratelimitd.stores.mysql.access import addresses
+from ratelimitd.stores.shared.addresses import addresses
 
 Network = IPv4Network | IPv6Network
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

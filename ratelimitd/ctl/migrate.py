@@ -15,7 +15,7 @@ from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, missing, repairs, statements, tables
-from ratelimitd.stores.mysql.session import Session, connect
+from ratelimitd.stores.mysql.session import MySQLSession, connect
 
 CONNECT_TIMEOUT_S = 10.0
 PAGE = 5000
@@ -74,7 +74,7 @@ class OldRow(NamedTuple):
 class Migration:
     """One run over one table."""
 
-    def __init__(self, config: Configuration, session: Session, dry_run: bool) -> None:
+    def __init__(self, config: Configuration, session: MySQLSession, dry_run: bool) -> None:
         self._keys = config.settings.keys
         self._limits = {limit.name: limit for limit in config.limits}
         self._first = config.limits[0]

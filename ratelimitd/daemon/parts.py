@@ -16,7 +16,7 @@ from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy, Rules
 from ratelimitd.daemon.start import Held, Sockets, connections_for
-from ratelimitd.errors import StartError
+from ratelimitd.errors import ConfigError, StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
@@ -29,9 +29,9 @@ from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.state.journal import Journal, Progress
 from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
-from ratelimitd.stores.looking import MySQLLook, SQLiteLook
+from ratelimitd.stores.looking import SQLiteLook
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.mysql.store import MySQLLook, MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.flush import Flush
 from ratelimitd.sync.loader import Loader
@@ -160,10 +160,24 @@ def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
 def make_store(config: Configuration, *, only_look: bool = False) -> Store:
     """The store as configured, not yet connected. Raises StartError."""
     settings = config.settings.store
+    if settings.backend == "postgresql":
+        return _postgresql(config, only_look=only_look)
     if settings.backend == "mysql":
         mysql = MySQLLook if only_look else MySQLStore
         return mysql(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
     return (SQLiteLook if only_look else SQLiteStore)(config.state_dir / settings.path, config.names)
+
+
+def _postgresql(config: Configuration, *, only_look: bool) -> Store:
+    try:  # its driver is an extra
+        from ratelimitd.stores.postgresql.access import Access as PostgreSQLAccess
+        from ratelimitd.stores.postgresql.store import PostgreSQLLook, PostgreSQLStore
+    except ImportError as error:
+        wanted = 'the extra "postgresql", pip install "ratelimitd[postgresql]", and libpq (Debian: libpq5)'
+        raise ConfigError("store.backend", '"postgresql" without psycopg or libpq', wanted) from error
+    settings = config.settings.store
+    store = PostgreSQLLook if only_look else PostgreSQLStore
+    return store(PostgreSQLAccess.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
 
 
 def bounds(config: Configuration) -> Bounds:
@@ -183,5 +197,5 @@ def rules(config: Configuration) -> Rules:
     store = config.settings.store
     return Rules(
         failure_reply=config.failure_action.fixed,
-        strict_below=store.strict_below if store.backend == "mysql" else 0.0,
+        strict_below=store.strict_below if store.backend != "sqlite" else 0.0,
     )

@@ -27,6 +27,8 @@ COLUMNS = (
     *("used", "in_parts", "updated", "expiry"),
 )
 _SEGMENT = re.compile("[0-9]{1,18}")
+_QUOTED = re.compile(r"([\"`])([a-z_]+)\1")
+_SUFFIXES = ("node", "updated", "touched", "default", "window", "history", "ended", "touch", "counts", "dates")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -217,18 +219,15 @@ class Names(NamedTuple):
         return self
 
     def apply(self, statement: str, quote: str) -> str:
-        """A statement with the default names, each between `quote`s, replaced by the configured ones, and the default
-        limit `'default'` by the first one."""
+        """A statement with the configured names, between `quote`s, in place of the default ones, which are between
+        quotes; and with the first limit in place of `'default'`."""
         names = {"ratelimit": self.table, "view_ratelimit": f"view_{self.table}", **dict(self.columns)}
-        names |= {
-            f"ratelimit_{suffix}": f"{self.table}_{suffix}"
-            for suffix in ("node", "updated", "touched", "default", "window", "history", "ended")
-        }
+        names |= {f"ratelimit_{suffix}": f"{self.table}_{suffix}" for suffix in _SUFFIXES}
 
         def replace(match: re.Match[str]) -> str:
-            return quote + names.get(match[1], match[1]) + quote
+            return quote + names.get(match[2], match[2]) + quote
 
-        statement = re.sub(f"{quote}([a-z_]+){quote}", replace, statement)
+        statement = _QUOTED.sub(replace, statement)
         return statement.replace("'default'", f"'{self.limit}'")
 
 

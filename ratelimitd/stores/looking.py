@@ -1,4 +1,4 @@
-"""Stores that are only looked at, while no daemon runs: nothing is created, written or locked.
+"""A file that is only looked at, while no daemon runs: nothing is created, written or locked.
 
 `lookup`, `recorded` and `changes` work as ever; what would write fails.
 """
@@ -10,8 +10,6 @@ from urllib.parse import quote
 
 from ratelimitd.stores import Names
 from ratelimitd.stores.history import Kept
-from ratelimitd.stores.mysql.layout import tables
-from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
 
 
@@ -37,15 +35,3 @@ class SQLiteLook(SQLiteStore):
         self._reader = reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         if not reader.execute(f'PRAGMA table_info("{self._names.table}_history")').fetchall():
             self._history.configure(Kept())  # a file of the version before: its rows say what was used
-
-
-class MySQLLook(MySQLStore):
-    """A database, for reading alone."""
-
-    async def open(self) -> None:
-        """See whether there is a history; tables that are missing stay missing."""
-        if f"{self._names.table}_history" not in await self._servers.attempt(tables):
-            self._history.configure(Kept())
-
-    async def forget(self, but: Collection[str], now: int) -> None:
-        """Nothing: a daemon forgets runs of long ago."""

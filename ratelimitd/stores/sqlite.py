@@ -25,9 +25,10 @@ from ratelimitd.stores import (
     lacking,
     recorded_segment,
     sqlite_changes,
+    statements,
 )
-from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
+from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
@@ -38,6 +39,8 @@ from ratelimitd.stores.sqlite_odd import begin_again, odd
 from ratelimitd.stores.survey import Rename, Survey, adopt
 
 CHUNK = 250
+_DAY_S = 86_400
+_DIALECT = SQLite()
 
 T = TypeVar("T")
 
@@ -58,7 +61,7 @@ class SQLiteStore:
         self._reading = trio.CapacityLimiter(1)
 
     def _sql(self, statement: str) -> str:
-        return self._names.apply(statement, '"')
+        return _DIALECT.sql(self._names, statement)
 
     def configure(self, timeout_s: float, kept: Kept) -> None:
         """Take what is to be kept; no connection to a file waits, and who asks bounds the time."""
@@ -90,11 +93,10 @@ class SQLiteStore:
 
     def _forget(self, but: Collection[str], now: int) -> None:
         writer = opened(self._writer)
-        since = f"datetime(min(?, strftime('%s', 'now') + 0), 'unixepoch', '-{RUNS_KEPT_DAYS} days')"
-        ended = self._sql(f'SELECT "node" FROM "ratelimit_node" WHERE "updated" < {since}')
-        for (node,) in writer.execute(ended, (now,)).fetchall():
+        ended = self._sql(statements.ended_runs(_DIALECT))
+        for (node,) in writer.execute(ended, (now, RUNS_KEPT_DAYS * _DAY_S)).fetchall():
             if node not in but:
-                writer.execute(self._sql('DELETE FROM "ratelimit_node" WHERE "node" = ?'), (node,))
+                writer.execute(self._sql(statements.FORGET_RUN), (node,))
 
     async def forget_history(self, now: int) -> bool:
         """Forget old rows of the history."""
@@ -130,7 +132,7 @@ class SQLiteStore:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
-                found = connection.execute(self._sql(statements.select(len(chunk))), (*chunk, limit))
+                found = connection.execute(self._sql(statements.select(_DIALECT, len(chunk))), (limit, *chunk))
                 rows += self.remarks.rows(found)
         return rows
 
@@ -139,8 +141,7 @@ class SQLiteStore:
         return await self._run(lambda: self._recorded(opened(self._reader), node), self._reading, abandon=True)
 
     def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
-        select = self._sql('SELECT "segment" FROM "ratelimit_node" WHERE "node" = ?')
-        return recorded_segment(connection.execute(select, (node,)).fetchall())
+        return recorded_segment(connection.execute(self._sql(statements.RECORDED), (node,)).fetchall())
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
@@ -162,7 +163,7 @@ class SQLiteStore:
                 self._history.add(connection, batch, refused, charges)
                 rejected += refused
                 stored += [Account(delta.limit, delta.key) for delta in batch]
-            connection.execute(self._sql(statements.RECORD), (node, segment))
+            connection.execute(self._sql(statements.record(_DIALECT)), (node, segment))
             rows = self._history.settle(connection, charges, self._select(connection, stored))
             committing = True
             connection.execute("COMMIT")
@@ -198,7 +199,7 @@ class SQLiteStore:
                 self._store(connection, batch)
             self._history.restore(connection, known, now, partial(self._select, connection))
             for grant in grants:
-                connection.execute(self._sql(statements.grant(grant.latest, now)), grant.values)
+                connection.execute(self._sql(statements.grant(_DIALECT, grant.latest, now)), grant.values)
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -219,12 +220,12 @@ class SQLiteStore:
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement = (self._sql(statements.grant(grant.latest, now)), [grant.values])
+        statement = (self._sql(statements.grant(_DIALECT, grant.latest, now)), [grant.values])
         return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)], now), self._writing)
 
     async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
-        statement = (self._sql(statements.RESET), [(account.key, account.limit) for account in accounts])
+        statement = (self._sql(statements.reset(_DIALECT)), [(account.key, account.limit) for account in accounts])
         return await self._run(lambda: self._change(*statement, accounts, now), self._writing)
 
     def _change(
@@ -252,7 +253,7 @@ class SQLiteStore:
             rows = self._select(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
             self._history.move(connection, renames, now)
             for name, values in adopt(renames, rows, now):
-                connection.execute(self._sql(getattr(statements, name)), values)
+                connection.execute(self._sql(statements.step(_DIALECT, name)), values)
             return self._lookup(connection, news, now)
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
@@ -264,7 +265,7 @@ class SQLiteStore:
         found = await self._run(lambda: self._changes(cursor, now), self._reading, abandon=True)
         given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
         if given:
-            await self._run(lambda: self._change(self._sql(statements.SEEN), given), self._writing)
+            await self._run(lambda: self._change(self._sql(statements.seen(_DIALECT)), given), self._writing)
         return found
 
     def _changes(self, cursor: str, now: int) -> Changes:
@@ -277,7 +278,7 @@ class SQLiteStore:
         last = 0
         while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
             last = ids[-1][0]
-            await self._run(partial(self._change, self._sql(statements.NOTE), ids), self._writing)
+            await self._run(partial(self._change, self._sql(statements.note(_DIALECT, 1)), ids), self._writing)
 
     def _given_since(self, last: int) -> list[tuple[int]]:
-        return opened(self._reader).execute(self._sql(statements.GIVEN), (last, CHUNK)).fetchall()
+        return opened(self._reader).execute(self._sql(statements.given(_DIALECT)), (last, CHUNK)).fetchall()

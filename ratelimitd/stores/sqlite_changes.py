@@ -6,14 +6,22 @@ A cursor is a time of the database's own; between pages also the last row's id, 
 
 import sqlite3
 
-from ratelimitd.stores import Changes, Names
-from ratelimitd.stores import sqlite_statements as statements
+from ratelimitd.stores import Changes, Names, statements
+from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import EXAMPLES, Survey
 
 PAGE = 5000
 OVERLAP_S = 10
 """A transaction may commit this long after the time it has written as `updated`."""
+
+_DIALECT = SQLite()
+# A value that is no date is above or below all of them: such a row would be found at every page, or break the cursor.
+_CHANGES = f"""
+SELECT {_DIALECT.row()}, "updated", "id" FROM "ratelimit"
+WHERE ("updated", "id") > (%s, %s) AND typeof("updated") = 'text' AND "updated" NOT GLOB '*[^-0-9:. TZ+]*'
+ORDER BY "updated", "id" LIMIT %s
+"""
 
 
 def since(reader: sqlite3.Connection, names: Names, remarks: Remarks, cursor: str) -> Changes:
@@ -23,7 +31,7 @@ def since(reader: sqlite3.Connection, names: Names, remarks: Remarks, cursor: st
         return Changes([], now)
     time, _, place = cursor.partition("|")
     last, _, begun = place.partition("|")
-    select = names.apply(statements.CHANGES, '"')
+    select = _DIALECT.sql(names, _CHANGES)
     found = reader.execute(select, (time, int(last or 0), PAGE)).fetchall()
     rows = remarks.rows(values[:-2] for values in found)
     begun = begun or now
@@ -36,7 +44,7 @@ def survey(reader: sqlite3.Connection, names: Names) -> Survey:
     """What stands in the table."""
     odd = [
         row
-        for statement in (statements.NOT_NORMAL, statements.NEVER_USED, statements.OF_DOMAINS)
-        for row in reader.execute(names.apply(statement, '"'), (EXAMPLES,)).fetchall()
+        for statement in statements.written_wrongly(_DIALECT)
+        for row in reader.execute(_DIALECT.sql(names, statement), (EXAMPLES,)).fetchall()
     ]
-    return Survey.of(reader.execute(names.apply(statements.LIMITS, '"')).fetchall(), odd)
+    return Survey.of(reader.execute(_DIALECT.sql(names, statements.limits(_DIALECT))).fetchall(), odd)

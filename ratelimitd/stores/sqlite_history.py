@@ -6,8 +6,10 @@ What it must hold, history.py says.
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
-from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row
+from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.stores import Names
+from ratelimitd.stores import history_statements as statements
+from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.history import (
     FAR_S,
     STEP,
@@ -26,28 +28,10 @@ from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_deltas import BAD_RECORD
 from ratelimitd.stores.survey import Rename
 
-_USED = 'CASE WHEN typeof("used") = \'integer\' THEN max("used", 0) ELSE 0 END'
-_INSERT = """
-INSERT INTO "ratelimit_history" ("limit_name", "sender", "expiry", "used") VALUES (?, ?, ?, ?)
-ON CONFLICT ("sender", "limit_name", "expiry") DO UPDATE SET "used" =
-"""
-_ADD = f'{_INSERT} min({_USED} + excluded."used", {MAX_USED})'
-_AT_LEAST = f'{_INSERT} max({_USED}, excluded."used")'
-_SET = f'{_INSERT} excluded."used"'
-_OF = '"sender" = ? AND "limit_name" = ?'
-_DELETE = f'DELETE FROM "ratelimit_history" WHERE {_OF} AND "expiry" = ?'
-_PARTS = f'SELECT "expiry", "used" FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ? AND "expiry" <= ?'
-_USE = f'UPDATE "ratelimit" SET "used" = ?, "in_parts" = ?, "expiry" = ? WHERE {_OF}'
-_MOVE = f"""
-INSERT INTO "ratelimit_history" ("limit_name", "sender", "expiry", "used")
-SELECT "limit_name", ?, "expiry", "used" FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ?
-ON CONFLICT ("sender", "limit_name", "expiry") DO UPDATE SET "used" = min({_USED} + excluded."used", {MAX_USED})
-"""
-_MOVED = f'DELETE FROM "ratelimit_history" WHERE {_OF} AND "expiry" > ?'
-_PLACE = '"sender", "limit_name", "expiry"'
-_OLD = f'SELECT {_PLACE} FROM "ratelimit_history" WHERE "expiry" <= ? ORDER BY "expiry" LIMIT {STEP}'
-_FORGET = f'DELETE FROM "ratelimit_history" WHERE ({_PLACE}) IN ({_OLD})'
-_FAR = f'SELECT {_PLACE}, "used" FROM "ratelimit_history" WHERE "expiry" > ? LIMIT 1'  # a text is above all numbers
+_DIALECT = SQLite()
+_ADD = statements.write(_DIALECT, statements.add(_DIALECT))
+_AT_LEAST = statements.write(_DIALECT, statements.at_least(_DIALECT))
+_SET = statements.write(_DIALECT, statements.just(_DIALECT))
 
 
 class SQLiteHistory:
@@ -64,7 +48,7 @@ class SQLiteHistory:
         self._may_have_old = True
 
     def _sql(self, statement: str) -> str:
-        return self._names.apply(statement, '"')
+        return _DIALECT.sql(self._names, statement)
 
     def with_parts(self, connection: sqlite3.Connection, rows: Iterable[Row], now: int) -> list[Row]:
         """These rows, those that count in parts with their parts that leave after `now`."""
@@ -74,7 +58,7 @@ class SQLiteHistory:
         return [row._replace(parts=self._parts(connection, row, now)) if has_parts(row) else row for row in rows]
 
     def _parts(self, connection: sqlite3.Connection, row: Row, now: int) -> Stood:
-        found = connection.execute(self._sql(_PARTS), (row.key, row.limit, now, now + FAR_S))
+        found = connection.execute(self._sql(statements.PARTS), (row.key, row.limit, now, now + FAR_S))
         return parts_of(row.limit, row.key, found.fetchall(), self._remarks)
 
     def add(
@@ -118,16 +102,16 @@ class SQLiteHistory:
     def _settle(self, connection: sqlite3.Connection, settled: Settled) -> Row:
         row = settled.row
         self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
-        connection.executemany(self._sql(_DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
-        connection.execute(self._sql(_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
+        connection.executemany(self._sql(statements.DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
+        connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
 
     def move(self, connection: sqlite3.Connection, renames: Iterable[Rename], now: int) -> None:
         """Make the parts that count the accounts' whose rows these become."""
         for limit, old, new, *_ in renames:
             if limit in self.kept.sliding:
-                connection.execute(self._sql(_MOVE), (new, old, limit, now))
-                connection.execute(self._sql(_MOVED), (old, limit, now))
+                connection.execute(self._sql(statements.move(_DIALECT)), (new, old, limit, now))
+                connection.execute(self._sql(statements.MOVED), (old, limit, now))
 
     def _write(self, connection: sqlite3.Connection, statement: str, values: Sequence[Values]) -> None:
         """Write rows; one that the database refuses is left out, and that is said."""
@@ -151,11 +135,11 @@ class SQLiteHistory:
         if not self._may_have_old:
             return False
         kept = self.kept
-        ((here,),) = connection.execute("SELECT CAST(strftime('%s', 'now') AS INTEGER)")
-        gone = connection.execute(self._sql(_FORGET), (kept.gone(min(now, here)),)).rowcount
+        ((here,),) = connection.execute(self._sql(f"SELECT {_DIALECT.now}"))
+        gone = connection.execute(self._sql(statements.forget(_DIALECT)), (kept.gone(min(now, here)),)).rowcount
         if gone == STEP:
             return True
-        for key, limit, expiry, used in connection.execute(self._sql(_FAR), (here + FAR_S,)):
+        for limit, key, expiry, used in connection.execute(self._sql(statements.far(_DIALECT)), (here + FAR_S,)):
             say_odd(self._remarks, limit, key, expiry, used)
         if self.kept is kept:  # no reload meanwhile
             self._may_have_old = kept.is_needed

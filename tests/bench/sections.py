@@ -14,6 +14,7 @@ from tests.bench.parts import MAILS, bytes_each
 from tests.bench.rows import Must, Pick, Row, alone, compared, in_turn, pairs, per_second
 from tests.bench.service import PASSWORD, Drain, Floor, Measured, Ours, Service, Setup, database_of
 from tests.instances.mariadb import MariaDB
+from tests.instances.postgresql import PostgreSQL
 
 MILLION = 1_000_000
 DIRTY = 10_000
@@ -39,6 +40,7 @@ class Bench:
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _floor: Floor | None = None
     _mariadb: MariaDB | None = None
+    _postgresql: PostgreSQL | None = None
 
     @property
     def floor(self) -> Floor:
@@ -60,6 +62,21 @@ class Bench:
             self._mariadb.add_user("bench", PASSWORD)
         return self._mariadb
 
+    @property
+    def postgresql(self) -> PostgreSQL:
+        """A private PostgreSQL, as safe against power cuts as it is by default. Raises ComponentMissing."""
+        if self._postgresql is None:
+            for path in (self.folder, self.folder / "postgresql"):
+                path.mkdir(exist_ok=True)
+                path.chmod(0o755)
+            self._postgresql = PostgreSQL(
+                self.folder / "postgresql", "shared_buffers=512MB", "fsync=on", "full_page_writes=on", "autovacuum=on"
+            )
+            self._stack.callback(self._postgresql.stop)
+            self._postgresql.start()
+            self._postgresql.add_user("bench", PASSWORD)
+        return self._postgresql
+
     @contextlib.contextmanager
     def ours(self, setup: Setup | None = None, accounts: int = 1000, folder: Path | None = None) -> Iterator[Ours]:
         """A ratelimitd that knows all its accounts already; in a fresh folder unless one is given."""
@@ -79,8 +96,9 @@ class Bench:
         """A folder for a ratelimitd, and its database."""
         folder = self.folder / f"ours{next(self._numbers)}"
         folder.mkdir()
-        if setup.mariadb is not None:
-            setup.mariadb.sql(f"CREATE DATABASE {database_of(folder)}")
+        if setup.server is not None:
+            owner = " OWNER bench" if isinstance(setup.server, PostgreSQL) else ""
+            setup.server.sql(f"CREATE DATABASE {database_of(folder)}{owner}")
         return folder
 
     def load(self, service: Service, *options: str) -> Callable[[], Measured]:
@@ -153,12 +171,13 @@ def journal(bench: Bench) -> Iterator[Row]:
 
 
 def stores(bench: Bench) -> Iterator[Row]:
-    """MariaDB against SQLite, flushing every second."""
+    """MariaDB and PostgreSQL against SQLite, flushing every second."""
     sqlite = Setup(flush_interval_s=1)
-    with bench.ours(sqlite) as embedded, bench.ours(replace(sqlite, mariadb=bench.mariadb)) as shared:
-        mine, other = in_turn(bench.rounds, bench.load(shared), bench.load(embedded))
-    yield compared("MariaDB: throughput", "req/s", pairs(mine, other), "SQLite")
-    yield compared("MariaDB: p99.9", "us", pairs(mine, other, FIGURES["p99.9"]), "SQLite")
+    for name, server in (("MariaDB", bench.mariadb), ("PostgreSQL", bench.postgresql)):
+        with bench.ours(sqlite) as embedded, bench.ours(replace(sqlite, server=server)) as shared:
+            mine, other = in_turn(bench.rounds, bench.load(shared), bench.load(embedded))
+        yield compared(f"{name}: throughput", "req/s", pairs(mine, other), "SQLite")
+        yield compared(f"{name}: p99.9", "us", pairs(mine, other, FIGURES["p99.9"]), "SQLite")
 
 
 def accounts(bench: Bench) -> Iterator[Row]:
@@ -201,8 +220,9 @@ def stall(bench: Bench) -> Iterator[Row]:
     """How long the loop stands still while 10,000 accounts are flushed, also with their history and as parts."""
     setups = {"SQLite": Setup(watch=True, flush_interval_s=3600)}
     if not bench.short:
-        setups["MariaDB"] = replace(setups["SQLite"], mariadb=bench.mariadb)
-        for name in ("SQLite", "MariaDB"):
+        setups["MariaDB"] = replace(setups["SQLite"], server=bench.mariadb)
+        setups["PostgreSQL"] = replace(setups["SQLite"], server=bench.postgresql)
+        for name in ("SQLite", "MariaDB", "PostgreSQL"):
             setups[f"{name}, history"] = replace(setups[name], history_days=30)
             setups[f"{name}, sliding"] = replace(setups[name], sliding=True)
     for name, setup in setups.items():

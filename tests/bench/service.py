@@ -14,11 +14,12 @@ from tests.bench import load
 from tests.bench.build import build
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
+from tests.instances.postgresql import PostgreSQL
 from tests.instances.processes import Process
 from tests.instances.waiting import wait_until
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
-PASSWORD = "bench"  # of the private MariaDB
+PASSWORD = "bench"  # of the private servers
 START_TIMEOUT_S = 120.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -82,12 +83,12 @@ class Floor(Service):
 
 @dataclass(frozen=True)
 class Setup:
-    """How a ratelimitd is set up. `log`: file, syslog, none. `mariadb`: the store instead of SQLite.
+    """How a ratelimitd is set up. `log`: file, syslog, none. `server`: the store instead of SQLite.
     `sliding`: the window of the first limit slides."""
 
     log: str = "file"
     journal: bool = True
-    mariadb: MariaDB | None = None
+    server: MariaDB | PostgreSQL | None = None
     watch: bool = False
     flush_interval_s: float = 5.0
     sliding: bool = False
@@ -127,9 +128,10 @@ def _config(folder: Path, port: int, setup: Setup) -> str:
     log = {"file": f'file = "{folder}/mail.log"', "syslog": "", "none": ""}[setup.log]
     syslog = f"{folder}/log.sock" if setup.log == "syslog" else ""
     store = f'path = "{folder}/ratelimit.sqlite3"'
-    if setup.mariadb is not None:
+    if setup.server is not None:
         database = database_of(folder)
-        store = f'backend = "mysql"\nport = {setup.mariadb.port}\nuser = "bench"\npassword = "{PASSWORD}"\n'
+        backend = "mysql" if isinstance(setup.server, MariaDB) else "postgresql"
+        store = f'backend = "{backend}"\nport = {setup.server.port}\nuser = "bench"\npassword = "{PASSWORD}"\n'
         store += f'database = "{database}"'
     return f"""
 state_dir = "{folder}/state"

@@ -1,14 +1,27 @@
 """Fixtures: nodes that are gone when the test ends."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.databases import Shared
 from tests.cluster.nodes import Node
 
+_numbers = itertools.count(1)
 MakeNode = Callable[..., Node]
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
+    """A fresh database of every server that nodes may share."""
+    server = request.getfixturevalue(request.param)
+    name = f"cluster{next(_numbers)}"
+    server.sql(f"CREATE DATABASE {name}")
+    yield Shared(server, name)
+    server.sql(f"DROP DATABASE {name}" + (" WITH (FORCE)" if request.param == "postgresql" else ""))
 
 
 @pytest.fixture

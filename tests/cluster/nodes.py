@@ -29,12 +29,13 @@ class Node:
 
     def __init__(self, folder: Path, store: str, *, quota: int = 1_000_000, more: str = "") -> None:
         folder.mkdir(exist_ok=True)
+        backend = "" if "backend = " in store else 'backend = "mysql"\n'
         self.folder = folder
         self.port = free_port()
         self.file = folder / "ratelimitd.toml"
         self.file.write_text(
             f'state_dir = "state"\n{more}\n[server]\nlisten = ["127.0.0.1:{self.port}"]\n'
-            f'[log]\nsyslog = ""\nfile = "log"\n[store]\nbackend = "mysql"\n{store}\n'
+            f'[log]\nsyslog = ""\nfile = "log"\n[store]\n{backend}{store}\n'
             f'[[limit]]\nname = "daily"\nquota = {quota}\n',
             encoding="utf-8",
         )

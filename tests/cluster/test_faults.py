@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from tests.cluster.conftest import MakeNode
 from tests.cluster.nodes import Load, Node
 from tests.conftest import open_folder, require
 from tests.instances.mariadb import MariaDB
+from tests.instances.postgresql import PostgreSQL
 from tests.instances.sqlclient import SQLError
 from tests.instances.waiting import wait_until
+from tests.stores.backends import postgresql_backend
 from tests.stores.proxy import Proxy
 
 pytestmark = pytest.mark.real
@@ -25,17 +28,21 @@ LOGINS = [f"user{n:03}@example.com" for n in range(300)]
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module")
-def hurt() -> Iterator[MariaDB]:
-    """A MariaDB that the tests of this file stop, kill and freeze; each leaves it running."""
-    require("mariadb")
+@pytest.fixture(scope="module", params=["mariadb", "postgresql"])
+def hurt(request: pytest.FixtureRequest) -> Iterator[MariaDB | PostgreSQL]:
+    """A server that the tests of this file stop, kill and freeze; each leaves it running."""
+    require(request.param)
     with open_folder() as path:
-        server = MariaDB(Path(tempfile.mkdtemp(dir=path)))
+        folder = Path(tempfile.mkdtemp(dir=path))
+        folder.chmod(0o755)
+        server: MariaDB | PostgreSQL = MariaDB(folder) if request.param == "mariadb" else PostgreSQL(folder)
         try:
             server.start()
-            server.add_user(
-                "policyd", "secret", grant="SELECT, INSERT, UPDATE, DELETE, CREATE, CREATE VIEW, DROP ON *.*"
-            )
+            if isinstance(server, MariaDB):
+                grant = "SELECT, INSERT, UPDATE, DELETE, CREATE, CREATE VIEW, DROP ON *.*"
+                server.add_user("policyd", "secret", grant=grant)
+            else:
+                server.add_user("policyd", "secret")
             yield server
         finally:
             server.stop()
@@ -44,7 +51,7 @@ def hurt() -> Iterator[MariaDB]:
 class Fault:
     """What is done to the database, for how long, and undone; `noticed`: the daemon must have noticed it."""
 
-    def __init__(self, server: MariaDB, database: str, link: Proxy, node: Node, seconds: float) -> None:
+    def __init__(self, server: Any, database: str, link: Proxy, node: Node, seconds: float) -> None:
         self.server = server
         self.database = database
         self.link = link
@@ -141,6 +148,60 @@ class Fault:
         self.node.wait_for(REPLACED)
 
 
+class PostgreSQLFault(Fault):
+    """What is done to a PostgreSQL in another way."""
+
+    server: PostgreSQL
+
+    def read_only(self, load: Load) -> None:
+        self.server.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+        self.server.sql("SELECT pg_reload_conf()")
+        self.node.wait_for(LOST)
+        load.run_for(self.seconds)
+        self.server.sql("ALTER SYSTEM RESET default_transaction_read_only")
+        self.server.sql("SELECT pg_reload_conf()")
+
+    def row_locked(self, load: Load) -> None:
+        seconds = self.seconds * 10  # longer than the daemon is ready to wait
+        lock = f"BEGIN; SELECT * FROM ratelimit LIMIT 1 FOR UPDATE; SELECT pg_sleep({seconds}); COMMIT"
+        holder = threading.Thread(target=self.server.sql, args=(lock, self.database, seconds + 60))
+        holder.start()
+        self.node.wait_for(LOST)
+        load.run_for(self.seconds)
+        holder.join()
+
+    def cut_after_commit(self, load: Load) -> None:
+        self.link.cut(b"COMMIT\0")
+        self.node.wait_for(LOST)
+        wait_until(lambda: self.link.cuts == 1, "the cut")
+
+    def connections_killed(self, load: Load) -> None:
+        for _ in range(20):
+            self.server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'policyd'")
+            load.run_for(self.seconds / 20)
+
+    def dropped_and_created(self, load: Load) -> None:
+        self.server.sql(f"DROP DATABASE {self.database} WITH (FORCE)")
+        load.run_for(self.seconds / 4)
+        self.server.sql(f"CREATE DATABASE {self.database} OWNER policyd")
+        self.node.wait_for(REPLACED)
+
+    def tables_dropped(self, load: Load) -> None:
+        self.server.sql("DROP TABLE ratelimit, ratelimit_node CASCADE", self.database)
+        self.node.wait_for(REPLACED)
+
+    def number_that_is_none(self, load: Load) -> None:
+        self.server.sql("ALTER TABLE ratelimit_node ALTER segment TYPE VARCHAR(20)", self.database)
+        self.server.sql("UPDATE ratelimit_node SET segment = 'abc'", self.database)
+        self.node.wait_for(REPLACED)
+
+    def uses_that_are_none(self, load: Load) -> None:
+        postgresql_backend(self.server, self.database).alter(used="VARCHAR(20)", expiry="VARCHAR(20)")
+        for nonsense in ("used = 'abc'", "expiry = 'never'") * 3:
+            self.server.sql(f"UPDATE ratelimit SET {nonsense}", self.database)
+            load.run_for(self.seconds / 2)
+
+
 UNNOTICED = ("link_cut", "connections_killed", "uses_that_are_none")
 REPLACING = (
     "dropped_and_created", "truncated", "tables_dropped", "put_back", "number_too_high", "number_that_is_none",
@@ -152,17 +213,20 @@ REPLACING = (
 )
 @pytest.mark.parametrize("seconds", [2, pytest.param(6, marks=pytest.mark.long)])
 def test_mail_does_not_wait_and_every_count_is_exact(
-    hurt: MariaDB, make_node: MakeNode, name: str, seconds: float
+    hurt: MariaDB | PostgreSQL, make_node: MakeNode, name: str, seconds: float
 ) -> None:
     database = f"fault{next(_numbers)}"
-    hurt.sql(f"CREATE DATABASE {database}")
+    is_postgresql = isinstance(hurt, PostgreSQL)
+    hurt.sql(f"CREATE DATABASE {database}" + (" OWNER policyd" if is_postgresql else ""))
     with Proxy(hurt.port) as link:
+        backend = "postgresql" if is_postgresql else "mysql"
         node = make_node(
-            f'host = "127.0.0.1"\nport = {link.port}\nuser = "policyd"\npassword = "secret"\ndatabase = "{database}"\n'
-            f"flush_interval_s = 0.4\ntimeout_s = {TIMEOUT_S}\nrefresh_s = 1"
+            f'backend = "{backend}"\nhost = "127.0.0.1"\nport = {link.port}\nuser = "policyd"\npassword = "secret"\n'
+            f'database = "{database}"\nflush_interval_s = 0.4\ntimeout_s = {TIMEOUT_S}\nrefresh_s = 1'
         )
         node.start()
-        fault: Callable[[Load], None] = getattr(Fault(hurt, database, link, node, seconds), name)
+        kind = PostgreSQLFault if is_postgresql else Fault
+        fault: Callable[[Load], None] = getattr(kind(hurt, database, link, node, seconds), name)
         with Load([node], LOGINS, connections=5, pause_s=0.01) as load:
             load.run_for(1)
             fault(load)
@@ -171,7 +235,7 @@ def test_mail_does_not_wait_and_every_count_is_exact(
             load.run_for(1)
         node.stop()
     stored = {sender: int(used) for sender, used in hurt.sql("SELECT sender, used FROM ratelimit", database)}
-    hurt.sql(f"DROP DATABASE {database}")
+    hurt.sql(f"DROP DATABASE {database}" + (" WITH (FORCE)" if is_postgresql else ""))
     assert load.lost == 0
     assert stored == dict(load.answered)
     print(f"{name}: slowest reply {load.slowest_s:.3f} s of {load.answered.total()}")

@@ -11,23 +11,12 @@ import pytest
 from ratelimitd.control.commands import Doctor
 from ratelimitd.ctl.client import ask as command
 from tests.cluster.conftest import MakeNode
+from tests.cluster.databases import Shared
 from tests.cluster.nodes import Load, Node, ask
-from tests.instances.mariadb import MariaDB
 from tests.instances.waiting import wait_until
 
 pytestmark = pytest.mark.real
 LOGINS = [f"user{n:02}@example.com" for n in range(100)]
-
-
-def settings(mariadb: MariaDB, database: str, **more: object) -> str:
-    values = {"unix_socket": str(mariadb.socket), "user": "root", "database": database, **more}
-    return "".join(
-        f"{name} = {value if isinstance(value, (int, float)) else repr(value)}\n" for name, value in values.items()
-    )
-
-
-def stored(mariadb: MariaDB, database: str) -> dict[str, int]:
-    return {sender: int(used) for sender, used in mariadb.sql("SELECT sender, used FROM ratelimit", database)}
 
 
 def kill_and_start(node: Node) -> None:
@@ -40,10 +29,10 @@ def kill_and_start(node: Node) -> None:
     [(1, 4), (2, 5), (4, 5), pytest.param(2, 60, marks=pytest.mark.long), pytest.param(4, 60, marks=pytest.mark.long)],
 )
 def test_random_load_on_shared_accounts_with_daemons_killed_is_stored_exactly(
-    mariadb: MariaDB, database: str, make_node: MakeNode, nodes: int, seconds: int
+    shared: Shared, make_node: MakeNode, nodes: int, seconds: int
 ) -> None:
     made = [
-        make_node(settings(mariadb, database, flush_interval_s=random.uniform(0.1, 0.7), timeout_s=10, refresh_s=2))
+        make_node(shared.settings(flush_interval_s=random.uniform(0.1, 0.7), timeout_s=10, refresh_s=2))
         for _ in range(nodes)
     ]
     for node in made:
@@ -56,27 +45,25 @@ def test_random_load_on_shared_accounts_with_daemons_killed_is_stored_exactly(
         load.run_for(0.5)
     for node in random.sample(made, nodes):
         node.stop()
-    load.check(stored(mariadb, database))
+    load.check(shared.stored())
     assert load.answered.total() > 100
-    (unfinished,) = mariadb.sql("SELECT COUNT(*) FROM ratelimit WHERE quota <> 1000000", database)
+    (unfinished,) = shared.sql("SELECT COUNT(*) FROM ratelimit WHERE quota <> 1000000")
     assert unfinished == ("0",)
 
 
-def test_what_was_answered_is_in_the_database_after_sigterm(
-    mariadb: MariaDB, database: str, make_node: MakeNode
-) -> None:
+def test_what_was_answered_is_in_the_database_after_sigterm(shared: Shared, make_node: MakeNode) -> None:
     logins = [f"user{n}@example.com" for n in range(200)]
-    node = make_node(settings(mariadb, database, timeout_s=10))
+    node = make_node(shared.settings(timeout_s=10))
     node.start()
     with Load([node], logins, connections=20, pause_s=0) as load:
         wait_until(lambda: load.answered.total() >= 20_000, "20,000 answers", 120)
     node.stop()
-    assert stored(mariadb, database) == dict(load.answered)
+    assert shared.stored() == dict(load.answered)
     assert load.lost == 0
 
 
-def test_nodes_see_each_others_counts_within_a_flush(mariadb: MariaDB, database: str, make_node: MakeNode) -> None:
-    one, two = (make_node(settings(mariadb, database, flush_interval_s=0.2, refresh_s=0.3), quota=10) for _ in range(2))
+def test_nodes_see_each_others_counts_within_a_flush(shared: Shared, make_node: MakeNode) -> None:
+    one, two = (make_node(shared.settings(flush_interval_s=0.2, refresh_s=0.3), quota=10) for _ in range(2))
     for node in (one, two):
         node.start()
     with contextlib.ExitStack() as stack:
@@ -89,21 +76,19 @@ def test_nodes_see_each_others_counts_within_a_flush(mariadb: MariaDB, database:
 
 
 @pytest.mark.parametrize("change", ["quota = 5, persist = 1", "quota = 5"])
-def test_a_quota_changed_by_hand_is_obeyed_within_refresh_s(
-    mariadb: MariaDB, database: str, make_node: MakeNode, change: str
-) -> None:
-    node = make_node(settings(mariadb, database, flush_interval_s=0.2, refresh_s=0.4), quota=1)
+def test_a_quota_changed_by_hand_is_obeyed_within_refresh_s(shared: Shared, make_node: MakeNode, change: str) -> None:
+    node = make_node(shared.settings(flush_interval_s=0.2, refresh_s=0.4), quota=1)
     node.start()
     with socket.create_connection(("127.0.0.1", node.port), 30) as link:
         assert ask(link, "alice") == "DUNNO"
         assert ask(link, "alice").startswith("450")
-        wait_until(lambda: stored(mariadb, database) == {"alice": 2}, "the count", 30)
-        mariadb.sql(f"UPDATE ratelimit SET {change}", database)
+        wait_until(lambda: shared.stored() == {"alice": 2}, "the count", 30)
+        shared.sql(f"UPDATE ratelimit SET {change}")
         wait_until(lambda: node_quota(node) == "5", "the new quota", 30)
         assert [ask(link, "alice")[:5] for _ in range(4)] == ["DUNNO", "DUNNO", "DUNNO", "450 4"]
-        mariadb.sql("DELETE FROM ratelimit", database)
+        shared.sql("DELETE FROM ratelimit")
         ask(link, "alice")
-        wait_until(lambda: "alice" in stored(mariadb, database), "the row", 30)
+        wait_until(lambda: "alice" in shared.stored(), "the row", 30)
 
 
 def node_quota(node: Node) -> str:
@@ -126,15 +111,14 @@ def node_quota(node: Node) -> str:
     ],
 )
 def test_little_left_is_synchronised_at_once_so_nodes_overshoot_by_little(
-    mariadb: MariaDB,
-    database: str,
+    shared: Shared,
     make_node: MakeNode,
     interval_s: float,
     strict_below: float,
     pause_s: float,
     at_most: int,
 ) -> None:
-    store = settings(mariadb, database, flush_interval_s=interval_s, strict_below=strict_below)
+    store = shared.settings(flush_interval_s=interval_s, strict_below=strict_below)
     nodes = [make_node(store, quota=300) for _ in range(3)]
     for node in nodes:
         node.start()
@@ -152,10 +136,8 @@ def test_little_left_is_synchronised_at_once_so_nodes_overshoot_by_little(
 DIFFER = "another node's windows end at another time"
 
 
-def test_nodes_whose_windows_end_at_different_times_say_so_with_both_zones(
-    mariadb: MariaDB, database: str, make_node: MakeNode
-) -> None:
-    store = settings(mariadb, database, flush_interval_s=0.2, timeout_s=10)
+def test_nodes_whose_windows_end_at_different_times_say_so_with_both_zones(shared: Shared, make_node: MakeNode) -> None:
+    store = shared.settings(flush_interval_s=0.2, timeout_s=10)
     utc, zurich, again = (make_node(store, more=f'timezone = "{zone}"') for zone in ("UTC", "Europe/Zurich", "UTC"))
     utc.start()
     again.start()
@@ -170,19 +152,19 @@ def test_nodes_whose_windows_end_at_different_times_say_so_with_both_zones(
     assert zurich.said(DIFFER) == 1
     again.stop()
     again.start()
-    wait_until(lambda: len(windows(mariadb, database)) == 1, "it has recorded its own")
+    wait_until(lambda: len(windows(shared)) == 1, "it has recorded its own")
     assert not again.said(DIFFER), "the other has ended in order"
     utc.stop()
     again.stop()
-    assert windows(mariadb, database) == []
+    assert windows(shared) == []
 
 
-def windows(mariadb: MariaDB, database: str) -> list[tuple[str, ...]]:
-    return mariadb.sql("SELECT limit_name, timezone FROM ratelimit_window", database)
+def windows(shared: Shared) -> list[tuple[str, ...]]:
+    return shared.sql("SELECT limit_name, timezone FROM ratelimit_window")
 
 
-def test_counts_of_nodes_in_different_zones_add_up(mariadb: MariaDB, database: str, make_node: MakeNode) -> None:
-    store = settings(mariadb, database, flush_interval_s=0.3, timeout_s=10, refresh_s=0.5)
+def test_counts_of_nodes_in_different_zones_add_up(shared: Shared, make_node: MakeNode) -> None:
+    store = shared.settings(flush_interval_s=0.3, timeout_s=10, refresh_s=0.5)
     made = [make_node(store, more=f'timezone = "{zone}"') for zone in day_ends_near()]
     for node in made:
         node.start()
@@ -190,7 +172,7 @@ def test_counts_of_nodes_in_different_zones_add_up(mariadb: MariaDB, database: s
         load.run_for(2)
     for node in made:
         node.stop()
-    load.check(stored(mariadb, database))
+    load.check(shared.stored())
 
 
 def day_ends_near() -> tuple[str, str]:

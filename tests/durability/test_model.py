@@ -23,7 +23,8 @@ from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.past import Past
 from ratelimitd.state.segments import Recovered
-from ratelimitd.stores import sqlite_statements
+from ratelimitd.stores import statements
+from ratelimitd.stores.dialect import Dialect
 from ratelimitd.sync import recovery
 from tests.core.transactions import Transactions
 from tests.durability.model import Account, Model
@@ -339,14 +340,14 @@ def _merge_ignores_what_is_recorded(patch: pytest.MonkeyPatch) -> None:
 
 
 def _window_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    whole = sqlite_statements.upsert
+    whole = statements.upsert
 
-    def upsert(one: Delta) -> str:
-        adds = whole(one).replace('< excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
-        assert adds != whole(one)
+    def upsert(d: Dialect, one: Delta, count: int = 1) -> str:
+        adds = whole(d, one, count).replace('< excluded."expiry" THEN excluded."used"', "< 0 THEN 0")
+        assert adds != whole(d, one, count)
         return adds
 
-    patch.setattr(sqlite_statements, "upsert", upsert)
+    patch.setattr(statements, "upsert", upsert)
 
 
 def _joined_segments_in_doubt(patch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
     "galera": ("mariadbd", "mariadb-install-db", "mariadb", "rsync"),
     "mysql9": ("debootstrap", "chroot"),
+    "postgresql": ("psql", "setpriv"),
     "gcc": ("gcc",),
     "tmux": ("tmux",),
     "groff": ("groff",),
@@ -37,10 +38,18 @@ def program(name: str) -> str:
     return found
 
 
+def postgresql_program(name: str) -> str:
+    """The path of a program of PostgreSQL's server, in the folder of the newest version that Debian has installed."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    return str(next((path / name for path in reversed(folders) if (path / name).exists()), "")) or program(name)
+
+
 def find(component: str) -> None:
     """ComponentMissing, with the reason, unless the component can be started here."""
     for name in _PROGRAMS[component]:
         program(name)
+    if component == "postgresql":
+        postgresql_program("postgres")
     if component == "galera" and not GALERA_PROVIDER.exists():
         raise ComponentMissing(f"{GALERA_PROVIDER} is not installed")
     if component in _NEED_ROOT and os.geteuid() != 0:

@@ -15,6 +15,7 @@ from tests.instances.mysql9 import MySQL9
 from tests.instances.policy import PolicyServer, Request
 from tests.instances.ports import free_port
 from tests.instances.postfix import Postfix
+from tests.instances.postgresql import PostgreSQL
 from tests.instances.processes import Process
 from tests.instances.smtp import Smtp, xtext
 from tests.instances.sqlclient import SQLError, parse_rows
@@ -164,3 +165,38 @@ def test_mysql9_accounts_and_files(mysql9: MySQL9) -> None:
     assert mysql9.socket.is_socket()
     assert mysql9.ca.exists()
     assert mysql9.public_key.exists()
+
+
+@pytest.mark.real
+def test_postgresql_accounts_and_lives(make_postgresql: Callable[..., PostgreSQL]) -> None:
+    server = make_postgresql("max_connections=20", tls=True)
+    server.add_user("app", "it's\\", database="mail")
+    server.sql("CREATE TABLE t (a TEXT); INSERT INTO t VALUES ('x\ty\n\\n'), (NULL)", "mail")
+    assert server.sql("SELECT a FROM t ORDER BY a", "mail") == [("x\ty\n\\n",), ("NULL",)]
+    assert server.sql("SELECT left(rolpassword, 13) FROM pg_authid WHERE rolname = 'app'") == [("SCRAM-SHA-256",)]
+    assert server.sql("SHOW ssl; SHOW max_connections") == [("on",), ("20",)]
+    with pytest.raises(SQLError, match="does not exist"):
+        server.sql("SELECT 1 FROM missing", "mail")
+    server.restart()
+    server.kill()
+    assert not server.running()
+    server.start()
+    server.freeze()
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.sql("SELECT 1", timeout=0.3)
+    server.thaw()
+    assert server.sql("SELECT COUNT(*) FROM t", "mail") == [("2",)]
+    server.freeze()
+    begun = time.monotonic()
+    server.stop()
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.real
+def test_postgresql_standby_is_read_only_until_it_is_promoted(make_postgresql: Callable[..., PostgreSQL]) -> None:
+    primary = make_postgresql()
+    standby = make_postgresql(of=primary)
+    assert standby.sql("SHOW transaction_read_only") == [("on",)]
+    primary.kill()
+    standby.promote()
+    wait_until(lambda: standby.sql("SHOW transaction_read_only") == [("off",)], "the promotion")

@@ -10,7 +10,10 @@ from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.stores import Flushed, Names, Store
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.postgresql.access import Access as PostgreSQLAccess
+from ratelimitd.stores.postgresql.store import PostgreSQLStore
 from ratelimitd.stores.sqlite import SQLiteStore
+from tests.instances.postgresql import ADMINISTRATOR, PostgreSQL
 
 Sql = Callable[[str], list[tuple[str, ...]]]
 
@@ -23,6 +26,38 @@ class Backend:
     make: Callable[..., Store]
     sql: Sql
     quote: str
+
+    def alter(self, **types: str) -> None:
+        """Give columns of `ratelimit` other types, in which NULL may stand."""
+        if self.name != "postgresql":
+            self.sql(f"ALTER TABLE ratelimit {', '.join(f'MODIFY {name} {kind}' for name, kind in types.items())}")
+            return
+        # All this somebody has to do: its view, its trigger and its constraints name the columns.
+        self.sql("DROP VIEW IF EXISTS view_ratelimit; DROP TRIGGER ratelimit_touched ON ratelimit")
+        self.sql("ALTER TABLE ratelimit DROP CONSTRAINT IF EXISTS ratelimit_counts")
+        for name, kind in types.items():
+            column, kind = f"ALTER TABLE ratelimit ALTER COLUMN {name}", kind.replace("DOUBLE", "DOUBLE PRECISION")
+            self.sql(f"{column} DROP DEFAULT; {column} TYPE {kind} USING {name}::{kind}; {column} SET DEFAULT 0")
+            self.sql(f"{column} DROP NOT NULL")
+        self.sql(
+            "CREATE TRIGGER ratelimit_touched BEFORE UPDATE OF quota, persist, until, used, expiry ON ratelimit "
+            "FOR EACH ROW WHEN (NEW.updated IS NOT DISTINCT FROM OLD.updated) EXECUTE FUNCTION ratelimit_touch()"
+        )
+
+    def alter_other(self, table: str, **types: str) -> None:
+        """The same for another table."""
+        if self.name != "postgresql":
+            self.sql(f"ALTER TABLE {table} {', '.join(f'MODIFY {name} {kind}' for name, kind in types.items())}")
+            return
+        for name, kind in types.items():
+            self.sql(f"ALTER TABLE {table} ALTER {name} TYPE {kind.partition(')')[0]})")
+            if "NOT NULL" not in kind:
+                self.sql(f"ALTER TABLE {table} ALTER {name} DROP NOT NULL")
+
+    def at(self, seconds: int) -> str:
+        """An expression for a time as `updated` has it, given in seconds since 1970."""
+        function = {"sqlite": "datetime({}, 'unixepoch')", "postgresql": "to_timestamp({})"}
+        return function.get(self.name, "FROM_UNIXTIME({})").format(seconds)
 
 
 def sqlite_backend(folder: Path) -> Backend:
@@ -51,6 +86,21 @@ def server_backend(server: Any, database: str) -> Backend:
         return MySQLStore(access, names, timeout_s=10)
 
     return Backend(type(server).__name__.lower(), make, sql, "`")
+
+
+def postgresql_access(server: PostgreSQL, database: str) -> PostgreSQLAccess:
+    """The administrator's, over the socket."""
+    return PostgreSQLAccess(((f"{server.socket}/.s.PGSQL.{server.port}", 0),), ADMINISTRATOR, "", database)
+
+
+def postgresql_backend(server: PostgreSQL, database: str) -> Backend:
+    """The administrator over the socket, without a password."""
+    access = postgresql_access(server, database)
+
+    def make(names: Names | None = None) -> Store:
+        return PostgreSQLStore(access, names, timeout_s=10)
+
+    return Backend("postgresql", make, lambda text: server.sql(text, database), '"')
 
 
 def delta(key: str, used: int = 1, *, expiry: int = 2000, quota: int = 10, limit: str = "daily") -> Delta:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from ratelimitd.stores import Store
-from tests.stores.backends import Backend, server_backend, sqlite_backend
+from tests.stores.backends import Backend, postgresql_backend, server_backend, sqlite_backend
 
 _numbers = itertools.count(1)
 real = pytest.mark.real
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=real), pytest.param("mysql9", marks=real)])
+@pytest.fixture(params=["sqlite", *(pytest.param(name, marks=real) for name in ("mariadb", "mysql9", "postgresql"))])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """A fresh database of each kind."""
     if request.param == "sqlite":
@@ -23,7 +23,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     server: Any = request.getfixturevalue(request.param)
     database = f"stores{next(_numbers)}"
     server.sql(f"CREATE DATABASE {database}")
-    yield server_backend(server, database)
+    yield (postgresql_backend if request.param == "postgresql" else server_backend)(server, database)
     server.sql(f"DROP DATABASE {database}")
 
 

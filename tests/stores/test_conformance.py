@@ -373,8 +373,7 @@ async def test_a_grant_is_not_carried_over_by_a_flush_after_its_window(
     """Charges of 23:59:59 are stored after midnight: yesterday's grant is not one for today."""
     end = int(time.time()) - 60
     await flush(store, [delta("alice", expiry=end if delta_from == "the same window" else end - 3600)])
-    granted = f"datetime({end - 5}, 'unixepoch')" if backend.name == "sqlite" else f"FROM_UNIXTIME({end - 5})"
-    backend.sql(f"UPDATE ratelimit SET quota = 50, updated = {granted}")
+    backend.sql(f"UPDATE ratelimit SET quota = 50, updated = {backend.at(end - 5)}")
     await flush(store, [Delta("daily", "alice", end, 1, 50, 10)])
     stored = await row(store, "alice")
     assert stored.quota_at(int(time.time()), 10) == 10

@@ -11,10 +11,12 @@ import trio
 
 from ratelimitd.core.rows import MAX_USED, Account, Delta, Grant, Known
 from ratelimitd.errors import StoreReplaced
-from ratelimitd.stores import Store, schema, sqlite_history
+from ratelimitd.stores import Names, Store, history_statements, schema
+from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.history import LEFT_S, STEP, Kept
-from ratelimitd.stores.looking import MySQLLook, SQLiteLook
-from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.looking import SQLiteLook
+from ratelimitd.stores.mysql.store import MySQLLook, MySQLStore
+from ratelimitd.stores.postgresql.store import PostgreSQLLook, PostgreSQLStore
 from ratelimitd.stores.survey import Rename
 from tests.stores.backends import Backend, delta, flush, row
 
@@ -338,15 +340,17 @@ async def test_a_restore_has_the_history_hold_at_least_what_is_known(backend: Ba
 def loose(backend: Backend, store: Store) -> Backend:
     """The history's columns may hold anything."""
     if backend.name != "sqlite":
-        kinds = "MODIFY used VARCHAR(20) DEFAULT NULL, MODIFY expiry VARCHAR(20) NOT NULL"
-        backend.sql(f"ALTER TABLE ratelimit_history {kinds}")
+        kinds = {"used": "VARCHAR(20) DEFAULT NULL", "expiry": "VARCHAR(20) NOT NULL"}
+        if backend.name == "postgresql":  # whose keys keep their types
+            del kinds["expiry"]
+        backend.alter_other("ratelimit_history", **kinds)
     return backend
 
 
 @pytest.mark.parametrize("used", ["'many'", "-5", "'3;9 9'", "''"])
 async def test_a_row_that_makes_no_sense_is_set_aside_with_one_line(loose: Backend, sliding: Store, used: str) -> None:
     await flush(sliding, [part("alice", 3, HOUR), part("alice", 2, PART)])
-    loose.sql(f"UPDATE ratelimit_history SET used = {used} WHERE expiry = {NOW + PART}")
+    loose.sql(f"UPDATE ratelimit_history SET used = {used} WHERE expiry = '{NOW + PART}'")
     for _ in range(2):
         assert (await row(sliding, "alice", "hourly", NOW)).parts[-1] == (NOW + HOUR, 3)
     (remark,) = sliding.remarks.take()
@@ -359,9 +363,9 @@ async def test_a_row_that_makes_no_sense_is_set_aside_with_one_line(loose: Backe
 async def test_NULL_counts_as_0_and_digits_as_a_number(loose: Backend, sliding: Store) -> None:
     await flush(sliding, [part("alice", 3, HOUR), part("alice", 2, PART)])
     if loose.name == "sqlite":
-        loose.sql(f"UPDATE ratelimit_history SET used = '12' WHERE expiry = {NOW + PART}")
+        loose.sql(f"UPDATE ratelimit_history SET used = '12' WHERE expiry = '{NOW + PART}'")
     else:
-        loose.sql(f"UPDATE ratelimit_history SET used = NULL WHERE expiry = {NOW + PART}")
+        loose.sql(f"UPDATE ratelimit_history SET used = NULL WHERE expiry = '{NOW + PART}'")
     expected = 12 if loose.name == "sqlite" else 0
     assert dict((await row(sliding, "alice", "hourly", NOW)).parts).get(NOW + PART, 0) == expected
     assert sliding.remarks.take() == []
@@ -388,7 +392,7 @@ async def test_a_row_of_ratelimit_that_makes_no_sense_keeps_its_parts(
 ) -> None:
     await flush(sliding, [part("alice", 3, HOUR), part("alice", 2, PART)])
     if backend.name != "sqlite":
-        backend.sql(f"ALTER TABLE ratelimit MODIFY {column} VARCHAR(20) NOT NULL DEFAULT '0'")
+        backend.alter(**{column: "VARCHAR(20)"})
     backend.sql(f"UPDATE ratelimit SET {column} = 'much'")
     (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
     assert (after.used, after.expiry, after.parts) == (6, NOW + HOUR, parts((PART, 2), (HOUR, 4)))
@@ -472,9 +476,11 @@ async def test_a_file_without_the_table_can_be_looked_at(tmp_path: Path, backend
     await store.close()
     backend.sql("DROP TABLE ratelimit_history")
     look: Store = SQLiteLook(tmp_path / "ratelimit.sqlite3")
-    if backend.name != "sqlite":
+    if isinstance(store, PostgreSQLStore):
+        look = PostgreSQLLook(store.access, timeout_s=10)
+    elif backend.name != "sqlite":
         assert isinstance(store, MySQLStore)
-        look = MySQLLook(store._servers._access, timeout_s=10)
+        look = MySQLLook(store.access, timeout_s=10)
     look.configure(10, Kept(30, {"daily"}))
     await look.open()
     assert (await row(look, "alice")).used == 3
@@ -484,8 +490,9 @@ async def test_a_file_without_the_table_can_be_looked_at(tmp_path: Path, backend
 def test_no_statement_of_SQLite_reads_the_whole_history() -> None:
     connection = sqlite3.connect(":memory:")
     connection.executescript(schema("sqlite"))
-    for name, arguments in {"_PARTS": 4, "_FORGET": 1, "_OLD": 1, "_FAR": 1, "_DELETE": 3}.items():
-        statement = getattr(sqlite_history, name)
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", [0] * arguments).fetchall()
-        assert not [step for *_, step in plan if step.startswith("SCAN ratelimit")], name
+    d = SQLite()
+    read = {history_statements.PARTS: 4, history_statements.forget(d): 1, history_statements.far(d): 1}
+    for statement, arguments in {**read, history_statements.DELETE: 3}.items():
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {d.sql(Names(), statement)}", [0] * arguments).fetchall()
+        assert not [step for *_, step in plan if step.startswith("SCAN ratelimit")], statement
     connection.close()

@@ -109,7 +109,7 @@ async def test_after_a_reset_no_part_is_left_however_late_it_was_to_leave(backen
 async def test_nonsense_in_the_column_is_replaced_at_the_next_charge(backend: Backend, sliding: Store) -> None:
     await flush(sliding, [part("alice", 3, HOUR)])
     if backend.name != "sqlite":
-        backend.sql("ALTER TABLE ratelimit MODIFY in_parts VARCHAR(20)")
+        backend.alter(in_parts="VARCHAR(20)")
     backend.sql("UPDATE ratelimit SET in_parts = 'some'")
     assert await sliding.lookup([Account("hourly", "alice")], NOW) == []
     (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows

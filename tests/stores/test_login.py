@@ -13,8 +13,9 @@ import pytest
 from ratelimitd.errors import StartError, StoreUnsuitable
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import StoreSettings
-from ratelimitd.stores.mysql.access import Access, address
+from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.session import connect
+from ratelimitd.stores.shared.addresses import address
 from tests.conftest import require
 from tests.instances.certificates import Certificates, make_certificates
 from tests.instances.mariadb import MariaDB

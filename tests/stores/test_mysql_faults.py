@@ -17,9 +17,10 @@ from ratelimitd.stores.history import Kept
 from ratelimitd.stores.mysql import session as session_module
 from ratelimitd.stores.mysql import wire
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.session import Session, connect
+from ratelimitd.stores.mysql.session import MySQLSession, connect
 from ratelimitd.stores.mysql.store import MySQLStore
-from ratelimitd.stores.mysql.wire import Rows
+from ratelimitd.stores.shared import session as shared
+from ratelimitd.stores.shared.session import Rows
 from tests.fuzz import servers
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
@@ -45,7 +46,7 @@ async def store(mariadb: MariaDB, database: str) -> AsyncIterator[MySQLStore]:
 
 
 @pytest.fixture
-async def other(mariadb: MariaDB, database: str) -> AsyncIterator[Session]:
+async def other(mariadb: MariaDB, database: str) -> AsyncIterator[MySQLSession]:
     """Somebody else's session on the same database."""
     known = at(mariadb, database)
     made = await connect(known, known.addresses[0], PATIENT_S)
@@ -74,7 +75,7 @@ def waiting(mariadb: MariaDB) -> str:
 # -- other transactions -----------------------------------------------------------------------------------------------
 
 
-async def test_a_deadlock_is_tried_again(mariadb: MariaDB, store: MySQLStore, other: Session) -> None:
+async def test_a_deadlock_is_tried_again(mariadb: MariaDB, store: MySQLStore, other: MySQLSession) -> None:
     await flush(store, [delta(f"user{n:03}") for n in range(100)])
     await other.run("START TRANSACTION")
     update = "UPDATE ratelimit SET persist = 1 WHERE sender = %s AND limit_name = 'daily'"
@@ -91,12 +92,12 @@ async def test_a_deadlock_is_tried_again(mariadb: MariaDB, store: MySQLStore, ot
 
 
 async def test_a_lock_wait_is_tried_again(
-    mariadb: MariaDB, store: MySQLStore, other: Session, monkeypatch: pytest.MonkeyPatch
+    mariadb: MariaDB, store: MySQLStore, other: MySQLSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await flush(store, [delta("alice")])
     await store.close()
     monkeypatch.setattr(session_module, "LOCK_WAIT_S", 1)
-    monkeypatch.setattr(session_module, "ATTEMPTS", 100)
+    monkeypatch.setattr(shared, "ATTEMPTS", 100)
     wait_until(lambda: waiting(mariadb) == NOBODY, "the end of other tests' transactions", poll=0.15)
     await other.run("START TRANSACTION")
     await other.run("SELECT * FROM ratelimit FOR UPDATE")
@@ -109,12 +110,12 @@ async def test_a_lock_wait_is_tried_again(
 
 
 async def test_a_row_locked_for_long_fails_the_flush_with_the_servers_words(
-    store: MySQLStore, other: Session, monkeypatch: pytest.MonkeyPatch
+    store: MySQLStore, other: MySQLSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await flush(store, [delta("alice")])
     await store.close()
     monkeypatch.setattr(session_module, "LOCK_WAIT_S", 1)
-    monkeypatch.setattr(session_module, "ATTEMPTS", 2)
+    monkeypatch.setattr(shared, "ATTEMPTS", 2)
     await other.run("START TRANSACTION")
     await other.run("SELECT * FROM ratelimit FOR UPDATE")
     with pytest.raises(StoreError, match=r"Lock wait timeout exceeded.*\(1205\)"):
@@ -124,7 +125,9 @@ async def test_a_row_locked_for_long_fails_the_flush_with_the_servers_words(
     assert (await row(store, "alice")).used == 2
 
 
-async def test_a_flush_that_was_given_up_is_waited_for(mariadb: MariaDB, store: MySQLStore, other: Session) -> None:
+async def test_a_flush_that_was_given_up_is_waited_for(
+    mariadb: MariaDB, store: MySQLStore, other: MySQLSession
+) -> None:
     await flush(store, [delta("alice")])
     await other.run("START TRANSACTION")
     await other.run("SELECT * FROM ratelimit WHERE sender = 'alice' FOR UPDATE")
@@ -146,10 +149,10 @@ async def test_a_flush_cancelled_anywhere_leaves_a_store_that_works(
     store: MySQLStore, monkeypatch: pytest.MonkeyPatch, statement: int, during: str
 ) -> None:
     await flush(store, [delta("alice")], segment=1)
-    run = Session.run
+    run = MySQLSession.run
     done = itertools.count(1)
 
-    async def run_and_cancel(self: Session, text: str, arguments: Sequence[object] = ()) -> Rows:
+    async def run_and_cancel(self: MySQLSession, text: str, arguments: Sequence[object] = ()) -> Rows:
         if next(done) == statement:
             if during == "the request":
                 nursery.cancel_scope.cancel()
@@ -160,7 +163,7 @@ async def test_a_flush_cancelled_anywhere_leaves_a_store_that_works(
     async def cancel() -> None:
         nursery.cancel_scope.cancel()
 
-    monkeypatch.setattr(Session, "run", run_and_cancel)
+    monkeypatch.setattr(MySQLSession, "run", run_and_cancel)
     async with trio.open_nursery() as nursery:
         await flush(store, [delta("alice")], segment=2)
     monkeypatch.undo()
@@ -216,7 +219,7 @@ async def test_an_administrators_change_whose_commit_is_cut_is_neither_done_nor_
 
 
 @pytest.mark.parametrize(
-    "statement", [b"START", b"FOR UPDATE", b"INSERT INTO", b"UPDATE `ratelimit_node`", b"SELECT `limit"]
+    "statement", [b"START", b"FOR UPDATE", b"INSERT INTO", b"INSERT INTO `ratelimit_node`", b"SELECT `limit"]
 )
 async def test_a_link_cut_before_commit_is_tried_again(mariadb: MariaDB, database: str, statement: bytes) -> None:
     mariadb.add_user(f"app_{database}", "secret")

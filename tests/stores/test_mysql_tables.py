@@ -15,10 +15,11 @@ from ratelimitd.core.verdict import Verdict
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores import Names
 from ratelimitd.stores.history import Kept
-from ratelimitd.stores.mysql import changes as mysql_changes
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.session import STATEMENT_S, connect
+from ratelimitd.stores.mysql.session import connect
 from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.shared import changes as mysql_changes
+from ratelimitd.stores.shared.session import STATEMENT_S
 from tests.core.build import limit, policy, request, store_sync
 from tests.instances.mariadb import MariaDB
 from tests.stores.backends import Backend, Sql, delta, flush, row, server_backend

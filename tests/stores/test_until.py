@@ -113,7 +113,7 @@ async def test_a_restored_database_gets_it_with_its_end(store: Store) -> None:
 async def test_an_end_that_makes_no_sense_costs_no_count(backend: Backend, store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=SOON)])
     if backend.name != "sqlite":
-        backend.sql("ALTER TABLE ratelimit MODIFY until VARCHAR(20)")
+        backend.alter(until="VARCHAR(20)")
     backend.sql("UPDATE ratelimit SET until = 'friday'")
     assert await store.lookup([], 0) == []
     await flush(store, [delta("alice", 1, expiry=SOON)])

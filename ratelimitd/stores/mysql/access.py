@@ -4,15 +4,11 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Self
 
-from ratelimitd.errors import ConfigError
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import StoreSettings
+from ratelimitd.stores.shared.addresses import Address, addresses, place
 
-Address = tuple[str, int]
-"""A host and its port; for a unix socket its path and 0."""
-
-
-_USUAL_PORT = StoreSettings().port
+USUAL_PORT = StoreSettings().usual_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +49,5 @@ class Access:
     @property
     def name(self) -> str:
         """For people: `mysql:policyd@db1,db2:3307/policyd`."""
-        return f"mysql:{self.user}@{','.join(map(place, self.addresses))}/{self.database}"
-
-
-def place(address: Address) -> str:
-    """An address for people: a socket's path, a host, a host with its port where that is not the usual one."""
-    host, port = address
-    shown = f"[{host}]" if ":" in host else host
-    return host if port == 0 else shown if port == _USUAL_PORT else f"{shown}:{port}"
-
-
-def addresses(settings: StoreSettings) -> tuple[Address, ...]:
-    """The servers that `store.host` and `store.port` name. Raises ConfigError."""
-    hosts = [settings.host] if isinstance(settings.host, str) else settings.host
-    return tuple([address(host, settings.port) for host in hosts])
-
-
-def address(host: str, port: int) -> Address:
-    """`HOST`, `HOST:PORT`, `ADDRESS6` or `[ADDRESS6]:PORT`. Raises ConfigError."""
-    name, colon, number = host, "", ""
-    if host.startswith("["):
-        name, _, rest = host[1:].partition("]")
-        _, colon, number = rest.partition(":")
-    elif host.count(":") == 1:
-        name, colon, number = host.partition(":")
-    if not colon:
-        return name, port
-    if not name or not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
-        raise ConfigError("store.host", f'"{host}"', "HOST or HOST:PORT, [ADDRESS6]:PORT")
-    return name, int(number)
+        hosts = ",".join(place(address, USUAL_PORT) for address in self.addresses)
+        return f"mysql:{self.user}@{hosts}/{self.database}"

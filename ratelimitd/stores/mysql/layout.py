@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, MAX_USED, Names, schema
-from ratelimitd.stores.mysql.session import Session
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared.session import Session
 
 MIGRATE = "run `ratelimitctl migrate`"
 ADDED = ("limit_name", "configured")

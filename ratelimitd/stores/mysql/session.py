@@ -1,33 +1,27 @@
-"""A session with a MySQL or MariaDB server: statements in, rows out, errors by number; servers are tried in turn."""
+"""A session with a MySQL or MariaDB server: statements in, rows out, errors by number."""
 
-import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
-from typing import TypeVar
 
 import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
 from ratelimitd.errors import OutcomeUnknown, StoreError, StoreReplaced, StoreUnsuitable
-from ratelimitd.stores.mysql.access import Access, Address, place
-from ratelimitd.stores.mysql.wire import Rows, Wire
-
-LOCK_WAIT_S = 3
-STATEMENT_S = 10
-"""The server itself ends a statement after this long: one that we gave up must not keep its locks."""
-ATTEMPTS = 5
-"""How often a piece of work is tried that conflicts with other transactions or loses its server."""
-IDLE_S = 5.0
-"""A session that was idle for longer may be dead: it is not used again."""
-ABANDONED_S = 60
-"""The server ends a session that is silent for this long: the client's machine is gone, and its locks must go too."""
-QUIT_S = 0.2
-"""How long a session's end may take before it is cut off."""
-PATIENCE_S = STATEMENT_S + 1.0
-"""How long we wait for a statement: a little longer than the server does."""
+from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.wire import Wire
+from ratelimitd.stores.shared.addresses import Address
+from ratelimitd.stores.shared.session import (
+    ABANDONED_S,
+    LOCK_WAIT_S,
+    PATIENCE_S,
+    QUIT_S,
+    STATEMENT_S,
+    DatabaseError,
+    Rows,
+)
 
 CONFLICT = (ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.CHECKREAD)
 """Lost against another transaction, Galera's certification included; the same may succeed at once."""
@@ -42,24 +36,30 @@ UNSUITABLE = (
     *(ER.COLUMNACCESS_DENIED_ERROR, ER.NOT_SUPPORTED_AUTH_MODE, ER.VIEW_INVALID, 1227, 1698, 3159),
 )
 """Somebody has to change an account, a grant or a table."""
-NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
-"""What comes of reading an answer that is another than was asked for: too few values, texts in place of numbers."""
 GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR)
 """Somebody has dropped the database, a table or a column since the session, or the store, was opened."""
 
-T = TypeVar("T")
+BAD_RECORD = (
+    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
+    *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
+    *(1300, 1644, 1690, 3819, 3854, 4025),
+)
+"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 
 
-class DatabaseError(StoreError):
+class ServerError(DatabaseError):
     """What the server said, by its number; those from 2000 to 2999 are the driver's own."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text if 2000 <= code < 3000 else f"{text} ({code})")
         self.code = code
+        self.conflict = code in CONFLICT
+        self.elsewhere = code in ELSEWHERE
+        self.bad_record = code in BAD_RECORD
 
 
-class Session:
-    """One connection, from its login to the first error. `run` one statement at a time."""
+class MySQLSession:
+    """One connection, from its login to the first error. As the protocol Session."""
 
     def __init__(self, wire: Wire, address: Address, patience_s: float) -> None:
         self.address = address
@@ -72,7 +72,7 @@ class Session:
     async def run(self, statement: str, arguments: Sequence[object] = ()) -> Rows:
         """The rows of a statement; `%s` stands for an argument.
 
-        Raises DatabaseError, and UnicodeEncodeError for what is no text, before anything is sent.
+        Raises ServerError, and UnicodeEncodeError for what is no text, before anything is sent.
         """
         if arguments:
             statement %= tuple(map(self._wire.literal, arguments))
@@ -80,11 +80,28 @@ class Session:
         with _as_store_errors(), trio.fail_after(self._patience_s):
             return await self._wire.rows(data)
 
+    async def run_whole(self, statement: str, arguments: Sequence[object]) -> Rows:
+        """The same: a statement that fails has changed nothing."""
+        return await self.run(statement, arguments)
+
+    @property
+    def changed(self) -> int:
+        """How many rows the last statement has changed."""
+        return self._wire.changed
+
+    async def begin(self) -> None:
+        """Begin a transaction."""
+        await self.run("START TRANSACTION")
+
+    async def rollback(self) -> None:
+        """Give the transaction up."""
+        await self.run("ROLLBACK")
+
     async def commit(self) -> None:
-        """COMMIT. Raises DatabaseError where it was refused, and OutcomeUnknown where that is not known."""
+        """COMMIT. Raises ServerError where it was refused, and OutcomeUnknown where that is not known."""
         try:
             await self.run("COMMIT")
-        except DatabaseError as error:
+        except ServerError as error:
             if error.code == ER.LOCK_DEADLOCK:
                 raise
             raise OutcomeUnknown(f"whether COMMIT was done is unknown: {error}") from error
@@ -128,13 +145,13 @@ class Session:
 
 @contextmanager
 def _as_store_errors() -> Iterator[None]:
-    """Every error of driver and network as DatabaseError or StoreUnsuitable."""
+    """Every error of driver and network as ServerError or StoreUnsuitable."""
     try:
         yield
     except StoreError:
         raise
     except trio.TooSlowError as error:
-        raise DatabaseError(CR.CR_SERVER_LOST, "no answer in time") from error
+        raise ServerError(CR.CR_SERVER_LOST, "no answer in time") from error
     except err.MySQLError as error:
         code, text = error.args if len(error.args) == 2 else (CR.CR_SERVER_LOST, str(error))
         text = str(getattr(error, "original_exception", text))
@@ -142,7 +159,7 @@ def _as_store_errors() -> Iterator[None]:
             raise StoreUnsuitable(f"{text} ({code})") from error
         if code in GONE:
             raise StoreReplaced(f"{text} ({code})") from error
-        raise DatabaseError(code, text) from error
+        raise ServerError(code, text) from error
     except Exception as error:  # the driver trusts the server's bytes: any exception may come of them
         cause = error.__cause__ or error
         if isinstance(cause, ExceptionGroup):  # one exception for each address of a name
@@ -150,13 +167,15 @@ def _as_store_errors() -> Iterator[None]:
         if isinstance(cause, ssl.SSLCertVerificationError):
             raise StoreUnsuitable(f"the server's certificate: {cause.verify_message}") from error
         text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        raise DatabaseError(CR.CR_SERVER_LOST, text) from error
+        raise ServerError(CR.CR_SERVER_LOST, text) from error
 
 
-async def connect(access: Access, address: Address, timeout_s: float, *, patience_s: float = PATIENCE_S) -> Session:
+async def connect(
+    access: Access, address: Address, timeout_s: float, *, patience_s: float = PATIENCE_S
+) -> MySQLSession:
     """A session with one server, within `timeout_s`; no statement in it takes longer than `patience_s`.
 
-    Raises DatabaseError, StoreUnsuitable.
+    Raises ServerError, StoreUnsuitable.
     """
     host, port = address
     wire = Wire(access, host)
@@ -167,7 +186,7 @@ async def connect(access: Access, address: Address, timeout_s: float, *, patienc
         with _as_store_errors(), trio.fail_after(timeout_s):
             stream = await trio.open_tcp_stream(host, port) if port else await trio.open_unix_socket(host)
             await wire.start(stream, secure=not port)
-            session = Session(wire, address, patience_s)
+            session = MySQLSession(wire, address, patience_s)
             await session.prepare()
             return session
     except BaseException:
@@ -175,87 +194,3 @@ async def connect(access: Access, address: Address, timeout_s: float, *, patienc
         if stream is not None:
             stream.socket.close()
         raise
-
-
-class Servers:
-    """The servers of one database: tried in turn, and the one that works is kept. `timeout_s` is for them together."""
-
-    def __init__(self, access: Access, timeout_s: float) -> None:
-        self._access = access
-        self._at = 0
-        self._idle: Session | None = None
-        self.configure(timeout_s)
-
-    def configure(self, timeout_s: float) -> None:
-        """Take the time that connecting may take, in seconds; at any time."""
-        self._timeout_s = max(timeout_s / len(self._access.addresses), 0.2)
-
-    async def attempt(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Do a piece of work, a whole transaction or less, in a session; try again where that may help."""
-        lost = 0
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                async with self.session() as session:
-                    return await work(session)
-            except DatabaseError as error:
-                lost += error.code in ELSEWHERE
-                if attempt == ATTEMPTS or lost > len(self._access.addresses):
-                    raise
-                if error.code not in (*CONFLICT, *ELSEWHERE):
-                    raise
-            except NONSENSE as error:
-                raise StoreError(f"the server's answer makes no sense: {error or type(error).__name__}") from error
-            await trio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
-        raise AssertionError
-
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """A session for one piece of work; an error closes it, and the server rolls back."""
-        session = self._take_idle() or await self._connect()
-        try:
-            yield session
-        except BaseException as error:
-            session.discard()
-            if not session.reused and (not isinstance(error, DatabaseError) or error.code in ELSEWHERE):
-                self._next(session.address)
-            raise
-        session.used_at = trio.current_time()
-        if self._idle is None and session.address == self._access.addresses[self._at]:
-            self._idle = session
-        else:
-            await session.quit()
-
-    def _take_idle(self) -> Session | None:
-        session, self._idle = self._idle, None
-        if session is None:
-            return None
-        if trio.current_time() - session.used_at > IDLE_S:
-            session.discard()
-            return None
-        session.reused = True
-        return session
-
-    async def _connect(self) -> Session:
-        failed: list[StoreError] = []
-        reasons: list[str] = []
-        for _ in self._access.addresses:
-            address = self._access.addresses[self._at]
-            try:
-                return await connect(self._access, address, self._timeout_s)
-            except StoreError as error:
-                failed.append(error)
-                reasons.append(f"{place(address)}: {error}")
-                self._next(address)
-        unsuitable = all(isinstance(error, StoreUnsuitable) for error in failed)
-        raise (StoreUnsuitable if unsuitable else StoreError)("; ".join(reasons))
-
-    def _next(self, address: Address) -> None:
-        """Turn to the next server, unless another task has done so already."""
-        if address == self._access.addresses[self._at]:
-            self._at = (self._at + 1) % len(self._access.addresses)
-
-    async def close(self) -> None:
-        """End the session that is kept for the next work."""
-        session, self._idle = self._idle, None
-        if session is not None:
-            await session.quit()

@@ -5,7 +5,6 @@ caching_sha2_password as a server's first choice is never awaited, and any serve
 """
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -15,14 +14,13 @@ from trio_mysql.constants import CLIENT, CR
 
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.shared.session import Rows
 
 RECEIVE_BYTES = 8192
 """Rows that arrived together are parsed without a pause: some hundred of them, a millisecond or two."""
 
 MAX_ANSWER_BYTES = 64 << 20
 """No answer that a daemon asks for is a tenth as long: a server that sends more does so without an end."""
-
-Rows = Sequence[tuple[Any, ...]]
 
 _NATIVE = "mysql_native_password"
 _NONCE_BYTES = 20
@@ -49,6 +47,7 @@ class Wire(Connection):  # type: ignore[misc]
         )
         self._public_key = access.server_public_key
         self._secure = False
+        self.changed = 0
         self._received = 0  # since the statement, or the login, began
         self.max_answer: float = MAX_ANSWER_BYTES
 
@@ -63,6 +62,7 @@ class Wire(Connection):  # type: ignore[misc]
         await self.query(statement)
         if self._result.has_next:  # the driver would wait for a further result for ever
             raise err.InternalError(CR.CR_COMMANDS_OUT_OF_SYNC, "more than one result")
+        self.changed = self._result.affected_rows or 0
         return self._result.rows or ()
 
     def discard(self) -> None:

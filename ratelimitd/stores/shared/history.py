@@ -1,20 +1,20 @@
-"""The table ratelimit_history of a MySQL database: written and read within a transaction of the store's.
+"""The table ratelimit_history of a server's database: written and read within a transaction of the store's.
 
-What it must hold, history.py says. Rows are written by their whole primary key, in its order: such locks exclude no
-other row, and the row of the account in `ratelimit`, locked before, keeps other nodes from the same parts. Parts are
-read after all of a transaction's accounts are locked: a transaction sees what was there at its first such look.
+What it must hold, history.py says. The row of the account in `ratelimit`, locked before, keeps other nodes from the
+same parts. Parts are read after all of a transaction's accounts are locked: a transaction may see what was there at its
+first such look.
 """
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import chain
 
 import trio
-from trio_mysql.constants import ER
 
-from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row, slices
+from ratelimitd.core.rows import Account, Delta, Known, Row, slices
 from ratelimitd.errors import StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import Names
+from ratelimitd.stores import history_statements as statements
+from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.history import (
     CHUNK,
     FAR_S,
@@ -31,54 +31,18 @@ from ratelimitd.stores.history import (
     say_refused,
     values_of,
 )
-from ratelimitd.stores.mysql.session import DatabaseError, Session
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared.session import DatabaseError, Session
 from ratelimitd.stores.survey import Rename
 
-BAD_RECORD = (
-    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
-    *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
-    *(1300, 1644, 1690, 3819, 3854, 4025),
-)
-"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
-
-# A column that somebody has altered may hold a text: it is no number then, and must not fail the statement.
-_USED = "IF(HEX(CONCAT(`used`)) REGEXP '^(3[0-9]){1,19}$', CAST(`used` AS UNSIGNED), 0)"
-_ADD = f"LEAST({_USED} + VALUES(`used`), {MAX_USED})"
-_AT_LEAST = f"GREATEST({_USED}, VALUES(`used`))"
-_SET = "VALUES(`used`)"
-_OF = "`sender` = %s AND `limit_name` = %s AND `expiry`"
-_USE = "`used` = VALUES(`used`), `in_parts` = VALUES(`used`), `expiry` = VALUES(`expiry`)"
-_PARTS = """
-SELECT CAST(`sender` AS BINARY),
-       GROUP_CONCAT(CONCAT(`expiry`, ' ', REPLACE(`used`, ';', '?'), ';') ORDER BY `expiry` SEPARATOR '')
-FROM `ratelimit_history` WHERE {} GROUP BY `sender`
-"""
-_PROBE = """
-INSERT INTO `ratelimit_history` (`limit_name`, `sender`, `expiry`, `used`)
-SELECT `limit_name`, `sender`, `expiry`, `used` FROM `ratelimit_history` AS `h` WHERE FALSE
-ON DUPLICATE KEY UPDATE `ratelimit_history`.`used` = 0
-"""
-_FORGET = f"""
-DELETE FROM `ratelimit_history` WHERE `expiry` <= %s ORDER BY `expiry`, `sender`, `limit_name` LIMIT {STEP}
-"""
-_FAR = """
-SELECT `limit_name`, CAST(`sender` AS BINARY), `expiry`, `used` FROM `ratelimit_history` WHERE `expiry` > %s LIMIT 1
-"""
-
-_MOVE = f"""
-INSERT INTO `ratelimit_history` (`limit_name`, `sender`, `expiry`, `used`)
-SELECT `limit_name`, %s, `expiry`, `used` FROM `ratelimit_history` AS `h` WHERE {_OF} > %s
-ON DUPLICATE KEY UPDATE `ratelimit_history`.`used` = LEAST(`ratelimit_history`.`used` + VALUES(`used`), {MAX_USED})
-"""
-_MOVED = f"DELETE FROM `ratelimit_history` WHERE {_OF} > %s"
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
 
 
-class MySQLHistory:
+class SharedHistory:
     """What is kept of windows and parts. `kept` says how much; nothing is read or written where that is nothing."""
 
-    def __init__(self, names: Names, remarks: Remarks) -> None:
+    def __init__(self, dialect: Dialect, names: Names, remarks: Remarks) -> None:
+        self._dialect = dialect
         self._names = names
         self._remarks = remarks
         self.configure(Kept())
@@ -89,13 +53,13 @@ class MySQLHistory:
         self._may_have_old = True
 
     def _sql(self, statement: str) -> str:
-        return self._names.apply(statement, "`")
+        return self._dialect.sql(self._names, statement)
 
     async def check(self, session: Session) -> None:
         """Raise StoreUnsuitable where it is needed, and the account may not use it."""
         if self.kept.is_needed:
             try:
-                await session.run(self._sql(_PROBE))
+                await session.run(self._sql(statements.probe(self._dialect)))
             except StoreUnsuitable as error:
                 raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}") from error
 
@@ -112,9 +76,8 @@ class MySQLHistory:
         return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows] if parts else list(rows)
 
     async def _parts(self, session: Session, limit: str, keys: Sequence[str], now: int) -> dict[Account, Stood]:
-        each = " OR ".join([f"{_OF} > %s AND `expiry` <= %s"] * len(keys))
-        values = [(key, limit, now, now + FAR_S) for key in keys]
-        found = await session.run(self._sql(_PARTS.format(each)), list(chain.from_iterable(values)))
+        select = self._sql(self._dialect.parts(len(keys)))
+        found = await session.run(select, (limit, now, now + FAR_S, *self._dialect.spread(keys)))
         parts: dict[Account, Stood] = {}
         for sender, text in found:
             key = sender.decode("utf-8", "replace") if isinstance(sender, bytes) else str(sender)
@@ -136,7 +99,7 @@ class MySQLHistory:
         """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
         `charges`, for `settle`."""
         if batch and self.kept.includes(batch[0]):
-            await self._write(session, _ADD, charges.take(batch, refused))
+            await self._write(session, statements.add(self._dialect), charges.take(batch, refused))
 
     async def restore(
         self,
@@ -147,7 +110,7 @@ class MySQLHistory:
     ) -> None:
         """Have the history hold at least what is known; `select` finds rows."""
         charges, fixed = known_charges(known, self.kept, now)
-        await self._write(session, _AT_LEAST, values_of(fixed))
+        await self._write(session, statements.at_least(self._dialect), values_of(fixed))
         for chunk in charges.chunks():
             await self._settle(session, chunk, await select(session, chunk.accounts), at_least=True)
 
@@ -166,12 +129,13 @@ class MySQLHistory:
     async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], *, at_least: bool) -> list[Row]:
         parts = await self._parts(session, chunk.limit, list(chunk.deltas), chunk.now)
         there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
-        await self._write(session, _AT_LEAST if at_least else _ADD, values_of(chunk.alone(there)))
+        used = (statements.at_least if at_least else statements.add)(self._dialect)
+        await self._write(session, used, values_of(chunk.alone(there)))
         settled = [chunk.settle(there[key], at_least=at_least) for key in chunk.deltas if key in there]
         await trio.lowlevel.checkpoint()
         written = [(one.row.limit, one.row.key, *part) for one in settled for part in one.written.items()]
         for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
-            await self._write(session, _SET, some)
+            await self._write(session, statements.just(self._dialect), some)
         await self._delete(session, settled)
         await self._write(session, "", [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled])
         return [one.row for one in settled]
@@ -180,29 +144,25 @@ class MySQLHistory:
         """Make the parts that count the accounts' whose rows these become."""
         for limit, old, new, *_ in renames:
             if limit in self.kept.sliding:
-                await session.run(self._sql(_MOVE), (new, old, limit, now))
-                await session.run(self._sql(_MOVED), (old, limit, now))
+                await session.run(self._sql(statements.move(self._dialect)), (new, old, limit, now))
+                await session.run(self._sql(statements.MOVED), (old, limit, now))
 
     async def _delete(self, session: Session, settled: Iterable[Settled]) -> None:
         for one in settled:
             for leave in one.gone:
-                delete = self._sql(f"DELETE FROM `ratelimit_history` WHERE {_OF} = %s")
-                await session.run(delete, (one.row.key, one.row.limit, leave))
+                await session.run(self._sql(statements.DELETE), (one.row.key, one.row.limit, leave))
 
     async def _write(self, session: Session, used: str, values: Sequence[Values]) -> None:
         """Write rows; where one is there already, its use becomes `used`. One that the database refuses is left out,
         and that is said. With "" they are the rows of `ratelimit`, which are all there."""
         if not values:
             return
-        table, update = ("ratelimit_history", f"`used` = {used}") if used else ("ratelimit", _USE)
-        marks = ", ".join(["(%s, %s, %s, %s)"] * len(values))
-        insert = f"INSERT INTO `{table}` (`limit_name`, `sender`, `expiry`, `used`) VALUES {marks}"
+        d, count = self._dialect, len(values)
+        insert = statements.write(d, used, count) if used else statements.set_use(d, count)
         try:
-            await session.run(
-                self._sql(f"{insert} ON DUPLICATE KEY UPDATE {update}"), list(chain.from_iterable(values))
-            )
+            await session.run_whole(self._sql(insert), d.flat(values))
         except DatabaseError as error:
-            if error.code not in BAD_RECORD:
+            if not error.bad_record:
                 raise
             if len(values) == 1:
                 say_refused(self._remarks, values[0], str(error))
@@ -216,13 +176,12 @@ class MySQLHistory:
         if not self._may_have_old:
             return False
         kept = self.kept
-        ((here,),) = await session.run("SELECT UNIX_TIMESTAMP()")
+        ((here,),) = await session.run(self._sql(f"SELECT {self._dialect.now}"))
         try:
-            await session.run(self._sql(_FORGET), (kept.gone(min(now, int(here))),))
-            ((gone,),) = await session.run("SELECT ROW_COUNT()")
-            if int(gone) == STEP:
+            await session.run(self._sql(statements.forget(self._dialect)), (kept.gone(min(now, int(here))),))
+            if session.changed == STEP:
                 return True
-            for values in await session.run(self._sql(_FAR), (int(here) + FAR_S,)):
+            for values in await session.run(self._sql(statements.far(self._dialect)), (int(here) + FAR_S,)):
                 say_odd(self._remarks, *values)
         except StoreUnsuitable:  # an account without the right to delete leaves them
             pass

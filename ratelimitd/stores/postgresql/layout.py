@@ -1,0 +1,244 @@
+"""Whether a PostgreSQL database has our tables, as they must be; their creation where there are none, and what a table
+of an earlier version lacks.
+
+Only one daemon at a time changes anything.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.stores import COLUMNS, Names, schema
+from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared.session import Session
+
+_COMMENT = re.compile(r"--[^\n]*")
+_STATEMENT = re.compile(r"(?:\$\$.*?\$\$|[^;])+", re.DOTALL)
+_CREATES = re.compile(r'CREATE (?:OR REPLACE )?(\w+) (?:IF NOT EXISTS )?"(\w+)"')
+_COLUMN = re.compile(r'^    "(\w+)" +([A-Z][^\n]*?),? *(?:--[^\n]*)?$', re.MULTILINE)
+"""A column of the table `ratelimit` in sql/postgresql.sql, and what it is."""
+_CONSTRAINT = re.compile(r'CONSTRAINT "ratelimit_(\w+)" CHECK [^\n]*[^\n,]')
+_LARGE = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry")
+"""Columns of numbers that must hold what is beyond INTEGER."""
+COUNTS = ("used", "expiry")
+"""Columns that a constraint keeps from being odd, where they hold whole numbers."""
+_FIXED = ("id", "sender", "limit_name", "updated")
+"""Columns that cannot be added to a table of ours: without them it is none."""
+
+_COLUMNS = """
+SELECT "attname", format_type("atttypid", "atttypmod"), "attnotnull", pg_get_expr("adbin", "adrelid"),
+    COALESCE("collisdeterministic", TRUE)
+FROM "pg_attribute" LEFT JOIN "pg_attrdef" ON "adrelid" = "attrelid" AND "adnum" = "attnum"
+LEFT JOIN "pg_collation" AS c ON c."oid" = "attcollation"
+WHERE "attrelid" = to_regclass($1) AND "attnum" > 0 AND NOT "attisdropped"
+"""
+_INDEXES = """
+SELECT "indisunique" AND "indpred" IS NULL AND "indisvalid", array_to_string(ARRAY(
+    SELECT "attname" FROM unnest("indkey"::smallint[]) WITH ORDINALITY AS k (number, place)
+    JOIN "pg_attribute" ON "attrelid" = "indrelid" AND "attnum" = number ORDER BY place), ',')
+FROM "pg_index" WHERE "indrelid" = to_regclass($1)
+"""
+_CHECKS = """
+SELECT "conname" FROM "pg_constraint" WHERE "conrelid" = to_regclass($1) AND "contype" = 'c' AND "convalidated"
+UNION ALL
+SELECT "tgname" FROM "pg_trigger" WHERE "tgrelid" = to_regclass($1) AND "tgenabled" <> 'D' AND NOT "tgisinternal"
+"""
+_THERE = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NOT NULL"
+_ALONE = "SELECT pg_advisory_lock(hashtext('ratelimitd'), hashtext($1))::text"
+_NOT_ALONE = "SELECT pg_advisory_unlock(hashtext('ratelimitd'), hashtext($1))"
+
+
+class Column(NamedTuple):
+    """A column as the database describes it. `exact`: texts are the same only where all their bytes are."""
+
+    type: str
+    required: bool
+    default: str
+    exact: bool
+
+    @property
+    def is_exact_text(self) -> bool:
+        """Whether it tells all keys apart."""
+        return self.exact and self.type.startswith(("character varying", "text"))
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether it can hold all that is written to it, as it is."""
+        return self.type in ("bigint", "double precision", "text") or self.type.startswith(("numeric", "character var"))
+
+
+class Layout(NamedTuple):
+    """A table as it is: its columns by our names for them, its indexes' columns, its constraints and triggers."""
+
+    columns: dict[str, Column]
+    unique: frozenset[tuple[str, ...]]
+    indexed: frozenset[str]
+    checks: frozenset[str]
+
+    def faults(self) -> Iterator[str]:
+        """Why the daemon cannot work with the table."""
+        columns = self.columns
+        for name in COLUMNS:
+            if name not in columns:
+                yield f"it lacks the column {name}"
+        if ("sender", "limit_name") not in self.unique:
+            yield "it has no unique index on (sender, limit_name)"
+        if ("sender",) in self.unique:
+            yield "its unique index on sender leaves no room for a second limit"
+        if "id" in columns and columns["id"].type != "bigint":
+            yield f"its id is {columns['id'].type}, not bigint"
+        for name in _LARGE:
+            if name in columns and not columns[name].holds_numbers:
+                yield f"its column {name} is {columns[name].type}, not bigint"
+        for name in ("sender", "limit_name"):
+            if name in columns and not columns[name].is_exact_text:
+                yield f"its column {name} compares otherwise than by bytes"
+        if "updated" in columns and columns["updated"].type != "timestamp(0) with time zone":
+            yield f"its column updated is {columns['updated'].type}, not timestamp(0) with time zone"
+        if "updated" not in self.indexed:
+            yield "it has no index on updated"
+        if "touched" not in self.checks:
+            yield "its column updated does not follow changes: it lacks its trigger"
+
+
+def _sql(names: Names, statement: str) -> str:
+    return names.apply(statement, '"')
+
+
+async def layout(session: Session, names: Names) -> Layout:
+    """The table as it is."""
+    ours = {theirs: name for name, theirs in names.columns}
+    table = f'"{names.table}"'
+    columns: dict[str, Column] = {}
+    for name, kind, required, default, exact in await session.run(_COLUMNS, (table,)):
+        columns[ours.get(str(name), str(name))] = Column(kind, required, default or "", exact)
+    unique: set[tuple[str, ...]] = set()
+    indexed: set[str] = set()
+    for is_unique, keys in await session.run(_INDEXES, (table,)):
+        index = tuple(ours.get(key, key) for key in keys.split(","))
+        indexed.add(index[0])
+        if is_unique:
+            unique.add(index)
+    checks = [name.removeprefix(f"{names.table}_") for (name,) in await session.run(_CHECKS, (table,))]
+    return Layout(columns, frozenset(unique), frozenset(indexed), frozenset(checks))
+
+
+async def whole_numbers(session: Session, names: Names) -> dict[str, str]:
+    """The types of the columns, by our names, that hold whole numbers alone; `unsigned` where a constraint says so.
+
+    It asks each time, for a table may be altered.
+    """
+    found = await layout(session, names)
+    sign = " unsigned" if "counts" in found.checks else ""
+    whole = {name: column.type for name, column in found.columns.items() if column.type in ("bigint", "smallint")}
+    return {name: kind + (sign if name in COUNTS else "") for name, kind in whole.items()}
+
+
+async def tables(session: Session, names: Names) -> set[str]:
+    """Our tables, and the view, that are there."""
+    wanted = [name for kind, name in _created(names) if kind in ("TABLE", "VIEW")]
+    return {name for (name,) in await session.run(_THERE, (wanted,))}
+
+
+def repairs(found: Layout, names: Names) -> Iterator[str]:
+    """The statements that a table needs which is ours, and of an earlier version or another first limit."""
+    if any(name not in found.columns for name in _FIXED):
+        return
+    kinds = dict(_COLUMN.findall(schema("postgresql").partition(");")[0]))
+    lacking = [name for name in COLUMNS if name not in found.columns]
+    for name in lacking:
+        yield _sql(names, f'ALTER TABLE "ratelimit" ADD COLUMN IF NOT EXISTS "{name}" {kinds[name]}')
+    if lacking:
+        yield _sql(names, 'DROP VIEW IF EXISTS "view_ratelimit"')  # it names the columns that were there
+    if "quota" in lacking:  # 0 would be unlimited
+        yield _sql(names, 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "persist" = 0')
+    if not found.columns["limit_name"].default.startswith(f"'{names.limit}'"):
+        yield _sql(names, 'ALTER TABLE "ratelimit" ALTER COLUMN "limit_name" SET DEFAULT \'default\'')
+    for name in _LARGE:
+        if name in found.columns and found.columns[name].type in ("smallint", "integer"):
+            yield _sql(names, f'ALTER TABLE "ratelimit" ALTER COLUMN "{name}" TYPE BIGINT')
+    if "updated" not in found.indexed:
+        yield _sql(names, 'CREATE INDEX ON "ratelimit" ("updated")')
+    if "touched" not in found.checks:
+        yield from [text for (kind, _), text in _created(names).items() if kind in ("FUNCTION", "TRIGGER")]
+    for constraint in _CONSTRAINT.finditer(schema("postgresql")):
+        if constraint[1] not in found.checks and all(found.columns[name].type == "bigint" for name in COUNTS):
+            yield _sql(names, f'ALTER TABLE "ratelimit" ADD {constraint[0]}')
+
+
+async def check(session: Session, names: Names, remarks: Remarks, *, history: bool) -> None:
+    """Create the tables that are missing. Raises StoreUnsuitable for tables that cannot be used or created.
+
+    `history`: ratelimit_history is needed.
+
+    What a table needs of `repairs` is done where the account may; otherwise it is a remark.
+    """
+    there = await tables(session, names)
+    found = await layout(session, names)
+    if len(there) < len(_tables(names)) or any(repairs(found, names)):
+        await session.run(_ALONE, (names.table,))
+        await _create(session, names, history=history)
+        found = await _repair(session, names, remarks)
+        await _create_view(session, names)
+        await session.run(_NOT_ALONE, (names.table,))
+    for fault in found.faults():
+        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}; sql/postgresql.sql has it")
+
+
+async def _create(session: Session, names: Names, *, history: bool) -> None:
+    there = await tables(session, names)
+    needed = {names.table, f"{names.table}_node", *([f"{names.table}_history"] if history else [])}
+    for (kind, name), statement in _created(names).items():
+        if kind != "TABLE" or name in there:
+            continue
+        try:
+            await session.run(statement)
+            if name == f"{names.table}_history":
+                await session.run(_sql(names, 'CREATE INDEX ON "ratelimit_history" ("expiry")'))
+        except StoreError as error:
+            if name in needed:
+                raise StoreUnsuitable(f"{name} cannot be created: {error}; sql/postgresql.sql has it") from error
+            # The windows are compared for people: the daemon works without.
+
+
+async def _create_view(session: Session, names: Names) -> None:
+    view = f"view_{names.table}"
+    if view not in await tables(session, names):
+        with suppress(StoreError):  # it is for people
+            await session.run(_created(names)["VIEW", view])
+
+
+async def _repair(session: Session, names: Names, remarks: Remarks) -> Layout:
+    """Do what a table needs where the account may; the table as it is then."""
+    failed: dict[str, str] = {}
+    for statement in repairs(await layout(session, names), names):
+        try:
+            await session.run(statement)
+        except StoreError as error:
+            failed[statement] = str(error)
+    found = await layout(session, names)
+    for statement in repairs(found, names):
+        if statement in failed:
+            what = "the table should be changed, which the daemon's account may not; its owner can"
+            remarks.add(what, statement=statement, reason=failed[statement])
+    return found
+
+
+def _tables(names: Names) -> list[str]:
+    return [name for kind, name in _created(names) if kind in ("TABLE", "VIEW")]
+
+
+def _created(names: Names) -> dict[tuple[str, str], str]:
+    """What sql/postgresql.sql creates, by its kind and name."""
+    script = _COMMENT.sub("", _sql(names, schema("postgresql")))
+    found: dict[tuple[str, str], str] = {}
+    for statement in _STATEMENT.findall(script):
+        if created := _CREATES.match(statement.strip()):
+            found[created[1], created[2]] = statement.strip()
+    return found
+
+
+LOCK = 'LOCK TABLE "ratelimit" IN SHARE ROW EXCLUSIVE MODE'
+"""Keeps others from writing until the transaction ends: a row that is not there cannot be locked."""

@@ -1,0 +1,188 @@
+"""One connection of libpq, driven from trio without a thread for each query.
+
+psycopg's `pq` is its documented wrapper of libpq's calls that do not block, and trio waits on the socket: that is all
+of a driver that is needed here. Only connecting is done in threads: it looks up names, reads certificates and derives
+the SCRAM key, some milliseconds each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import trio
+from psycopg import errors, pq
+from psycopg.conninfo import make_conninfo
+
+from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores.shared.session import DatabaseError, Rows
+
+MAX_READS = 8192
+"""No answer that a daemon asks for takes a tenth of them: a server that sends more does so without an end."""
+PAUSE = 50
+"""Rows that are taken from libpq without a pause: each value is a call, some 3 us."""
+
+_BOOL, _JSON = 16, 114
+_WHOLE = (20, 21, 23)
+_DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+_CLASS = {
+    # Lost against another transaction: serialization, deadlock, a lock that was waited for too long.
+    "conflict": ("40001", "40P01", "55P03"),
+    # This server cannot, another might: gone, stopping, full, read-only, its administrator ended the statement.
+    "elsewhere": ("08", "25006", "25P03", "53", "57014", "57P", "58"),
+    # A value: its length, its range, a constraint, a trigger, two of one key in a statement.
+    "bad_record": ("21000", "22", "23", "P0001"),
+}
+_UNSUITABLE = ("28", "3D000", "3F000", "42501", "42804", "42883", "42P10", "0A000")
+"""Somebody has to change an account, a grant, a table."""
+GONE = ("42P01", "42703")
+"""Somebody has dropped the table or a column."""
+_WANT_SOMEBODY = (
+    "authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist", "permission denied",
+    "certificate", "does not support SSL", "is not permitted to log in", "definition of service", "root certificate",
+)  # fmt: skip
+"""Parts of what is said while connecting, where libpq gives no code."""
+
+
+class ServerError(DatabaseError):
+    """What the server said, by its SQLSTATE; "" is libpq's own."""
+
+    def __init__(self, state: str, text: str) -> None:
+        super().__init__(f"{text} ({state})" if state else text)
+        self.state = state
+        self.conflict = state.startswith(_CLASS["conflict"])
+        self.elsewhere = not state or state.startswith(_CLASS["elsewhere"])
+        self.bad_record = state.startswith(_CLASS["bad_record"])
+
+    @property
+    def is_unsuitable(self) -> bool:
+        """Whether somebody has to change something."""
+        return self.state.startswith(_UNSUITABLE)
+
+
+class Wire:
+    """One connection, which is used once: `start` logs in, `rows` runs statements, `discard` ends it at any time."""
+
+    def __init__(self) -> None:
+        self.max_reads: float = MAX_READS
+        self.changed = 0
+        self.tag = b""
+        """What the last statement was, as the server says it."""
+        self._libpq: pq.abc.PGconn | None = None
+
+    async def start(self, parameters: Mapping[str, str]) -> None:
+        """Log in. Raises ServerError and StoreUnsuitable."""
+        conninfo = make_conninfo("", **parameters).encode()
+        self._libpq = libpq = await trio.to_thread.run_sync(pq.PGconn.connect_start, conninfo, abandon_on_cancel=True)
+        while True:
+            status = await trio.to_thread.run_sync(libpq.connect_poll, abandon_on_cancel=False)
+            if status == pq.PollingStatus.OK:
+                break
+            if status == pq.PollingStatus.READING:
+                await trio.lowlevel.wait_readable(libpq.socket)
+            elif status == pq.PollingStatus.WRITING:
+                await trio.lowlevel.wait_writable(libpq.socket)
+            else:
+                text = _plain(libpq.error_message)
+                if any(words in text for words in _WANT_SOMEBODY):
+                    raise StoreUnsuitable(text)
+                raise ServerError("", text)
+        libpq.notice_handler = None
+        libpq.nonblocking = 1
+
+    @property
+    def server_version(self) -> int:
+        """As 150003 for 15.3."""
+        return self._open.server_version
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether TLS is used."""
+        return self._open.ssl_in_use
+
+    async def rows(self, statement: bytes, values: Sequence[bytes | None] | None = None) -> Rows:
+        """The rows of one statement, or without `values` of the last of several. Raises ServerError."""
+        libpq = self._open
+        try:
+            if values is None:
+                libpq.send_query(statement)
+            else:
+                libpq.send_query_params(statement, values)
+            while libpq.flush():  # the server reads all of a statement before it answers
+                await trio.lowlevel.wait_writable(libpq.socket)
+            return await self._answer(libpq)
+        except errors.OperationalError as error:
+            raise ServerError("", _plain(libpq.error_message) or str(error)) from error
+
+    async def _answer(self, libpq: pq.abc.PGconn) -> Rows:
+        reads = 0
+        rows: Rows = ()
+        failed: ServerError | None = None
+        while True:
+            while libpq.is_busy():
+                await trio.lowlevel.wait_readable(libpq.socket)
+                libpq.consume_input()
+                if (reads := reads + 1) > self.max_reads:
+                    raise ServerError("", "an answer without an end")
+            result = libpq.get_result()
+            if result is None:
+                break
+            if result.status in _DONE:
+                rows = await self._taken(result)
+                self.changed = result.command_tuples or 0
+                self.tag = result.command_status or b""
+            elif result.status != pq.ExecStatus.FATAL_ERROR:
+                raise ServerError("", "an answer out of place")
+            elif failed is None:
+                failed = _error(result)
+        if failed is not None:
+            raise failed
+        return rows
+
+    async def _taken(self, result: pq.abc.PGresult) -> Rows:
+        columns = range(result.nfields)
+        readers = [_READERS.get(result.ftype(column), bytes.decode) for column in columns]
+        get = result.get_value
+        if readers == [_json]:
+            readers = []
+        rows: list[tuple[Any, ...]] = []
+        for row in range(result.ntuples):
+            if row % PAUSE == PAUSE - 1:
+                await trio.lowlevel.checkpoint()
+            if not readers:
+                rows.append(tuple(_json(get(row, 0) or b"[]")))
+                continue
+            values = [get(row, column) for column in columns]
+            rows.append(tuple([None if v is None else read(v) for v, read in zip(values, readers, strict=True)]))
+        return rows
+
+    @property
+    def _open(self) -> pq.abc.PGconn:
+        if self._libpq is None:
+            raise ServerError("", "the connection is closed")
+        return self._libpq
+
+    def discard(self) -> None:
+        """Close the connection, whatever it is doing."""
+        libpq, self._libpq = self._libpq, None
+        if libpq is not None:
+            libpq.finish()
+
+
+def _error(result: pq.abc.PGresult) -> ServerError:
+    state = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+    text = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message
+    return ServerError(state.decode("ascii", "replace"), _plain(text))
+
+
+def _plain(text: bytes) -> str:
+    """What libpq says, in one line."""
+    return " ".join(text.decode("utf-8", "replace").split())
+
+
+_json = msgspec.json.Decoder(list[Any]).decode
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    _JSON: _json,
+    _BOOL: lambda value: value == b"t",
+    **dict.fromkeys(_WHOLE, int),
+}
+"""How a value is read, by its type; a row that is one JSON array is that row."""

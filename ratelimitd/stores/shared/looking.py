@@ -1,0 +1,18 @@
+"""A server's database that is only looked at: what looking.py does for a file."""
+
+from collections.abc import Collection
+
+from ratelimitd.stores.history import Kept
+from ratelimitd.stores.shared.store import SharedStore
+
+
+class SharedLook(SharedStore):
+    """A database, for reading alone; a store of the server's own kind is its other base."""
+
+    async def open(self) -> None:
+        """See whether there is a history; tables that are missing stay missing."""
+        if f"{self._names.table}_history" not in await self._servers.attempt(self._tables):
+            self._history.configure(Kept())
+
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Nothing: a daemon forgets runs of long ago."""

@@ -1,0 +1,294 @@
+"""The store that many nodes share, in a database server.
+
+A flush is one transaction. It first locks this node's row in ratelimit_node: a transaction that an earlier attempt left
+behind on the server has ended before the recorded segment is read. Deltas are added, never set, so that the order of
+several nodes' flushes does not matter.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
+from ratelimitd.errors import NotStored, StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.stores import (
+    RUNS_KEPT_DAYS,
+    Changes,
+    Flushed,
+    Names,
+    ZoneWindow,
+    keys_by_limit,
+    lacking,
+    recorded_segment,
+    statements,
+    unreadable,
+)
+from ratelimitd.stores.batches import batches
+from ratelimitd.stores.dialect import Dialect
+from ratelimitd.stores.history import Charges, Kept
+from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared import windows
+from ratelimitd.stores.shared.changes import ChangedRows
+from ratelimitd.stores.shared.deltas import odd, store
+from ratelimitd.stores.shared.history import SharedHistory
+from ratelimitd.stores.shared.session import Servers, Session
+from ratelimitd.stores.shared.values import text
+from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
+
+CHUNK = 250
+"""Rows per statement: at most a few milliseconds of the loop's time."""
+_LOCK = " FOR UPDATE"
+_DAY_S = 86_400
+
+
+class SharedStore:
+    """A Store in a server's database. Raises StoreError."""
+
+    def __init__(self, name: str, names: Names, servers: Servers, dialect: Dialect) -> None:
+        self.name = name
+        self.remarks = Remarks()
+        self._names = names
+        self._servers = servers
+        self._dialect = dialect
+        self._history = SharedHistory(dialect, names, self.remarks)
+        self._changed = ChangedRows(dialect, names, self._rows)
+
+    # -- what differs ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _check_tables(self, session: Session) -> None:
+        """Create tables that are missing. Raises StoreUnsuitable for those that cannot be used."""
+
+    @abstractmethod
+    async def _tables(self, session: Session) -> Collection[str]:
+        """Those of our tables that are there."""
+
+    async def _dialect_now(self, session: Session) -> Dialect:
+        """The dialect for the table as it is: it asks each time, for a table may be altered."""
+        return self._dialect
+
+    async def _lock_what_is_not_there(self, session: Session) -> None:
+        """Keep other nodes from making rows that a transaction has looked for, unless the look itself does."""
+
+    # -- its life ----------------------------------------------------------------------------------------------------
+
+    def _sql(self, statement: str) -> str:
+        return self._dialect.sql(self._names, statement)
+
+    def configure(self, timeout_s: float, kept: Kept) -> None:
+        """Take `store.timeout_s`, and what is to be kept; at any time."""
+        self._servers.configure(timeout_s)
+        self._history.configure(kept)
+
+    async def open(self) -> None:
+        """Check the tables, create them in a fresh database. Raises StoreUnsuitable for tables that cannot be used."""
+        await self._servers.attempt(self._open)
+
+    async def _open(self, session: Session) -> None:
+        await self._check_tables(session)
+        await self._history.check(session)
+
+    async def forget(self, but: Collection[str], now: int) -> None:
+        """Forget runs of long ago."""
+        await self._servers.attempt(lambda session: self._forget(session, but, now))
+
+    async def _forget(self, session: Session, but: Collection[str], now: int) -> None:
+        ended = self._sql(statements.ended_runs(self._dialect))
+        with suppress(StoreUnsuitable):  # an account without the right to delete leaves a small row per run
+            # One by one: a DELETE that scans the table would wait for every node that is flushing.
+            for (node,) in await session.run(ended, (now, RUNS_KEPT_DAYS * _DAY_S)):
+                if node not in but:
+                    await session.run(self._sql(statements.FORGET_RUN), (node,))
+
+    async def forget_history(self, now: int) -> bool:
+        """Forget old rows of the history."""
+        return await self._servers.attempt(partial(self._history.forget, now=now))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._servers.close()
+
+    async def check(self) -> None:
+        """Nothing: the recorded segment, which the next flush reads, tells whether the database is another."""
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
+        """The stored rows of these accounts."""
+        return await self._servers.attempt(lambda session: self._lookup(session, accounts, now))
+
+    async def _lookup(self, session: Session, accounts: Iterable[Account], now: int, lock: str = "") -> list[Row]:
+        return await self._history.with_parts(session, await self._select(session, accounts, lock), now)
+
+    async def _select(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
+        rows: list[Row] = []
+        d = self._dialect
+        for limit, keys in keys_by_limit(accounts).items():
+            for chunk in slices(keys, CHUNK):
+                select = self._sql(statements.select(d, len(chunk), lock))
+                rows += self._rows(await session.run(select, (limit, *d.spread(chunk))))
+        return rows
+
+    def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
+        return self.remarks.rows((*map(text, values[:2]), *values[2:]) for values in found)
+
+    async def recorded(self, node: str) -> int:
+        """The last segment of a node that is stored."""
+        select = self._sql(statements.RECORDED)
+        return recorded_segment(await self._servers.attempt(lambda session: session.run(select, (node,))))
+
+    # -- a flush -----------------------------------------------------------------------------------------------------
+
+    async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
+        """Store deltas and the segment in one transaction."""
+        committing = trio.Event()
+        try:
+            return await self._servers.attempt(lambda session: self._flush(session, node, segment, merge, committing))
+        except (StoreUnsuitable, StoreReplaced):
+            raise
+        except StoreError as error:
+            if committing.is_set():
+                raise
+            raise NotStored(str(error)) from error
+
+    async def _flush(
+        self,
+        session: Session,
+        node: str,
+        segment: int,
+        merge: Callable[[int], Iterable[Delta]],
+        committing: trio.Event,
+    ) -> Flushed:
+        rejected: list[tuple[Delta, str]] = []
+        stored: list[Account] = []
+        dialect = await self._dialect_now(session)
+        charges = Charges()
+        for batch in batches(merge(await self._begin(session, node)), CHUNK):
+            if dialect.may_be_odd:
+                self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, dialect, batch))
+            refused = await store(session, self._sql, dialect, batch)
+            await self._history.add(session, batch, refused, charges)
+            rejected += refused
+            unstored = {delta for delta, _ in refused}
+            stored += [Account(d.limit, d.key) for d in batch if not d.sliding and d not in unstored]
+        await session.run(self._sql(statements.record(dialect)), (node, segment))
+        rows = await self._history.settle(session, charges, self._select)
+        for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
+            rows += await self._select(session, chunk)
+        committing.set()
+        await session.commit()
+        return Flushed(rows, rejected)
+
+    async def _begin(self, session: Session, node: str) -> int:
+        """Begin the transaction with a lock on the node's row; the segment recorded in it."""
+        select = self._sql(statements.RECORDED + _LOCK)
+        await session.begin()
+        found = await session.run(select, (node,))
+        if not found:  # a row that does not exist cannot be locked
+            await session.rollback()
+            await session.run(self._sql(statements.note_run(self._dialect)), (node,))
+            await session.begin()
+            found = await session.run(select, (node,))
+        return recorded_segment(found)
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    async def restore(self, known: Sequence[Known], now: int) -> None:
+        """Have each row hold at least what is known."""
+        for chunk in slices(known, CHUNK):
+            await self._servers.attempt(partial(self._restore, known=chunk, now=now))
+
+    async def _restore(self, session: Session, known: Sequence[Known], now: int) -> None:
+        dialect = await self._dialect_now(session)
+        await session.begin()
+        await self._lock_what_is_not_there(session)
+        accounts = [Account(one.limit, one.key) for one, *_ in known]
+        # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
+        rows = await self._lookup(session, accounts, now, _LOCK)
+        if dialect.may_be_odd:
+            for missing in unreadable(accounts, rows):
+                await session.run(self._sql(statements.reset(dialect)), missing)
+        deltas, grants = lacking(known, rows, now)
+        for batch in batches(deltas, CHUNK):
+            await store(session, self._sql, dialect, batch)
+        await self._history.restore(session, known, now, self._select)
+        for grant in grants:
+            await session.run(self._sql(statements.grant(dialect, grant.latest, now)), grant.values)
+        await session.commit()
+
+    async def grant(self, grant: Grant, now: int) -> list[Row]:
+        """Give an account a quota."""
+        change = self._sql(statements.grant(self._dialect, grant.latest, now)), [grant.values]
+        accounts = [Account(*grant[:2])]
+        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
+
+    async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
+        """Set what these accounts have used to 0."""
+        change = self._sql(statements.reset(self._dialect)), [(one.key, one.limit) for one in accounts]
+        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
+
+    async def _change(
+        self, session: Session, change: tuple[str, Iterable[Sequence[object]]], accounts: Iterable[Account], now: int
+    ) -> list[Row]:
+        """Run a statement with each of some values; the accounts' rows then."""
+        statement, values = change
+        await session.begin()
+        for some in values:
+            await session.run(statement, some)
+        rows = await self._lookup(session, accounts, now)
+        await session.commit()
+        return rows
+
+    async def survey(self) -> Survey:
+        """What stands in the table."""
+        return await self._servers.attempt(self._survey)
+
+    async def _survey(self, session: Session) -> Survey:
+        limits = await session.run(self._sql(statements.limits(self._dialect)))
+        odd: list[tuple[object, ...]] = []
+        for statement in statements.written_wrongly(self._dialect):
+            odd += await session.run(self._sql(statement), (EXAMPLES,))
+        return Survey.of((map(text, row) for row in limits), (map(text, row) for row in odd))
+
+    async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
+        """Make rows their accounts'."""
+        return await self._servers.attempt(lambda session: self._adopt(session, renames, now))
+
+    async def _adopt(self, session: Session, renames: Sequence[Rename], now: int) -> list[Row]:
+        news = [Account(one.limit, one.new) for one in renames]
+        await session.begin()
+        await self._lock_what_is_not_there(session)
+        olds = [Account(one.limit, one.old) for one in renames]
+        there = await self._select(session, [*news, *olds], _LOCK)
+        await self._history.move(session, renames, now)
+        for name, values in adopt(renames, there, now):
+            await session.run(self._sql(statements.step(self._dialect, name)), values)
+        rows = await self._lookup(session, news, now)
+        await session.commit()
+        return rows
+
+    async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
+        """What nodes say of their windows."""
+        return await self._servers.attempt(
+            lambda session: windows.compare(session, self._dialect, self._names, mine, gone)
+        )
+
+    async def changes(self, cursor: str, now: int) -> Changes:
+        """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
+        return await self._servers.attempt(lambda session: self._changes(session, cursor, now))
+
+    async def _changes(self, session: Session, cursor: str, now: int) -> Changes:
+        found = await self._changed.since(session, cursor)
+        rows: list[Row] = []
+        for chunk in slices(found.rows, CHUNK):
+            rows += await self._history.with_parts(session, chunk, now)
+        return found._replace(rows=rows)
+
+    async def note_given(self) -> None:
+        """Note the quotas that were given in windows that run, some at a time: a flush must not wait for it."""
+        last = 0
+        while last := await self._servers.attempt(partial(self._changed.note_given, last=last)):
+            pass
