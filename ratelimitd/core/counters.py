@@ -6,13 +6,13 @@ counters of one limit whose windows are fixed; sliding.py has the one of those t
 """
 
 from collections.abc import Iterable, Mapping
-from enum import IntEnum
 from itertools import islice
 from typing import Protocol
 
 from msgspec import Struct
 
 from ratelimitd.core.epoch import Epoch
+from ratelimitd.core.knowledge import Knowledge as Knowledge
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.parts import NEVER, Parts
 from ratelimitd.core.quotas import Bases, Held, Source, of_row
@@ -30,14 +30,6 @@ class PendingCounts(Protocol):
     """Who knows what is not stored yet: Pending."""
 
     def of(self, counter: "Counter") -> int: ...  # noqa: D102  as Pending
-
-
-class Knowledge(IntEnum):
-    """What a counter's `used` is based on."""
-
-    UNREAD = 0  # charges from the journal alone, or another counter has replaced it: the store must be asked
-    ASSUMED = 1  # the store could not be asked: the configured quota and a use of 0
-    STORED = 2  # the stored count, and what was charged since
 
 
 class Counter(Struct, eq=False, gc=False):
@@ -176,8 +168,11 @@ class Meter:
         The store must be asked before it is decided on.
         """
         counter = Counter(self, key, expiry, self.limit.configured_quota(key), knowledge=Knowledge.UNREAD)
-        current = self.counters.get(key)
-        if not self.limit.period.plausible(expiry, now):
+        current, period = self.counters.get(key), self.limit.period
+        if current is not None and period.common_end(current.expiry, expiry, now):
+            current.expiry = current.valid_until = max(current.expiry, expiry)
+            return current
+        if not period.plausible(expiry, now):
             self.begun_again += 1
         elif current is None or current.expiry < expiry:
             self.counters[key] = counter
@@ -216,6 +211,8 @@ class Meter:
         counter = self.counters.get(key)
         before = (counter.expiry, counter.used) if counter is not None else (0, 0)
         latest = self.limit.period.latest(now)
+        if row is not None and row.counts_in_parts:
+            row = row.in_window(now, self.limit.period)
         if row is not None and row.expiry > latest:
             self.begun_again += 1
             self.epoch.end()
@@ -224,9 +221,8 @@ class Meter:
         is_new = row is None and not pending
         known_until = counter.expiry if counter is not None and counter.expiry <= latest else 0
         if counter is not None and (pending or known_until < window):
-            slid = row is not None and row.in_parts is not None
-            common = self.limit.period.common_end(window, known_until, now, slid=slid)
-            if common:  # of nodes in different time zones, say: what is pending counts in it, as in the store
+            common = self.limit.period.common_end(window, known_until, now)
+            if common:  # of nodes in different time zones: what is pending counts in it, as in the store
                 counter.expiry = known_until = window = common
         if counter is None or known_until <= now or window > known_until or (not pending and window != known_until):
             # The stored window counts while it lasts, whoever began it; the store drops a delta of another one.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.dues import MessageMeter
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import Limit
@@ -38,7 +38,7 @@ def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int) -> Mete
     if before is not None:
         _hand_over(before, meter)
         before.configure(limit, watched=False)  # what is not stored yet of earlier windows still belongs to it
-        for counter in meter.counters.values():
+        for counter in [*meter.counters.values()]:
             if limit.sliding:
                 _slide(counter)
             else:
@@ -62,10 +62,14 @@ def _slide(counter: Counter) -> None:
 
 
 def _fix(counter: Counter, now: int) -> None:
-    """What was used counts until the last of it would have left: that is a window now."""
-    end = counter.ends
-    counter.used, counter.expiry, counter.parts = used_at(counter, now), end, None
-    for earlier in counter.earlier:
-        earlier.expiry = end
-    counter.valid_until = end
-    counter.give(Held(counter.quota, counter.source, counter.until))
+    """What counts now is used in the present window."""
+    meter, until = counter.meter, counter.until
+    fixed = Counter(meter, counter.key, meter.limit.period.end(now), counter.quota, used_at(counter, now))
+    fixed.is_new, fixed.knowledge = counter.is_new, counter.knowledge
+    fixed.earlier = (*counter.earlier, counter)
+    for one in fixed.earlier:
+        if one.expiry > now:
+            one.expiry = fixed.expiry
+    counter.parts, counter.earlier, counter.knowledge = None, (), Knowledge.UNREAD
+    meter.counters[counter.key] = fixed
+    fixed.give(Held(counter.quota, counter.source, until))

@@ -59,12 +59,12 @@ class Policy:
         self._look = watch.look
         self.configure(limits, rules)
 
-    def configure(self, limits: Sequence[Limit], rules: Rules) -> None:
-        """Decide by these limits from now on. A limit that was there before, by its name, keeps its accounts; those
-        of a removed one are kept, too: it may come back before they are stored, while the store is unavailable."""
-        self._strict_below = rules.strict_below
-        self.failure_reply = rules.failure_reply
-        self.meters, self.removed = meters_of(limits, [*self.removed.values(), *self.meters], self._epoch, self._now)
+    def configure(self, limits: Sequence[Limit], rules: Rules, now: int = 0) -> None:
+        """Decide by these limits from `now` on; 0: from the last request on. A limit that was there before, by its
+        name, keeps its accounts; those of a removed one, too: it may come back before they are stored."""
+        self._strict_below, self.failure_reply = rules.strict_below, rules.failure_reply
+        known = [*self.removed.values(), *self.meters]
+        self.meters, self.removed = meters_of(limits, known, self._epoch, now or self._now)
         for meter, limit in zip(self.meters, limits, strict=True):
             meter.configure(limit, watched=self._watch.watches(limit.name))
         self._all_plain = all(map(is_plain, limits))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from sys import intern
 from typing import NamedTuple, TypeVar
 
+from ratelimitd.core.windows import Period
 from ratelimitd.text import escape
 
 MAX_USED = 4_294_967_295
@@ -62,6 +63,13 @@ class Row(NamedTuple):
         """Whether its parts say what was used. A `used` that somebody has set counts as one window that ends at
         `expiry`, as one does that was counted so."""
         return self.used == self.in_parts
+
+    def in_window(self, now: int, period: Period) -> "Row":
+        """The same where the limit's windows slide no more: what its parts have is used in the present window."""
+        latest = period.latest_part(now)
+        used = sum(used for leave, used in self.parts if now < leave <= latest)
+        expiry = period.end(now) if used else 0
+        return self._replace(used=min(used, MAX_USED), expiry=expiry, in_parts=None, parts=())
 
     def quota_at(self, now: int, configured: int) -> int:
         """The quota that applies: a persistent one, else a grant until its end, else one in its window, else the

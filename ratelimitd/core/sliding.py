@@ -67,9 +67,8 @@ class SlidingMeter(Meter):
         for leave, recipients in unstored.items():
             used[leave] = used.get(leave, 0) + recipients
         if used and (min(used) <= now or max(used) > latest):
+            self.begun_again += max(used) > latest
             used = {leave: recipients for leave, recipients in used.items() if now < leave <= latest}
-        if row is not None and row.expiry > latest:
-            self.begun_again += 1
         before = counter.used - (counter.parts.total if counter.parts is not None else 0)
         counter.used = sum(used.values())
         if used.pop(counter.expiry, 0) < before:  # reset, or an administrator has put it back

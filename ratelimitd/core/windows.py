@@ -92,20 +92,22 @@ class Period(ABC):
             self._next = end, latest
         return latest
 
+    def latest_part(self, now: int) -> int:
+        """The latest that a part may leave which was counted while the limit's windows slid; those of as long a period
+        may all leave by then."""
+        return max(self.latest(now), now + 2 * self.overlap_s(now))
+
     def overlap_s(self, now: int) -> int:
         """Windows that both run are one, too, if their ends are less than so many seconds apart: the length of the next
         window. Windows of one time zone are never so near to each other."""
         return self.latest(now) - self.end(now)
 
-    def common_end(self, row: int, count: int, now: int, *, slid: bool = False) -> int:
+    def common_end(self, row: int, count: int, now: int) -> int:
         """When the one window ends that the running windows of a row and of a count are, 0 if they are two.
 
         The later end holds; but if the count's is later by more than half a period, the row's does: for all that is
         known, nearly all of what the row has was used before the count's window began, and would be carried into it.
-        A row that `slid` before has no window of the period yet: it is one with any that runs.
         """
-        if slid and now < min(row, count):
-            return max(row, count)
         if now < min(row, count) and abs(row - count) < max(self.apart_s, self.overlap_s(now)):
             return row if count - row > self.apart_s else max(row, count)
         return 0

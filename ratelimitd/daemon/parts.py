@@ -64,7 +64,8 @@ class Parts:
         settings = config.settings
         self.log.configure(settings.log, several_limits=len(config.limits) > 1)
         self.notifier.configure(config.notify)
-        self.policy.configure(config.limits, rules(config))  # it asks the notifier which limits are watched
+        # It asks the notifier which limits are watched.
+        self.policy.configure(config.limits, rules(config), self.sync.now)
         self.memo.configure(settings.server.max_transactions, settings.server.max_remembered_recipients)
         self.journal.configure(settings.journal_sync)
         self.sync.configure(settings.store, settings.server.max_accounts)

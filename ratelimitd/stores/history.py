@@ -56,19 +56,15 @@ class Kept(NamedTuple):
         """Rows whose end is not after this may go."""
         return now - max(self.history_days * _DAY_S, LEFT_S)
 
-    def has_parts(self, row: Row) -> bool:
-        """Whether there are parts to be read for a row."""
-        return row.limit in self.sliding and row.counts_in_parts
-
 
 class Charges:
-    """What a transaction adds to sliding limits, by account: `settle` says what comes of it."""
+    """What a transaction adds to accounts that count in parts: `settle` says what comes of it."""
 
     def __init__(self) -> None:
         self._of: dict[tuple[str, int, int], dict[str, list[Delta]]] = {}
 
     def add(self, deltas: Iterable[Delta]) -> None:
-        """Note deltas, all of sliding limits."""
+        """Note deltas of sliding limits, or of fixed ones that slid before."""
         for delta in deltas:
             accounts = self._of.setdefault((delta.limit, delta.now, delta.latest), {})
             accounts.setdefault(delta.key, []).append(delta)
@@ -81,6 +77,12 @@ class Charges:
             return values_of(stored)
         self.add(stored)
         return []
+
+    def join(self, rows: Iterable[Row], deltas: Iterable[Delta]) -> None:
+        """Note those of the deltas of fixed limits whose rows count in parts: these limits slid before."""
+        slid = {(row.limit, row.key) for row in rows if row.in_parts is not None}
+        if slid:
+            self.add(delta for delta in deltas if not delta.sliding and (delta.limit, delta.key) in slid)
 
     @property
     def accounts(self) -> list[Account]:
@@ -108,38 +110,70 @@ class Chunk(NamedTuple):
         """Whose they are."""
         return [Account(self.limit, key) for key in self.deltas]
 
+    @property
+    def slides(self) -> bool:
+        """Whether the limit slides; otherwise it did before."""
+        return next(iter(self.deltas.values()))[0].sliding
+
     def alone(self, there: Container[str]) -> list[Delta]:
         """The deltas that are added to their own rows alone: parts that have left count no more, nor do any of an
         account without a row; `there` are those that have one."""
+        if not self.slides:
+            return []
         each = ((key, delta) for key, deltas in self.deltas.items() for delta in deltas)
         return [delta for key, delta in each if delta.expiry <= self.now or key not in there]
 
     def settle(self, row: Row, *, at_least: bool) -> "Settled":
         """What comes of a row, whose `parts` are all that leave after `now`, as they were.
 
-        `at_least`: what is known is not added, but the least that is to stand there. Parts that count no more go: those
-        of a row that does not count in parts, and those that leave after `latest`, as a fixed window does.
+        `at_least`: what is known is not added, but the least that is to stand there. What leaves after `latest` does
+        not count. Where the row did not count in parts, those that stand there go: somebody has set its use.
         """
+        row = as_it_counts(row, self.now)
+        if not self.slides:
+            return self._join(row, at_least=at_least)
         stood = dict(row.parts)
-        ends = [row.expiry if row.expiry <= self.latest else 0]
         if row.counts_in_parts:
             parts = {leave: used for leave, used in row.parts if leave <= self.latest}
+            later = [leave for leave in stood if leave > self.latest]
         else:  # counted in one window, which lasts as long as it would have
-            parts = {row.expiry: row.used} if row.used and self.now < row.expiry <= self.latest else {}
-        changed = set(parts)
+            parts, later = ({row.expiry: row.used} if row.used and self.now < row.expiry <= self.latest else {}), []
         for delta in self.deltas[row.key]:
-            ends.append(delta.expiry)
             if delta.expiry > self.now:
                 there = parts.get(delta.expiry, 0)
                 used = max(there, delta.used) if at_least else there + delta.used
                 parts[delta.expiry] = min(used, MAX_USED)
-                changed.add(delta.expiry)
         used = min(sum(parts.values()), MAX_USED)
+        ends = parts or later or [delta.expiry for delta in self.deltas[row.key]]
         return Settled(
-            row._replace(used=used, expiry=max(*ends, *parts), in_parts=used, parts=tuple(sorted(parts.items()))),
-            {leave: parts[leave] for leave in sorted(changed) if stood.get(leave) != parts[leave]},
-            sorted(stood.keys() - parts.keys()),
+            row._replace(used=used, expiry=max(ends), in_parts=used, parts=tuple(sorted(parts.items()))),
+            {leave: parts[leave] for leave in sorted(parts) if stood.get(leave) != parts[leave]},
+            sorted(stood.keys() - parts.keys() - set(later)),
         )
+
+    def _join(self, row: Row, *, at_least: bool) -> "Settled":
+        """What comes of a row of a limit that slides no more: what counts is used in the window of the deltas.
+
+        The parts stay, as the history of what was used; none counts any more.
+        """
+        deltas = [delta for delta in self.deltas[row.key] if delta.expiry > self.now]
+        if not deltas:  # late ones alone
+            return Settled(row, {}, [])
+        end = max(delta.expiry for delta in deltas)
+        latest = max(self.latest, self.now + 2 * deltas[0].overlap_s)
+        parts = row.parts if row.counts_in_parts else ((row.expiry, row.used),)
+        there = sum(used for leave, used in parts if self.now < leave <= latest)
+        more = sum(delta.used for delta in deltas)
+        used = min(max(there, more) if at_least else there + more, MAX_USED)
+        return Settled(row._replace(used=used, expiry=end, in_parts=None, parts=()), {}, [])
+
+
+def as_it_counts(row: Row, now: int) -> Row:
+    """A row whose `parts` are all that leave after `now`; if it says that it counts in parts, but ends when none of
+    them leaves, somebody has set that, and its use counts as one window."""
+    if row.counts_in_parts and row.expiry > now and all(leave != row.expiry for leave, _ in row.parts):
+        return row._replace(in_parts=None)
+    return row
 
 
 class Settled(NamedTuple):
@@ -150,9 +184,10 @@ class Settled(NamedTuple):
     gone: list[int]
 
 
-def known_charges(known: Iterable[Known], kept: Kept, now: int) -> tuple[Charges, list[Delta]]:
-    """What is known of sliding limits, and of the others as far as that is kept in the history."""
+def known_charges(known: Iterable[Known], kept: Kept, rows: Iterable[Row], now: int) -> tuple[Charges, list[Delta]]:
+    """What is known of rows that count in parts, and of the others as far as that is kept in the history."""
     charges, fixed = Charges(), []
+    charges.join(rows, [one._replace(now=now) for one, *_ in known])
     for one, *_ in known:
         if one.sliding:
             charges.add([one._replace(now=now)])

@@ -42,12 +42,13 @@ def write(d: Dialect, used: str, count: int = 1) -> str:
     return f'{_INTO} {d.rows(VALUES, count)} {d.conflict(*d.place)} "used" = {used}'
 
 
-def set_use(d: Dialect, count: int = 1) -> str:
+def set_use(d: Dialect, count: int = 1, *, in_parts: bool) -> str:
     """Set use and end of so many rows of `ratelimit`, which are all there: (limit, key, expiry, used)."""
     used = d.new("used")
+    parts = used if in_parts else "NULL"
     return (
         f'INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used") {d.rows(VALUES, count)} '
-        f'{d.conflict("sender", "limit_name")} "used" = {used}, "in_parts" = {used}, "expiry" = {d.new("expiry")}'
+        f'{d.conflict("sender", "limit_name")} "used" = {used}, "in_parts" = {parts}, "expiry" = {d.new("expiry")}'
     )
 
 
@@ -61,6 +62,10 @@ def move(d: Dialect) -> str:
 {_INTO} SELECT "limit_name", %s, "expiry", "used" FROM "ratelimit_history" AS "h" WHERE {_OF} > %s
 {d.conflict(*d.place)} "used" = {add(d)}
 """
+
+
+ANY = 'SELECT 1 FROM "ratelimit_history" LIMIT 1'
+"""A row, if there are some."""
 
 
 def probe(d: Dialect) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ratelimitd.stores import Names
-from ratelimitd.stores.history import Kept
 from ratelimitd.stores.sqlite import SQLiteStore
+
+_LATER = ("seen", "until", "in_parts")
+"""Columns that tables of earlier versions lack."""
 
 
 class SQLiteLook(SQLiteStore):
@@ -20,6 +22,7 @@ class SQLiteLook(SQLiteStore):
         super().__init__(path, names)
         self._at = path
         self._reader: sqlite3.Connection | None = None
+        self._lacks: list[str] = []  # columns; SQLite would take the name of one that is not there for a text
 
     async def open(self) -> None:
         """Open the file, if there is one."""
@@ -33,5 +36,13 @@ class SQLiteLook(SQLiteStore):
         alone = "" if self._at.with_name(self._at.name + "-wal").exists() else "&immutable=1"
         uri = f"file:{quote(str(self._at))}?mode=ro{alone}"
         self._reader = reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        if not reader.execute(f'PRAGMA table_info("{self._names.table}_history")').fetchall():
-            self._history.configure(Kept())  # a file of the version before: its rows say what was used
+        # A file of a version before may lack these: its rows say what was used.
+        self._history.exists = bool(reader.execute(f'PRAGMA table_info("{self._names.table}_history")').fetchall())
+        there = {name for _, name, *_ in reader.execute(f'PRAGMA table_info("{self._names.table}")')}
+        ours = dict(self._names.columns)
+        self._lacks = [name for name in _LATER if ours.get(name, name) not in there]
+
+    def _sql(self, statement: str) -> str:
+        for name in self._lacks:
+            statement = statement.replace(f'"{name}"', "NULL")
+        return super()._sql(statement)

@@ -155,16 +155,18 @@ class SQLiteStore:
         try:
             self._check_whole()
             rejected: list[tuple[Delta, str]] = []
-            stored: list[Account] = []
+            stored: list[Delta] = []
             charges = Charges()
             for batch in batches(merge(self._recorded(connection, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 refused = self._store(connection, batch)
                 self._history.add(connection, batch, refused, charges)
                 rejected += refused
-                stored += [Account(delta.limit, delta.key) for delta in batch]
+                stored += batch
             connection.execute(self._sql(statements.record(_DIALECT)), (node, segment))
-            rows = self._history.settle(connection, charges, self._select(connection, stored))
+            rows = self._select(connection, [Account(delta.limit, delta.key) for delta in stored])
+            charges.join(rows, stored)
+            rows = self._history.settle(connection, charges, rows)
             committing = True
             connection.execute("COMMIT")
         except BaseException as error:
@@ -250,7 +252,7 @@ class SQLiteStore:
         connection = opened(self._writer)
         news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
-            rows = self._select(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
+            rows = self._lookup(connection, [*news, *(Account(one.limit, one.old) for one in renames)], now)
             self._history.move(connection, renames, now)
             for name, values in adopt(renames, rows, now):
                 connection.execute(self._sql(statements.step(_DIALECT, name)), values)

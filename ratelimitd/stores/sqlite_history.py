@@ -18,6 +18,7 @@ from ratelimitd.stores.history import (
     Settled,
     Stood,
     Values,
+    as_it_counts,
     known_charges,
     parts_of,
     say_odd,
@@ -40,6 +41,7 @@ class SQLiteHistory:
     def __init__(self, names: Names, remarks: Remarks) -> None:
         self._names = names
         self._remarks = remarks
+        self.exists = True  # whether there is such a table
         self.configure(Kept())
 
     def configure(self, kept: Kept) -> None:
@@ -52,10 +54,12 @@ class SQLiteHistory:
 
     def with_parts(self, connection: sqlite3.Connection, rows: Iterable[Row], now: int) -> list[Row]:
         """These rows, those that count in parts with their parts that leave after `now`."""
-        if not self.kept.sliding:
-            return list(rows)
-        has_parts = self.kept.has_parts
-        return [row._replace(parts=self._parts(connection, row, now)) if has_parts(row) else row for row in rows]
+        if not self.exists:
+            return [row._replace(in_parts=None) for row in rows]
+        return [
+            as_it_counts(row._replace(parts=self._parts(connection, row, now)), now) if row.counts_in_parts else row
+            for row in rows
+        ]
 
     def _parts(self, connection: sqlite3.Connection, row: Row, now: int) -> Stood:
         found = connection.execute(self._sql(statements.PARTS), (row.key, row.limit, now, now + FAR_S))
@@ -81,9 +85,11 @@ class SQLiteHistory:
         select: Callable[[Iterable[Account]], list[Row]],
     ) -> None:
         """Have the history hold at least what is known; `select` finds rows."""
-        charges, fixed = known_charges(known, self.kept, now)
+        known = list(known)
+        rows = select([Account(one.limit, one.key) for one, *_ in known])
+        charges, fixed = known_charges(known, self.kept, rows, now)
         self._write(connection, _AT_LEAST, values_of(fixed))
-        self.settle(connection, charges, select(charges.accounts), at_least=True)
+        self.settle(connection, charges, rows, at_least=True)
 
     def settle(
         self, connection: sqlite3.Connection, charges: Charges, rows: Iterable[Row], *, at_least: bool = False
@@ -142,5 +148,5 @@ class SQLiteHistory:
         for limit, key, expiry, used in connection.execute(self._sql(statements.far(_DIALECT)), (here + FAR_S,)):
             say_odd(self._remarks, limit, key, expiry, used)
         if self.kept is kept:  # no reload meanwhile
-            self._may_have_old = kept.is_needed
+            self._may_have_old = kept.is_needed or bool(connection.execute(self._sql(statements.ANY)).fetchall())
         return False

@@ -20,18 +20,17 @@ def _window(d: Dialect, latest: int) -> str:
 def upsert(d: Dialect, one: Delta, count: int = 1) -> str:
     """Add so many deltas (limit, key, expiry, used, quota, configured, seen) whose other fields are as this one's.
 
-    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed. What was counted in parts
-    is one with any window that runs.
+    Of a sliding limit `used` is 0, and neither it nor the end of the row's window is changed; nor are they where the
+    row counts in parts, for the limit slid before. What becomes of them, history.py says.
 
     The order is for a database that assigns in turn: quota needs the old configured, seen, until, expiry and updated,
-    used the old expiry, and all of them the old in_parts.
+    used the old expiry.
     """
     window, quota, end = _window(d, one.latest), d.quota(), d.new("expiry")
     both_run = f"{d.least(window, end)} > {one.now}"
     near_s = f"CASE WHEN {both_run} THEN {max(one.apart_s, one.overlap_s)} ELSE {one.apart_s} END"
-    slid = f"{d.old('in_parts')} IS NOT NULL AND {both_run}"
-    same = f"({slid} OR {d.greatest(window, end)} - {d.least(window, end)} < {near_s})"
-    row_ends_both = f"{both_run} AND NOT ({slid}) AND {same} AND {window} + {one.apart_s} < {end}"
+    same = f"{d.greatest(window, end)} - {d.least(window, end)} < {near_s}"
+    row_ends_both = f"{both_run} AND {same} AND {window} + {one.apart_s} < {end}"
     if one.sliding:
         same = f"{window} > {one.now}"
     new_quota = _new_quota(d, window, same, d.kept_quota())
@@ -76,15 +75,17 @@ def _new_quota(d: Dialect, window: str, same: str, kept: str) -> str:
 def _new_use(d: Dialect, window: str, same: str, row_ends_both: str) -> str:
     used, end = d.count("used"), d.new("expiry")
     added = d.least(f"{used} + {d.new('used')}", str(MAX_USED))
-    return f""""used" = CASE WHEN {same} THEN {added}
+    slid = f"{d.old('in_parts')} IS NOT NULL"
+    return f""""used" = CASE WHEN {slid} THEN {used}
+                  WHEN {same} THEN {added}
                   WHEN {window} < {end} THEN {d.new("used")}
                   ELSE {used} END,
-    "expiry" = CASE WHEN {row_ends_both} THEN {window} ELSE {d.greatest(window, end)} END,
-    "in_parts" = NULL"""
+    "expiry" = CASE WHEN {slid} THEN {d.count("expiry")}
+                    WHEN {row_ends_both} THEN {window}
+                    ELSE {d.greatest(window, end)} END"""
 
 
 def _new_use_of_parts(d: Dialect) -> str:
-    """What becomes of them, the parts say: history.py."""
     in_parts = d.whole("in_parts")
     return f""""in_parts" = {in_parts},
     "used" = CASE WHEN {d.unreadable("used")} THEN COALESCE({in_parts}, 0) ELSE {d.count("used")} END,
@@ -92,15 +93,18 @@ def _new_use_of_parts(d: Dialect) -> str:
 
 
 def grant(d: Dialect, latest: int, now: int) -> str:
-    """Give a quota: (limit, key, quota, configured, persist, expiry, seen, until)."""
+    """Give a quota: (limit, key, quota, configured, persist, expiry, seen, until). What was used in parts stays."""
     window = _window(d, latest)
+    slides = f"{d.old('in_parts')} IS NOT NULL AND {d.count('expiry')} > {now}"
     return f"""
 INSERT INTO "ratelimit"
     ("limit_name", "sender", "quota", "configured", "persist", "expiry", "seen", "until", "used", "updated")
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 0, {d.touch})
 {d.conflict("sender", "limit_name")}
-    "used" = CASE WHEN {window} > {now} THEN {d.count("used")} ELSE 0 END,
-    "expiry" = CASE WHEN {window} > {now} THEN {window} ELSE {d.new("expiry")} END,
+    "used" = CASE WHEN {slides} OR {window} > {now} THEN {d.count("used")} ELSE 0 END,
+    "in_parts" = CASE WHEN {slides} THEN {d.whole("in_parts")} END,
+    "expiry" = CASE WHEN {slides} THEN {d.count("expiry")}
+                    WHEN {window} > {now} THEN {window} ELSE {d.new("expiry")} END,
     "quota" = {d.new("quota")}, "configured" = {d.new("configured")}, "persist" = {d.new("persist")},
     "seen" = {d.new("seen")}, "until" = {d.new("until")}, "updated" = {d.touch}
 """

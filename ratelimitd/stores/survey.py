@@ -110,10 +110,10 @@ def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
 
     What somebody gave is the account's as long as its own row says so, for good before for a time.
     """
-    both = [one if one.expiry <= rename.latest else one._replace(expiry=0, used=0) for one in (row, there)]
+    both = [_running(one, rename, now) for one in (row, there)]
     later = max(both, key=lambda one: one.expiry)
-    slid = later.expiry and any(one.in_parts is not None for one in both) and now < min(one.expiry for one in both)
-    same = slid or abs(both[0].expiry - both[1].expiry) < rename.apart_s
+    slid = [one for one in both if one.counts_in_parts]
+    same = (slid and now < min(one.expiry for one in both)) or abs(both[0].expiry - both[1].expiry) < rename.apart_s
     used = min(sum(one.used for one in both), MAX_USED) if same else later.used
     in_force = [one for one in both if one.quota_at(now, _NOTHING_GIVEN) != _NOTHING_GIVEN]
     quota, persist, seen, until = rename.configured, False, None, 0
@@ -128,11 +128,20 @@ def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
         configured=rename.configured,
         persist=persist,
         used=used,
-        in_parts=used if all(one.counts_in_parts for one in both) else None,
+        in_parts=used if slid and all(one.counts_in_parts or not one.used for one in both) else None,
         expiry=later.expiry,
         seen=seen,
         until=until,
     )
+
+
+def _running(row: Row, rename: Rename, now: int) -> Row:
+    """A row with what counts of it at `now`."""
+    if row.counts_in_parts:
+        parts = {leave: used for leave, used in row.parts if now < leave <= rename.latest}
+        used = min(sum(parts.values()), MAX_USED)
+        return row._replace(used=used, in_parts=used, expiry=max(parts, default=0))
+    return row if row.expiry <= rename.latest else row._replace(expiry=0, used=0)
 
 
 def _is_text(value: object) -> TypeGuard[str]:

@@ -11,7 +11,7 @@ from ratelimitd.core.parts import Parts
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.sliding import SlidingMeter
 from ratelimitd.core.standing import admits_again, each_part, reset, used_at
-from ratelimitd.core.windows import Sliding, in_words, length_s
+from ratelimitd.core.windows import in_words, length_s
 from tests.core.build import DAY_S, MIDNIGHT, NOON, charge, data, limit, policy, rcpt, row, rules, used
 from tests.core.sliding import ALICE, Account
 
@@ -315,14 +315,13 @@ def test_windows_that_slide_from_now_on_count_what_was_used_until_their_end() ->
     assert sum(asked.pending.by_window(counter).values()) == 5
 
 
-def test_windows_that_slide_no_more_count_what_was_used_until_it_would_have_left() -> None:
+def test_where_windows_slide_no_more_what_counts_is_used_in_the_present_one() -> None:
     asked = policy(limit(10, period="daily", window="sliding"))
     data(asked, 1, instance="first", now=NOON - 7200)
     data(asked, 4, now=NOON)
-    leave = Sliding(DAY_S, asked.meters[0].limit.period.zone).end(NOON)
     counter = reloaded(asked, period="daily")
-    assert (counter.used, counter.expiry, counter.parts) == (6, leave, None)
-    assert asked.pending.by_window(counter) == {leave: 6}
+    assert (counter.used, counter.expiry, counter.parts) == (6, MIDNIGHT, None)
+    assert asked.pending.by_window(counter) == {MIDNIGHT: 6}
 
 
 def test_a_longer_window_lets_go_of_what_was_counted_when_it_was_to_leave() -> None:

@@ -25,6 +25,7 @@ from ratelimitd.stores.history import (
     Settled,
     Stood,
     Values,
+    as_it_counts,
     known_charges,
     parts_of,
     say_odd,
@@ -45,6 +46,7 @@ class SharedHistory:
         self._dialect = dialect
         self._names = names
         self._remarks = remarks
+        self.exists = True  # whether there is such a table
         self.configure(Kept())
 
     def configure(self, kept: Kept) -> None:
@@ -65,15 +67,19 @@ class SharedHistory:
 
     async def with_parts(self, session: Session, rows: Sequence[Row], now: int) -> list[Row]:
         """These rows, those that count in parts with their parts that leave after `now`."""
+        if not self.exists:
+            return [row._replace(in_parts=None) for row in rows]
         keys: dict[str, list[str]] = {}
         for row in rows:
-            if self.kept.has_parts(row):
+            if row.counts_in_parts:
                 keys.setdefault(row.limit, []).append(row.key)
+        if not keys:
+            return list(rows)
         parts: dict[Account, Stood] = {}
         for limit, all_keys in keys.items():
             for some in slices(all_keys, CHUNK):
                 parts |= await self._parts(session, limit, some, now)
-        return [row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows] if parts else list(rows)
+        return [as_it_counts(row._replace(parts=parts.get(Account(row.limit, row.key), ())), now) for row in rows]
 
     async def _parts(self, session: Session, limit: str, keys: Sequence[str], now: int) -> dict[Account, Stood]:
         select = self._sql(self._dialect.parts(len(keys)))
@@ -109,7 +115,9 @@ class SharedHistory:
         select: Callable[[Session, Iterable[Account]], Awaitable[list[Row]]],
     ) -> None:
         """Have the history hold at least what is known; `select` finds rows."""
-        charges, fixed = known_charges(known, self.kept, now)
+        known = list(known)
+        rows = await select(session, [Account(one.limit, one.key) for one, *_ in known])
+        charges, fixed = known_charges(known, self.kept, rows, now)
         await self._write(session, statements.at_least(self._dialect), values_of(fixed))
         for chunk in charges.chunks():
             await self._settle(session, chunk, await select(session, chunk.accounts), at_least=True)
@@ -137,7 +145,8 @@ class SharedHistory:
         for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
             await self._write(session, statements.just(self._dialect), some)
         await self._delete(session, settled)
-        await self._write(session, "", [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled])
+        rows_then = [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled]
+        await self._write(session, "in parts" if chunk.slides else "", rows_then)
         return [one.row for one in settled]
 
     async def move(self, session: Session, renames: Iterable[Rename], now: int) -> None:
@@ -154,11 +163,14 @@ class SharedHistory:
 
     async def _write(self, session: Session, used: str, values: Sequence[Values]) -> None:
         """Write rows; where one is there already, its use becomes `used`. One that the database refuses is left out,
-        and that is said. With "" they are the rows of `ratelimit`, which are all there."""
+        and that is said. With "" or "in parts" they are the rows of `ratelimit`, which are all there."""
         if not values:
             return
         d, count = self._dialect, len(values)
-        insert = statements.write(d, used, count) if used else statements.set_use(d, count)
+        if used in ("", "in parts"):
+            insert = statements.set_use(d, count, in_parts=bool(used))
+        else:
+            insert = statements.write(d, used, count)
         try:
             await session.run_whole(self._sql(insert), d.flat(values))
         except DatabaseError as error:
@@ -170,6 +182,9 @@ class SharedHistory:
             half = len(values) // 2
             await self._write(session, used, values[:half])
             await self._write(session, used, values[half:])
+
+    async def _any(self, session: Session) -> bool:
+        return self.exists and bool(await session.run(self._sql(statements.ANY)))
 
     async def forget(self, session: Session, now: int) -> bool:
         """Forget rows that are kept no longer, at most STEP; whether there may be more."""
@@ -189,5 +204,5 @@ class SharedHistory:
             if self.kept.is_needed:
                 raise
         if self.kept is kept:  # no reload meanwhile
-            self._may_have_old = kept.is_needed
+            self._may_have_old = kept.is_needed or await self._any(session)
         return False

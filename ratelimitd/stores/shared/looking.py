@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 
-from ratelimitd.stores.history import Kept
 from ratelimitd.stores.shared.store import SharedStore
 
 
@@ -11,8 +10,7 @@ class SharedLook(SharedStore):
 
     async def open(self) -> None:
         """See whether there is a history; tables that are missing stay missing."""
-        if f"{self._names.table}_history" not in await self._servers.attempt(self._tables):
-            self._history.configure(Kept())
+        self._history.exists = f"{self._names.table}_history" in await self._servers.attempt(self._tables)
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Nothing: a daemon forgets runs of long ago."""

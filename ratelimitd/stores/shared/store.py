@@ -89,6 +89,7 @@ class SharedStore:
 
     async def _open(self, session: Session) -> None:
         await self._check_tables(session)
+        self._history.exists = f"{self._names.table}_history" in await self._tables(session)
         await self._history.check(session)
 
     async def forget(self, but: Collection[str], now: int) -> None:
@@ -163,7 +164,7 @@ class SharedStore:
         committing: trio.Event,
     ) -> Flushed:
         rejected: list[tuple[Delta, str]] = []
-        stored: list[Account] = []
+        stored: list[Delta] = []
         dialect = await self._dialect_now(session)
         charges = Charges()
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
@@ -173,11 +174,15 @@ class SharedStore:
             await self._history.add(session, batch, refused, charges)
             rejected += refused
             unstored = {delta for delta, _ in refused}
-            stored += [Account(d.limit, d.key) for d in batch if not d.sliding and d not in unstored]
+            stored += [delta for delta in batch if not delta.sliding and delta not in unstored]
         await session.run(self._sql(statements.record(dialect)), (node, segment))
         rows = await self._history.settle(session, charges, self._select)
+        slid = Charges()
         for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
-            rows += await self._select(session, chunk)
+            found = await self._select(session, [Account(delta.limit, delta.key) for delta in chunk])
+            slid.join(found, chunk)
+            rows += found
+        rows += await self._history.settle(session, slid, self._select)
         committing.set()
         await session.commit()
         return Flushed(rows, rejected)
@@ -262,7 +267,7 @@ class SharedStore:
         await session.begin()
         await self._lock_what_is_not_there(session)
         olds = [Account(one.limit, one.old) for one in renames]
-        there = await self._select(session, [*news, *olds], _LOCK)
+        there = await self._lookup(session, [*news, *olds], now, _LOCK)
         await self._history.move(session, renames, now)
         for name, values in adopt(renames, there, now):
             await session.run(self._sql(statements.step(self._dialect, name)), values)
