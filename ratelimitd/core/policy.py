@@ -57,14 +57,14 @@ class Policy:
         self._now = 0
         self._watch = watch
         self._look = watch.look
-        self.configure(limits, rules)
+        self.configure(limits, rules, 0)
 
-    def configure(self, limits: Sequence[Limit], rules: Rules, now: int = 0) -> None:
-        """Decide by these limits from `now` on; 0: from the last request on. A limit that was there before, by its
-        name, keeps its accounts; those of a removed one, too: it may come back before they are stored."""
+    def configure(self, limits: Sequence[Limit], rules: Rules, now: int) -> None:
+        """Decide by these limits from `now` on. A limit that was there before, by its name, keeps its accounts; those
+        of a removed one, too: it may come back before they are stored, while the store is unavailable."""
         self._strict_below, self.failure_reply = rules.strict_below, rules.failure_reply
         known = [*self.removed.values(), *self.meters]
-        self.meters, self.removed = meters_of(limits, known, self._epoch, now or self._now)
+        self.meters, self.removed = meters_of(limits, known, self._epoch, now)
         for meter, limit in zip(self.meters, limits, strict=True):
             meter.configure(limit, watched=self._watch.watches(limit.name))
         self._all_plain = all(map(is_plain, limits))

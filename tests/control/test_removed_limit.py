@@ -29,7 +29,7 @@ async def reloaded_at(folder: Path, operation: str, *, known: bool) -> AsyncIter
     original = getattr(node.store, operation)
 
     async def hooked(*arguments: Any) -> Any:
-        node.policy.configure([make_limit("one")], rules())
+        node.policy.configure([make_limit("one")], rules(), int(node.clock()))
         return await original(*arguments)
 
     setattr(node.store, operation, hooked)
@@ -106,11 +106,11 @@ async def test_top_goes_on_with_the_limits_that_are_left(tmp_path: Path) -> None
     async with reloaded_at(tmp_path, "lookup", known=True) as (node, accounts):
         rankings = accounts.top(Top(None, 5, 0.01))
         assert [found.limit for found in (await anext(rankings)).limits] == ["one", "two"]
-        node.policy.configure([make_limit("one"), make_limit("new")], rules())
+        node.policy.configure([make_limit("one"), make_limit("new")], rules(), int(node.clock()))
         assert [found.limit for found in (await anext(rankings)).limits] == ["one", "new"]
         of_new = accounts.top(Top("new", 5, 0.01))
         await anext(of_new)
-        node.policy.configure([make_limit("one")], rules())
+        node.policy.configure([make_limit("one")], rules(), int(node.clock()))
         with pytest.raises(Refused, match="there is no limit new"):
             await anext(of_new)
         await rankings.aclose()  # type: ignore[attr-defined]

@@ -94,7 +94,7 @@ def test_after_a_reload_the_new_function_is_asked() -> None:
         asked.charge("alice")
     [meter] = asked.policy.meters
     fresh = replace(meter.limit, key_of=lambda _: "everybody", of_login=False)
-    asked.policy.configure([fresh], rules())
+    asked.policy.configure([fresh], rules(), NOON)
     assert asked.charge("alice") == (False, 1)
     assert used(asked.policy, "everybody") == 1
 

@@ -53,7 +53,7 @@ def test_a_limit_that_is_removed_leaves_no_accounts_behind() -> None:
     kept, removed = asked.meters
     for meter in (kept, removed):
         meter.assume("alice", NOON)
-    asked.configure([kept.limit], rules())
+    asked.configure([kept.limit], rules(), NOON)
     assert list(kept.counters) == ["alice"]
     asked.forget_removed()
     assert removed.counters == {}

@@ -14,7 +14,7 @@ from ratelimitd.core.recipients import FreeRecipients
 from ratelimitd.core.verdict import FREE, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.notify.notices import Watch
 from ratelimitd.state.records import ends, remember, windows
-from tests.core.build import ask, data, limit, memo, policy, rcpt, record, request, rules, used
+from tests.core.build import NOON, ask, data, limit, memo, policy, rcpt, record, request, rules, used
 
 ALICE = "alice@example.com"
 
@@ -95,11 +95,11 @@ def test_a_limit_that_becomes_one_of_a_message_stores_what_it_had_counted() -> N
     asked = policy(limit(5))
     rcpt(asked, "a@example.org")
     before = asked.meters[0]
-    asked.configure([limit(5, period="message")], rules())
+    asked.configure([limit(5, period="message")], rules(), NOON)
     assert asked.all_meters == [before]
     rcpt(asked, "b@example.org", "2.b")
     assert (asked.pending.recipients, before.counters[ALICE].used) == (1, 1)
-    asked.configure([limit(5)], rules())
+    asked.configure([limit(5)], rules(), NOON)
     assert (asked.meters, asked.removed) == ([before], {})
 
 

@@ -397,7 +397,7 @@ def test_a_limit_whose_period_a_reload_changes_begins_again_where_its_window_end
     asked = policy(limit(2, period="monthly"))
     for i in range(2):
         rcpt(asked, str(i))
-    asked.configure([limit(2, period="daily")], rules())
+    asked.configure([limit(2, period="daily")], rules(), NOON)
     verdict = rcpt(asked, "2")
     assert (verdict.refused, verdict.used) == (False, 1)
     assert verdict.counter is not None
@@ -410,14 +410,14 @@ def test_a_limit_that_is_removed_and_comes_back_knows_what_was_used() -> None:
     asked = policy(mine, ours)
     data(asked, 8)
     for _ in range(2):
-        asked.configure([ours], rules())
+        asked.configure([ours], rules(), NOON)
         rcpt(asked, "meanwhile", instance="2.b")
         asked.forget_removed()
         assert "mine" in asked.removed, "what it has pending is not stored"
-    asked.configure([ours, mine], rules())
+    asked.configure([ours, mine], rules(), NOON)
     assert not data(asked, 2, instance="3.c").refused
     assert data(asked, 1, instance="4.d").refused
-    asked.configure([ours], rules())
+    asked.configure([ours], rules(), NOON)
     asked.pending.close(2)
     asked.pending.stored(1)
     asked.forget_removed()
@@ -646,9 +646,9 @@ def test_what_a_count_has_lost_while_its_limit_was_removed_is_no_credit() -> Non
     for number in range(3):
         assert ask(asked, message(501, str(number)), NOON).refused
     asked.pending.begin(2, "")
-    asked.configure([limit(0, name="other")], rules())
+    asked.configure([limit(0, name="other")], rules(), NOON)
     asked.forget_removed()
-    asked.configure([limit(501), limit(0, name="other")], rules())
+    asked.configure([limit(501), limit(0, name="other")], rules(), NOON)
     admitted = [not ask(asked, message(501, str(number)), NOON).refused for number in range(3)]
     assert (admitted, used(asked)) == ([True, False, False], 501)
 
@@ -657,9 +657,9 @@ def test_what_a_count_loses_while_its_limit_is_removed_is_no_credit_if_it_comes_
     """Its charges are not stored, so its meter is kept; and somebody sets the row to 0."""
     asked = policy(limit(10), limit(0, name="other"))
     assert ask(asked, message(1000, "a"), NOON).refused
-    asked.configure([limit(0, name="other")], rules())
+    asked.configure([limit(0, name="other")], rules(), NOON)
     asked.removed["default"].accept(ALICE, row(ALICE, quota=10, configured=10), 0, NOON)
-    asked.configure([limit(10), limit(0, name="other")], rules())
+    asked.configure([limit(10), limit(0, name="other")], rules(), NOON)
     assert not ask(asked, message(10, "a"), NOON).refused
     assert used(asked) == 10
     assert ask(asked, message(10, "b"), NOON).refused
@@ -668,7 +668,7 @@ def test_what_a_count_loses_while_its_limit_is_removed_is_no_credit_if_it_comes_
 def test_a_reload_leaves_what_refusals_were_charged_a_credit() -> None:
     asked = policy(limit(3))
     assert ask(asked, message(5, "a"), NOON).refused
-    asked.configure([limit(10)], rules())
+    asked.configure([limit(10)], rules(), NOON)
     asked.meters[0].follow([ALICE])
     assert not ask(asked, message(5, "a"), NOON).refused
     assert used(asked) == 5

@@ -300,7 +300,7 @@ def test_with_count_rejected_false_nothing_refused_is_charged() -> None:
 
 
 def reloaded(asked: Policy, **settings: str) -> Counter:
-    asked.configure([limit(10, **settings)], rules())  # type: ignore[arg-type]
+    asked.configure([limit(10, **settings)], rules(), NOON)  # type: ignore[arg-type]
     data(asked, 1, instance="after", now=NOON + 1)
     (meter,) = asked.meters
     return meter.counters[ALICE]

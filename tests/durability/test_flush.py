@@ -563,7 +563,7 @@ async def test_a_limit_that_comes_back_after_a_restart_without_it_knows_what_was
     node = make(make_limit("kept"))
     node.store.fault = "away"
     await node.start()
-    node.policy.configure([make_limit("kept"), make_limit("old", quota=10)], rules())
+    node.policy.configure([make_limit("kept"), make_limit("old", quota=10)], rules(), int(node.clock()))
     node.store.fault = "away"
     assert not (await node.ask("alice", 2)).refused
     assert (await node.ask("alice", 1)).refused

@@ -152,7 +152,7 @@ async def test_a_limit_whose_windows_slide_from_now_on_loses_no_count(tmp_path: 
     await run.send(4)
     if flushed:
         await run.node.flush()
-    run.node.policy.configure([sliding], rules())
+    run.node.policy.configure([sliding], rules(), int(run.now))
     await run.send(2)
     await run.node.flush()
     run.now += 60
@@ -176,7 +176,7 @@ async def test_a_limit_whose_windows_slide_no_more_loses_no_count(tmp_path: Path
         await run.node.flush()
     run.now += 1500
     await run.send(1)
-    run.node.policy.configure([fixed], rules())
+    run.node.policy.configure([fixed], rules(), int(run.now))
     await run.send(2)
     await run.node.flush()
     assert run.node.policy.meters[0].counters[ALICE].used == 7

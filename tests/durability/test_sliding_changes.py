@@ -39,7 +39,7 @@ async def started(folder: Path, of: Limit, **others: int) -> Run:
 
 def reload(run: Run, of: Limit) -> None:
     run.limits = (of,)
-    run.node.policy.configure([of], rules())
+    run.node.policy.configure([of], rules(), int(run.now))
     run.node.sync.configure(StoreSettings(), 1000)
 
 

@@ -181,7 +181,7 @@ class SharedStore:
         for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
             found = await self._select(session, [Account(delta.limit, delta.key) for delta in chunk])
             slid.join(found, chunk)
-            rows += found
+            rows += [row for row in found if row.in_parts is None]
         rows += await self._history.settle(session, slid, self._select)
         committing.set()
         await session.commit()
