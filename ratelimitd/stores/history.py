@@ -123,7 +123,7 @@ class Chunk(NamedTuple):
         each = ((key, delta) for key, deltas in self.deltas.items() for delta in deltas)
         return [delta for key, delta in each if delta.expiry <= self.now or key not in there]
 
-    def settle(self, row: Row, *, at_least: bool) -> "Settled":
+    def settle(self, row: Row, kept: Kept, *, at_least: bool) -> "Settled":
         """What comes of a row, whose `parts` are all that leave after `now`, as they were.
 
         `at_least`: what is known is not added, but the least that is to stand there. What leaves after `latest` does
@@ -131,7 +131,7 @@ class Chunk(NamedTuple):
         """
         row = as_it_counts(row, self.now)
         if not self.slides:
-            return self._join(row, at_least=at_least)
+            return self._join(row, at_least=at_least, recorded=kept.history_days > 0)
         stood = dict(row.parts)
         if row.counts_in_parts:
             parts = {leave: used for leave, used in row.parts if leave <= self.latest}
@@ -151,21 +151,28 @@ class Chunk(NamedTuple):
             sorted(stood.keys() - parts.keys() - set(later)),
         )
 
-    def _join(self, row: Row, *, at_least: bool) -> "Settled":
+    def _join(self, row: Row, *, at_least: bool, recorded: bool) -> "Settled":
         """What comes of a row of a limit that slides no more: what counts is used in the window of the deltas.
 
-        The parts stay, as the history of what was used; none counts any more.
+        `recorded`: the deltas stand in the history already, and this window's row there becomes all that it has.
         """
         deltas = [delta for delta in self.deltas[row.key] if delta.expiry > self.now]
         if not deltas:  # late ones alone
             return Settled(row, {}, [])
         end = max(delta.expiry for delta in deltas)
         latest = max(self.latest, self.now + 2 * deltas[0].overlap_s)
-        parts = row.parts if row.counts_in_parts else ((row.expiry, row.used),)
-        there = sum(used for leave, used in parts if self.now < leave <= latest)
-        more = sum(delta.used for delta in deltas)
-        used = min(max(there, more) if at_least else there + more, MAX_USED)
-        return Settled(row._replace(used=used, expiry=end, in_parts=None, parts=()), {}, [])
+        in_parts = row.counts_in_parts
+        stood = row.parts if in_parts else ((row.expiry, row.used),)
+        counted = {leave: used for leave, used in stood if self.now < leave <= latest}
+        there, more = sum(counted.values()), sum(delta.used for delta in deltas)
+        if recorded and in_parts:
+            used = min(there, MAX_USED)
+        else:
+            used = min(max(there, more) if at_least else there + more, MAX_USED)
+        then = row._replace(used=used, expiry=end, in_parts=None, parts=())
+        if not (recorded and in_parts):
+            return Settled(then, {}, [])
+        return Settled(then, {end: used}, sorted(counted.keys() - {end}))
 
 
 def as_it_counts(row: Row, now: int) -> Row:

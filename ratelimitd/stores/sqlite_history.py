@@ -102,7 +102,7 @@ class SQLiteHistory:
             for account in chunk.accounts:
                 if row := there.get(account.key):
                     row = row._replace(parts=self._parts(connection, row, chunk.now))
-                    found[account] = self._settle(connection, chunk.settle(row, at_least=at_least))
+                    found[account] = self._settle(connection, chunk.settle(row, self.kept, at_least=at_least))
         return list(found.values())
 
     def _settle(self, connection: sqlite3.Connection, settled: Settled) -> Row:

@@ -139,7 +139,7 @@ class SharedHistory:
         there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
         used = (statements.at_least if at_least else statements.add)(self._dialect)
         await self._write(session, used, values_of(chunk.alone(there)))
-        settled = [chunk.settle(there[key], at_least=at_least) for key in chunk.deltas if key in there]
+        settled = [chunk.settle(there[key], self.kept, at_least=at_least) for key in chunk.deltas if key in there]
         await trio.lowlevel.checkpoint()
         written = [(one.row.limit, one.row.key, *part) for one in settled for part in one.written.items()]
         for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
