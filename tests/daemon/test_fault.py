@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.client import PolicyClient
 from tests.daemon.process import Ratelimitd, config
 from tests.instances.waiting import wait_until
 
@@ -15,7 +16,7 @@ from ratelimitd.control.status import DaemonStatus
 
 async def sample(self):
     import trio
-    while not self._pump.requests:
+    while self._pump.requests < 2:
         await trio.sleep(0.01)
     raise KeyError("what nobody\\nhas thought of")
 
@@ -23,6 +24,15 @@ DaemonStatus.sample = sample
 sys.argv[1:2] = []
 sys.exit(main.main())
 """
+
+
+def is_answered(client: PolicyClient) -> bool:
+    """Ask what makes the daemon fail: its end may come before the reply."""
+    try:
+        client.ask()
+    except (EOFError, ConnectionError):
+        return False
+    return True
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
@@ -33,6 +43,7 @@ def test_a_fault_at_run_time_is_one_line_and_the_counts_are_stored(folder: Path,
         daemon.start()
         with daemon.client() as client:
             client.ask()
+            answered = 1 + is_answered(client)
         wait_until(lambda: not daemon.process.running(), "its end")
     finally:
         daemon.kill()
@@ -43,4 +54,5 @@ def test_a_fault_at_run_time_is_one_line_and_the_counts_are_stored(folder: Path,
     (logged,) = [line for line in daemon.log() if "an internal error" in line]
     assert "at=<string>:10" in logged
     assert sum("Traceback" in line for line in daemon.log()) == (level == "debug")
-    assert daemon.used() == {"alice@example.com": 1}
+    (used,) = daemon.used().values()
+    assert answered <= used <= 2
