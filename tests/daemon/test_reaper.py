@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from ratelimitd.daemon.reaper import reap
 from tests.conftest import missing
 from tests.daemon.process import Ratelimitd, config
 from tests.instances.waiting import wait_until
+
+OFTEN = """
+import sys
+from ratelimitd.daemon import main, reaper
+
+reaper.PERIOD_S = 1.0
+sys.argv[1:2] = []
+sys.exit(main.main())
+"""
 
 
 def children(pid: int) -> list[int]:
@@ -22,7 +32,8 @@ def test_as_pid_1_the_daemon_reaps_what_its_commands_leave_behind(folder: Path) 
         missing("only root can make a namespace of processes")
     orphans = ["/bin/sh", "-c", "for n in 1 2 3; do (sleep 0.2) & done; exit 0"]
     text = config(limit=[{"quota": 1}], notify=[{"command": orphans, "at": [100]}])
-    daemon = Ratelimitd(folder, text, prefix=["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
+    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    daemon = Ratelimitd(folder, text, prefix=[*namespace, sys.executable, "-c", OFTEN])
     try:
         daemon.start()
         (inside,) = children(daemon.process.pid)
