@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from tests.instances.components import ComponentMissing, find
 from tests.instances.galera import Galera
 from tests.instances.mariadb import MariaDB
-from tests.instances.mysql9 import MySQL9, default_cache
+from tests.instances.mysql9 import MySQL9, debian, default_cache
 from tests.instances.postfix import Postfix
 
 REQUIRE_COMPONENTS = "RATELIMITD_REQUIRE_COMPONENTS"
@@ -127,6 +128,31 @@ def galera() -> Iterator[Galera]:
             yield cluster
         finally:
             cluster.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mysql9_on_its_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fetching MySQL 9 takes a minute, once on a machine: the tests that do not need it run meanwhile."""
+
+    def fetch() -> None:
+        with contextlib.suppress(ComponentMissing):  # who needs it will say so
+            find("mysql9")
+            debian(default_cache())
+
+    fetching = threading.Thread(target=fetch)
+    if any(map(_needs_mysql9, request.session.items)):
+        fetching.start()
+    yield
+    if fetching.ident is not None:
+        fetching.join()
+
+
+def _needs_mysql9(item: pytest.Item) -> bool:
+    """Whether a test takes the fixture, itself or by the parameter of another one."""
+    if not isinstance(item, pytest.Function):
+        return False
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return "mysql9" in item.fixturenames or "mysql9" in parameters
 
 
 @pytest.fixture(scope="session")
