@@ -119,6 +119,7 @@ def test_a_client_that_takes_no_replies_is_closed_and_keeps_nobody_waiting(start
     data = b"".join(request("greedy@example.com") for _ in range(50))
     with daemon.client() as greedy, daemon.client() as other:
         greedy.socket.setblocking(False)
+        greedy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # full after some thousand replies
         refused = 0
         while not any("closed a connection" in line for line in daemon.log()):
             try:

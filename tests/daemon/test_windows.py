@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ratelimitd.settings import StoreSettings
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd
 from tests.daemon.test_postfix import at
@@ -152,8 +153,8 @@ def check_domain_row(daemon: Ratelimitd, postfix: Postfix, sql: Sql) -> None:
 
 
 def follows(holds: Callable[[], bool]) -> None:
-    """Wait for what the next refresh brings; a busy machine has a second more."""
-    wait_until(holds, "the row of the domain", timeout=REFRESH_S + 1)
+    """Wait for what the next refresh brings, by far sooner than without `refresh_s`."""
+    wait_until(holds, "the row of the domain", timeout=StoreSettings().refresh_s / 2)
 
 
 DAILY = {"name": "daily", "quota": 2, "count_rejected": False}
