@@ -1,17 +1,14 @@
 """A fault of the daemon's own at run time: one line that says where, what was answered is stored, exit status 1."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.daemon.client import PolicyClient
-from tests.daemon.process import Ratelimitd, config
+from tests.daemon.process import Ratelimitd, changed, config
 from tests.instances.waiting import wait_until
 
 FAULTY = """
-import sys
-from ratelimitd.daemon import main
 from ratelimitd.control.status import DaemonStatus
 
 async def sample(self):
@@ -21,8 +18,6 @@ async def sample(self):
     raise KeyError("what nobody\\nhas thought of")
 
 DaemonStatus.sample = sample
-sys.argv[1:2] = []
-sys.exit(main.main())
 """
 
 
@@ -38,7 +33,7 @@ def is_answered(client: PolicyClient) -> bool:
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_a_fault_at_run_time_is_one_line_and_the_counts_are_stored(folder: Path, level: str) -> None:
     text = config(store={"flush_interval_s": 3600}, log={"level": level})
-    daemon = Ratelimitd(folder, text, prefix=[sys.executable, "-c", FAULTY])
+    daemon = Ratelimitd(folder, text, prefix=changed(FAULTY))
     try:
         daemon.start()
         with daemon.client() as client:
@@ -52,7 +47,7 @@ def test_a_fault_at_run_time_is_one_line_and_the_counts_are_stored(folder: Path,
     assert "KeyError" in line
     assert line.startswith("ratelimitd: an internal error has ended the daemon; please report it: ")
     (logged,) = [line for line in daemon.log() if "an internal error" in line]
-    assert "at=<string>:10" in logged
+    assert "at=<string>:8" in logged
     assert sum("Traceback" in line for line in daemon.log()) == (level == "debug")
     (used,) = daemon.used().values()
     assert answered <= used <= 2

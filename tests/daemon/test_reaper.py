@@ -2,24 +2,14 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 from ratelimitd.daemon.reaper import reap
 from tests.conftest import missing
-from tests.daemon.process import Ratelimitd, config
+from tests.daemon.process import Ratelimitd, changed, config
 from tests.instances.waiting import wait_until
-
-OFTEN = """
-import sys
-from ratelimitd.daemon import main, reaper
-
-reaper.PERIOD_S = 1.0
-sys.argv[1:2] = []
-sys.exit(main.main())
-"""
 
 
 def children(pid: int) -> list[int]:
@@ -33,7 +23,9 @@ def test_as_pid_1_the_daemon_reaps_what_its_commands_leave_behind(folder: Path) 
     orphans = ["/bin/sh", "-c", "for n in 1 2 3; do (sleep 0.2) & done; exit 0"]
     text = config(limit=[{"quota": 1}], notify=[{"command": orphans, "at": [100]}])
     namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    daemon = Ratelimitd(folder, text, prefix=[*namespace, sys.executable, "-c", OFTEN])
+    daemon = Ratelimitd(
+        folder, text, prefix=[*namespace, *changed("from ratelimitd.daemon import reaper; reaper.PERIOD_S = 1.0")]
+    )
     try:
         daemon.start()
         (inside,) = children(daemon.process.pid)
