@@ -3,15 +3,15 @@
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ratelimitd.ctl.doctor import sasl
-from tests.conftest import open_folder, require
+from tests.conftest import require
 from tests.control.conftest import Ctl, Ran, Start
-from tests.daemon.process import Ratelimitd, config
+from tests.daemon.process import Ratelimitd
 from tests.instances.ports import free_port
 
 pytestmark = pytest.mark.real
@@ -37,16 +37,10 @@ mynetworks = 127.0.0.0/8
 Examine = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Ratelimitd]:
-    """One that nobody has asked anything: the tests leave it so, and start one of their own to ask."""
-    with open_folder() as folder:
-        made = Ratelimitd(folder, config())
-        try:
-            made.start()
-            yield made
-        finally:
-            made.kill()
+@pytest.fixture
+def daemon(untouched: Ratelimitd) -> Ratelimitd:
+    """One that nobody has asked anything; a test that asks starts its own."""
+    return untouched
 
 
 @pytest.fixture
