@@ -25,7 +25,7 @@ pytestmark = pytest.mark.real
 LENGTH_S, PART_S, QUOTA = 8, 1, 5
 LASTS_S = 3 * (LENGTH_S + PART_S) + 1
 REFRESH_S = 1.0
-PAUSES_S = {"alice@example.com": (0.05, 0.3), "bob@example.com": (0.4, 1.8)}
+PAUSES_S = {"alice@example.com": (0.05, 0.3), "bob@example.com": (0.3, 1.4)}
 """Between an account's mails: one is refused again and again, the other's five are spread over the period."""
 
 
