@@ -5,8 +5,8 @@ import itertools
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -131,20 +131,15 @@ def galera() -> Iterator[Galera]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def mysql9_on_its_way(request: pytest.FixtureRequest) -> Iterator[None]:
+def mysql9_on_its_way(request: pytest.FixtureRequest) -> Iterator[Future[Path] | None]:
     """Fetching MySQL 9 takes a minute, once on a machine: the tests that do not need it run meanwhile."""
 
-    def fetch() -> None:
-        with contextlib.suppress(ComponentMissing):  # who needs it will say so
-            find("mysql9")
-            debian(default_cache())
+    def fetch() -> Path:
+        find("mysql9")
+        return debian(default_cache())
 
-    fetching = threading.Thread(target=fetch)
-    if any(map(_needs_mysql9, request.session.items)):
-        fetching.start()
-    yield
-    if fetching.ident is not None:
-        fetching.join()
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(fetch) if any(map(_needs_mysql9, request.session.items)) else None
 
 
 def _needs_mysql9(item: pytest.Item) -> bool:
@@ -156,13 +151,15 @@ def _needs_mysql9(item: pytest.Item) -> bool:
 
 
 @pytest.fixture(scope="session")
-def mysql9() -> Iterator[MySQL9]:
+def mysql9(mysql9_on_its_way: Future[Path] | None) -> Iterator[MySQL9]:
     """The MySQL 9 that all tests share."""
     require("mysql9")
     with open_folder() as path:
         server = MySQL9(default_cache(), path)
         try:
             try:
+                if mysql9_on_its_way is not None:
+                    mysql9_on_its_way.result()
                 server.start()
             except ComponentMissing as error:
                 missing(str(error))
