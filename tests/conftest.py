@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -14,7 +15,7 @@ import pytest
 from tests.instances.components import ComponentMissing, find
 from tests.instances.galera import Galera
 from tests.instances.mariadb import MariaDB
-from tests.instances.mysql9 import MySQL9, default_cache
+from tests.instances.mysql9 import MySQL9, debian, default_cache
 from tests.instances.postfix import Postfix
 from tests.instances.postgresql import PostgreSQL
 
@@ -160,14 +161,36 @@ def galera() -> Iterator[Galera]:
             cluster.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def mysql9_on_its_way(request: pytest.FixtureRequest) -> Iterator[Future[Path] | None]:
+    """Fetching MySQL 9 takes a minute, once on a machine: the tests that do not need it run meanwhile."""
+
+    def fetch() -> Path:
+        find("mysql9")
+        return debian(default_cache())
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(fetch) if any(map(_needs_mysql9, request.session.items)) else None
+
+
+def _needs_mysql9(item: pytest.Item) -> bool:
+    """Whether a test takes the fixture, itself or by the parameter of another one."""
+    if not isinstance(item, pytest.Function):
+        return False
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return "mysql9" in item.fixturenames or "mysql9" in parameters
+
+
 @pytest.fixture(scope="session")
-def mysql9() -> Iterator[MySQL9]:
+def mysql9(mysql9_on_its_way: Future[Path] | None) -> Iterator[MySQL9]:
     """The MySQL 9 that all tests share."""
     require("mysql9")
     with open_folder() as path:
         server = MySQL9(default_cache(), path)
         try:
             try:
+                if mysql9_on_its_way is not None:
+                    mysql9_on_its_way.result()
                 server.start()
             except ComponentMissing as error:
                 missing(str(error))

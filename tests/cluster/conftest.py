@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,12 +27,12 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
 
 @pytest.fixture
 def make_node(folder: Path) -> Iterator[MakeNode]:
-    """`make_node(store, quota=..., more=...)`: a daemon that is not started yet."""
+    """`make_node(store, quota=..., more=..., prefix=...)`: a daemon that is not started yet."""
     with contextlib.ExitStack() as stack:
         made: list[Node] = []
 
-        def make(store: str, quota: int = 1_000_000, more: str = "") -> Node:
-            node = Node(folder / f"node{len(made)}", store, quota=quota, more=more)
+        def make(store: str, **options: Any) -> Node:
+            node = Node(folder / f"node{len(made)}", store, **options)
             made.append(node)
             stack.callback(node.kill)
             return node

@@ -25,9 +25,14 @@ _instances = itertools.count(1)
 
 
 class Node:
-    """A ratelimitd under `folder`; `store` and `more` are TOML, the limit is `quota` a day by login."""
+    """A ratelimitd under `folder`; `store` and `more` are TOML, the limit is `quota` a day by login.
 
-    def __init__(self, folder: Path, store: str, *, quota: int = 1_000_000, more: str = "") -> None:
+    `prefix` is put before the command.
+    """
+
+    def __init__(
+        self, folder: Path, store: str, *, quota: int = 1_000_000, more: str = "", prefix: Sequence[str] = ()
+    ) -> None:
         folder.mkdir(exist_ok=True)
         backend = "" if "backend = " in store else 'backend = "mysql"\n'
         self.folder = folder
@@ -39,11 +44,12 @@ class Node:
             f'[[limit]]\nname = "daily"\nquota = {quota}\n',
             encoding="utf-8",
         )
+        self._prefix = prefix
         self._process: Process | None = None
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        self._process = process = Process([PROGRAM, "-c", self.file], self.folder / "output")
+        self._process = process = Process([*self._prefix, PROGRAM, "-c", self.file], self.folder / "output")
         wait_until(lambda: self._listens(process), "the daemon's start", PATIENT_S)
 
     def _listens(self, process: Process) -> bool:

@@ -59,6 +59,10 @@ def test_the_manager_is_told_of_readiness_reload_and_stop(folder: Path, make: Ma
         assert daemon.process.wait() == 0
 
 
+def stands_still(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 @pytest.mark.real
 def test_signs_of_life_come_within_the_watchdogs_time_and_end_when_the_loop_stands_still(
     folder: Path, make: Make
@@ -69,6 +73,7 @@ def test_signs_of_life_come_within_the_watchdogs_time_and_end_when_the_loop_stan
         for _ in range(4):
             manager.wait_for("WATCHDOG")
         daemon.signal(signal.SIGSTOP)
+        wait_until(lambda: stands_still(daemon.process.pid), "its standstill")
         manager.drain()
         with pytest.raises(TimeoutError):
             manager.hear(timeout_s=1.2)  # three times the watchdog's

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from ratelimitd.ctl import main as ctl
+from tests.conftest import open_folder
 from tests.control.load import Load
 from tests.daemon.conftest import Start, make, start
-from tests.daemon.process import Ratelimitd
+from tests.daemon.process import Ratelimitd, config
 
 __all__ = ["Start", "make", "start"]
 
@@ -37,6 +38,18 @@ class Ran(NamedTuple):
 
 
 Ctl = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def untouched() -> Iterator[Ratelimitd]:
+    """A daemon that the tests of a file share: none of them has it charge or change anything."""
+    with open_folder() as folder:
+        daemon = Ratelimitd(folder, config())
+        try:
+            daemon.start()
+            yield daemon
+        finally:
+            daemon.kill()
 
 
 @pytest.fixture

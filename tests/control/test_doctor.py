@@ -38,8 +38,9 @@ Examine = Callable[..., Ran]
 
 
 @pytest.fixture
-def daemon(start: Start) -> Ratelimitd:
-    return start()
+def daemon(untouched: Ratelimitd) -> Ratelimitd:
+    """One that nobody has asked anything; a test that asks starts its own."""
+    return untouched
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def examine(folder: Path, ctl_of: Ctl) -> Examine:
         ours = daemon.listen[0] if daemon.listen[0].startswith("unix:") else f"inet:{daemon.listen[0]}"
         (etc / "main.cf").write_text(MAIN_CF.format(folder=folder, settings=main_cf.replace("@", ours)))
         lines = "".join(f"  -o {line.replace('@', ours)}\n" for line in options.splitlines())
+        os.utime(etc / "main.cf", (0, 0))  # Postfix waits 1.5 s for a file that is just being edited
         (etc / "master.cf").write_text(MASTER_CF.format(chroot=chroot, options=lines, more=more))
         text = ctl_of(daemon, "doctor", "--postfix-config", str(etc))
         found = ctl_of(daemon, "doctor", "--postfix-config", str(etc), "--json")
@@ -99,9 +101,11 @@ def test_nothing_is_said_of_a_right_configuration(daemon: Ratelimitd, examine: E
     assert names(examine(daemon, main_cf)) == []
 
 
-def test_a_right_configuration_is_said_to_be_so(daemon: Ratelimitd, examine: Examine, ctl_of: Ctl) -> None:
+def test_a_right_configuration_is_said_to_be_so(
+    daemon: Ratelimitd, examine: Examine, ctl_of: Ctl, folder: Path
+) -> None:
     examine(daemon, SENDER)
-    ran = ctl_of(daemon, "doctor", "--postfix-config", str(daemon.folder / "postfix"))
+    ran = ctl_of(daemon, "doctor", "--postfix-config", str(folder / "postfix"))
     assert (ran.status, ran.out) == (0, "Nothing wrong was found.\n")
 
 
@@ -226,7 +230,8 @@ def test_a_service_of_postfix_on_our_port(daemon: Ratelimitd, examine: Examine) 
     assert says(ran, "shared-port", f"127.0.0.1:{daemon.port}")
 
 
-def test_no_daemon_and_another_in_its_place(daemon: Ratelimitd, examine: Examine) -> None:
+def test_no_daemon_and_another_in_its_place(start: Start, examine: Examine) -> None:
+    daemon = start()
     daemon.stop()
     assert names(examine(daemon, SENDER)) == ["not-running"]
     with socket.socket() as other:
@@ -236,7 +241,8 @@ def test_no_daemon_and_another_in_its_place(daemon: Ratelimitd, examine: Examine
         assert names(examine(daemon, SENDER)) == ["not-running", "shared-port"]
 
 
-def test_requests_without_a_login(daemon: Ratelimitd, examine: Examine) -> None:
+def test_requests_without_a_login(start: Start, examine: Examine) -> None:
+    daemon = start()
     with daemon.client() as client:
         for _ in range(25):
             client.ask("")
@@ -245,7 +251,8 @@ def test_requests_without_a_login(daemon: Ratelimitd, examine: Examine) -> None:
         assert names(examine(daemon, SENDER)) == []
 
 
-def test_bare_and_qualified_logins(daemon: Ratelimitd, examine: Examine) -> None:
+def test_bare_and_qualified_logins(start: Start, examine: Examine) -> None:
+    daemon = start()
     with daemon.client() as client:
         for login in ("alice", "alice@example.com", "bob"):
             client.ask(login)
@@ -283,8 +290,9 @@ Run = Callable[..., None]
 
 @pytest.mark.parametrize("command", [["saslauthd"], ["/usr/sbin/saslauthd", "-a", "pam", "-cm", "/run/r", "-n", "5"]])
 def test_a_saslauthd_that_ignores_the_domain(
-    daemon: Ratelimitd, examine: Examine, folder: Path, processes: Run, command: list[str]
+    start: Start, examine: Examine, folder: Path, processes: Run, command: list[str]
 ) -> None:
+    daemon = start()
     processes(["bash"], command, [*command, "-r"])
     main_cf = asking_saslauthd(folder)
     assert says(examine(daemon, main_cf), "realm-ignored", f"{folder}/sasl/smtpd.conf", "without -r", "[keys] domains")
@@ -295,8 +303,9 @@ def test_a_saslauthd_that_ignores_the_domain(
 
 
 def test_a_saslauthd_that_is_not_seen_is_suspected_where_many_domains_were(
-    daemon: Ratelimitd, examine: Examine, folder: Path, processes: Run
+    start: Start, examine: Examine, folder: Path, processes: Run
 ) -> None:
+    daemon = start()
     main_cf = asking_saslauthd(folder)
     assert names(examine(daemon, main_cf)) == []
     with daemon.client() as client:
@@ -310,8 +319,9 @@ def test_a_saslauthd_that_is_not_seen_is_suspected_where_many_domains_were(
     [("saslauthd", ["saslauthd", "-a", "pam", "-cr"]), ("auxprop", ["saslauthd"]), ("auxprop", ["bash"])],
 )
 def test_nothing_is_said_of_a_password_check_that_knows_domains(
-    daemon: Ratelimitd, examine: Examine, folder: Path, processes: Run, method: str, command: list[str]
+    start: Start, examine: Examine, folder: Path, processes: Run, method: str, command: list[str]
 ) -> None:
+    daemon = start()
     processes(command)
     with daemon.client() as client:
         for login in ANYTHING:

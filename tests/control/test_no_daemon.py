@@ -14,7 +14,7 @@ import pytest
 from ratelimitd.control.commands import Refused, Reset, Status
 from ratelimitd.ctl.client import ask
 from tests.control.conftest import Ctl, Start
-from tests.daemon.process import Ratelimitd
+from tests.daemon.process import Ratelimitd, changed
 from tests.instances.waiting import wait_until
 
 ALICE = "alice@example.com"
@@ -161,9 +161,11 @@ def test_a_daemon_that_waits_can_be_stopped(stopped: Ratelimitd, number: signal.
 
 @pytest.mark.parametrize("holder", ["ratelimitctl 4711", "4711"])
 def test_a_state_dir_that_stays_in_use_is_an_exit_status_of_its_own(stopped: Ratelimitd, holder: str) -> None:
-    with locked(stopped, holder):
-        assert stopped.spawn().wait() == 75
-    assert stopped.output().splitlines()[-1].endswith("(pid 4711)")
+    impatient = changed("from ratelimitd.daemon import start; start.WAIT_S = 1.0")
+    daemon = Ratelimitd(stopped.folder, stopped.file.read_text(), prefix=impatient)
+    with locked(daemon, holder):
+        assert daemon.spawn().wait() == 75
+    assert daemon.output().splitlines()[-1].endswith("(pid 4711)")
 
 
 def test_a_change_that_finds_another_under_way_is_refused_in_one_line(stopped: Ratelimitd, ctl_of: Ctl) -> None:

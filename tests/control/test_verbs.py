@@ -219,16 +219,16 @@ def test_check_of_a_broken_configuration_is_status_2_and_one_line(daemon: Rateli
 
 
 @pytest.mark.parametrize("key", ["", "   ", "a\nsasl_username=b", "\x1b[31m", "a\0b"])
-def test_what_is_no_key_is_refused(daemon: Ratelimitd, ctl_of: Ctl, key: str) -> None:
+def test_what_is_no_key_is_refused(untouched: Ratelimitd, ctl_of: Ctl, key: str) -> None:
     for verb in ("show", "reset"):
-        ran = ctl_of(daemon, verb, key)
+        ran = ctl_of(untouched, verb, key)
         assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
         assert "\x1b" not in ran.err
 
 
 @pytest.mark.parametrize("quota", ["-1", "many", "4294967296", "1.5", "٣"])
-def test_what_is_no_quota_is_refused(daemon: Ratelimitd, ctl_of: Ctl, quota: str) -> None:
-    assert ctl_of(daemon, "set", ALICE, f"--quota={quota}").status == 2
+def test_what_is_no_quota_is_refused(untouched: Ratelimitd, ctl_of: Ctl, quota: str) -> None:
+    assert ctl_of(untouched, "set", ALICE, f"--quota={quota}").status == 2
 
 
 def test_without_default_domain_bare_logins_are_accounts_of_their_own(start: Start, ctl_of: Ctl) -> None:

@@ -65,6 +65,15 @@ def _name(name: str) -> str:
     return name if name.isidentifier() else msgspec.json.encode(name).decode()
 
 
+def changed(text: str) -> list[str]:
+    """A prefix for the program: it runs `text` first, which changes a constant or a method of its modules."""
+    return [
+        sys.executable,
+        "-c",
+        f"{text}\nimport sys\nfrom ratelimitd.daemon import main\nsys.argv[1:2] = []\nsys.exit(main.main())\n",
+    ]
+
+
 class Ratelimitd:
     """A daemon that runs on the configuration `text`, in `folder`; once it has ended it may be started again."""
 

@@ -1,38 +1,44 @@
 """A fault of the daemon's own at run time: one line that says where, what was answered is stored, exit status 1."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.process import Ratelimitd, config
+from tests.daemon.client import PolicyClient
+from tests.daemon.process import Ratelimitd, changed, config
 from tests.instances.waiting import wait_until
 
 FAULTY = """
-import sys
-from ratelimitd.daemon import main
 from ratelimitd.control.status import DaemonStatus
 
 async def sample(self):
     import trio
-    while not self._pump.requests:
+    while self._pump.requests < 2:
         await trio.sleep(0.01)
     raise KeyError("what nobody\\nhas thought of")
 
 DaemonStatus.sample = sample
-sys.argv[1:2] = []
-sys.exit(main.main())
 """
+
+
+def is_answered(client: PolicyClient) -> bool:
+    """Ask what makes the daemon fail: its end may come before the reply."""
+    try:
+        client.ask()
+    except (EOFError, ConnectionError):
+        return False
+    return True
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_a_fault_at_run_time_is_one_line_and_the_counts_are_stored(folder: Path, level: str) -> None:
     text = config(store={"flush_interval_s": 3600}, log={"level": level})
-    daemon = Ratelimitd(folder, text, prefix=[sys.executable, "-c", FAULTY])
+    daemon = Ratelimitd(folder, text, prefix=changed(FAULTY))
     try:
         daemon.start()
         with daemon.client() as client:
             client.ask()
+            answered = 1 + is_answered(client)
         wait_until(lambda: not daemon.process.running(), "its end")
     finally:
         daemon.kill()
@@ -41,6 +47,7 @@ def test_a_fault_at_run_time_is_one_line_and_the_counts_are_stored(folder: Path,
     assert "KeyError" in line
     assert line.startswith("ratelimitd: an internal error has ended the daemon; please report it: ")
     (logged,) = [line for line in daemon.log() if "an internal error" in line]
-    assert "at=<string>:10" in logged
+    assert "at=<string>:8" in logged
     assert sum("Traceback" in line for line in daemon.log()) == (level == "debug")
-    assert daemon.used() == {"alice@example.com": 1}
+    (used,) = daemon.used().values()
+    assert answered <= used <= 2

@@ -114,10 +114,11 @@ def test_a_request_that_is_too_long_is_closed(start: Start) -> None:
     assert daemon.used() == {"alice@example.com": 1}
 
 
-def test_a_client_that_takes_no_replies_is_closed_and_keeps_nobody_waiting(start: Start) -> None:
-    daemon = start(server={"request_timeout_s": 0.5}, limit=[{"quota": "unlimited"}])
+def test_a_client_that_takes_no_replies_is_closed_and_keeps_nobody_waiting(start: Start, folder: Path) -> None:
+    listen = [f"unix:{folder}/socket", f"127.0.0.1:{free_port()}"]  # TCP has room for 300,000 replies
+    daemon = start(server={"request_timeout_s": 0.5, "listen": listen}, limit=[{"quota": "unlimited"}])
     data = b"".join(request("greedy@example.com") for _ in range(50))
-    with daemon.client() as greedy, daemon.client() as other:
+    with daemon.client() as greedy, PolicyClient(daemon.port) as other:
         greedy.socket.setblocking(False)
         refused = 0
         while not any("closed a connection" in line for line in daemon.log()):

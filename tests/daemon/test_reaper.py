@@ -8,7 +8,7 @@ import pytest
 
 from ratelimitd.daemon.reaper import reap
 from tests.conftest import missing
-from tests.daemon.process import Ratelimitd, config
+from tests.daemon.process import Ratelimitd, changed, config
 from tests.instances.waiting import wait_until
 
 
@@ -22,7 +22,10 @@ def test_as_pid_1_the_daemon_reaps_what_its_commands_leave_behind(folder: Path) 
         missing("only root can make a namespace of processes")
     orphans = ["/bin/sh", "-c", "for n in 1 2 3; do (sleep 0.2) & done; exit 0"]
     text = config(limit=[{"quota": 1}], notify=[{"command": orphans, "at": [100]}])
-    daemon = Ratelimitd(folder, text, prefix=["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
+    namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    daemon = Ratelimitd(
+        folder, text, prefix=[*namespace, *changed("from ratelimitd.daemon import reaper; reaper.PERIOD_S = 1.0")]
+    )
     try:
         daemon.start()
         (inside,) = children(daemon.process.pid)

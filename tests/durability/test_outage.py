@@ -55,7 +55,7 @@ def _log(folder: Path) -> str:
 
 
 def test_no_reply_waits_for_a_store_that_is_away_and_nothing_is_lost(folder: Path) -> None:
-    _outage(folder, 7)
+    _outage(folder, 3)
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from tests.fuzz.scratch import FOLDER
 
 _SOCKET = FOLDER / "mysql.sock"
 _STEPS = 8
-PATIENT_S = 5.0
+PATIENT_S = 30.0
 SILENT_S = 0.02
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.real
 def test_mail_flows_through_reloads_restarts_and_rotations_and_every_recipient_is_stored(
     folder: Path, postfix: Postfix, mariadb: MariaDB
 ) -> None:
-    soak = Soak(folder, postfix, mariadb, 15)
+    soak = Soak(folder, postfix, mariadb, 8)
     try:
         figures = soak.run()
     finally:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.instances import guard
-from tests.instances.galera import Galera
 from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9
 from tests.instances.policy import PolicyServer, Request
@@ -143,18 +142,6 @@ def test_mariadb_accounts_and_lives(make_mariadb: Callable[..., MariaDB]) -> Non
     begun = time.monotonic()
     server.stop()
     assert time.monotonic() - begun < 20
-
-
-@pytest.mark.real
-def test_galera_loses_a_node_and_gets_it_back(galera: Galera) -> None:
-    first, _, third = galera.nodes
-    first.sql("CREATE DATABASE d; CREATE TABLE d.t (a INT PRIMARY KEY); INSERT INTO d.t VALUES (1)")
-    wait_until(lambda: galera.nodes[2].sql("SHOW TABLES FROM d") == [("t",)], "the table")
-    galera.kill(0)
-    galera.wait_synced()
-    third.sql("INSERT INTO d.t VALUES (2)")
-    galera.rejoin(0)
-    assert first.sql("SELECT a FROM d.t ORDER BY a") == [("1",), ("2",)]
 
 
 @pytest.mark.real

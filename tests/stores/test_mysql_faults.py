@@ -251,7 +251,7 @@ async def test_a_server_that_sends_rubbish_is_an_error_of_the_store() -> None:
 
 @pytest.mark.parametrize("endless", [b"\x05\0\0\x05\x04alic", b"\x01\0\0\0\x0a"])
 async def test_a_server_that_sends_without_an_end_is_left(endless: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 1 << 20)
+    monkeypatch.setattr(wire, "MAX_ANSWER_BYTES", 1 << 17)
     sent = 0
 
     async def serve(stream: trio.SocketStream) -> None:
