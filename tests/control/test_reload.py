@@ -253,6 +253,9 @@ def test_every_setting_but_these_is_applied_by_a_reload() -> None:
     assert set(needing_a_restart(old, changed)) == {
         *("state_dir", "user", "group", "pid_file", "server.unix_mode", "server.unix_group"),
         *(f"store.{name}" for name in ("backend", "path", "host", "port", "unix_socket", "user", "password", "tls_ca")),
-        *(f"store.{name}" for name in ("password_file", "database", "tls_verify_name", "server_public_key", "table")),
+        *(
+            f"store.{name}"
+            for name in ("password_file", "database", "tls_verify_name", "server_public_key", "service", "table")
+        ),
         *("store.columns", "metrics.listen", "metrics.top_accounts", "control.socket", "control.mode"),
     }

@@ -172,6 +172,7 @@ class PostgreSQL:
         command += [f"--username={ADMINISTRATOR}", f"--dbname={database or 'postgres'}"]
         data = text.encode("utf-8", "surrogateescape")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        clean["PGCLIENTENCODING"] = "UTF8"
         result = subprocess.run(
             command, input=data, capture_output=True, timeout=timeout, check=False, cwd="/", env=clean
         )

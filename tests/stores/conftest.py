@@ -23,6 +23,9 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     server: Any = request.getfixturevalue(request.param)
     database = f"stores{next(_numbers)}"
     server.sql(f"CREATE DATABASE {database}")
+    if request.param == "postgresql":  # what the sessions must not depend on
+        for setting in ("default_transaction_isolation = serializable", "client_encoding = LATIN1", "timezone = Japan"):
+            server.sql(f"ALTER DATABASE {database} SET {setting}")
     yield (postgresql_backend if request.param == "postgresql" else server_backend)(server, database)
     server.sql(f"DROP DATABASE {database}")
 

@@ -163,8 +163,9 @@ def repairs(found: Layout, names: Names) -> Iterator[str]:
         yield _sql(names, 'CREATE INDEX ON "ratelimit" ("updated")')
     if "touched" not in found.checks:
         yield from [text for (kind, _), text in _created(names).items() if kind in ("FUNCTION", "TRIGGER")]
+    hold_others = any(found.columns[name].type != "bigint" for name in COUNTS if name in found.columns)
     for constraint in _CONSTRAINT.finditer(schema("postgresql")):
-        if constraint[1] not in found.checks and all(found.columns[name].type == "bigint" for name in COUNTS):
+        if constraint[1] not in found.checks and not hold_others:
             yield _sql(names, f'ALTER TABLE "ratelimit" ADD {constraint[0]}')
 
 

@@ -1,0 +1,175 @@
+"""PostgreSQL's tables: created by one daemon of several, completed, and refused where they cannot be used."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import trio
+
+from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores import Names, schema
+from ratelimitd.stores.history import Kept
+from ratelimitd.stores.postgresql.access import Access
+from ratelimitd.stores.postgresql.store import PostgreSQLStore
+from tests.instances.postgresql import PostgreSQL
+from tests.instances.sqlclient import SQLError
+from tests.stores.backends import delta, flush, postgresql_access, row
+
+pytestmark = pytest.mark.real
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def fresh(postgresql: PostgreSQL) -> Iterator[str]:
+    """A fresh database, and an account of the same name whose own it is."""
+    name = f"tables{next(_numbers)}"
+    postgresql.add_user(name, "secret", database=name)
+    yield name
+    postgresql.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def over_tcp(server: PostgreSQL, name: str) -> Access:
+    return Access((("127.0.0.1", server.port),), name, "secret", name)
+
+
+async def opened(server: PostgreSQL, database: str, names: Names | None = None) -> PostgreSQLStore:
+    store = PostgreSQLStore(postgresql_access(server, database), names, timeout_s=20)
+    await store.open()
+    return store
+
+
+async def test_daemons_that_start_at_once_make_one_set_of_tables(postgresql: PostgreSQL, fresh: str) -> None:
+    async def start() -> None:
+        store = PostgreSQLStore(over_tcp(postgresql, fresh), timeout_s=20)
+        await store.open()
+        await flush(store, [delta("alice")], node=store.name + str(next(_numbers)))
+        assert store.remarks.take() == []
+        await store.close()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(start)
+    assert postgresql.sql("SELECT used FROM ratelimit", fresh) == [("5",)]
+    indexes = postgresql.sql("SELECT COUNT(*) FROM pg_indexes WHERE tablename LIKE 'ratelimit%'", fresh)
+    assert indexes == [("7",)]
+
+
+@pytest.mark.parametrize("column", ["used", "in_parts", "quota", "until"])
+async def test_a_column_that_is_gone_is_created_again(postgresql: PostgreSQL, fresh: str, column: str) -> None:
+    store = await opened(postgresql, fresh)
+    await flush(store, [delta("alice", 3)])
+    await store.close()
+    postgresql.sql(f"ALTER TABLE ratelimit DROP COLUMN {column} CASCADE", fresh)
+    store = await opened(postgresql, fresh)
+    await flush(store, [delta("alice", 2)])
+    assert (await row(store, "alice")).used == (2 if column == "used" else 5)
+    assert (await row(store, "alice")).quota == 10
+    shown = postgresql.sql(f"SELECT {column} IS NULL, expirytime IS NULL FROM view_ratelimit", fresh)
+    assert shown == [("t" if column in ("in_parts", "until") else "f", "f")]
+    checks = "SELECT COUNT(*) FROM pg_constraint WHERE conrelid = 'ratelimit'::regclass AND contype = 'c'"
+    assert postgresql.sql(checks, fresh) == [("2",)]
+    await store.close()
+
+
+async def test_what_follows_changes_is_created_again(postgresql: PostgreSQL, fresh: str) -> None:
+    await (await opened(postgresql, fresh)).close()
+    postgresql.sql("DROP TRIGGER ratelimit_touched ON ratelimit; DROP INDEX ratelimit_updated_idx", fresh)
+    store = await opened(postgresql, fresh)
+    await flush(store, [delta("alice", 3)])
+    postgresql.sql("UPDATE ratelimit SET updated = '2020-01-01'", fresh)
+    cursor = (await store.changes("", 0)).cursor
+    postgresql.sql("UPDATE ratelimit SET quota = 7", fresh)
+    assert [found.key for found in (await store.changes(cursor, 0)).rows] == ["alice"]
+    assert store.remarks.take() == []
+    await store.close()
+
+
+async def test_a_table_that_was_renamed_is_no_longer_ours(postgresql: PostgreSQL, fresh: str) -> None:
+    store = await opened(postgresql, fresh)
+    await flush(store, [delta("alice", 3)])
+    await store.close()
+    postgresql.sql("DROP VIEW view_ratelimit; ALTER TABLE ratelimit RENAME TO old", fresh)
+    store = await opened(postgresql, fresh)
+    await flush(store, [delta("alice", 1)])
+    assert (await row(store, "alice")).used == 1
+    assert postgresql.sql("SELECT used FROM old", fresh) == [("3",)]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("ALTER COLUMN id TYPE INTEGER", "its id is integer, not bigint"),
+        ("ALTER COLUMN configured TYPE REAL", "its column configured is real, not bigint"),
+        ("ALTER COLUMN sender TYPE CHAR(255)", "its column sender compares otherwise than by bytes"),
+        ("DROP CONSTRAINT ratelimit_sender_limit_name_key", "no unique index on \\(sender, limit_name\\)"),
+        ("ADD UNIQUE (sender)", "leaves no room for a second limit"),
+        ("DROP COLUMN sender CASCADE", "it lacks the column sender"),
+    ],
+)
+async def test_a_table_that_cannot_be_used_is_refused_and_says_why(
+    postgresql: PostgreSQL, fresh: str, change: str, fault: str
+) -> None:
+    await (await opened(postgresql, fresh)).close()
+    postgresql.sql(f"DROP VIEW view_ratelimit; ALTER TABLE ratelimit {change}", fresh)
+    with pytest.raises(StoreUnsuitable, match=f"the table ratelimit cannot be used: .*{fault}"):
+        await opened(postgresql, fresh)
+
+
+async def test_a_narrow_number_is_widened(postgresql: PostgreSQL, fresh: str) -> None:
+    await (await opened(postgresql, fresh)).close()
+    postgresql.sql("DROP VIEW view_ratelimit; ALTER TABLE ratelimit ALTER COLUMN configured TYPE INTEGER", fresh)
+    store = await opened(postgresql, fresh)
+    assert (await flush(store, [delta("alice", quota=4_294_967_295)])).rejected == []
+    assert (await row(store, "alice")).configured == 4_294_967_295
+    await store.close()
+
+
+async def test_an_account_that_may_not_create_says_so(postgresql: PostgreSQL, fresh: str) -> None:
+    user = f"guest_{fresh}"
+    postgresql.add_user(user, "secret")
+    store = PostgreSQLStore(replace(over_tcp(postgresql, user), database=fresh), timeout_s=20)
+    with pytest.raises(StoreUnsuitable, match=r"ratelimit cannot be created: permission denied.*sql/postgresql\.sql"):
+        await store.open()
+
+
+async def test_what_an_account_may_not_change_is_said_with_the_statement(postgresql: PostgreSQL, fresh: str) -> None:
+    await (await opened(postgresql, fresh)).close()
+    user = f"small_{fresh}"
+    postgresql.add_user(user, "secret")
+    postgresql.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}", fresh)
+    access = replace(over_tcp(postgresql, user), database=fresh)
+    store = PostgreSQLStore(access, Names(limit="daily"), timeout_s=20)
+    await store.open()
+    (remark,) = store.remarks.take()
+    assert "SET DEFAULT 'daily'" in remark.said
+    await store.close()
+    postgresql.sql("DROP TABLE ratelimit_history", fresh)
+    store = PostgreSQLStore(access, timeout_s=20)
+    await store.open()  # it is not needed
+    await store.close()
+    store.configure(20, Kept(30))
+    with pytest.raises(StoreUnsuitable, match="ratelimit_history cannot be created"):
+        await store.open()
+    postgresql.sql(f"DROP OWNED BY {user}", fresh)
+
+
+async def test_the_file_may_be_run_by_an_administrator_instead(postgresql: PostgreSQL, fresh: str) -> None:
+    postgresql.sql(schema("postgresql"), fresh)
+    store = await opened(postgresql, fresh)
+    await flush(store, [delta("alice", 3)])
+    assert store.remarks.take() == []
+    await store.close()
+
+
+async def test_no_number_below_0_is_a_use(postgresql: PostgreSQL, fresh: str) -> None:
+    """As MySQL's UNSIGNED."""
+    store = await opened(postgresql, fresh)
+    await flush(store, [delta("alice", 3)])
+    for change in ("used = -1", "expiry = -1", "updated = 'infinity'"):
+        with pytest.raises(SQLError, match="violates check constraint"):
+            postgresql.sql(f"UPDATE ratelimit SET {change}", fresh)
+    postgresql.sql("UPDATE ratelimit SET quota = -1, persist = 1", fresh)
+    assert (await row(store, "alice")).quota == 0
+    await store.close()
