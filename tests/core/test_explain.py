@@ -19,7 +19,7 @@ LIMIT = {"quota": 1}
         ({"limit": [LIMIT, {}]}, "Object missing required field `quota` - at `$.limit[1]`"),
         ({"limit": 5}, "Expected `array`, got `int` - at `$.limit`"),
         ({"limit": []}, "Expected `array` of length >= 1 - at `$.limit`"),
-        ({"limit": [LIMIT], "store": {"port": 0}}, "Expected `int` >= 1 - at `$.store.port`"),
+        ({"limit": [LIMIT], "store": {"port": -1}}, "Expected `int` >= 0 - at `$.store.port`"),
         ({"limit": [LIMIT | {"quotas": {"a": -1}}]}, "Expected `int` >= 0 - at `$.limit[0].quotas[...]`"),
         ({"limit": [LIMIT], "store": {"host": ["a", ""]}}, "Expected `str` of length >= 1 - at `$.store.host[1]`"),
     ],
