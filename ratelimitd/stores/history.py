@@ -129,10 +129,10 @@ class Chunk(NamedTuple):
         `at_least`: what is known is not added, but the least that is to stand there. What leaves after `latest` does
         not count. Where the row did not count in parts, those that stand there go: somebody has set its use.
         """
+        stood = dict(row.parts)
         row = as_it_counts(row, self.now)
         if not self.slides:
             return self._join(row, at_least=at_least, recorded=kept.history_days > 0)
-        stood = dict(row.parts)
         if row.counts_in_parts:
             parts = {leave: used for leave, used in row.parts if leave <= self.latest}
             later = [leave for leave in stood if leave > self.latest]
@@ -179,7 +179,7 @@ def as_it_counts(row: Row, now: int) -> Row:
     """A row whose `parts` are all that leave after `now`; if it says that it counts in parts, but ends when none of
     them leaves, somebody has set that, and its use counts as one window."""
     if row.counts_in_parts and row.expiry > now and all(leave != row.expiry for leave, _ in row.parts):
-        return row._replace(in_parts=None)
+        return row._replace(in_parts=None, parts=())
     return row
 
 

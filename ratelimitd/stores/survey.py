@@ -128,7 +128,7 @@ def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:
         configured=rename.configured,
         persist=persist,
         used=used,
-        in_parts=used if slid and all(one.counts_in_parts or not one.used for one in both) else None,
+        in_parts=used if slid and not any(one.expiry > now for one in both if one not in slid) else None,
         expiry=later.expiry,
         seen=seen,
         until=until,

@@ -2,8 +2,9 @@
 
 import pytest
 
-from ratelimitd.core.rows import Account, Delta
+from ratelimitd.core.rows import Account, Delta, Grant, Known
 from ratelimitd.stores import Store
+from ratelimitd.stores.history import Kept
 from ratelimitd.stores.survey import Rename
 from tests.stores.backends import Backend, flush, row
 from tests.stores.test_history import HOUR, KEPT, NOW, PART, other_node, part, parts, written
@@ -131,3 +132,77 @@ async def test_rows_that_become_one_count_all_that_either_did(backend: Backend, 
     assert (found.used, found.counts_in_parts) == (2 + other, whose == "both slid")
     (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
     assert after.used == 3 + other
+
+
+async def test_a_quota_that_is_given_leaves_what_counts_also_where_its_end_is_too_far(sliding: Store) -> None:
+    """The period is shorter now."""
+    await flush(sliding, [part("alice", 3, HOUR), part("alice", 4, 3 * HOUR)._replace(latest=NOW + DAY)])
+    grant = Grant("hourly", "alice", 50, 10, True, NOW + HOUR, NOW + 2 * HOUR)
+    (granted,) = await sliding.grant(grant, NOW)
+    assert (granted.quota, granted.used, granted.parts) == (50, 7, parts((HOUR, 3), (3 * HOUR, 4)))
+    (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
+    assert (after.quota, after.used) == (50, 4)
+
+
+async def test_a_quota_that_is_given_when_all_has_left_begins_at_0(sliding: Store) -> None:
+    await flush(sliding, [part("alice", 3, PART)])
+    grant = Grant("hourly", "alice", 50, 10, False, NOW + HOUR + PART, NOW + 3 * HOUR)
+    (granted,) = await sliding.grant(grant, NOW + PART)
+    assert (granted.quota, granted.used, granted.in_parts, granted.expiry) == (50, 0, None, NOW + HOUR + PART)
+
+
+async def test_parts_are_read_of_a_row_that_counts_in_them_whatever_the_limit_is_now(
+    backend: Backend, sliding: Store
+) -> None:
+    await flush(sliding, [part("alice", 3, PART), part("alice", 4, HOUR)])
+    fixed = await other_node(backend, Kept())
+    found = await row(fixed, "alice", "hourly", NOW + PART)
+    assert (found.used, found.parts) == (7, parts((HOUR, 4)))
+    await fixed.close()
+
+
+@pytest.mark.parametrize("edit", ["used = 9", f"expiry = {NOW + 200}", f"used = 7, expiry = {NOW + 7200}"])
+async def test_what_somebody_sets_counts_until_the_row_ends(backend: Backend, sliding: Store, edit: str) -> None:
+    await flush(sliding, [part("alice", 3, PART), part("alice", 4, HOUR)])
+    backend.sql(f"UPDATE ratelimit SET {edit}")
+    found = await row(sliding, "alice", "hourly", NOW)
+    assert (found.counts_in_parts, found.parts) == (False, ())
+
+
+@pytest.mark.parametrize("days", [0, 30])
+async def test_the_history_adds_up_where_a_limit_slides_no_more_and_again(
+    backend: Backend, store: Store, days: int
+) -> None:
+    store.configure(10, Kept(days, {"hourly"}))
+    await flush(store, [part("alice", 1, -PART), part("alice", 2, PART), part("alice", 3, HOUR)])
+    store.configure(10, Kept(days))
+    await flush(store, [window(4, HOUR)])
+    (joined,) = (await flush(store, [window(5, HOUR)])).rows
+    assert (joined.used, joined.expiry) == (14, NOW + HOUR)
+    store.configure(10, Kept(days, {"hourly"}))
+    (again,) = (await flush(store, [part("alice", 6, HOUR + PART)])).rows
+    assert (again.used, again.parts) == (20, parts((HOUR, 14), (HOUR + PART, 6)))
+    assert sum(int(used) for (used,) in written(backend, "used")) == 21
+
+
+async def test_what_memory_knows_is_put_back_into_a_row_that_counts_in_parts_though_the_limit_is_fixed(
+    sliding: Store,
+) -> None:
+    await flush(sliding, [part("alice", 3, HOUR)])
+    for _ in range(2):
+        await sliding.restore([Known(window(9, HOUR), False)], NOW)
+        found = await row(sliding, "alice", "hourly", NOW)
+        assert (found.used, found.expiry, found.in_parts) == (9, NOW + HOUR, None)
+
+
+@pytest.mark.parametrize("used", ["nothing", "something that has left"])
+async def test_a_row_of_an_account_in_another_case_of_letters_leaves_its_parts(
+    backend: Backend, sliding: Store, used: str
+) -> None:
+    """A panel has made it."""
+    await flush(sliding, [part("alice", 8, PART), part("alice", 1, HOUR)])
+    backend.sql("INSERT INTO ratelimit (sender, limit_name, quota, persist) VALUES ('Alice', 'hourly', 50, 1)")
+    if used != "nothing":
+        backend.sql(f"UPDATE ratelimit SET used = 5, expiry = {NOW - 10} WHERE sender = 'Alice'")
+    (found,) = await sliding.adopt([Rename("hourly", "Alice", "alice", 10, 1, NOW + 3 * HOUR)], NOW + PART)
+    assert (found.quota, found.used, found.parts) == (50, 1, parts((HOUR, 1)))
