@@ -24,7 +24,7 @@ from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
 from ratelimitd.sync.schedule import StoreSync
 from ratelimitd.sync.walk import most_used
-from ratelimitd.text import escape
+from ratelimitd.text import spell
 
 PREFIX = "ratelimitd_"
 F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
@@ -197,7 +197,7 @@ class Figures(Collector):
         used = _family(GaugeMetricFamily, "account_used", "Recipients of the accounts that use most.", "limit", "key")
         quota = _family(GaugeMetricFamily, "account_quota", "Their quotas; 0 is unlimited.", "limit", "key")
         for counter in self._top:
-            labels = [counter.meter.limit.name, escape(counter.key)]
+            labels = [counter.meter.limit.name, spell(counter.key)]
             used.add_metric(labels, counter.used)
             quota.add_metric(labels, counter.quota)
         yield used

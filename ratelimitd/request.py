@@ -19,7 +19,7 @@ from typing import Self
 from msgspec import Struct
 
 from ratelimitd.errors import NotPostfix, RequestTooLong
-from ratelimitd.text import lower
+from ratelimitd.text import lower, read
 
 __all__ = ["POLICY_REQUEST", "Request"]
 
@@ -80,8 +80,9 @@ AS_SENT = LoginRules()
 class Request(Struct, frozen=True, eq=False, gc=False):
     """One request: `request["sasl_username"]` is the attribute's value, "" where Postfix sent none.
 
-    Values never contain LF or NUL. Bytes that are not UTF-8 appear as `\\xNN`. What every decision and its log line
-    need has a field; all other attributes are searched for when they are asked for.
+    Values never contain LF or NUL. Bytes that are not UTF-8 appear as `\\xNN`, and a text that looks like that has
+    its backslash doubled. What every decision and its log line need has a field; all other attributes are searched for
+    when they are asked for.
 
     >>> request = Request.of("sasl_username=alice\\nclient_address=192.0.2.1\\n", default_domain="example.com")
     >>> request["client_address"], request["helo_name"], request.login
@@ -219,9 +220,9 @@ class RequestReader:
 
     def _usual(self, data: bytes) -> Request | None:
         """What Postfix sends: one whole request, its attributes in Postfix's order; None for anything else."""
-        text = data.decode("utf-8", "backslashreplace")
+        text = read(data)
         found = _POSTFIX_ORDER.fullmatch(text)
-        if found is None or "\0" in text:
+        if found is None:
             return None
         if not self._known:
             if not _LINES.fullmatch(data, 0, len(data) - 1):
@@ -248,9 +249,8 @@ class RequestReader:
             return None
         self._known = True
         self._take(end + 2)
-        text = buffer[start : end + 1].decode("utf-8", "backslashreplace")
-        # Postfix never sends a NUL; the journal separates fields by it.
-        return Request.under(self.rules, text.replace("\0", "\\0"))
+        text = read(buffer[start : end + 1])
+        return Request.under(self.rules, text)
 
     def _check(self, buffer: bytes, end: int) -> None:
         """Check what has arrived of the first request, up to `end`. No byte is looked at twice."""

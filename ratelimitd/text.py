@@ -14,6 +14,10 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(.*)", re.DOTALL)
 _HOST = re.compile(
     r"(?P<user>[^/?#@]*@)?(?P<host>(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)(?P<more>$|[/?#].*)", re.DOTALL
 )
+# What `read` makes of a byte, in any case of letters (keys are in lower case), and what `spell` makes of a character.
+_LIKE_A_BYTE = re.compile(r"(?<!\\)\\++(?=[xX](?:00|[89a-fA-F][0-9a-fA-F])|[\0\udc80-\udcff])")
+_LIKE_A_CHARACTER = re.compile(r"x[0-7][0-9a-f]|u[0-9a-f]{4}|U[0-9a-f]{8}")
+_RUN_AND_NEXT = re.compile(r"(\\*+)([^\\]?)", re.DOTALL)
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
@@ -27,6 +31,39 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
+
+
+def read(data: bytes) -> str:
+    """The text of a client's bytes: what is not UTF-8, and NUL, as `\\xNN`.
+
+    No two are read alike: backslashes that stand before such an escape, or before a text that looks like one, are
+    doubled. All others stay: `DOMAIN\\user` is itself.
+    """
+    if b"\\" not in data and b"\0" not in data:
+        return data.decode("utf-8", "backslashreplace")
+    text = _LIKE_A_BYTE.sub(lambda run: run[0] * 2, data.decode("utf-8", "surrogateescape"))
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+def spell(text: str, but: str = "") -> str:
+    """The text in printable characters, and none of `but`: the others as escapes. No two texts are spelled alike.
+
+    As in `read`, backslashes before an escape are doubled; its own escapes are none of `spell`, and stay.
+    """
+    if text.isprintable() and "\\" not in text and not any(c in text for c in but):
+        return text
+
+    def spelled(found: re.Match[str]) -> str:
+        run, char = found.groups()
+        if char and (not char.isprintable() or char in but):
+            return run * 2 + _code(ord(char))
+        return (run * 2 if run and _LIKE_A_CHARACTER.match(text, found.end(1)) else run) + char
+
+    return _RUN_AND_NEXT.sub(spelled, text)
+
+
+def _code(point: int) -> str:
+    return f"\\x{point:02x}" if point < 0x80 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
 
 
 def cut(text: str, length: int = MAX_FIELD) -> str:

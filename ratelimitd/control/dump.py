@@ -16,7 +16,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.directory import StateDir
 from ratelimitd.sync.walk import walk
-from ratelimitd.text import escape
+from ratelimitd.text import spell
 
 HEADER = "Key\t:\tLimit\t:\tQuota\t:\tUsed\t:\tReset\t:\tNot stored\n"
 
@@ -59,7 +59,7 @@ def _line(counter: Counter, pending: Pending, now: int) -> str:
         used, again = used_at(counter, now), admits_again(counter)
     reset = NOW if limit.sliding and again <= now else limit.period.describe(again)
     unstored = sum(pending.by_window(counter).values())
-    fields = (escape(counter.key), limit.name, counter.quota, used, reset, unstored)
+    fields = (spell(counter.key), limit.name, counter.quota, used, reset, unstored)
     return "\t:\t".join(map(str, fields)) + "\n"
 
 

@@ -19,7 +19,7 @@ from ratelimitd.core.standing import reset
 from ratelimitd.core.verdict import FREE, INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.log.sinks import PRIORITIES, Entry, Sink
 from ratelimitd.settings import LogSettings
-from ratelimitd.text import cut, escape
+from ratelimitd.text import cut, escape, spell
 
 LEVELS = {INSERT: "notice", UPDATE: "info", FREE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: "warning"}
 _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
@@ -36,7 +36,7 @@ def policyd_line(verdict: Verdict, with_limit: bool) -> str:
     fields: tuple[str, ...]
     fields = (asked.queue_id, asked.client_name, asked.client_address, asked.sasl_method, asked.sasl_username)
     told = "".join(fields)
-    if "," in told or len(told) > MAX_LINE or not told.isprintable():
+    if "," in told or "\\" in told or len(told) > MAX_LINE or not told.isprintable():
         fields = _harmless(*map(cut, fields) if len(told) > MAX_LINE else fields)
     queue_id, name, address, method, username = fields
     limit = f", limit={counter.meter.limit.name}" if with_limit else ""
@@ -48,7 +48,7 @@ def policyd_line(verdict: Verdict, with_limit: bool) -> str:
 
 def _harmless(*fields: str) -> tuple[str, ...]:
     """The fields of a line without what could end it, or begin a field that is not ours: only a comma could."""
-    return tuple([escape(field.replace(",", "\\x2c")) for field in fields])
+    return tuple([spell(field, but=",") for field in fields])
 
 
 def json_line(verdict: Verdict, with_limit: bool = True) -> str:

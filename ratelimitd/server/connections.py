@@ -7,9 +7,11 @@ import errno
 import math
 import select
 import socket
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
 import trio
@@ -35,31 +37,49 @@ class Bounds:
     unix_uids: frozenset[int]  # who may use unix sockets; none named: whom their mode admits
 
 
-class Connection:
-    """One client: what it has sent of a request, what it has not taken of a reply."""
+class State(Enum):
+    """Where a connection is; it is in one place at a time. `events` is what it is watched for there."""
 
-    __slots__ = ("closed", "deadline", "more", "outbox", "parked", "peer", "reader", "sock")
+    READING = "more bytes are needed", select.EPOLLIN
+    QUEUED = "bytes that have arrived are left: its turn comes in a later pass, before more are read", select.EPOLLIN
+    DECIDED = "its reply goes out at the end of this pass", select.EPOLLIN
+    PARKED = "its request waits for an account", select.EPOLLONESHOT
+    SENDING = "it has not taken all of its reply; nothing else is decided for it", select.EPOLLOUT
+    CLOSED = "not opened yet, or closed", 0
+
+    def __init__(self, _: str, events: int) -> None:
+        self.events = events
+
+
+# Names of the module are found faster than members of an Enum: some are read for each request.
+READING, QUEUED, DECIDED = State.READING, State.QUEUED, State.DECIDED
+PARKED, SENDING, CLOSED = State.PARKED, State.SENDING, State.CLOSED
+
+
+class Connection:
+    """One client: what it has sent of a request, what it has not taken of a reply. Its state is for others to read."""
+
+    __slots__ = ("deadline", "outbox", "peer", "reader", "sock", "state")
 
     def __init__(self, sock: socket.socket, peer: str, reader: RequestReader) -> None:
         self.sock = sock
         self.peer = peer
         self.reader = reader
-        self.outbox = b""  # nothing is read while it holds something
+        self.outbox = b""  # SENDING: what is left of the reply
         self.deadline = NEVER  # in trio's time: the request or reply that has begun must end by then
-        self.parked = False  # its request waits for an account; meanwhile it is not watched
-        self.more = False  # the last pass left whole requests: they come before anything is read
-        self.closed = False
+        self.state = CLOSED  # Connections.enter is its only writer
 
     @property
     def idle(self) -> bool:
         """Whether nothing is in flight: no part of a request, no reply that is due or not taken."""
-        return not (self.parked or self.more or self.outbox or self.reader.buffer)
+        return self.state is READING and not self.reader.buffer
 
 
 class Connections:
-    """The listeners and every connection, watched by one epoll; `watched` has the connections to serve when readable.
+    """The listeners and every connection, watched by one epoll; `watched` has those that are open, by file descriptor.
 
     A file descriptor that is ready but not in `watched` belongs to a listener, or to a client that has left: `accept`.
+    Each connection has one state; `enter` alone writes it, and keeps queue and epoll in step.
     """
 
     def __init__(self, listeners: Listeners, quiet: QuietLog, bounds: Bounds, rules: LoginRules) -> None:
@@ -68,6 +88,7 @@ class Connections:
         self.poll = select.epoll()
         self.watched: dict[int, Connection] = {}
         self.open: set[Connection] = set()
+        self.queue: deque[Connection] = deque()  # those that are QUEUED, each once, and some that were closed since
         self.refused_peers = self.failed_accepts = self.timeouts = self.pauses = 0
         self.listeners = listeners
         self.quiet = quiet
@@ -123,7 +144,7 @@ class Connections:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock, peer, RequestReader(self.bounds.max_request_bytes, self.rules))
-        self._register(connection)
+        self.enter(connection, READING)
         self.open.add(connection)
 
     def _pause(self, reason: str) -> None:
@@ -168,63 +189,63 @@ class Connections:
 
     # -- staying ---------------------------------------------------------------------------------------------------
 
-    def _register(self, connection: Connection) -> None:
-        self.poll.register(connection.sock, _wanted(connection))
-        self.watched[connection.sock.fileno()] = connection
+    def enter(self, connection: Connection, state: State) -> None:
+        """Change the state of a connection: the only place that does."""
+        before = connection.state
+        if state.events != before.events:
+            if not before.events:
+                self.poll.register(connection.sock, state.events)
+                self.watched[connection.sock.fileno()] = connection
+            elif state.events:
+                self.poll.modify(connection.sock, state.events)
+            else:
+                self.poll.unregister(connection.sock)
+                del self.watched[connection.sock.fileno()]
+        if state is QUEUED and before is not QUEUED:
+            self.queue.append(connection)
+        connection.state = state
 
-    def _unregister(self, connection: Connection) -> None:
-        self.poll.unregister(connection.sock)
-        del self.watched[connection.sock.fileno()]
+    def take_queued(self, count: int) -> list[Connection]:
+        """Those whose turn has come, at most so many; whoever takes them lets each enter another state."""
+        taken = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+        return [connection for connection in taken if connection.state is QUEUED]
 
-    def _watch(self, connection: Connection) -> None:
-        if not connection.parked:
-            self.poll.modify(connection.sock, _wanted(connection))
-
-    def send(self, connection: Connection, data: bytes) -> bool:
-        """Send behind what the client has not taken yet; whether it has taken all of it."""
-        if connection.closed:
-            return False
-        waiting = connection.outbox
-        if waiting:
-            data = waiting + data
+    def send(self, connection: Connection, data: bytes) -> None:
+        """Send a reply, or what is left of it. Once it is sent, what the client has sent meanwhile has its turn."""
+        if connection.state is CLOSED:
+            return
         try:
             sent = connection.sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
             self.close(connection)
-            return False
-        if sent < len(data):
-            connection.outbox = data[sent:]
-            self.expect(connection)
-            if not waiting:
-                self._watch(connection)
-            return False
-        if waiting:
+            return
+        if sent == len(data):
             connection.outbox = b""
-            self.settle(connection)
-            self._watch(connection)
-        return True
+            connection.deadline = NEVER
+            self.enter(connection, QUEUED if connection.reader.buffer else READING)
+            return
+        if connection.state is not SENDING:
+            connection.deadline = NEVER  # that of the request
+            self.expect(connection)
+            self.enter(connection, SENDING)
+        connection.outbox = data[sent:]
 
     def park(self, connection: Connection) -> None:
         """Leave the connection alone while its request waits."""
-        connection.parked = True
         connection.deadline = NEVER
-        self._unregister(connection)
+        self.enter(connection, PARKED)
 
-    def unpark(self, connection: Connection) -> None:
-        """Watch the connection again."""
-        connection.parked = False
-        self._register(connection)
+    def read_on(self, connection: Connection) -> None:
+        """What has arrived is not a whole request: the rest must follow."""
+        self.expect(connection)
+        self.enter(connection, READING)
 
     def expect(self, connection: Connection) -> None:
         """Something has begun, a request or the sending of a reply, and must end within request_timeout_s."""
         if connection.deadline == NEVER:
             connection.deadline = trio.current_time() + self.bounds.request_timeout_s
-
-    def settle(self, connection: Connection) -> None:
-        """What had begun is done."""
-        connection.deadline = NEVER
 
     def close_overdue(self) -> None:
         """Close the connections that trickle a request or take no reply."""
@@ -238,11 +259,9 @@ class Connections:
 
     def close(self, connection: Connection) -> None:
         """Close a connection; may be called again."""
-        if connection.closed:
+        if connection.state is CLOSED:
             return
-        connection.closed = True
-        if not connection.parked:
-            self._unregister(connection)
+        self.enter(connection, CLOSED)
         connection.sock.close()
         self.open.discard(connection)
 
@@ -258,7 +277,3 @@ class Connections:
         self.poll.close()
         self._wake_read.close()
         self._wake_write.close()
-
-
-def _wanted(connection: Connection) -> int:
-    return select.EPOLLOUT if connection.outbox else select.EPOLLIN

@@ -23,7 +23,7 @@ from ratelimitd.core.verdict import Charge, Verdict, Waiting
 from ratelimitd.errors import NotPostfix, RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
-from ratelimitd.server.connections import NEVER, Connection, Connections
+from ratelimitd.server.connections import CLOSED, DECIDED, READING, SENDING, Connection, Connections
 
 RECV_BYTES = 16384
 BATCH = 32
@@ -98,7 +98,6 @@ class Pump:
         self._log = log
         self._hurry = hurry
         self._clock = clock
-        self._more: list[Connection] = []
         self.latency = Histogram()
         self._draining = False
 
@@ -107,40 +106,40 @@ class Pump:
     async def run(self) -> None:
         """Serve until `shut_down` was called and what was in flight is answered."""
         self.connections.listen()
-        poll = self.connections.poll
+        poll, queue = self.connections.poll, self.connections.queue
         while not (self._draining and not self.connections.open):
-            if self._more:
+            if queue:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(poll.fileno())
             served = 0
-            while served < TURN and ((ready := poll.poll(0, BATCH)) or self._more):
+            while served < TURN and ((ready := poll.poll(0, BATCH)) or queue):
                 served += self._pass(ready)
 
     def _pass(self, ready: Sequence[tuple[int, int]]) -> int:
-        """Serve those who are ready, and some of those whose next request has arrived already; how many they were."""
+        """Serve some of those whose next request has arrived already, and those who are ready; how many they were.
+
+        Each has one request decided at most, and none before its last reply is sent: replies keep their order.
+        """
         began = time.perf_counter()
         batch: Batch = []
         now = int(self._clock())
-        more, self._more = self._more[:BATCH], self._more[BATCH:]
-        for connection in more:
-            connection.more = False
-            if not (connection.closed or connection.outbox):
-                self._request(connection, b"", batch, now)
+        queued = self.connections.take_queued(BATCH)
+        for connection in queued:
+            self._request(connection, b"", batch, now)
         watched = self.connections.watched
         for fd, _ in ready:
             found = watched.get(fd)
             if found is None:
                 self.connections.accept(fd)
-            elif found.outbox:
-                if self.connections.send(found, b"") and found.reader.buffer:
-                    self._continue(found)  # nothing was decided for one that took no replies
-            elif not found.more:
+            elif found.state is READING:
                 self._receive(found, batch, now)
+            elif found.state is SENDING:
+                self.connections.send(found, found.outbox)
         self._finish(batch)
         if batch:
             self.latency.observe(time.perf_counter() - began, len(batch))
-        return len(ready) + len(more)
+        return len(ready) + len(queued)
 
     def _receive(self, connection: Connection, batch: Batch, now: int) -> None:
         try:
@@ -168,10 +167,9 @@ class Pump:
             self.connections.close(connection)
             return
         if request is None:
-            self.connections.expect(connection)
+            self.connections.read_on(connection)
             return
         self.requests += 1
-        connection.deadline = NEVER
         try:
             verdict = self.policy.decide(request, now)
         except Exception as error:
@@ -179,20 +177,14 @@ class Pump:
         if type(verdict) is Waiting:
             self._park(Parked(connection, verdict, time.perf_counter()))
             return
+        self.connections.enter(connection, DECIDED)
         batch.append((connection, verdict))
-        if reader.buffer:
-            self._continue(connection)
 
     def _failed(self, request: Request, error: Exception) -> Verdict:
         """The answer where deciding failed: a bug of ours must not stop the mail of others."""
         self.errors += 1
         self.connections.quiet.error("a request could not be decided", reason=repr(error), request=repr(request))
         return Verdict(self.policy.failure_reply, request)
-
-    def _continue(self, connection: Connection) -> None:
-        """Take up the connection's next request in the next pass."""
-        connection.more = True
-        self._more.append(connection)
 
     def _finish(self, batch: Batch) -> None:
         """Journal, replies, log: in this order."""
@@ -228,17 +220,13 @@ class Pump:
         now = int(self._clock())
         batch: Batch = []
         for each in parked:
-            connection = each.connection
-            if connection.closed:
+            if each.connection.state is CLOSED:
                 continue
             try:
                 verdict = self.policy.decide_waiting(each.waiting, now)
             except Exception as error:
                 verdict = self._failed(each.waiting.request, error)
-            batch.append((connection, verdict))
-            self.connections.unpark(connection)
-            if connection.reader.buffer:
-                self._continue(connection)
+            batch.append((each.connection, verdict))
         self._finish(batch)
         answered = time.perf_counter()
         for each in parked:
@@ -265,7 +253,7 @@ class Pump:
         self.connections.end_listening()
         batch: Batch = []
         for connection in list(self.connections.open):
-            if connection.idle or (connection.reader.buffer and not connection.parked and not connection.more):
+            if connection.state is READING:
                 self._receive(connection, batch, int(self._clock()))
         self._finish(batch)
         self.connections.wake()

@@ -18,7 +18,7 @@ from ratelimitd.state.backlog import ASIDE, Backlog, Unstored
 from ratelimitd.state.directory import StateDir
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.loader import Loader
-from ratelimitd.text import escape
+from ratelimitd.text import spell
 
 FLUSH_TIMEOUT_S = 30.0
 FIELDS = Delta._fields[:6]
@@ -180,7 +180,7 @@ class Flush:
             self._log.error("the database refuses a record; it is set aside", **fields, reason=reason)
         if rejected:
             lines = [
-                "\t".join(escape(str(field)) for field in (*delta[: len(FIELDS)], reason)) for delta, reason in rejected
+                "\t".join(spell(str(field)) for field in (*delta[: len(FIELDS)], reason)) for delta, reason in rejected
             ]
             try:
                 self._state.append("rejected.tsv", "\n".join(lines) + "\n")

@@ -190,7 +190,7 @@ def test_bad_utf8_is_escaped_even_when_it_is_split_over_reads() -> None:
 
 
 def test_a_nul_is_escaped() -> None:
-    assert one(b"sender=a\0b\n\n")["sender"] == "a\\0b"
+    assert one(b"sender=a\0b\n\n")["sender"] == "a\\x00b"
 
 
 def test_an_empty_request_is_one_without_attributes() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.errors import NotPostfix
 from ratelimitd.request import Request, RequestReader
+from ratelimitd.text import read as escaped
 from tests.core.build import arrived
 
 POSTFIX_ORDER = [
@@ -62,7 +63,7 @@ def read_apart(data: bytes) -> list[Request]:
 
 def by_hand(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in text.replace("\0", "\\0").split("\n"):
+    for line in escaped(text.encode()).split("\n"):
         name, separator, value = line.partition("=")
         if separator:
             found.setdefault(name, value)

@@ -124,6 +124,26 @@ def test_strange_logins_are_counted_under_their_own_key(start: Start) -> None:
     }
 
 
+def test_bytes_that_are_not_utf8_and_the_text_that_stands_for_them_are_counted_apart(start: Start) -> None:
+    """As recipients of one transaction, and as accounts: in memory, journal, log and database."""
+    daemon = start(limit=[{"quota": 100}])
+    texts = [b"\xff", rb"\xff", rb"\\xff", b"\\\xff"]
+    with daemon.client() as client:
+        for recipient in texts:
+            client.send(request(recipient="TO@example.org", instance="1.apart").replace(b"TO", recipient))
+            assert client.reply() == "DUNNO"
+        for login in texts:
+            client.send(request("LOGIN@example.com").replace(b"LOGIN", login))
+            assert client.reply() == "DUNNO"
+    daemon.kill()
+    daemon.start()
+    assert daemon.stop() == 0
+    keys = [rf"{name}@example.com" for name in (r"\xff", r"\\xff", r"\\\\xff", r"\\\xff")]
+    assert daemon.used() == {"alice@example.com": 4, **dict.fromkeys(keys, 1)}
+    logged = [line.split("sasl_username=")[1].split(",")[0] for line in daemon.decisions()]
+    assert logged == ["alice@example.com"] * 4 + keys
+
+
 def test_what_is_not_counted_is_answered_dunno_and_leaves_nothing(start: Start) -> None:
     daemon = start(limit=[{"quota": 1}])
     with daemon.client() as client:

@@ -191,7 +191,7 @@ def test_nothing_that_a_client_says_forges_a_line_or_a_field(start: Start) -> No
         client.ask(f"{evil}@x.example", client_name=evil, queue_id=evil, sasl_method=evil, client_address="::1")
     assert daemon.stop() == 0
     (line,) = daemon.decisions()
-    safe = "m\\x1b[31m\\u202e\\x07\\x7f\\u2028\\x85\\x2c status=UPDATE\\x0b"
+    safe = "m\\x1b[31m\\u202e\\x07\\x7f\\u2028\\u0085\\x2c status=UPDATE\\x0b"
     assert line == (
         f"{safe}: client={safe}[::1], sasl_method={safe}, sasl_username={safe}@x.example, "
         "recipient_count=1, curr_count=1/1000, status=INSERT"

@@ -10,6 +10,7 @@ from ratelimitd.errors import NotPostfix, RequestTooLong
 from ratelimitd.log.log import json_line, policyd_line
 from ratelimitd.request import Request, RequestReader
 from ratelimitd.state.records import ends, sound, windows
+from ratelimitd.text import read as escaped
 from tests.core.build import NOON, arrived, limit, policy, record
 
 MAX_BYTES = 600
@@ -52,7 +53,7 @@ def _model(stream: bytes) -> tuple[list[str], bool]:
             return texts, True
         if not end:
             break
-        texts.append(whole.decode("utf-8", "backslashreplace").replace("\0", "\\0") + "\n")
+        texts.append(escaped(whole) + "\n")
         stream = rest
     return texts, False
 

@@ -8,6 +8,7 @@ import pytest
 
 from ratelimitd.keys import normalise
 from ratelimitd.request import AS_SENT
+from ratelimitd.text import read
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd
 from tests.hostile.nasty import NASTY
@@ -69,7 +70,7 @@ def test_logins_are_counted_under_their_own_key_and_logged_in_one_line(start: St
             assert smtp.mail(HONEST).code == 250
             smtp.rcpt("friend@example.org")
             smtp.quit()
-        expected[normalise(AS_SENT.login(of_postfix(login)))] += 1
+        expected[normalise(AS_SENT.login(read(of_postfix(login).encode())))] += 1
     in_memory = {line[0]: int(line[3]) for line in daemon.dump()[1:-1]}
     assert len(daemon.decisions()) == len(NASTY)
     assert daemon.stop() == 0

@@ -1,0 +1,173 @@
+"""The pump, pass by pass, with clients that pipeline, read late and wait for their accounts."""
+
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ratelimitd.core.policy import Policy
+from ratelimitd.log.log import Log
+from ratelimitd.log.quiet import QuietLog
+from ratelimitd.net.listeners import Listeners
+from ratelimitd.request import AS_SENT
+from ratelimitd.server.connections import Bounds, Connections, State
+from ratelimitd.server.pump import BATCH, Parked, Pump
+from tests.core.build import NOON, journal_in, limit, policy
+from tests.daemon.client import request
+
+CLIENTS = 3 * BATCH
+SMALL_BYTES = 4608  # a dozen replies fill it
+ASKED_AT_ONCE = 30
+
+
+class Client:
+    """Asks for accounts of its own, each once: every request is refused, by a reply with the account in it."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self.sock = sock
+        self.due: list[str] = []
+        self._name = name
+        self._asked = 0
+        self._got = b""
+
+    def ask(self, count: int) -> list[str]:
+        """Send so many requests at once; their accounts."""
+        keys = [f"{self._name}.{self._asked + number}@example.com" for number in range(count)]
+        self.sock.send(b"".join(request(key, protocol_state="DATA", recipient_count=2) for key in keys))
+        self._asked += count
+        self.due += keys
+        return keys
+
+    def read(self) -> None:
+        """Take what has arrived: replies to what was asked, in that order."""
+        try:
+            self._got += self.sock.recv(1 << 20)
+        except BlockingIOError:
+            return
+        *replies, self._got = self._got.split(b"\n\n")
+        wanted = [f"action=450 4.7.1 daily quota exceeded, 2/1 of {key}" for key in self.due[: len(replies)]]
+        assert [reply.decode() for reply in replies] == wanted
+        del self.due[: len(replies)]
+
+
+class Served:
+    """A pump and its clients."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(folder / "socket"))
+        listener.listen(CLIENTS)
+        listener.setblocking(False)
+        listeners = Listeners("server.listen")
+        listeners.inherit([listener])
+        journal = journal_in(folder)
+        journal.begin(1)
+        stack.callback(journal.close)
+        log = Log([])
+        bounds = Bounds((), 1000, 65536, 30.0, frozenset())
+        connections = Connections(listeners, QuietLog(log), bounds, AS_SENT)
+        self.policy: Policy = policy(limit(1))
+        self.pump = Pump(connections, self.policy, journal, log, lambda: None, lambda: NOON)
+        stack.callback(self.pump.close)
+        connections.listen()
+        self.clients: list[Client] = []
+        for number in range(CLIENTS):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(folder / "socket"))
+            sock.setblocking(False)
+            self.clients.append(Client(sock, f"client{number}"))
+        while len(connections.open) < CLIENTS:
+            self.turn()
+        for connection in connections.open:
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
+
+    def turn(self) -> None:
+        """A pass; everybody stands in the queue once."""
+        connections = self.pump.connections
+        self.pump._pass(connections.poll.poll(0, BATCH))
+        assert sum(c.state is State.QUEUED for c in connections.open) == len(connections.queue)
+        assert len(set(connections.queue)) == len(connections.queue)
+
+    def know(self, key: str) -> None:
+        self.policy.meters[0].assume(key, NOON)
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[Served]:
+    with ExitStack() as stack:
+        yield Served(folder, stack)
+
+
+async def test_a_client_that_drains_its_replies_while_it_is_queued_is_taken_up_once(served: Served) -> None:
+    """Its account is looked up then: a second turn would park it again, or answer what it has asked later."""
+    slow, *others = served.clients
+    for client in served.clients:
+        for key in client.ask(ASKED_AT_ONCE):
+            served.know(key)
+    while not any(connection.outbox for connection in served.pump.connections.open):
+        served.turn()
+        for other in others:
+            other.read()
+    served.policy.meters[0].counters.clear()
+    slow.read()
+    for _ in range(3 * CLIENTS // BATCH):
+        served.turn()
+    while served.pump.parked:
+        served.pump.resume(served.pump.take_parked())
+        for client in served.clients:
+            client.read()
+        for _ in range(2 * CLIENTS // BATCH):
+            served.turn()
+    assert not any(client.due for client in served.clients)
+    assert served.pump.requests == CLIENTS * ASKED_AT_ONCE
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_clients_send_and_read_each_request_has_its_reply(served: Served, seed: int) -> None:
+    chosen = random.Random(seed)
+    parked: list[Parked] = []
+    for step in range(200):
+        for client in chosen.sample(served.clients, 40):
+            if not client.due:
+                for key in client.ask(chosen.randint(1, 2 * ASKED_AT_ONCE)):
+                    if chosen.random() < 0.95:
+                        served.know(key)
+            elif chosen.random() < 0.3:
+                client.read()
+        served.turn()
+        parked += served.pump.take_parked()
+        if step % 50 == seed % 50:
+            served.pump.resume(parked)
+            parked = []
+    while any(client.due for client in served.clients):
+        served.turn()
+        parked += served.pump.take_parked()
+        served.pump.resume(parked)
+        parked = []
+        for client in served.clients:
+            client.read()
+    assert all(connection.idle for connection in served.pump.connections.open)
+
+
+async def test_a_stop_answers_all_that_has_arrived_in_order(served: Served) -> None:
+    """Those that are queued, parked, or have not taken their replies; then each is closed."""
+    asking = served.clients[: CLIENTS // 2]
+    for number, client in enumerate(asking):
+        for key in client.ask(ASKED_AT_ONCE):
+            if number % 3:
+                served.know(key)
+    for _ in range(3):
+        served.turn()
+    served.pump.shut_down()
+    while served.pump.connections.open:
+        served.turn()
+        served.pump.resume(served.pump.take_parked())
+        for client in asking:
+            client.read()
+    for client in asking:
+        client.read()
+        assert not client.due
+        assert client.sock.recv(1) == b""
