@@ -324,6 +324,37 @@ def test_where_windows_slide_no_more_what_counts_is_used_in_the_present_one() ->
     assert asked.pending.by_window(counter) == {MIDNIGHT: 6}
 
 
+def test_what_has_left_when_windows_slide_no_more_does_not_come_back() -> None:
+    asked = policy(limit(10, period="1h", window="sliding"))
+    data(asked, 8, instance="old", now=NOON - 2 * HOUR_S)
+    data(asked, 1, instance="first", now=NOON - 100)
+    asked.configure([limit(10, period="1h")], rules(), NOON + 10)
+    counter = asked.meters[0].find(ALICE, NOON + 10)
+    assert counter is not None
+    assert (counter.used, counter.expiry) == (1, NOON + HOUR_S)
+    assert asked.pending.by_window(counter) == {NOON + HOUR_S: 1}
+
+
+@pytest.mark.parametrize("period", ["1h", "10m"])
+def test_a_row_that_counts_in_parts_is_used_in_the_present_window_of_a_fixed_limit(period: str) -> None:
+    parts = ((NOON - 5, 1), (NOON + 5, 2), (NOON + 600, 3), (NOON + 4 * DAY_S, 9))
+    stored = row(ALICE, used=15, expiry=NOON + 4 * DAY_S)._replace(in_parts=15, parts=parts)
+    counter = Meter(limit(10, period=period)).accept(ALICE, stored, 0, NOON)
+    seconds = length_s(period)
+    assert seconds is not None
+    assert (counter.used, counter.expiry, counter.parts) == (5, NOON + seconds, None)
+
+
+def test_parts_in_the_journal_of_a_limit_that_slides_no_more_count_together() -> None:
+    meter = Meter(limit(10, period="1h"))
+    counters = [meter.replay(ALICE, NOON + 60 * n, NOON) for n in (-1, 1, 2, 50)]
+    for n, counter in enumerate(counters):
+        meter.charge_again(counter, n + 1)
+    assert (counters[0].used, counters[0].expiry) == (1, NOON - 60)
+    assert {id(counter) for counter in counters[1:]} == {id(meter.counters[ALICE])}
+    assert (counters[1].used, counters[1].expiry) == (9, NOON + 3000)
+
+
 def test_a_longer_window_lets_go_of_what_was_counted_when_it_was_to_leave() -> None:
     asked = policy(limit(10, period="1h", window="sliding"))
     data(asked, 4)
