@@ -217,8 +217,10 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
         raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
     if any(repairs(found, names)):
         found = await _repair(session, names, found, remarks)
+    lacking = "; ".join(repairs(found, names))
+    remedy = f"an account with the right to ALTER must run: {lacking}" if lacking else MIGRATE
     for fault in found.faults():
-        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {MIGRATE}")
+        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {remedy}")
     await create(session, names, there, history=history)
 
 

@@ -184,8 +184,10 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
         found = await _repair(session, names, remarks)
         await _create_view(session, names)
         await session.run(_NOT_ALONE, (names.table,))
+    lacking = "; ".join(repairs(found, names))
+    remedy = f": the table's owner must run: {lacking}" if lacking else "; sql/postgresql.sql has it"
     for fault in found.faults():
-        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}; sql/postgresql.sql has it")
+        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}{remedy}")
 
 
 async def _create(session: Session, names: Names, *, history: bool) -> None:
