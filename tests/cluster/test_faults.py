@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +209,18 @@ class PostgreSQLFault(Fault):
     def uses_that_are_none(self, load: Load) -> None:
         postgresql_backend(self.server, self.database).alter(used="VARCHAR(20)", expiry="VARCHAR(20)")
         for nonsense in ("used = 'abc'", "expiry = 'never'") * 3:
-            self.server.sql(f"UPDATE ratelimit SET {nonsense}", self.database)
+            wait_until(partial(self._changed, nonsense), "a change without a deadlock")
             load.run_for(self.seconds / 2)
+
+    def _changed(self, change: str) -> bool:
+        """Change all rows at once; a flush that locks them in another order may win."""
+        try:
+            self.server.sql(f"UPDATE ratelimit SET {change}", self.database)
+        except SQLError as error:
+            if "deadlock" not in str(error):
+                raise
+            return False
+        return True
 
 
 UNNOTICED = ("link_cut", "connections_killed", "uses_that_are_none")

@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.daemon.process import PROGRAM, Ratelimitd
 from tests.daemon.process import config as toml
 
 MYSQL = {"backend": "mysql"}
+POSTGRESQL = {"backend": "postgresql"}
 SECRET = {"url": "https://hooks.example.com/"}
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -40,6 +42,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a password file that is a folder": (
         {"store": MYSQL | {"password_file": "."}},
         "store.password_file: found FOLDER: Is a directory; allowed: a readable file",
+    ),
+    "no password file of PostgreSQL's": (
+        {"store": POSTGRESQL | {"password_file": "none"}},
+        "store.password_file: found FOLDER/none: No such file or directory; allowed: a readable file",
+    ),
+    "no tls_ca for PostgreSQL": (
+        {"store": POSTGRESQL | {"tls_ca": "none"}},
+        "store.tls_ca: found FOLDER/none: No such file or directory; allowed: a file of PEM certificates",
     ),
     "no tls_ca": (
         {"store": MYSQL | {"tls_ca": "none"}},
@@ -166,3 +176,18 @@ def test_ratelimitctl_reads_the_secrets_as_root_and_asks_the_database_as_the_dae
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 1
     assert f"store          {folder}/none: " in checked.stdout  # no server, but a password
+
+
+def test_postgresql_without_its_driver_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("psycopg", "ratelimitd.stores.postgresql"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    file = folder / "ratelimitd.toml"
+    file.write_text(toml(store=POSTGRESQL))
+    assert main(["-c", str(file), "--check"]) == 2
+    assert capsys.readouterr().err == (
+        f'ratelimitd: {file}: store.backend: found "postgresql" without psycopg or libpq; '
+        'allowed: the extra "postgresql", pip install "ratelimitd[postgresql]", and libpq (Debian: libpq5)\n'
+    )

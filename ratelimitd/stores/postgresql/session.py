@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from math import inf
 
 import trio
+from psycopg import errors
 
 from ratelimitd.errors import OutcomeUnknown, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores.postgresql.access import Access
@@ -135,8 +136,8 @@ def _as_store_errors() -> Iterator[None]:
         if error.state in GONE:
             raise StoreReplaced(str(error)) from error
         raise
-    except OSError as error:
-        raise ServerError("", error.strerror or str(error)) from error
+    except (OSError, errors.Error) as error:
+        raise ServerError("", str(error)) from error
 
 
 async def connect(

@@ -94,11 +94,6 @@ class Wire:
         """As 150003 for 15.3."""
         return self._open.server_version
 
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether TLS is used."""
-        return self._open.ssl_in_use
-
     async def rows(self, statement: bytes, values: Sequence[bytes | None] | None = None) -> Rows:
         """The rows of one statement, or without `values` of the last of several. Raises ServerError."""
         libpq = self._open

@@ -5,7 +5,7 @@ behind on the server has ended before the recorded segment is read. Deltas are a
 several nodes' flushes does not matter.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -44,7 +44,7 @@ _LOCK = " FOR UPDATE"
 _DAY_S = 86_400
 
 
-class SharedStore:
+class SharedStore(ABC):
     """A Store in a server's database. Raises StoreError."""
 
     def __init__(self, name: str, names: Names, servers: Servers, dialect: Dialect) -> None:
@@ -70,8 +70,9 @@ class SharedStore:
         """The dialect for the table as it is: it asks each time, for a table may be altered."""
         return self._dialect
 
+    @abstractmethod
     async def _lock_what_is_not_there(self, session: Session) -> None:
-        """Keep other nodes from making rows that a transaction has looked for, unless the look itself does."""
+        """Keep other nodes from making rows that a transaction looks for, unless the look itself does."""
 
     # -- its life ----------------------------------------------------------------------------------------------------
 
@@ -114,6 +115,7 @@ class SharedStore:
 
     async def check(self) -> None:
         """Nothing: the recorded segment, which the next flush reads, tells whether the database is another."""
+        return
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
