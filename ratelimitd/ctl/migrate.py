@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import inf
 from typing import NamedTuple
 
@@ -14,8 +14,19 @@ from ratelimitd.errors import StartError, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, missing, repairs, statements, tables
+from ratelimitd.stores.mysql.layout import (
+    ADDED,
+    Layout,
+    create,
+    layout,
+    missing,
+    renew_view,
+    repairs,
+    statements,
+    tables,
+)
 from ratelimitd.stores.mysql.session import Session, connect
+from ratelimitd.stores.remarks import Remarks
 
 CONNECT_TIMEOUT_S = 10.0
 PAGE = 5000
@@ -99,12 +110,26 @@ class Migration:
         else:
             self._recognise(found, fault)
             await self._alter(found)
-        for name, _ in missing(self._names, there):
-            self._report.append(f"{'would create' if self._dry_run else 'created'}: {name}")
+        await self._create(there)
         await self._normalise(migrated=fault is None or not self._dry_run)
-        if not self._dry_run:
-            await create(self._session, self._names, {name: there[name] for name in there if not _is_view(name, table)})
         return self._report
+
+    async def _create(self, there: Collection[str]) -> None:
+        """Create what is missing, and give a view that is there the columns that the table has got."""
+        wanted = [name for name, _ in missing(self._names, there)]
+        if self._dry_run:
+            self._report += [f"would create: {name}" for name in wanted]
+            return
+        remarks, view = Remarks(), f"view_{self._names.table}"
+        await create(self._session, self._names, there, remarks)
+        now = await tables(self._session)
+        self._report += [f"created: {name}" for name in wanted if name in now]
+        self._report += [f"{remark.event}: {remark.said}" for remark in remarks.take()]
+        if view in there:
+            try:
+                await renew_view(self._session, self._names)
+            except StoreError as error:
+                self._report.append(f"{view} is left as it is, without columns that are new: {error}")
 
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, "`")
@@ -218,10 +243,6 @@ def merge(rows: Iterable[OldRow], normal: str, now: int) -> OldRow:
         used=min(sum(row.used for row in counted), MAX_USED),
         expiry=expiry,
     )
-
-
-def _is_view(name: str, table: str) -> bool:
-    return name == f"view_{table}"
 
 
 def _text(sender: str | bytes) -> str:
