@@ -180,16 +180,17 @@ def _check(configuration: Configuration) -> Outcome:
     """The file has been read and its plugins are loaded; now everything that it names, and the database."""
     resolve(configuration)
     limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
-    store, failure, found = "", "", list[str]()
+    store, failure = offline.CheckedStore("", is_there=False, remarks=[]), ""
     try:  # last: it may become the daemon's user, who may not be able to read what Python loads late
-        store, found = offline.check_store(configuration)
+        store = offline.check_store(configuration)
     except Refused as error:
         failure = str(error)
     rows = [("configuration", f"{configuration.file}: valid")]
     rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
-    rows += [("store", f"{store}: available" if store else failure.removeprefix("store: "))]
-    rows += [("remark", line) for line in found]
-    answer = Checked(str(configuration.file), limits, store, failure or None, found)
+    state = "available" if store.is_there else "not there yet"
+    rows += [("store", f"{store.name}: {state}" if store.name else failure.removeprefix("store: "))]
+    rows += [("remark", line) for line in store.remarks]
+    answer = Checked(str(configuration.file), limits, store.name, failure or None, store.remarks)
     return Outcome(answer, tables.pairs(rows), NO if failure else OK)
 
 
