@@ -43,7 +43,7 @@ from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.usage import parser
 from ratelimitd.daemon.check import resolve
 from ratelimitd.daemon.main import DEFAULT_CONFIG
-from ratelimitd.errors import RatelimitdError
+from ratelimitd.errors import RatelimitdError, StoreError
 from ratelimitd.text import escape
 
 Work = Callable[[Accounts], Awaitable[A]]
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(_json(outcome.answer) if options.json and outcome.answer else outcome.text, end="")
         return outcome.status
     except RatelimitdError as error:
-        status = error.status if isinstance(error, Refused) else WRONG
+        status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
         if options.json:
             print(_json(Failure(str(error), status)), end="")
         else:

@@ -13,7 +13,7 @@ from ratelimitd.core.limits import UNLIMITED, Limit
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
-from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.access import Access, place
 from ratelimitd.stores.mysql.layout import (
     ADDED,
     Layout,
@@ -56,13 +56,25 @@ def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
 
 async def _migrate(config: Configuration, dry_run: bool) -> list[str]:
     known = Access.of(config.settings.store, config.credentials)
-    session = await connect(known, known.addresses[0], CONNECT_TIMEOUT_S, patience_s=inf)
     try:
-        return await Migration(config, session, dry_run).run()
+        session = await _connect(known)
+        try:
+            return await Migration(config, session, dry_run).run()
+        finally:
+            await session.quit()
     except StoreError as error:
         raise StoreError(f"migrate: {known.name}: {error}") from error
-    finally:
-        await session.quit()
+
+
+async def _connect(known: Access) -> Session:
+    """A session with the first server, in the order of `store.host`, that takes one. Raises StoreError."""
+    reasons: list[str] = []
+    for address in known.addresses:
+        try:
+            return await connect(known, address, CONNECT_TIMEOUT_S, patience_s=inf)
+        except StoreError as error:
+            reasons.append(f"{place(address)}: {error}")
+    raise StoreError("; ".join(reasons))
 
 
 class OldRow(NamedTuple):
