@@ -27,6 +27,7 @@ from ratelimitd.stores.mysql.layout import (
 )
 from ratelimitd.stores.mysql.session import Session, connect
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.text import counted
 
 CONNECT_TIMEOUT_S = 10.0
 PAGE = 5000
@@ -197,7 +198,8 @@ class Migration:
                 normal = self._normal(limit, _text(sender))
                 if normal and normal != _text(sender):
                     groups.setdefault((limit, normal), []).append(_text(sender))
-        self._report.append(f"{rows} rows, {sum(map(len, groups.values()))} with a sender that is not normalised")
+        odd = sum(map(len, groups.values()))
+        self._report.append(f"{counted(rows, 'row')}, {odd} with a sender that is not normalised")
         configured = "`configured`" if migrated else "NULL"
         fields = f"`id`, {limit_name}, `sender`, `persist`, `quota`, {configured}, `used`, `expiry`"
         for (limit, normal), senders in sorted(groups.items()):

@@ -187,7 +187,7 @@ def test_check_names_what_counts_nobody(start: Start, ctl_of: Ctl) -> None:
         connection.execute("INSERT INTO ratelimit (sender, limit_name, quota) VALUES ('alice', 'gone', 5)")
     ran = ctl_of(daemon, "check")
     assert ran.status == 0
-    assert "1 rows of a limit that does not exist: gone, for example alice" in ran.out
+    assert "1 row of a limit that does not exist: gone, for example alice" in ran.out
     assert 'quotas."*@example.com": there are no patterns' in ran.out
 
 
