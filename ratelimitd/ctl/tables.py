@@ -117,7 +117,8 @@ def status(answer: RunningStatus) -> str:
             ("refused", f"{counted(answer.refused_peers, 'peer')}, {counted(answer.too_long, 'request too long')}"),
             ("not Postfix", counted(answer.not_postfix, "connection closed")),
             ("timed out", counted(answer.timeouts, "connection")),
-            ("memory", counted(answer.evicted, "account evicted") + ", " + counted(answer.lookups_held, "lookup delayed")),
+            ("memory", counted(answer.evicted, "account evicted")),
+            ("  delayed", counted(answer.lookups_held, "lookup")),
             ("  forgotten", counted(answer.transactions_forgotten, "transaction")),
             ("log", f"{counted(answer.log_lines_dropped, 'line dropped')}, {answer.log_lines_left_out:,} left out"),
         ]
