@@ -17,7 +17,7 @@ from ratelimitd.config.limits import MESSAGE, make_limit, template, time_zone
 from ratelimitd.config.values import Network, check, database_names, networks, uids
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
-from ratelimitd.errors import ConfigError, is_secret, shown
+from ratelimitd.errors import ConfigError, StartError, is_secret, shown
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.plugins import installed
@@ -78,11 +78,13 @@ def read(file: Path, *, lenient: bool = False) -> Configuration:
 
 @contextmanager
 def naming(file: Path) -> Iterator[None]:
-    """Put the file's name before the path of a ConfigError that is raised inside."""
+    """Put the file's name before what a StartError says that is raised inside."""
     try:
         yield
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.path}", error.found, error.allowed) from error
+    except StartError as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 def parse(file: Path) -> dict[str, Any]:

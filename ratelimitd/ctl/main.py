@@ -41,6 +41,7 @@ from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.usage import parser
+from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.check import resolve
 from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import RatelimitdError, StoreError
@@ -178,7 +179,7 @@ def _plugins(options: argparse.Namespace) -> Outcome:
 
 def _check(configuration: Configuration) -> Outcome:
     """The file has been read and its plugins are loaded; now everything that it names, and the database."""
-    resolve(configuration)
+    remarks = [*resolve(configuration), *map(str, advice(configuration))]
     limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
     store, failure = offline.CheckedStore("", is_there=False, remarks=[]), ""
     try:  # last: it may become the daemon's user, who may not be able to read what Python loads late
@@ -189,8 +190,9 @@ def _check(configuration: Configuration) -> Outcome:
     rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
     state = "available" if store.is_there else "not there yet"
     rows += [("store", f"{store.name}: {state}" if store.name else failure.removeprefix("store: "))]
-    rows += [("remark", line) for line in store.remarks]
-    answer = Checked(str(configuration.file), limits, store.name, failure or None, store.remarks)
+    remarks += store.remarks
+    rows += [("remark", line) for line in remarks]
+    answer = Checked(str(configuration.file), limits, store.name, failure or None, remarks)
     return Outcome(answer, tables.pairs(rows), NO if failure else OK)
 
 
