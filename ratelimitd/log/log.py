@@ -31,8 +31,8 @@ MAX_LINE = 4096
 """Characters of a line; RFC 5424 asks a syslogd to take 2,048 bytes, and no honest login or name is as long."""
 MAX_OBJECT = MAX_LINE - 64
 """Of one in JSON, which is ASCII, without its time: what is longer would not fit into a pipe at once."""
-SHORT = 40
-"""Characters of each text in a JSON object that is too long; each may take 6 there (`\\u202e`)."""
+SHORT = 30
+"""Characters of each text in a JSON object that is too long; each may take 12 there (a pair of surrogates)."""
 
 
 def policyd_line(verdict: Verdict, with_limit: bool) -> str:
