@@ -20,7 +20,7 @@ from ratelimitd.core.limits import Limit
 from ratelimitd.errors import ConfigError, StartError, is_secret, shown
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify.configured import Notify, checked
-from ratelimitd.plugins import installed
+from ratelimitd.plugins import installed, load
 from ratelimitd.settings import Keys, Settings
 from ratelimitd.stores import Names
 
@@ -112,11 +112,14 @@ def _make(file: Path, data: dict[str, Any], credentials: Credentials) -> Configu
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ConfigError(f"limit[{i}].name", f'"{name}" again', "a name of its own for each [[limit]]")
+    limits = [make_limit(i, limit, settings, zone, options) for i, limit in enumerate(settings.limit)]
+    for name in options.keys() - {limit.key for limit in settings.limit}:
+        load(name, options[name], f"keys.{name}")  # what is there is right, though no limit uses it yet
     watched = [limit.name for limit in settings.limit if limit.period != MESSAGE]
     return Configuration(
         file,
         settings,
-        [make_limit(i, limit, settings, zone, options) for i, limit in enumerate(settings.limit)],
+        limits,
         networks(settings.server.allow),
         uids(settings.server.unix_users),
         database_names(settings),
@@ -140,6 +143,7 @@ def _plugin_options(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"keys.{name}", found, f"{', '.join(own)}, or a table of a key plugin's options")
         if name not in installed():
             plugins = ", ".join(sorted(installed()))
-            raise ConfigError(f"keys.{name}", "no such key plugin", f"the installed key plugins: {plugins}")
+            allowed = f"the installed key plugins: {plugins}; without the plugin this table must go, too"
+            raise ConfigError(f"keys.{name}", "no such key plugin", allowed)
     data["keys"] = {name: keys[name] for name in keys if name in own}
     return options

@@ -59,6 +59,7 @@ class InstalledPlugin(Answer, frozen=True):
     entry_point: Annotated[str | None, Meta(description="module and factory")]
     limits: Annotated[list[str], Meta(description="names of the limits that use it")]
     error: Annotated[str | None, Meta(description="why it does not work")]
+    options: Annotated[bool, Meta(description="whether the configuration has a table `[keys.NAME]` for it")]
 
 
 class Inventory(Answer, frozen=True):

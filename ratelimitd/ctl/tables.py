@@ -98,7 +98,7 @@ def or_unlimited(quota: int | None) -> int | str:
 
 def status(answer: RunningStatus) -> str:
     """A running daemon's status."""
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(answer.started))
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(answer.started))
     decisions = ", ".join(f"{name} {number:,}" for name, number in sorted(answer.decisions.items()))
     return pairs(
         [

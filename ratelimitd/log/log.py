@@ -152,8 +152,8 @@ class Log:
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
         if self._json:
             names = ("event", *(name for name in event if name != "event"))
-            fields = {"level": level} | {name: _plain(event[name]) for name in names}
-            return level, _at(datetime.now(UTC), _object(fields, MAX_LINE))
+            said = {"level": level} | {name: _plain(event[name]) for name in names}
+            return level, _at(datetime.now(UTC), _object(said, MAX_LINE))
         text = event.pop("event")
         fields = ", ".join([f"{name}={value}" for name, value in event.items()])
         return level, escape(cut(f"{text}: {fields}" if fields else text, MAX_LINE))

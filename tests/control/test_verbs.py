@@ -4,6 +4,7 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 
 import pytest
 
@@ -293,3 +294,9 @@ def test_what_is_no_command_is_answered_with_an_error_and_harms_nobody(daemon: R
             client.connect(str(daemon.state / "control.sock"))
             client.sendall(word)
     assert ctl_of(daemon, "status").status == 0
+
+
+def test_status_says_since_when_with_the_zone_s_offset(daemon: Ratelimitd, ctl_of: Ctl) -> None:
+    (line,) = (line for line in ctl_of(daemon, "status").out.splitlines() if line.startswith("running"))
+    began = datetime.strptime(line.partition("since ")[2], "%Y-%m-%d %H:%M:%S %z").timestamp()
+    assert began == ctl_of(daemon, "status", "--json").json["started"]

@@ -107,3 +107,14 @@ def test_the_factory_s_options_are_its_own(site: Path) -> None:
     options: dict[str, Any] = {"networks": []}
     load("remembers", options, WHERE)
     assert options == {"networks": []}
+
+
+def test_options_are_checked_also_where_no_limit_uses_the_plugin(site: Path, tmp_path: Path) -> None:
+    source = "def factory(options):\n    if options:\n        raise ValueError('no options')\n    return str\n"
+    install(site, "key-idle", source, idle="key_idle:factory")
+    file = tmp_path / "ratelimitd.toml"
+    file.write_text("[keys.idle]\n[[limit]]\nquota = 1\n")
+    config.read(file)
+    file.write_text("[keys.idle]\nwidth = 1\n[[limit]]\nquota = 1\n")
+    with pytest.raises(ConfigError, match=r"keys\.idle: found ValueError: no options"):
+        config.read(file)
