@@ -82,7 +82,8 @@ def test_a_plugin_cannot_end_the_program_by_loading(site: Path) -> None:
 
 
 def test_a_plugin_of_ours_that_is_not_installed_is_named_with_its_distribution() -> None:
-    assert failure("tenant").endswith("; this one comes with the distribution ratelimitd-key-tenant")
+    assert "; this one is of the distribution ratelimitd-key-tenant, in the checkout: " in failure("tenant")
+    assert failure("tenant").endswith("bin/pip install ./plugins/ratelimitd-key-tenant")
     assert "distribution" not in failure("tenants")
 
 
