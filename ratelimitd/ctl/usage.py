@@ -27,8 +27,8 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
 
     def verb(name: str, description: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
-        config = {"type": Path, "default": argparse.SUPPRESS, "metavar": "FILE"}
-        sub.add_argument("-c", "--config", help=f"default: {default_config}", **config)
+        the_file = f"default: {default_config}"
+        sub.add_argument("-c", "--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=the_file)
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
         return sub
 
