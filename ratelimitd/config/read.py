@@ -14,6 +14,7 @@ import tomli
 
 from ratelimitd.config.explain import explain
 from ratelimitd.config.limits import MESSAGE, make_limit, template, time_zone
+from ratelimitd.config.places import line_of, named
 from ratelimitd.config.values import Network, check, database_names, networks, uids
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
@@ -78,13 +79,25 @@ def read(file: Path, *, lenient: bool = False) -> Configuration:
 
 @contextmanager
 def naming(file: Path) -> Iterator[None]:
-    """Put the file's name before what a StartError says that is raised inside."""
+    """Put the file's name, and the line of the setting, before what a StartError says that is raised inside."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error.path}", error.found, error.allowed) from error
+        raise ConfigError(_place(file, error.path), error.found, error.allowed) from error
     except StartError as error:
-        raise type(error)(f"{file}: {error}") from error
+        setting, colon, rest = str(error).partition(": ")
+        raise type(error)(_place(file, setting) + colon + rest) from error
+
+
+def _place(file: Path, path: str) -> str:
+    """`FILE:12: limit "daily".quota`; without the line where it is not known."""
+    try:
+        text = file.read_bytes().decode()
+        data = tomli.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return f"{file}: {path}"
+    line = line_of(path, text, data)
+    return f"{file}{'' if line is None else f':{line}'}: {named(path, data)}"
 
 
 def parse(file: Path) -> dict[str, Any]:
