@@ -40,7 +40,7 @@ def line_of(path: str, text: str, data: dict[str, Any]) -> int | None:
             if len(parsed) >= MAX_PARSED:
                 raise TimeoutError
             try:
-                parsed[end] = tomli.loads("\n".join(lines[:end]))
+                parsed[end] = tomli.loads("\n".join(lines[:end]) + "\n")
             except (ValueError, RecursionError):
                 parsed[end] = None
         return parsed[end]

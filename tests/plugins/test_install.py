@@ -183,6 +183,6 @@ def test_without_our_entry_points_there_is_no_email(environment: Environment, fo
     finally:
         points.write_text(text)
     assert run.returncode == 2
-    _, _, allowed = run.stderr.partition('limit[0].key: found "email"; allowed: an installed key plugin: ')
+    _, _, allowed = run.stderr.partition('limit "default".key: found "email"; allowed: an installed key plugin: ')
     assert "subnet" in allowed
     assert "email" not in allowed

@@ -64,7 +64,7 @@ def test_in_a_file_the_path_of_an_option_comes_after_the_file_s_name(site: Path,
     file.write_text('[[limit]]\nquota = 1\nkey = "address"\n[keys.address]\nwidth = 1\n')
     with pytest.raises(ConfigError) as raised:
         config.read(file)
-    assert str(raised.value) == f"{file}: keys.address.width: found 1; allowed: nothing so wide"
+    assert str(raised.value) == f"{file}:5: keys.address.width: found 1; allowed: nothing so wide"
 
 
 @pytest.mark.parametrize(("name", "what"), [("late", "coroutine"), ("promises", "function")])
