@@ -69,6 +69,7 @@ install_configuration() {
         if on_this_system; then chgrp "$user" "$sysconf/ratelimitd.toml"; fi
     fi
     put 644 contrib/logrotate.d/ratelimitd "$sysconf/logrotate.d/ratelimitd"
+    put 644 contrib/completion/ratelimitctl.bash "$prefix/share/bash-completion/completions/ratelimitctl"
 }
 
 install_service() {
@@ -103,6 +104,7 @@ uninstall() {
     rm -f "$dest$prefix/bin/ratelimitd" "$dest$prefix/bin/ratelimitctl" \
         "$dest$prefix/share/man/man8/ratelimitd.8" "$dest$prefix/share/man/man8/ratelimitctl.8" \
         "$dest$prefix/share/man/man5/ratelimitd.toml.5" \
+        "$dest$prefix/share/bash-completion/completions/ratelimitctl" \
         "$dest$sysconf/init.d/ratelimitd" "$dest$sysconf/logrotate.d/ratelimitd" \
         "$dest$sysconf/systemd/system/ratelimitd.service" "$dest$sysconf/systemd/system/ratelimitd.socket"
     if systemd_runs; then systemctl daemon-reload; fi

@@ -1,7 +1,9 @@
 """The errors that an administrator sees. Each is one line that says what is wrong, and where."""
 
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from ratelimitd.text import escape, public
 
@@ -25,6 +27,12 @@ def is_secret(path: str) -> bool:
     [True, True, False, False]
     """
     return _SECRET.search(_CAPITAL.sub("_", _QUOTED.sub("", path)).lower()) is not None
+
+
+def install(what: str) -> str:
+    """The command that installs something beside this program: in its virtual environment, where it is in one."""
+    own = Path(sys.prefix, "bin", "pip")
+    return f"{own if sys.prefix != sys.base_prefix else 'pip'} install {what}"
 
 
 def shown(value: object) -> str:

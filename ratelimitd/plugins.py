@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_poi
 from typing import Any
 
 from ratelimitd.core.limits import KeyFailed, KeyHealth
-from ratelimitd.errors import UNKNOWN, ConfigError, is_secret, shown
+from ratelimitd.errors import UNKNOWN, ConfigError, install, is_secret, shown
 from ratelimitd.keys import KeyFunction, OptionError, normalise
 from ratelimitd.request import Request
 
@@ -59,7 +59,8 @@ def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
     if not points:
         allowed = "an installed key plugin: " + ", ".join(sorted(plugins)) if plugins else "no key plugin is installed"
         if name in OURS:
-            allowed += f"; this one comes with the distribution ratelimitd-key-{name}"
+            its = f"ratelimitd-key-{name}"
+            allowed += f"; this one is of the distribution {its}, in the checkout: {install(f'./plugins/{its}')}"
         raise ConfigError(where, f'"{name}"', allowed)
     if len(points) > 1:
         owners = " and ".join(sorted(map(owner, points)))
@@ -79,7 +80,7 @@ def imported(point: EntryPoint, where: str) -> Callable[[dict[str, Any]], Any]:
         factory = point.load()
     except _ANYTHING as error:
         found = f"{name}, which cannot be loaded: {_one_line(error)}"
-        fix = f"pip install --force-reinstall {owner(point)}"
+        fix = install(f"--force-reinstall {owner(point)}")
         raise ConfigError(where, found, f"a plugin that can be imported; {fix}") from error
     if not callable(factory):
         raise ConfigError(where, f"{name}, which is {_kind(factory)}", "a factory of key functions")

@@ -66,6 +66,16 @@ def _code(point: int) -> str:
     return f"\\x{point:02x}" if point < 0x80 else f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
 
 
+def counted(number: int, thing: str) -> str:
+    """How many of a thing there are, for people; what the thing is begins with its noun.
+
+    >>> counted(1, "row"), counted(1003, "connection closed")
+    ('1 row', '1,003 connections closed')
+    """
+    noun, blank, rest = thing.partition(" ")
+    return f"{number:,} {noun}{'' if number == 1 else 's'}{blank}{rest}"
+
+
 def cut(text: str, length: int = MAX_FIELD) -> str:
     """The text; of one longer than `length` characters the beginning, and how long it was."""
     return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"

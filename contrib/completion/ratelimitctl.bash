@@ -25,10 +25,10 @@ _ratelimitctl() {
         return
         ;;
     esac
-    words='-h --help --json'
+    words='-h --help -c --config --json'
     case $verb in
     '')
-        words+=' -c --config --version'
+        words+=' --version'
         words+=' status show top set unset reset dump reload check doctor plugins migrate'
         ;;
     top) words+=' --limit --count --interval --once' ;;

@@ -63,7 +63,9 @@ def parse(reference: str) -> list[Section]:
             entries[-1].settings.append((setting[1], setting[2]))
         elif line.startswith("#"):
             prose.append(line.removeprefix("#").removeprefix(" "))
-        elif prose and not sections[-1].entries and not sections[-1].header:
+        elif prose and (sections[-1].entries or sections[-1].header):
+            raise SystemExit(f"{REFERENCE}: belongs to no setting and no section: {' '.join(prose)}")
+        else:
             sections[-1].text += prose  # the introduction
             prose = []
     sections[-1].text += prose

@@ -24,12 +24,36 @@ def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[ms
     path, found, expected = _follow(steps, data, inspect.type_info(shape))
     unknown, missing = _UNKNOWN.fullmatch(what), _MISSING.fullmatch(what)
     if unknown:
-        return ConfigError(_join(path, unknown["name"]), "an unknown setting", allowed(expected))
+        name = unknown["name"]
+        return ConfigError(_join(path, name), "an unknown setting", allowed(expected) + _elsewhere(name, shape))
     if missing:
-        wanted = allowed(_field(expected, missing["name"]))
-        return ConfigError(_join(path, missing["name"]), "nothing", wanted)
+        where, kind = _join(path, missing["name"]), _field(expected, missing["name"])
+        return ConfigError(where, "nothing", _list_of(where, None, kind) or allowed(kind))
     what = "a secret" if is_secret(path) else "an empty list" if found == [] else shown(found)
-    return ConfigError(path or "the file", what, allowed(expected))
+    return ConfigError(path or "the file", what, _list_of(path, found, expected) or allowed(expected))
+
+
+def _elsewhere(name: str, shape: type[msgspec.Struct]) -> str:
+    """Under which tables of the file there is a setting of this name, which was found elsewhere."""
+    tables: list[str] = []
+    for field in msgspec.structs.fields(shape):
+        kind = inspect.type_info(field.type)
+        inner = _items(kind)
+        if any(each.encode_name == name for each in getattr(inner, "fields", ())):
+            tables.append(f"[{field.encode_name}]" if inner is kind else f"[[{field.encode_name}]]")
+    return f"; {name} is a setting under {' and '.join(tables)}" if tables else ""
+
+
+def _list_of(path: str, found: Any, expected: inspect.Type) -> str:
+    """How a list is written that was not: of tables, or of texts of which one was found; "" of anything else."""
+    item = _items(expected)
+    if item is expected:
+        return ""
+    if isinstance(item, inspect.StructType) and (not found or not isinstance(found, list)):
+        return f"[[{path}]] in double brackets, once for each: {allowed(item)}"
+    if isinstance(item, inspect.StrType) and isinstance(found, str) and not is_secret(path):
+        return f"{allowed(expected)}; as [{shown(found)}]" if found else ""
+    return ""
 
 
 def _follow(steps: str, data: Any, expected: inspect.Type) -> tuple[str, Any, inspect.Type]:

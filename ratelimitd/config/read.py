@@ -14,13 +14,14 @@ import tomli
 
 from ratelimitd.config.explain import explain
 from ratelimitd.config.limits import MESSAGE, make_limit, template, time_zone
+from ratelimitd.config.places import line_of, named
 from ratelimitd.config.values import Network, check, database_names, networks, uids
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
-from ratelimitd.errors import ConfigError, is_secret, shown
+from ratelimitd.errors import ConfigError, StartError, is_secret, shown
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.notify.configured import Notify, checked
-from ratelimitd.plugins import installed
+from ratelimitd.plugins import installed, load
 from ratelimitd.settings import Keys, Settings
 from ratelimitd.stores import Names
 
@@ -78,11 +79,25 @@ def read(file: Path, *, lenient: bool = False) -> Configuration:
 
 @contextmanager
 def naming(file: Path) -> Iterator[None]:
-    """Put the file's name before the path of a ConfigError that is raised inside."""
+    """Put the file's name, and the line of the setting, before what a StartError says that is raised inside."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(f"{file}: {error.path}", error.found, error.allowed) from error
+        raise ConfigError(_place(file, error.path), error.found, error.allowed) from error
+    except StartError as error:
+        setting, colon, rest = str(error).partition(": ")
+        raise type(error)(_place(file, setting) + colon + rest) from error
+
+
+def _place(file: Path, path: str) -> str:
+    """`FILE:12: limit "daily".quota`; without the line where it is not known."""
+    try:
+        text = file.read_bytes().decode()
+        data = tomli.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return f"{file}: {path}"
+    line = line_of(path, text, data)
+    return f"{file}{'' if line is None else f':{line}'}: {named(path, data)}"
 
 
 def parse(file: Path) -> dict[str, Any]:
@@ -110,11 +125,14 @@ def _make(file: Path, data: dict[str, Any], credentials: Credentials) -> Configu
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ConfigError(f"limit[{i}].name", f'"{name}" again', "a name of its own for each [[limit]]")
+    limits = [make_limit(i, limit, settings, zone, options) for i, limit in enumerate(settings.limit)]
+    for name in options.keys() - {limit.key for limit in settings.limit}:
+        load(name, options[name], f"keys.{name}")  # what is there is right, though no limit uses it yet
     watched = [limit.name for limit in settings.limit if limit.period != MESSAGE]
     return Configuration(
         file,
         settings,
-        [make_limit(i, limit, settings, zone, options) for i, limit in enumerate(settings.limit)],
+        limits,
         networks(settings.server.allow),
         uids(settings.server.unix_users),
         database_names(settings),
@@ -138,6 +156,7 @@ def _plugin_options(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"keys.{name}", found, f"{', '.join(own)}, or a table of a key plugin's options")
         if name not in installed():
             plugins = ", ".join(sorted(installed()))
-            raise ConfigError(f"keys.{name}", "no such key plugin", f"the installed key plugins: {plugins}")
+            allowed = f"the installed key plugins: {plugins}; without the plugin this table must go, too"
+            raise ConfigError(f"keys.{name}", "no such key plugin", allowed)
     data["keys"] = {name: keys[name] for name in keys if name in own}
     return options

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ratelimitd.errors import ConfigError, is_secret, shown
+from ratelimitd.errors import ConfigError, install, is_secret, shown
 from ratelimitd.log.sinks import FACILITIES
 from ratelimitd.net.listeners import parse_address
 from ratelimitd.settings import Settings
@@ -73,8 +73,8 @@ def _check_metrics(settings: Settings) -> None:
             "metrics.listen", f'"{listen}"', '"" or "ADDRESS:PORT", for example 127.0.0.1:9132'
         ) from error
     if find_spec("prometheus_client") is None:
-        install = 'the extra "metrics": pip install "ratelimitd[metrics]"'
-        raise ConfigError("metrics.listen", f'"{listen}" without prometheus-client', install)
+        extra = 'the extra "metrics": ' + install('"ratelimitd[metrics]"')
+        raise ConfigError("metrics.listen", f'"{listen}" without prometheus-client', extra)
 
 
 def networks(allow: list[str]) -> tuple[Network, ...]:

@@ -25,6 +25,8 @@ SAMPLE_S = 1.0
 SAMPLES = 11
 """Eleven samples span ten seconds: the rate is that of the last ten."""
 MAX_PAIRS = 20
+BARE = "alice"
+"""A login without a domain."""
 FEW_DOMAINS = 5
 """A user may have mail in so many domains under one name."""
 BUCKETS = 1 << 20
@@ -140,15 +142,21 @@ class DaemonStatus:
         )
 
     async def _bare_and_qualified(self) -> list[tuple[str, str]]:
-        """Pairs of keys such as `alice` and `alice@example.com` under one limit, at most MAX_PAIRS of them."""
-        pairs: list[tuple[str, str]] = []
-        for meter in self._policy.meters:
+        """Pairs of keys such as `alice` and `alice@example.com` under one limit, at most MAX_PAIRS of them.
+
+        Only those that logins still have: what was counted before `default_domain` was set is not counted again.
+        """
+        rules = self._pump.connections.rules
+        pairs: dict[tuple[str, str], None] = {}
+        for meter in self._policy.meters if rules.login(BARE) == BARE else ():
+            if not meter.limit.of_login:
+                continue
             async for keys in walk(list(meter.counters)):
                 for key in keys:
                     bare, at, _ = key.partition("@")
                     if at and bare in meter.counters and len(pairs) < MAX_PAIRS:
-                        pairs.append((bare, key))
-        return pairs
+                        pairs[bare, key] = None
+        return list(pairs)
 
     async def _many_domains(self) -> list[tuple[str, int]]:
         """Local parts of logins of more than FEW_DOMAINS domains, and of how many; at most MAX_PAIRS, most first.

@@ -33,7 +33,7 @@ class Checked(Answer, frozen=True):
     limits: Annotated[list[CheckedLimit], Meta(description="its limits")]
     store: Annotated[str, Meta(description="backend and database; empty if it cannot be opened")]
     error: Annotated[str | None, Meta(description="why the store cannot be opened")]
-    remarks: Annotated[list[str], Meta(description="rows and exceptions that can never match a key, and the like")]
+    remarks: Annotated[list[str], Meta(description="what should be looked at, as rows that can never match a key")]
 
 
 class Fault(Answer, frozen=True):
@@ -59,6 +59,7 @@ class InstalledPlugin(Answer, frozen=True):
     entry_point: Annotated[str | None, Meta(description="module and factory")]
     limits: Annotated[list[str], Meta(description="names of the limits that use it")]
     error: Annotated[str | None, Meta(description="why it does not work")]
+    options: Annotated[bool, Meta(description="whether the configuration has a table `[keys.NAME]` for it")]
 
 
 class Inventory(Answer, frozen=True):

@@ -26,19 +26,19 @@ def inventory(config: Path | str) -> Inventory:
         data = parse(file.absolute())
     except ConfigError as wrong:
         error = f"{file}: {wrong}"
-    users, options = _users(data), data.get("keys")
+    users, options = _users(data), _options(data)
     found = installed()
     plugins: list[InstalledPlugin] = []
-    for name in sorted({*found, *users}):
+    for name in sorted({*found, *users, *options}):
         limits = users.get(name, [])
-        own = options.get(name) if isinstance(options, dict) else None
         points = found.get(name, [])
-        problem = _problem(name, points, limits, own if isinstance(own, dict) else {})
+        problem = _problem(name, points, limits, options.get(name))
+        has_options = name in options
         for point in points:
             version = point.dist.version if point.dist else None
-            plugins.append(InstalledPlugin(name, owner(point), version, point.value, limits, problem))
+            plugins.append(InstalledPlugin(name, owner(point), version, point.value, limits, problem, has_options))
         if not points:
-            plugins.append(InstalledPlugin(name, None, None, None, limits, problem))
+            plugins.append(InstalledPlugin(name, None, None, None, limits, problem, has_options))
     return Inventory(str(file), error, plugins)
 
 
@@ -53,11 +53,17 @@ def _users(data: dict[str, Any]) -> dict[str, list[str]]:
     return users
 
 
-def _problem(name: str, points: list[EntryPoint], limits: list[str], options: dict[str, Any]) -> str | None:
-    """Why the plugin does not work; one that no limit uses is only imported."""
+def _options(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tables `[keys.NAME]`."""
+    keys = data.get("keys")
+    return {name: table for name, table in keys.items() if isinstance(table, dict)} if isinstance(keys, dict) else {}
+
+
+def _problem(name: str, points: list[EntryPoint], limits: list[str], options: dict[str, Any] | None) -> str | None:
+    """Why the plugin does not work; one that neither a limit nor a table `[keys.NAME]` names is only imported."""
     try:
-        if limits:
-            load(name, options, f"limit {', '.join(limits)}")
+        if limits or options is not None:
+            load(name, options or {}, f"limit {', '.join(limits)}" if limits else f"keys.{name}")
         else:
             for point in points:
                 imported(point, f"key plugin {name}")
@@ -67,8 +73,8 @@ def _problem(name: str, points: list[EntryPoint], limits: list[str], options: di
 
 
 def works(answer: Inventory) -> bool:
-    """Whether every plugin that a limit uses works."""
-    return not any(plugin.limits and plugin.error for plugin in answer.plugins)
+    """Whether every plugin works that a limit uses, or that has options."""
+    return not any((plugin.limits or plugin.options) and plugin.error for plugin in answer.plugins)
 
 
 def text(answer: Inventory) -> str:

@@ -41,9 +41,10 @@ from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.usage import parser
+from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.check import resolve
 from ratelimitd.daemon.main import DEFAULT_CONFIG
-from ratelimitd.errors import RatelimitdError
+from ratelimitd.errors import RatelimitdError, StoreError
 from ratelimitd.text import escape
 
 Work = Callable[[Accounts], Awaitable[A]]
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(_json(outcome.answer) if options.json and outcome.answer else outcome.text, end="")
         return outcome.status
     except RatelimitdError as error:
-        status = error.status if isinstance(error, Refused) else WRONG
+        status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
         if options.json:
             print(_json(Failure(str(error), status)), end="")
         else:
@@ -178,18 +179,20 @@ def _plugins(options: argparse.Namespace) -> Outcome:
 
 def _check(configuration: Configuration) -> Outcome:
     """The file has been read and its plugins are loaded; now everything that it names, and the database."""
-    resolve(configuration)
+    remarks = [*resolve(configuration), *map(str, advice(configuration))]
     limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
-    store, failure, found = "", "", list[str]()
+    store, failure = offline.CheckedStore("", is_there=False, remarks=[]), ""
     try:  # last: it may become the daemon's user, who may not be able to read what Python loads late
-        store, found = offline.check_store(configuration)
+        store = offline.check_store(configuration)
     except Refused as error:
         failure = str(error)
     rows = [("configuration", f"{configuration.file}: valid")]
     rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
-    rows += [("store", f"{store}: available" if store else failure.removeprefix("store: "))]
-    rows += [("remark", line) for line in found]
-    answer = Checked(str(configuration.file), limits, store, failure or None, found)
+    state = "available" if store.is_there else "not there yet"
+    rows += [("store", f"{store.name}: {state}" if store.name else failure.removeprefix("store: "))]
+    remarks += store.remarks
+    rows += [("remark", line) for line in remarks]
+    answer = Checked(str(configuration.file), limits, store.name, failure or None, remarks)
     return Outcome(answer, tables.pairs(rows), NO if failure else OK)
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import inf
 from typing import NamedTuple
 
@@ -13,9 +13,22 @@ from ratelimitd.core.limits import UNLIMITED, Limit
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
-from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.layout import ADDED, Layout, create, layout, missing, repairs, statements, tables
+from ratelimitd.stores.mysql.access import USUAL_PORT, Access
+from ratelimitd.stores.mysql.layout import (
+    ADDED,
+    Layout,
+    create,
+    layout,
+    missing,
+    renew_view,
+    repairs,
+    statements,
+    tables,
+)
 from ratelimitd.stores.mysql.session import MySQLSession, connect
+from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared.addresses import place
+from ratelimitd.text import counted
 
 CONNECT_TIMEOUT_S = 10.0
 PAGE = 5000
@@ -45,13 +58,25 @@ def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
 
 async def _migrate(config: Configuration, dry_run: bool) -> list[str]:
     known = Access.of(config.settings.store, config.credentials)
-    session = await connect(known, known.addresses[0], CONNECT_TIMEOUT_S, patience_s=inf)
     try:
-        return await Migration(config, session, dry_run).run()
+        session = await _connect(known)
+        try:
+            return await Migration(config, session, dry_run).run()
+        finally:
+            await session.quit()
     except StoreError as error:
         raise StoreError(f"migrate: {known.name}: {error}") from error
-    finally:
-        await session.quit()
+
+
+async def _connect(known: Access) -> MySQLSession:
+    """A session with the first server, in the order of `store.host`, that takes one. Raises StoreError."""
+    reasons: list[str] = []
+    for address in known.addresses:
+        try:
+            return await connect(known, address, CONNECT_TIMEOUT_S, patience_s=inf)
+        except StoreError as error:
+            reasons.append(f"{place(address, USUAL_PORT)}: {error}")
+    raise StoreError("; ".join(reasons))
 
 
 class OldRow(NamedTuple):
@@ -99,12 +124,26 @@ class Migration:
         else:
             self._recognise(found, fault)
             await self._alter(found)
-        for name, _ in missing(self._names, there):
-            self._report.append(f"{'would create' if self._dry_run else 'created'}: {name}")
+        await self._create(there)
         await self._normalise(migrated=fault is None or not self._dry_run)
-        if not self._dry_run:
-            await create(self._session, self._names, {name: there[name] for name in there if not _is_view(name, table)})
         return self._report
+
+    async def _create(self, there: Collection[str]) -> None:
+        """Create what is missing, and give a view that is there the columns that the table has got."""
+        wanted = [name for name, _ in missing(self._names, there)]
+        if self._dry_run:
+            self._report += [f"would create: {name}" for name in wanted]
+            return
+        remarks, view = Remarks(), f"view_{self._names.table}"
+        await create(self._session, self._names, there, remarks)
+        now = await tables(self._session)
+        self._report += [f"created: {name}" for name in wanted if name in now]
+        self._report += [f"{remark.event}: {remark.said}" for remark in remarks.take()]
+        if view in there:
+            try:
+                await renew_view(self._session, self._names)
+            except StoreError as error:
+                self._report.append(f"{view} is left as it is, without columns that are new: {error}")
 
     def _sql(self, statement: str) -> str:
         return self._names.apply(statement, "`")
@@ -160,7 +199,8 @@ class Migration:
                 normal = self._normal(limit, _text(sender))
                 if normal and normal != _text(sender):
                     groups.setdefault((limit, normal), []).append(_text(sender))
-        self._report.append(f"{rows} rows, {sum(map(len, groups.values()))} with a sender that is not normalised")
+        odd = sum(map(len, groups.values()))
+        self._report.append(f"{counted(rows, 'row')}, {odd} with a sender that is not normalised")
         configured = "`configured`" if migrated else "NULL"
         fields = f"`id`, {limit_name}, `sender`, `persist`, `quota`, {configured}, `used`, `expiry`"
         for (limit, normal), senders in sorted(groups.items()):
@@ -218,10 +258,6 @@ def merge(rows: Iterable[OldRow], normal: str, now: int) -> OldRow:
         used=min(sum(row.used for row in counted), MAX_USED),
         expiry=expiry,
     )
-
-
-def _is_view(name: str, table: str) -> bool:
-    return name == f"view_{table}"
 
 
 def _text(sender: str | bytes) -> str:

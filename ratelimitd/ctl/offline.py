@@ -7,8 +7,7 @@ and holds its lock; to look at something it locks, creates and writes nothing.
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import trio
 
@@ -100,7 +99,7 @@ def _run(
         held = hold(config, only_look=only_look)
         parts = compose(config, held, Log([StderrSink()], LogSettings(level="warning")))
         try:
-            _become_owner(config.state_dir)
+            _become_owner(config, or_user=only_look and not _is_in_state_dir(config))
             return trio.run(run, strict_exception_groups=True)
         finally:
             parts.close()
@@ -108,14 +107,29 @@ def _run(
         raise Refused(str(error), NO_DAEMON) from error
 
 
-def check_store(config: Configuration) -> tuple[str, list[str]]:
-    """The store's name, if it can be opened, and what in it can never count anybody. Raises Refused, StartError."""
+class CheckedStore(NamedTuple):
+    """A store's name, whether it is there yet, and what in it can never count anybody, or is otherwise of note."""
+
+    name: str
+    is_there: bool
+    remarks: list[str]
+
+
+def check_store(config: Configuration) -> CheckedStore:
+    """Open the store as a start does. Raises Refused if it cannot be opened; StartError."""
     store = make_store(config)  # as a start does: it reads the secrets before it becomes its user
-    _become_owner(config.state_dir)
+    has_run = _become_owner(config, or_user=True)
+    if _is_in_state_dir(config) and not has_run:
+        remark = f"state_dir: {config.state_dir} does not exist: a start creates it, and the database in it"
+        return CheckedStore(store.name, is_there=False, remarks=[remark])
     return trio.run(_check_store, store, config)
 
 
-async def _check_store(store: Store, config: Configuration) -> tuple[str, list[str]]:
+def _is_in_state_dir(config: Configuration) -> bool:
+    return config.settings.store.backend == "sqlite"
+
+
+async def _check_store(store: Store, config: Configuration) -> CheckedStore:
     try:
         with trio.fail_after(CHECK_TIMEOUT_S):
             try:
@@ -129,17 +143,26 @@ async def _check_store(store: Store, config: Configuration) -> tuple[str, list[s
         raise Refused(f"store: {error}", NO) from error
     except trio.TooSlowError as error:
         raise Refused(f"store: no answer within {CHECK_TIMEOUT_S:g} s", NO) from error
-    return store.name, found
+    return CheckedStore(store.name, is_there=True, remarks=found)
 
 
-def _become_owner(state_dir: Path) -> None:
-    """As root, become the owner of state_dir: no file may be left there that the daemon cannot write."""
+def _become_owner(config: Configuration, *, or_user: bool) -> bool:
+    """As root, become the owner of state_dir: no file may be left there that the daemon cannot write.
+
+    `or_user`: where there is no state_dir yet, become whom a start would. Whether there is one. Raises Refused,
+    StartError.
+    """
+    is_there = True
     try:
-        owner = privileges.owner_of(state_dir)
-    except OSError as error:
-        reason = f"no ratelimitd is running, and none has ever run: state_dir: {state_dir}: {error.strerror}"
-        raise Refused(reason, NO_DAEMON) from error
+        owner = privileges.owner_of(config.state_dir)
     except StartError as error:
         raise Refused(f"state_dir: {error}", WRONG) from error
+    except OSError as error:
+        is_there = not isinstance(error, FileNotFoundError)
+        if is_there or not or_user:
+            reason = f"state_dir: {config.state_dir}: {error.strerror}"
+            raise Refused(f"no ratelimitd is running, and none has ever run: {reason}", NO_DAEMON) from error
+        owner = privileges.find(config.settings.user, config.settings.group)
     if owner is not None:
         privileges.become(owner)
+    return is_there

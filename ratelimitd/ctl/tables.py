@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from unicodedata import combining, east_asian_width
 
 from ratelimitd.control.answers import AccountView, JournalStatus, NotStored, RunningStatus, StoppedStatus, StoreStatus
-from ratelimitd.text import escape
+from ratelimitd.text import counted, escape
 
 GAP = "  "
 _DAY_S, _HOUR_S, _MINUTE_S = 86400, 3600, 60
@@ -96,13 +96,9 @@ def or_unlimited(quota: int | None) -> int | str:
     return "unlimited" if quota is None else quota
 
 
-def _plural(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def status(answer: RunningStatus) -> str:
     """A running daemon's status."""
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(answer.started))
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(answer.started))
     decisions = ", ".join(f"{name} {number:,}" for name, number in sorted(answer.decisions.items()))
     return pairs(
         [
@@ -116,14 +112,15 @@ def status(answer: RunningStatus) -> str:
             ("accounts", ", ".join(f"{name} {number:,}" for name, number in answer.accounts.items())),
             ("requests", f"{answer.requests:,}, {answer.per_second:,} per second"),
             ("decisions", decisions or "none"),
-            ("no login", f"{answer.without_login:,} requests"),
+            ("no login", counted(answer.without_login, "request")),
             ("connections", f"{answer.connections:,}, {answer.parked:,} waiting for the store"),
-            ("refused", f"{answer.refused_peers:,} peers, {answer.too_long:,} requests too long"),
-            ("not Postfix", f"{answer.not_postfix:,} connections closed"),
-            ("timed out", f"{answer.timeouts:,} connections"),
-            ("memory", f"{answer.evicted:,} accounts evicted, {answer.lookups_held:,} lookups delayed"),
-            ("  forgotten", _plural(answer.transactions_forgotten, "transaction")),
-            ("log", f"{answer.log_lines_dropped:,} lines dropped, {answer.log_lines_left_out:,} left out"),
+            ("refused", f"{counted(answer.refused_peers, 'peer')}, {counted(answer.too_long, 'request too long')}"),
+            ("not Postfix", counted(answer.not_postfix, "connection closed")),
+            ("timed out", counted(answer.timeouts, "connection")),
+            ("memory", counted(answer.evicted, "account evicted")),
+            ("  delayed", counted(answer.lookups_held, "lookup")),
+            ("  forgotten", counted(answer.transactions_forgotten, "transaction")),
+            ("log", f"{counted(answer.log_lines_dropped, 'line dropped')}, {answer.log_lines_left_out:,} left out"),
         ]
     )
 
@@ -134,20 +131,20 @@ def _store(store: StoreStatus) -> list[tuple[str, object]]:
     return [
         ("store", f"{store.name}, {health}"),
         ("  flushed", "not yet" if ago is None else f"{duration(ago)} ago, in {ms} ms"),
-        ("  flushes", f"{store.flushes:,}, {store.failures:,} failed, {store.rejected:,} records refused"),
+        ("  flushes", f"{store.flushes:,}, {store.failures:,} failed, {counted(store.rejected, 'record refused')}"),
     ]
 
 
 def _journal(journal: JournalStatus) -> list[tuple[str, object]]:
-    unwritten = f", {journal.unwritten:,} records not written" if journal.unwritten else ""
+    unwritten = f", {counted(journal.unwritten, 'record not written')}" if journal.unwritten else ""
     return [
-        ("journal", f"{_plural(journal.segments, 'segment')}, {size(journal.bytes)}{unwritten}"),
+        ("journal", f"{counted(journal.segments, 'segment')}, {size(journal.bytes)}{unwritten}"),
         ("  error", journal.error or "none"),
     ]
 
 
 def _not_stored(left: NotStored) -> str:
-    return f"{left.recipients:,} recipients of {left.accounts:,} accounts"
+    return f"{counted(left.recipients, 'recipient')} of {counted(left.accounts, 'account')}"
 
 
 def status_without_daemon(answer: StoppedStatus, reason: str) -> str:

@@ -27,7 +27,7 @@ def frame(ranking: Ranking, before: Ranking | None = None) -> str:
     if before is not None:
         elapsed_s = ranking.time - before.time
         earlier = {(view.limit, view.key): view.used for limit in before.limits for view in limit.accounts}
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ranking.time))
+    at = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ranking.time))
     text = f"recipients in the current period, most first  {at}\n"
     for limit in ranking.limits:
         text += f"\n{limit.limit}, {limit.period}\n"

@@ -27,6 +27,8 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
 
     def verb(name: str, description: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=description, description=description[0].upper() + description[1:] + ".")
+        the_file = f"default: {default_config}"
+        sub.add_argument("-c", "--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=the_file)
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
         return sub
 
@@ -48,11 +50,11 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     lasting.add_argument("--for", type=_duration, metavar="TIME", dest="for_s", help="for so long: 90m, 12h, 3d, 2w")
     setting.add_argument("--limit", metavar="NAME", help="under this [[limit]]; needed if several count the account")
     _reason(setting)
-    unset = verb("unset", "take back the quota that an account, or @a.domain, was given")
+    unset = verb("unset", "take back the quota that an account, or @a.domain, was given, under every limit")
     unset.add_argument("key", metavar="KEY")
     unset.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
     _reason(unset)
-    reset = verb("reset", "set what an account has used to 0")
+    reset = verb("reset", "set what an account has used to 0, under every limit that counts it")
     reset.add_argument("key", metavar="KEY")
     reset.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
     _reason(reset)

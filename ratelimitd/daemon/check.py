@@ -1,29 +1,38 @@
 """`--check`: a configuration is resolved as a start resolves it, by the same functions; nothing is opened or made."""
 
+import errno
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.daemon import handover, privileges
+from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.parts import make_store
+from ratelimitd.errors import StartError
 from ratelimitd.net.listeners import control_address, group_id, parse_address
+
+MADE_LATE = (Path("/run"), Path("/var/run"))
+"""Empty after each boot: a service manager makes folders there right before the start (systemd's RuntimeDirectory=)."""
 
 
 def check(file: Path) -> tuple[Configuration, list[str]]:
     """The configuration of a file, and warnings, a line each. Raises ConfigError, StartError.
 
-    A file of secrets that this user may not read is a warning: the daemon's user may be able to read it. So is a
-    missing folder: a service manager may make it before the start (systemd's RuntimeDirectory=).
+    A file of secrets that this user may not read is a warning: the daemon's user may be able to read it.
     """
     config = read(file, lenient=True)
-    resolve(config)
-    warnings = [*config.credentials.unreadable, *_missing_folders(config)]
+    missing = resolve(config)
+    warnings = [*config.credentials.unreadable, *missing, *map(str, advice(config))]
     return config, [f"{config.file}: {warning}" for warning in warnings]
 
 
-def resolve(config: Configuration) -> None:
-    """Resolve hosts' ports, users, groups, and files of secrets and certificates. Raises ConfigError, StartError."""
+def resolve(config: Configuration) -> list[str]:
+    """Resolve hosts' ports, users, groups, files of secrets and certificates, and the folders that a start needs.
+
+    Which folders a service manager has to make first. Raises ConfigError, StartError.
+    """
     settings = config.settings
     with naming(config.file):
         make_store(config)
@@ -33,15 +42,27 @@ def resolve(config: Configuration) -> None:
                 handover.check_state(config.state_dir, identity)
         group_id(settings.server.unix_group)
         control_address(config.control_socket)
+        return list(_missing_folders(config))
 
 
 def _missing_folders(config: Configuration) -> Iterator[str]:
+    """Raises StartError for one that nobody makes, as a start does."""
     settings = config.settings
-    paths = {"pid_file": settings.pid_file, "log.file": settings.log.file}
-    for i, text in enumerate(settings.server.listen):
+    needed = [("pid_file", settings.pid_file), ("log.file", settings.log.file)]
+    places = [(setting, str(config.path(name)), config.path(name)) for setting, name in needed if name]
+    for text in settings.server.listen:
         address = parse_address(text)
-        paths[f"server.listen[{i}]"] = str(address) if isinstance(address, Path) else ""
-    for setting, path in paths.items():
-        folder = config.path(path).parent
-        if path and not folder.is_dir():
-            yield f"{setting}: the folder {folder} does not exist; a start needs it"
+        if isinstance(address, Path):
+            places.append(("server.listen", text, address))
+    for setting, shown, path in places:
+        if not _is_missing(path.parent):
+            continue
+        if not any(path.is_relative_to(late) for late in MADE_LATE):
+            raise StartError(f"{setting}: {shown}: {os.strerror(errno.ENOENT)}")
+        yield f"{setting}: the folder {path.parent} does not exist; a start needs it"
+
+
+def _is_missing(folder: Path) -> bool:
+    with suppress(OSError):  # this user may not look there; the daemon's may
+        return not folder.is_dir()
+    return False

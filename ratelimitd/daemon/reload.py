@@ -5,10 +5,12 @@ Counters, connections and what is not stored yet stay. Everything that may fail 
 
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
-from ratelimitd.config.read import Configuration, read
+from ratelimitd.config.read import Configuration, naming, read
+from ratelimitd.daemon.advice import Advice, advice
 from ratelimitd.daemon.parts import Parts, bounds
 from ratelimitd.errors import RatelimitdError
 from ratelimitd.log.sinks import Sink, need_other_sinks, open_sinks
@@ -34,6 +36,7 @@ class Reloader:
     def __init__(self, config: Configuration, parts: Parts) -> None:
         self.config = config
         self._started = config
+        self._advised = list(advice(config))
         self._parts = parts
         self._lock = trio.Lock()
 
@@ -59,8 +62,9 @@ class Reloader:
         self._reopen_log()
         try:
             # A file on a file system that hangs must not keep the daemon from stopping.
-            fresh = await trio.to_thread.run_sync(read, self.config.file, abandon_on_cancel=True)
-            prepared = self._prepare(fresh)
+            fresh, advised = await trio.to_thread.run_sync(_read, self.config.file, abandon_on_cancel=True)
+            with naming(fresh.file):
+                prepared = self._prepare(fresh)
         except Exception as error:
             log.error("the configuration is not applied; nothing is changed", reason=error)
             if isinstance(error, RatelimitdError):
@@ -69,6 +73,10 @@ class Reloader:
         self._apply(fresh, prepared)
         await self._follow()
         log.info("the configuration is reloaded", limits=" ".join(limit.name for limit in fresh.limits))
+        for found in advised:
+            if found not in self._advised:
+                log.warning(found.event, **found.fields)
+        self._advised = advised
         waiting = self._needing_a_restart(fresh)
         if waiting:
             log.warning("changed settings that need a restart", settings=" ".join(waiting))
@@ -115,3 +123,9 @@ class Reloader:
         if self._parts.sockets.policy.inherited and old.server.listen != new.server.listen:
             changed.append("server.listen")
         return changed
+
+
+def _read(file: Path) -> tuple[Configuration, list[Advice]]:
+    """A configuration, and what should be looked at in it; both look at files. Raises ConfigError."""
+    fresh = read(file)
+    return fresh, list(advice(fresh))

@@ -17,6 +17,7 @@ from pathlib import Path
 from ratelimitd import __version__
 from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import handover, privileges
+from ratelimitd.daemon.advice import advice
 from ratelimitd.errors import InUse, StartError
 from ratelimitd.folders import opened, replace
 from ratelimitd.log.log import Log
@@ -24,6 +25,7 @@ from ratelimitd.net.listeners import Listeners, control_address, group_id, parse
 from ratelimitd.net.systemd import take_sockets
 from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.stores import Store, schema
+from ratelimitd.text import escape
 
 RESERVED = 64
 """File descriptors for the daemon itself: listeners, journal, database, log, control socket, notices."""
@@ -159,8 +161,10 @@ def warn(config: Configuration, max_connections: int, log: Log) -> None:
             max_connections=wanted,
             in_force=max_connections,
         )
-    if config.has_secrets and privileges.readable_by_all(config.file):
-        log.warning("every user may read the configuration, which has a password in it; chmod o-r", file=config.file)
+    for found in advice(config):
+        log.warning(found.event, **found.fields)
+        if not log.sinks:
+            print(f"ratelimitd: warning: {config.file}: {escape(str(found))}", file=sys.stderr, flush=True)
     if os.geteuid() == 0:
         log.warning('running as root; set user = "..." in the configuration')
 

@@ -4,12 +4,14 @@ A decision becomes the line of the Perl daemon, to the byte:
 
     QUEUEID: client=NAME[ADDR], sasl_method=M, sasl_username=U, recipient_count=N, curr_count=USED/QUOTA, status=S
 
-(with `, limit=NAME` behind it where several limits are set), or one JSON object. Everything else the daemon says is
-an event and its fields. Nothing that a client sent can end a line, start a field or colour a terminal.
+(with `, limit=NAME` behind it where several limits are set), or one JSON object with its time in it. Everything else
+the daemon says is an event and its fields. Nothing that a client sent can end a line, start a field or colour a
+terminal.
 """
 
 import json
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -19,7 +21,7 @@ from ratelimitd.core.standing import reset
 from ratelimitd.core.verdict import FREE, INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Verdict
 from ratelimitd.log.sinks import PRIORITIES, Entry, Sink
 from ratelimitd.settings import LogSettings
-from ratelimitd.text import cut, escape, spell
+from ratelimitd.text import MAX_FIELD, cut, escape, spell
 
 LEVELS = {INSERT: "notice", UPDATE: "info", FREE: "info", OVER_QUOTA: "warning", WOULD_BLOCK: "warning"}
 _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "info": 20, "debug": 10}
@@ -27,6 +29,10 @@ _STRUCTLOG_LEVELS = {"critical": 50, "error": 40, "warning": 30, "notice": 20, "
 
 MAX_LINE = 4096
 """Characters of a line; RFC 5424 asks a syslogd to take 2,048 bytes, and no honest login or name is as long."""
+MAX_OBJECT = MAX_LINE - 64
+"""Of one in JSON, which is ASCII, without its time: what is longer would not fit into a pipe at once."""
+SHORT = 30
+"""Characters of each text in a JSON object that is too long; each may take 12 there (a pair of surrogates)."""
 
 
 def policyd_line(verdict: Verdict, with_limit: bool) -> str:
@@ -66,7 +72,7 @@ def json_line(verdict: Verdict, with_limit: bool = True) -> str:
     )
     fields = {
         "status": verdict.status,
-        **{name: cut(request[name]) for name in names},
+        **{name: request[name] for name in names},
         "recipient_count": verdict.recipients,
         "limit": counter.meter.limit.name,
         "key": counter.key,
@@ -74,11 +80,24 @@ def json_line(verdict: Verdict, with_limit: bool = True) -> str:
         "quota": counter.quota,
         "reset": reset(counter),
     }
-    return json.dumps(fields)
+    return _object(fields, MAX_FIELD)
+
+
+def _object(fields: Mapping[str, object], longest: int) -> str:
+    """A line of JSON, its texts cut; where it would be too long a line they are cut shorter, and it is still JSON."""
+    line = json.dumps({name: cut(v, longest) if isinstance(v, str) else v for name, v in fields.items()})
+    if len(line) <= MAX_OBJECT:
+        return line
+    return json.dumps({name: cut(v, SHORT) if isinstance(v, str) else v for name, v in fields.items()})
+
+
+def _at(now: datetime, line: str) -> str:
+    """The line of JSON with its time in front."""
+    return f'{{"time": "{now.isoformat(timespec="milliseconds")}", {line[1:]}'
 
 
 def _plain(value: object) -> object:
-    return value if isinstance(value, (int, float)) else cut(str(value), MAX_LINE)
+    return value if isinstance(value, (int, float)) else str(value)
 
 
 class Log:
@@ -124,11 +143,17 @@ class Log:
         if verdicts is None:
             return ([self._event(method, event)],), {}
         line, levels, with_limit = self._line, self._levels, self._with_limit
-        return ([(level, line(v, with_limit)) for v in verdicts if (level := LEVELS[v.status]) in levels],), {}
+        entries = [(level, line(v, with_limit)) for v in verdicts if (level := LEVELS[v.status]) in levels]
+        if self._json:
+            now = datetime.now(UTC)
+            entries = [(level, _at(now, text)) for level, text in entries]
+        return (entries,), {}
 
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
         if self._json:
-            return level, json.dumps({"level": level} | {name: _plain(value) for name, value in event.items()})
+            names = ("event", *(name for name in event if name != "event"))
+            said = {"level": level} | {name: _plain(event[name]) for name in names}
+            return level, _at(datetime.now(UTC), _object(said, MAX_LINE))
         text = event.pop("event")
         fields = ", ".join([f"{name}={value}" for name, value in event.items()])
         return level, escape(cut(f"{text}: {fields}" if fields else text, MAX_LINE))

@@ -169,12 +169,16 @@ class SyslogSink:
 
 
 class FileSink:
-    """Appends to a file, each line after its time as ctime(3) has it: the Perl daemon's log file."""
+    """Appends to a file, each line after its time as ctime(3) has it: the Perl daemon's log file.
 
-    def __init__(self, path: Path) -> None:
+    `bare`: the lines alone; they have their time in them.
+    """
+
+    def __init__(self, path: Path, *, bare: bool = False) -> None:
         self.dropped = 0
         self._path = path
         self._fd = self._open()
+        self._bare = bare
         self._stamp_at = -1
         self._stamp = ""
 
@@ -185,7 +189,7 @@ class FileSink:
         """Append the lines in one write."""
         now = int(time.time())
         if now != self._stamp_at:
-            self._stamp_at, self._stamp = now, time.ctime(now) + " "
+            self._stamp_at, self._stamp = now, "" if self._bare else time.ctime(now) + " "
         stamp = self._stamp
         lines = [text for _, text in entries]
         if not lines:
@@ -247,7 +251,7 @@ def open_sinks(settings: LogSettings, folder: Path) -> list[Sink]:
     if settings.file:
         path = folder / settings.file
         try:
-            sinks.append(FileSink(path))
+            sinks.append(FileSink(path, bare=settings.format == "json"))
         except OSError as error:
             raise StartError(f"log.file: {path}: {error.strerror}") from error
     if settings.syslog:
@@ -258,5 +262,5 @@ def open_sinks(settings: LogSettings, folder: Path) -> list[Sink]:
 
 
 def need_other_sinks(old: LogSettings, new: LogSettings) -> bool:
-    """Whether lines go elsewhere, or under another name, by the new settings."""
-    return msgspec.structs.replace(old, format=new.format, level=new.level) != new
+    """Whether lines go elsewhere, under another name or in another form, by the new settings."""
+    return msgspec.structs.replace(old, level=new.level) != new

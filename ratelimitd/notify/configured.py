@@ -6,11 +6,11 @@ import ssl
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from ratelimitd.errors import ConfigError, shown
+from ratelimitd.errors import ConfigError, install, shown
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import NotifySettings
 
-INSTALL_HTTPX = 'the extra "notify" for webhooks: pip install "ratelimitd[notify]"'
+INSTALL_HTTPX = 'the extra "notify" for webhooks: ' + install('"ratelimitd[notify]"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ratelimitd.core.standing import reset
 @dataclass(frozen=True, slots=True)
 class Notice:
     """An account has reached `percent` of its quota; it is not notified of that again before `expiry`, the end of the
-    window. `reset` is when it may send again, in local time."""
+    window. `reset` is when it may send again, in `timezone`, with its offset."""
 
     id: str
     percent: int

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, TypeGuard
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Row, shown
 from ratelimitd.errors import StoreError
+from ratelimitd.text import counted
 
 EXAMPLES = 1000
 """Rows of one kind that are looked at."""
@@ -57,7 +58,7 @@ class Survey(NamedTuple):
         known = {limit.name: limit for limit in limits}
         for name, count, example in self.limits:
             if name not in known:
-                yield f"{count} rows of a limit that does not exist: {name}, for example {example}"
+                yield f"{counted(count, 'row')} of a limit that does not exist: {name}, for example {example}"
         for limit in known.values():
             for key in limit.quotas:
                 if why := limit.cannot_match(key):
@@ -67,7 +68,7 @@ class Survey(NamedTuple):
         named = [f"limit {row.limit}: the row of {shown(row.key)}: {why}" for row, why in found if why]
         yield from named[:NAMED]
         if len(named) > NAMED:
-            yield f"{len(named) - NAMED} more rows that can never match a key"
+            yield f"{counted(len(named) - NAMED, 'row')} more that can never match a key"
 
 
 def renames(accounts: Iterable[Account], limits: Iterable[Limit], now: int) -> list[Rename]:

@@ -43,6 +43,7 @@ def test_it_installs_updates_and_takes_away_what_it_installed(folder: Path) -> N
         "etc/systemd/system/ratelimitd.socket",
         "opt/rl/bin/ratelimitctl",
         "opt/rl/bin/ratelimitd",
+        "opt/rl/share/bash-completion/completions/ratelimitctl",
         "opt/rl/share/man/man5/ratelimitd.toml.5",
         "opt/rl/share/man/man8/ratelimitctl.8",
         "opt/rl/share/man/man8/ratelimitd.8",

@@ -44,6 +44,17 @@ def test_a_setting_that_nothing_is_said_about_is_found() -> None:
     assert make["undocumented"](make["parse"](text)) == ["timezone"]
 
 
+def test_a_text_that_belongs_to_nothing_is_found_and_does_not_open_the_next_section() -> None:
+    text = REFERENCE.read_text(encoding="utf-8").replace("#domains = []\n", "#domains = []\n# Of the keys.\n")
+    with pytest.raises(SystemExit, match=r"belongs to no setting and no section: Of the keys\."):
+        make["parse"](text)
+
+
+def test_the_options_of_plugins_are_in_the_section_of_keys(pages: dict[str, str]) -> None:
+    page = plain(pages["man5/ratelimitd.toml.5"])
+    assert "[keys.subnet]" in page.partition('.SH "[keys]"')[2].partition(".SH")[0]
+
+
 def test_the_reference_is_a_configuration_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "ratelimitd.toml").write_bytes(REFERENCE.read_bytes())
     assert config.read(tmp_path / "ratelimitd.toml").limits[0].quota == 1000

@@ -139,7 +139,7 @@ def test_a_descriptor_that_is_no_listener_is_one_clear_line(folder: Path, make: 
     daemon = make(activation([free_port()], listen=False))
     assert daemon.spawn().wait() == 2
     assert daemon.output() == (
-        "ratelimitd: socket activation: descriptor 3 is no listening stream socket (ListenStream=)\n"
+        f"ratelimitd: {daemon.file}: socket activation: descriptor 3 is no listening stream socket (ListenStream=)\n"
     )
 
 

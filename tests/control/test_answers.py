@@ -85,7 +85,8 @@ def test_verbs_about_the_daemon(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     assert list(found["limits"][0]) == ["limit", "key", "plugin"]
     plugins = printed(ctl_of(daemon, "plugins", "--json"))
     assert list(plugins) == ["config", "error", "plugins"]
-    assert list(plugins["plugins"][0]) == ["name", "distribution", "version", "entry_point", "limits", "error"]
+    fields = ["name", "distribution", "version", "entry_point", "limits", "error", "options"]
+    assert list(plugins["plugins"][0]) == fields
 
 
 def test_what_is_refused(daemon: Ratelimitd, ctl_of: Ctl) -> None:

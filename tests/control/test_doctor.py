@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -87,11 +88,15 @@ RIGHT = {
         "smtpd_sender_restrictions = reject_non_fqdn_sender, check_policy_service @\n"
         "smtpd_data_restrictions = check_policy_service @, permit_sasl_authenticated, reject"
     ),
-    "through a restriction class and a parameter, with local mail let through before": (
+    "through a restriction class and a parameter": (
         "service = check_policy_service { @, default_action=DUNNO }\n"
         "smtpd_restriction_classes = counted\n"
         "counted = $service\n"
-        "smtpd_recipient_restrictions = permit_mynetworks, counted, permit_sasl_authenticated, reject"
+        "smtpd_recipient_restrictions = counted, permit_mynetworks, permit_sasl_authenticated, reject"
+    ),
+    "in two lists, and in one of them before what permits": (
+        "smtpd_sender_restrictions = permit_mynetworks, check_policy_service { @, default_action=DUNNO }\n"
+        "smtpd_end_of_data_restrictions = check_policy_service { @, default_action=DUNNO }"
     ),
 }
 
@@ -119,9 +124,60 @@ def test_wired_to_another_port(daemon: Ratelimitd, examine: Examine) -> None:
     assert says(ran, "not-wired", "it asks inet:127.0.0.1:9")
 
 
-def test_overridden_where_users_log_in(daemon: Ratelimitd, examine: Examine) -> None:
-    ran = examine(daemon, SENDER, options="smtpd_sender_restrictions=")
-    assert says(ran, "not-wired", "the service submission")
+LOGIN_MISMATCH = "reject_sender_login_mismatch"
+OVERRIDDEN = {
+    "Debian's empty list": (
+        SENDER,
+        "smtpd_sender_restrictions=",
+        "-o smtpd_sender_restrictions= overrides main.cf, which asks it",
+        "remove that line",
+    ),
+    "a restriction class": (
+        f"smtpd_restriction_classes = counted\ncounted = {SENDER.partition(' = ')[2]}\n"
+        "smtpd_sender_restrictions = counted",
+        "counted=permit",
+        "-o counted=permit overrides main.cf, which asks it",
+        "remove that line",
+    ),
+    "another list, and main.cf does not ask either": (
+        "",
+        f"smtpd_sender_restrictions={LOGIN_MISMATCH},permit_sasl_authenticated",
+        f"-o smtpd_sender_restrictions={LOGIN_MISMATCH},permit_sasl_authenticated overrides whatever main.cf says",
+        "make that line",
+    ),
+    "a value without braces": (
+        SENDER,
+        "smtpd_sender_restrictions=check_policy_service { @, timeout=10s }",
+        "-o smtpd_sender_restrictions=check_policy_service overrides main.cf, which asks it",
+        "with the braces",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OVERRIDDEN)
+def test_overridden_where_users_log_in(daemon: Ratelimitd, examine: Examine, kind: str) -> None:
+    main_cf, option, why, how = OVERRIDDEN[kind]
+    ran = examine(daemon, main_cf, options=option)
+    assert says(ran, "not-wired", "in master.cf, under submission", why, how)
+    _, _, line = ran.json["faults"][0]["fix"].rpartition(": -o ")
+    assert names(examine(daemon, main_cf, options=line)) == []
+    assert names(examine(daemon, main_cf)) == ([] if main_cf else ["not-wired"])
+
+
+def test_a_line_that_continues_another(daemon: Ratelimitd, examine: Examine) -> None:
+    ran = examine(daemon, f"smtpd_banner = x\n  {SENDER}")
+    why = "in main.cf the line smtpd_sender_restrictions = ... begins with a blank, so it continues the value of"
+    fix = "begin smtpd_sender_restrictions in the first column of main.cf"
+    assert says(ran, "not-wired", f"{why} smtpd_banner", fix)
+
+
+def test_what_is_to_be_put_into_main_cf_is_right_there(daemon: Ratelimitd, examine: Examine) -> None:
+    there = f"smtpd_sender_restrictions = {LOGIN_MISMATCH}, permit_mynetworks"
+    fix = examine(daemon, there).json["faults"][0]["fix"]
+    line, separator, option = fix.removeprefix("in main.cf: ").partition("; or for submission alone, in master.cf: -o ")
+    assert separator
+    assert names(examine(daemon, line)) == []
+    assert names(examine(daemon, there, options=option)) == []
 
 
 def test_nobody_can_log_in(daemon: Ratelimitd, examine: Examine) -> None:
@@ -142,6 +198,13 @@ def test_wired_behind_what_ends_the_list(daemon: Ratelimitd, examine: Examine, w
     ran = examine(daemon, wired)
     assert set(names(ran)) == {"counts-nothing"}
     assert f"move check_policy_service before {word}" in ran.out
+
+
+@pytest.mark.parametrize("word", ["permit_mynetworks", "permit_tls_clientcerts"])
+def test_wired_behind_what_permits_some_who_log_in(daemon: Ratelimitd, examine: Examine, word: str) -> None:
+    ran = examine(daemon, SENDER.replace("= ", f"= reject_non_fqdn_sender, {word}, ", 1))
+    fix = f"move check_policy_service before {word}"
+    assert says(ran, "passed-by", "smtpd_sender_restrictions of the service submission", word, fix)
 
 
 DATA = "smtpd_data_restrictions = check_policy_service { @, default_action=DUNNO }\n"
@@ -259,6 +322,20 @@ def test_bare_and_qualified_logins(start: Start, examine: Examine) -> None:
     assert says(examine(daemon, SENDER), "two-names", "alice and alice@example.com", 'default_domain = "example.com"')
 
 
+def test_logins_of_a_user_that_are_one_account_since_a_reload_are_not_told(start: Start, examine: Examine) -> None:
+    limits = [{"name": "daily"}, {"name": "hourly", "period": "hourly"}]
+    daemon = start(limit=limits)
+    with daemon.client() as client:
+        for login in ("alice", "alice@example.com"):
+            client.ask(login)
+    assert says(examine(daemon, SENDER), "two-names", "counted separately: one user")
+    text = daemon.file.read_text(encoding="utf-8")
+    daemon.file.write_text(f'{text}[keys]\ndefault_domain = "example.com"\n', encoding="utf-8")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_log("the configuration is reloaded")
+    assert names(examine(daemon, SENDER)) == []
+
+
 ANYTHING = [f"alice@y{number}.example" for number in range(8)]
 
 
@@ -299,7 +376,7 @@ def test_a_saslauthd_that_ignores_the_domain(
     with daemon.client() as client:
         for login in [*ANYTHING, "bob@a.example", "bob@b.example", "carol"]:
             client.ask(login)
-    assert says(examine(daemon, main_cf), "realm-ignored", "alice has sent under 8 domains (1 such users)")
+    assert says(examine(daemon, main_cf), "realm-ignored", "alice has sent under 8 domains")
 
 
 def test_a_saslauthd_that_is_not_seen_is_suspected_where_many_domains_were(
@@ -345,7 +422,10 @@ def test_nothing_is_said_where_the_real_domains_are_named(
 def test_a_broken_postfix_configuration_is_one_line(daemon: Ratelimitd, ctl_of: Ctl, folder: Path) -> None:
     require("postfix")
     ran = ctl_of(daemon, "doctor", "--postfix-config", str(folder / "nothing"))
-    assert (ran.status, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert (ran.status, ran.out) == (2, "")
+    missing = f"open {folder}/nothing/main.cf: No such file or directory"
+    folder_given = "the folder of main.cf is given by --postfix-config"
+    assert ran.err == f"ratelimitctl: doctor: postconf: {missing}; {folder_given}\n"
 
 
 def test_several_faults_are_all_named(daemon: Ratelimitd, examine: Examine) -> None:

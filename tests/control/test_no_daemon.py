@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from ratelimitd.control.commands import Refused, Reset, Status
+from ratelimitd.ctl import main as ctl
 from ratelimitd.ctl.client import ask
 from tests.control.conftest import Ctl, Start
 from tests.daemon.process import Ratelimitd, changed
@@ -223,3 +224,13 @@ def test_root_leaves_no_file_that_the_daemons_user_cannot_write(start: Start) ->
     assert (ran.returncode, "Traceback" in ran.stderr) == (0, False)
     assert {path.stat().st_uid for path in daemon.state.rglob("*")} == {NOBODY}
     assert [(row.used, row.quota) for row in daemon.rows()] == [(1, 9)]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_configuration_is_named_before_or_after_the_verb(
+    stopped: Ratelimitd, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    config = ["-c", str(stopped.file)]
+    arguments = [*config, "show", ALICE] if place == "before" else ["show", ALICE, *config]
+    assert ctl.main(arguments) == 0
+    assert ALICE in capsys.readouterr().out

@@ -4,6 +4,7 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 
 import pytest
 
@@ -187,7 +188,7 @@ def test_check_names_what_counts_nobody(start: Start, ctl_of: Ctl) -> None:
         connection.execute("INSERT INTO ratelimit (sender, limit_name, quota) VALUES ('alice', 'gone', 5)")
     ran = ctl_of(daemon, "check")
     assert ran.status == 0
-    assert "1 rows of a limit that does not exist: gone, for example alice" in ran.out
+    assert "1 row of a limit that does not exist: gone, for example alice" in ran.out
     assert 'quotas."*@example.com": there are no patterns' in ran.out
 
 
@@ -293,3 +294,9 @@ def test_what_is_no_command_is_answered_with_an_error_and_harms_nobody(daemon: R
             client.connect(str(daemon.state / "control.sock"))
             client.sendall(word)
     assert ctl_of(daemon, "status").status == 0
+
+
+def test_status_says_since_when_with_the_zone_s_offset(daemon: Ratelimitd, ctl_of: Ctl) -> None:
+    (line,) = (line for line in ctl_of(daemon, "status").out.splitlines() if line.startswith("running"))
+    began = datetime.strptime(line.partition("since ")[2], "%Y-%m-%d %H:%M:%S %z").timestamp()
+    assert began == ctl_of(daemon, "status", "--json").json["started"]

@@ -74,6 +74,8 @@ def test_top() -> None:
     views = [view(counter, asked.pending) for counter in meter.counters.values()]
     shown = top.frame(Ranking(at("14:05:00"), [LimitRanking("burst", meter.limit.period.name, views)]))
     assert shown.partition("\n\n")[2] in PRINTED
+    heading = shown.partition("\n")[0].partition("most first  ")[2]
+    assert datetime.strptime(heading, "%Y-%m-%d %H:%M:%S %z").timestamp() == at("14:05:00")
 
 
 async def test_the_dump() -> None:

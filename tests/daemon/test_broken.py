@@ -38,31 +38,31 @@ BROKEN = {
     "nested without end": ("a = " + "[" * 100_000, "syntax"),
     "a number without end": (f"[[limit]]\nquota = {'9' * 5000}\n", "syntax"),
     "no limit": ("", "limit: found nothing"),
-    "no quota": ("[[limit]]\n", "limit[0].quota: found nothing"),
+    "no quota": ("[[limit]]\n", 'limit "default".quota: found nothing'),
     "an unknown setting": ("timezon = 1\n" + LIMIT, "timezon: found an unknown setting"),
     "an unknown table": ("[serber]\n" + LIMIT, "serber: found an unknown setting"),
-    "an unknown setting of a limit": (LIMIT + "qota = 2\n", "limit[0].qota: found an unknown setting"),
+    "an unknown setting of a limit": (LIMIT + "qota = 2\n", 'limit "default".qota: found an unknown setting'),
     "a wrong type": ("[server]\nmax_connections = '10'\n" + LIMIT, 'server.max_connections: found "10"'),
     "a table for a text": ("[state_dir]\n" + LIMIT, "state_dir: found a table"),
-    "a date for a quota": ("[[limit]]\nquota = 1979-05-27\n", "limit[0].quota: found 1979-05-27"),
-    "out of bounds": ("[[limit]]\nquota = -1\n", "limit[0].quota: found -1"),
+    "a date for a quota": ("[[limit]]\nquota = 1979-05-27\n", 'limit "default".quota: found 1979-05-27'),
+    "out of bounds": ("[[limit]]\nquota = -1\n", 'limit "default".quota: found -1'),
     "no number": ("[store]\nflush_interval_s = nan\n" + LIMIT, "store.flush_interval_s: found nan"),
-    "an unknown period": (LIMIT + 'period = "yearly"\n', 'limit[0].period: found "yearly"'),
-    "an unknown plugin": (LIMIT + 'key = "tenant"\n', 'limit[0].key: found "tenant"'),
+    "an unknown period": (LIMIT + 'period = "yearly"\n', 'limit "default".period: found "yearly"'),
+    "an unknown plugin": (LIMIT + 'key = "tenant"\n', 'limit "default".key: found "tenant"'),
     "options of an unknown plugin": ("[keys.tenant]\n" + LIMIT, "keys.tenant: found no such key plugin"),
     "options that a plugin refuses": ("[keys.email]\ncase = 1\n" + LIMIT, "keys.email.case: found an unknown option"),
     "a plugin that raises": (LIMIT + 'key = "raising"\n', "keys.raising: found ValueError: colour: green is no colour"),
     "a plugin that is not there": (LIMIT + 'key = "missing"\n', "No module named 'no_such_module'"),
     "a plugin that makes no function": (LIMIT + 'key = "pointless"\n', "whose factory gave an object of type int"),
-    "an action that is none": (LIMIT + 'action = "OK"\n', 'limit[0].action: found "OK"'),
-    "an action of two lines": (LIMIT + 'action = "450 4.7.1 a\\nb"\n', "limit[0].action: found"),
-    "an unknown placeholder": (LIMIT + 'action = "450 4.7.1 {user}"\n', "limit[0].action: found"),
+    "an action that is none": (LIMIT + 'action = "OK"\n', 'limit "default".action: found "OK"'),
+    "an action of two lines": (LIMIT + 'action = "450 4.7.1 a\\nb"\n', 'limit "default".action: found'),
+    "an unknown placeholder": (LIMIT + 'action = "450 4.7.1 {user}"\n', 'limit "default".action: found'),
     "an address that is none": ('[server]\nlisten = ["here"]\n' + LIMIT, 'server.listen[0]: found "here"'),
     "a network that is none": ('[server]\nallow = ["127.0.0.1/8"]\n' + LIMIT, "server.allow[0]: found"),
     "a time zone that is none": ('timezone = "Mars/Olympus"\n' + LIMIT, 'timezone: found "Mars/Olympus"'),
     "a facility that is none": ('[log]\nfacility = "post"\n' + LIMIT, 'log.facility: found "post"'),
     "a column that is none": ('[store]\ncolumns = { used = "a b" }\n' + LIMIT, "store.table or store.columns"),
-    "two limits of one name": (LIMIT * 2, "limit[1].name"),
+    "two limits of one name": (LIMIT * 2, 'limit "default".name'),
     "a NUL in a path": ('state_dir = "a\\u0000b"\n' + LIMIT, "state_dir"),
     "a NUL in the log's path": ('[log]\nfile = "a\\u0000b"\n' + LIMIT, "log.file"),
     "a NUL in the store's path": ('[store]\npath = "a\\u0000b"\n' + LIMIT, "store.path"),
@@ -105,7 +105,7 @@ def test_a_broken_configuration_is_refused_in_one_line(
     file.write_text(text)
     assert main(["-c", str(file), "--check"]) == 2
     captured = capfd.readouterr()
-    expect_one_line(captured.err, f"{file}: ", place)
+    expect_one_line(captured.err, f"{file}:", place)
     assert captured.out == ""
 
 
@@ -115,7 +115,7 @@ def test_a_daemon_does_not_start_on_a_broken_configuration(make: Start, kind: st
     text, place = BROKEN[kind]
     daemon = make()
     daemon.file.write_text(text)
-    expect_refusal(daemon, f"{daemon.file}: ", place)
+    expect_refusal(daemon, f"{daemon.file}:", place)
     assert not daemon.state.exists()
 
 

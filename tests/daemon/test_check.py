@@ -2,12 +2,15 @@
 
 import os
 import pwd
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ratelimitd.config import read as config
@@ -15,6 +18,7 @@ from ratelimitd.config.show import in_force
 from ratelimitd.ctl.main import main as ratelimitctl
 from ratelimitd.daemon.main import main
 from tests.conftest import missing
+from tests.daemon.conftest import Start
 from tests.daemon.process import PROGRAM, Ratelimitd
 from tests.daemon.process import config as toml
 
@@ -80,6 +84,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"control": {"socket": "x" * 108}},
         f'control.socket: found "FOLDER/state/{"x" * 108}"; allowed: a path of at most 107 bytes',
     ),
+    "no folder for the log": ({"log": {"file": "none/log"}}, "log.file: FOLDER/none/log: No such file or directory"),
+    "no folder for the pid": ({"pid_file": "none/pid"}, "pid_file: FOLDER/none/pid: No such file or directory"),
+    "no folder for the socket": (
+        {"server": {"listen": ["unix:/FOLDER/none/socket"]}},
+        "server.listen: unix:FOLDER/none/socket: No such file or directory",
+    ),
     "no secret": (
         {"notify": [SECRET | {"secret_file": "none"}]},
         "notify[0].secret_file: found FOLDER/none: No such file or directory; allowed: a readable file",
@@ -98,11 +108,13 @@ def test_what_a_start_would_refuse_is_refused_in_one_line(
     tables, line = REFUSED[kind]
     (folder / "empty").write_text("")
     daemon = Ratelimitd(folder, toml(**tables).replace("/FOLDER", str(folder)))
-    line = f"{daemon.file}: {line}".replace("FOLDER", str(folder))
+    line = line.replace("FOLDER", str(folder))
     assert main(["-c", str(daemon.file), "--check"]) == 2
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"ratelimitd: {line}")
+    found = re.match(rf"ratelimitd: {re.escape(str(daemon.file))}(:\d+)?: ", captured.err)
+    assert found is not None
+    assert captured.err[found.end() :].startswith(line)
     assert captured.err.count("\n") == 1
     assert not daemon.state.exists()
     assert daemon.spawn().wait() == 2
@@ -144,23 +156,96 @@ def test_a_file_that_the_user_may_not_read_is_named_and_no_failure(folder: Path)
     assert "secret: Permission denied; allowed: a " in daemon.output()
 
 
-def test_a_folder_that_a_start_needs_and_that_is_missing_is_a_warning(
+def test_a_folder_under_run_that_a_start_needs_is_a_warning_for_a_service_manager_makes_it(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server = {"listen": [f"unix:{folder}/run/socket"]}
-    daemon = Ratelimitd(folder, toml(pid_file="run/pid", log={"file": "logs/log"}, server=server))
+    run = "/run/ratelimitd-of-a-test"
+    server = {"listen": [f"unix:{run}/socket"]}
+    daemon = Ratelimitd(folder, toml(pid_file=f"{run}/pid", log={"file": f"{run}/log"}, server=server))
     assert main(["-c", str(daemon.file), "--check"]) == 0
     captured = capfd.readouterr()
     assert captured.out == in_force(config.read(daemon.file))
-    places = {"pid_file": f"{folder}/run", "log.file": f"{folder}/logs", "server.listen[0]": f"{folder}/run"}
-    assert sorted(captured.err.splitlines()) == sorted(
-        f"ratelimitd: warning: {daemon.file}: {setting}: the folder {path} does not exist; a start needs it"
-        for setting, path in places.items()
-    )
-    for name in ("run", "logs"):
-        (folder / name).mkdir()
+    assert captured.err.splitlines() == [
+        f"ratelimitd: warning: {daemon.file}: {setting}: the folder {run} does not exist; a start needs it"
+        for setting in ("pid_file", "log.file", "server.listen")
+    ]
+
+
+DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
+    "a password in a file that every user may read": (
+        {"store": {"password": "s3cret"}},
+        "every user may read the configuration, which has a password in it; chmod o-r: file=FOLDER/ratelimitd.toml",
+    ),
+    "a password file that every user may read": (
+        {"store": {"password_file": "open"}},
+        "every user may read a file with a password or another secret in it; chmod o-r: "
+        "setting=store.password_file, file=FOLDER/open",
+    ),
+    "a file of a secret that every user may read": (
+        {"notify": [SECRET, SECRET | {"secret_file": "open"}]},
+        "every user may read a file with a password or another secret in it; chmod o-r: "
+        "setting=notify[1].secret_file, file=FOLDER/open",
+    ),
+    "a program that is not there": (
+        {"notify": [{"command": ["FOLDER/none"]}]},
+        "the program of a [[notify]] cannot be run, so its notices will not be delivered: "
+        "setting=notify[0].command, program=FOLDER/none",
+    ),
+    "a program that is no program": (
+        {"notify": [{"command": ["FOLDER/open", "-v"]}]},
+        "the program of a [[notify]] cannot be run, so its notices will not be delivered: "
+        "setting=notify[0].command, program=FOLDER/open",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DOUBTFUL)
+def test_what_should_be_looked_at_is_said_by_check_start_and_reload(
+    folder: Path, make: Start, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tables, line = DOUBTFUL[kind]
+    (folder / "open").write_text("s3cret")
+    (folder / "open").chmod(0o644)
+    daemon = make()
+    plain = daemon.file.read_text()
+    text = toml(**tables).replace("FOLDER", str(folder))
+    line = line.replace("FOLDER", str(folder))
+    daemon.file.write_text(text)
+    daemon.file.chmod(0o644)
     assert main(["-c", str(daemon.file), "--check"]) == 0
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == f"ratelimitd: warning: {daemon.file}: {line}\n"
+    assert ratelimitctl(["-c", str(daemon.file), "check"]) == 0
+    assert f"remark         {line}\n" in capfd.readouterr().out
+    daemon.file.write_text(plain)
+    daemon.start()
+    for times in (1, 2):
+        daemon.file.write_text(text)
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("the configuration is reloaded", times)
+    assert daemon.stop() == 0
+    assert daemon.log().count(line) == 1
+    daemon = make(**msgspec.toml.decode(text))
+    daemon.start()
+    assert daemon.stop() == 0
+    assert daemon.log().count(line) == 2
+
+
+def test_that_nothing_is_logged_is_said_on_stderr(make: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    daemon = make(log={"file": ""})
+    said = f'{daemon.file}: nothing is logged: log.syslog is "", and neither log.file nor log.stderr is set\n'
+    assert main(["-c", str(daemon.file), "--check"]) == 0
+    assert capfd.readouterr().err == f"ratelimitd: warning: {said}"
+    daemon.start()
+    assert daemon.stop() == 0
+    assert f"ratelimitd: warning: {said}" in daemon.output()
+
+
+def test_a_folder_that_this_user_may_not_enter_is_for_the_daemon_s_user_to_judge(folder: Path) -> None:
+    (folder / "hidden").mkdir(mode=0)
+    text = toml(log={"file": "hidden/logs/log"}, notify=[{"command": [f"{folder}/hidden/program"]}])
+    daemon = Ratelimitd(folder, text, prefix=powerless())
+    assert daemon.spawn("--check").wait() == 0
+    assert "warning" not in daemon.output()
 
 
 def test_ratelimitctl_reads_the_secrets_as_root_and_asks_the_database_as_the_daemons_user(folder: Path) -> None:

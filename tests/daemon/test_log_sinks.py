@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -155,12 +156,18 @@ def test_a_stderr_that_is_gone_stops_nothing(make: Start) -> None:
 
 
 def test_json_lines_say_the_same(start: Start) -> None:
-    daemon = start(log={"format": "json", "stderr": True, "file": ""}, limit=[{"name": "day", "quota": 1}])
+    daemon = start(log={"format": "json", "stderr": True}, limit=[{"name": "day", "quota": 1}])
+    before = datetime.now(UTC) - timedelta(seconds=1)
     with daemon.client() as client:
         client.ask(queue_id="Q", instance="i.1", sender="s@x.example", helo_name="\x1b")
         client.ask(instance="i.2", sender='"\x1b[0m,"@x.example')
     assert daemon.stop() == 0
-    records = [json.loads(line) for line in daemon.output().splitlines()]
+    text = daemon.log_file.read_text()
+    assert daemon.output() == text  # the file has no other time than that of each object
+    records = [json.loads(line) for line in text.splitlines()]
+    times = [datetime.fromisoformat(record.pop("time")) for record in records]
+    assert before <= times[0]
+    assert times[-1] <= datetime.now(UTC)
     first, second = (record for record in records if "status" in record)
     reset = first.pop("reset")
     assert first == {
@@ -182,6 +189,30 @@ def test_json_lines_say_the_same(start: Start) -> None:
     assert (second["status"], second["sender"]) == ("OVER_QUOTA", '"\x1b[0m,"@x.example')
     assert "\x1b" not in daemon.output()
     assert records[-1] == {"level": "info", "event": "ratelimitd has stopped", "requests": 2}
+
+
+def test_json_lines_of_a_hostile_client_are_json_on_stderr_too(start: Start) -> None:
+    daemon = start(log={"format": "json", "stderr": True})
+    evil = "\U0001f4a9" * 2000
+    with daemon.client() as client:
+        names = ("queue_id", "instance", "client_name", "client_address", "sasl_method", "sender")
+        client.ask(evil, **dict.fromkeys(names, evil))
+    assert daemon.stop() == 0
+    lines = (daemon.folder / "output").read_text().splitlines()
+    record = next(record for record in map(json.loads, lines) if "status" in record)
+    assert record["sender"].endswith("... (2000 characters)")
+
+
+def test_a_reload_changes_the_format_of_the_file(start: Start) -> None:
+    daemon = start()
+    text = daemon.file.read_text()
+    assert "[log]\n" in text
+    daemon.file.write_text(text.replace("[log]\n", '[log]\nformat = "json"\n'))
+    daemon.signal(signal.SIGHUP)
+    wait_until(lambda: '"event": "the configuration is reloaded"' in daemon.log_file.read_text(), "the reload")
+    assert daemon.stop() == 0
+    last = daemon.log_file.read_text().splitlines()[-1]
+    assert json.loads(last)["event"] == "ratelimitd has stopped"
 
 
 def test_nothing_that_a_client_says_forges_a_line_or_a_field(start: Start) -> None:

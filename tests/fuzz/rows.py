@@ -11,7 +11,7 @@ from ratelimitd.stores import Flushed, Store
 from ratelimitd.stores.sqlite import SQLiteStore
 from tests.fuzz.scratch import FOLDER
 
-SOON, LATER = 4_000_000_000, 4_000_086_400
+NOW, SOON, LATER = 3_999_999_000, 4_000_000_000, 4_000_086_400
 COLUMNS = (
     "limit_name",
     "sender",
@@ -57,24 +57,24 @@ async def _check_sqlite(values: list[object]) -> None:
         cursor = (await store.changes("", 0)).cursor
         await _flush(store, 1)
         _put(dict(zip(COLUMNS[2:], values, strict=True)))
-        before = await store.lookup([_ALICE], 0)
-        await store.changes(cursor, 0)
+        before = await store.lookup([_ALICE], NOW)
+        await store.changes(cursor, NOW)
         assert before or store.remarks.take()
         flushed = await _flush(store, 2)
         assert not flushed.rejected
-        (row,) = await store.lookup([_ALICE], 0)
+        (row,) = await store.lookup([_ALICE], NOW)
         counted = before[0].used if before and before[0].expiry == SOON else None
         if counted is not None:
             assert row.used == min(counted + 5, 4_294_967_295)
         elif not before or before[0].expiry > LATER or before[0].expiry < SOON:
             assert row.used >= 5
-        assert (await store.lookup([Account("daily", "bob")], 0))[0].used == 10
+        assert (await store.lookup([Account("daily", "bob")], NOW))[0].used == 10
     finally:
         await store.close()
 
 
 async def _flush(store: Store, segment: int) -> Flushed:
-    deltas = [Delta("daily", key, SOON, 5, 10, 10, LATER) for key in ("alice", "bob")]
+    deltas = [Delta("daily", key, SOON, 5, 10, 10, LATER, now=NOW) for key in ("alice", "bob")]
     return await store.flush("node", segment, lambda _: deltas)
 
 

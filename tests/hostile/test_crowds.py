@@ -111,7 +111,7 @@ def test_a_daemon_with_too_few_descriptors_to_be_of_use_says_so(folder: Path) ->
     process = daemon.spawn()
     assert process.wait(60) == 2
     assert daemon.output() == (
-        "ratelimitd: the limit of open files (ulimit -n, LimitNOFILE) is 60; it must be at least 80\n"
+        f"ratelimitd: {daemon.file}: the limit of open files (ulimit -n, LimitNOFILE) is 60; it must be at least 80\n"
     )
 
 

@@ -56,7 +56,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(start: Start, folder: Path
     process = second.spawn()
     assert process.wait(60) == 75
     [line] = second.output().splitlines()
-    assert line.startswith(f"ratelimitd: state_dir: {daemon.state}: ")
+    assert line.startswith(f"ratelimitd: {second.file}:1: state_dir: {daemon.state}: ")
     with daemon.client() as client:
         assert client.ask() == "DUNNO"
     assert daemon.stop() == 0
@@ -68,7 +68,9 @@ def test_a_second_daemon_on_the_same_port_is_refused(start: Start, folder: Path)
     second = Ratelimitd(folder / "second", config(server={"listen": daemon.listen}))
     assert second.spawn().wait(60) == 75
     [line] = second.output().splitlines()
-    assert line == f"ratelimitd: server.listen: {daemon.listen[0]}: already in use; is another ratelimitd running?"
+    in_use = f"server.listen: {daemon.listen[0]}: already in use; is another ratelimitd running?"
+    (number,) = (i for i, text in enumerate(second.file.read_text().splitlines(), 1) if text.startswith("listen"))
+    assert line == f"ratelimitd: {second.file}:{number}: {in_use}"
     assert daemon.stop() == 0
 
 

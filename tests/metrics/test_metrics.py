@@ -171,7 +171,7 @@ def test_without_prometheus_client_the_error_says_what_to_install(
     file = tmp_path / "ratelimitd.toml"
     file.write_text(config(metrics={"listen": "127.0.0.1:9132"}))
     monkeypatch.setattr(values, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'pip install "ratelimitd\[metrics\]"'):
+    with pytest.raises(ConfigError, match=r'bin/pip install "ratelimitd\[metrics\]"'):
         configuration.read(file)
 
 

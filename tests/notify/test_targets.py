@@ -156,7 +156,7 @@ async def test_a_wrong_setting_is_an_error_that_names_its_place(
 
 async def test_without_httpx_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(configured, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'pip install "ratelimitd\[notify\]"'):
+    with pytest.raises(ConfigError, match=r'bin/pip install "ratelimitd\[notify\]"'):
         target(tmp_path, url="https://a/")
     assert target(tmp_path, command=["a"]).name == "a"
 

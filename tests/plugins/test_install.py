@@ -48,12 +48,19 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[Environment]:
-    """A clean environment with what the command for `subnet` in plugins/README.md installs."""
+    """A clean environment as the first command of README.md makes it, with `subnet` as plugins/README.md says."""
     with open_folder() as folder:
         made = Environment(folder / "venv")
-        run = made.shell("pip install ./ ./plugins/ratelimitd-key-subnet")
-        assert run.returncode == 0, run.stderr
+        assert ".venv/bin/pip install -q -e ." in (ROOT / "README.md").read_text(encoding="utf-8")
+        for command in ("pip install -q -e .", "pip install ./plugins/ratelimitd-key-subnet"):
+            run = made.shell(command)
+            assert run.returncode == 0, run.stderr
         yield made
+
+
+def test_a_plugin_leaves_the_installation_of_ratelimitd_as_it_is(environment: Environment) -> None:
+    where = environment.shell("python -c 'import ratelimitd; print(ratelimitd.__file__)'", environment.folder)
+    assert where.stdout == f"{ROOT}/ratelimitd/__init__.py\n"
 
 
 @pytest.fixture
@@ -100,7 +107,7 @@ def test_the_other_plugins_are_installed_and_configured_as_their_readmes_say(
     assert run.returncode == 0, run.stderr
     for name in ("subnet", "tenant", "sender"):
         readme = (ROOT / "plugins" / f"ratelimitd-key-{name}" / "README.md").read_text(encoding="utf-8")
-        assert f"\n    pip install ./ ./plugins/ratelimitd-key-{name}\n" in readme
+        assert f"\n    pip install ./plugins/ratelimitd-key-{name}\n" in readme
         text, *tenants = re.findall(r"^```toml\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
         for tenant_map in tenants:
             (folder / "tenants.toml").write_text(tenant_map, encoding="utf-8")
@@ -176,6 +183,6 @@ def test_without_our_entry_points_there_is_no_email(environment: Environment, fo
     finally:
         points.write_text(text)
     assert run.returncode == 2
-    _, _, allowed = run.stderr.partition('limit[0].key: found "email"; allowed: an installed key plugin: ')
+    _, _, allowed = run.stderr.partition('limit "default".key: found "email"; allowed: an installed key plugin: ')
     assert "subnet" in allowed
     assert "email" not in allowed

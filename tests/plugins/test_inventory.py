@@ -1,6 +1,7 @@
 """`ratelimitctl plugins`: what is installed, whose it is, which limits use it, what is broken."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from ratelimitd import __version__
 from ratelimitd.ctl.main import main
+from ratelimitd.errors import install as install_command
 from tests.plugins.distributions import install
 
 SOURCE = """\
@@ -56,7 +58,7 @@ def test_a_broken_plugin_that_nobody_uses_is_shown_and_is_no_error(site: Path, r
     assert status == 0
     assert "broken key-broken 1.0 - BROKEN\n" in text
     assert "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'" in text
-    assert text.endswith("pip install --force-reinstall key-broken")
+    assert text.endswith(install_command("--force-reinstall key-broken"))
 
 
 def test_a_broken_plugin_that_a_limit_uses_is_an_error(site: Path, run: Run) -> None:
@@ -70,7 +72,25 @@ def test_a_plugin_that_is_used_and_not_installed_is_named_with_what_to_install(r
     status, text = run(LIMIT + 'key = "subnet"\n')
     assert status == 1
     assert "subnet not installed - default BROKEN\n" in text
-    assert text.endswith("this one comes with the distribution ratelimitd-key-subnet")
+    command = install_command("./plugins/ratelimitd-key-subnet")
+    assert text.endswith(f"this one is of the distribution ratelimitd-key-subnet, in the checkout: {command}")
+
+
+def test_what_is_to_be_installed_goes_into_our_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/usr/local/lib/ratelimitd")
+    assert install_command("x") == "/usr/local/lib/ratelimitd/bin/pip install x"
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert install_command("x") == "pip install x"
+
+
+def test_a_plugin_that_only_a_table_names_is_shown_and_an_error_of_it_counts(site: Path, run: Run) -> None:
+    install(site, "key-address", SOURCE, address="key_address:factory")
+    assert run(LIMIT + "[keys.address]\n")[0] == 0
+    status, text = run(LIMIT + "[keys.address]\nwidth = 1\n")
+    assert (status, "address key-address 1.0 - BROKEN\n" in text) == (1, True)
+    assert "keys.address: found ValueError: no options" in text
+    status, text = run(LIMIT + "[keys.gone]\n")
+    assert (status, "gone not installed - - BROKEN\n" in text) == (1, True)
 
 
 def test_two_distributions_of_one_name_are_both_listed(site: Path, run: Run) -> None:
@@ -115,6 +135,7 @@ def test_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "entry_point": "ratelimitd.keys:email",
         "limits": [],
         "error": None,
+        "options": False,
     }
     assert domain["name"] == "domain"
     assert (subnet["name"], subnet["distribution"], subnet["limits"]) == ("subnet", None, ["default"])

@@ -64,7 +64,7 @@ def test_in_a_file_the_path_of_an_option_comes_after_the_file_s_name(site: Path,
     file.write_text('[[limit]]\nquota = 1\nkey = "address"\n[keys.address]\nwidth = 1\n')
     with pytest.raises(ConfigError) as raised:
         config.read(file)
-    assert str(raised.value) == f"{file}: keys.address.width: found 1; allowed: nothing so wide"
+    assert str(raised.value) == f"{file}:5: keys.address.width: found 1; allowed: nothing so wide"
 
 
 @pytest.mark.parametrize(("name", "what"), [("late", "coroutine"), ("promises", "function")])
@@ -82,7 +82,8 @@ def test_a_plugin_cannot_end_the_program_by_loading(site: Path) -> None:
 
 
 def test_a_plugin_of_ours_that_is_not_installed_is_named_with_its_distribution() -> None:
-    assert failure("tenant").endswith("; this one comes with the distribution ratelimitd-key-tenant")
+    assert "; this one is of the distribution ratelimitd-key-tenant, in the checkout: " in failure("tenant")
+    assert failure("tenant").endswith("bin/pip install ./plugins/ratelimitd-key-tenant")
     assert "distribution" not in failure("tenants")
 
 
@@ -107,3 +108,14 @@ def test_the_factory_s_options_are_its_own(site: Path) -> None:
     options: dict[str, Any] = {"networks": []}
     load("remembers", options, WHERE)
     assert options == {"networks": []}
+
+
+def test_options_are_checked_also_where_no_limit_uses_the_plugin(site: Path, tmp_path: Path) -> None:
+    source = "def factory(options):\n    if options:\n        raise ValueError('no options')\n    return str\n"
+    install(site, "key-idle", source, idle="key_idle:factory")
+    file = tmp_path / "ratelimitd.toml"
+    file.write_text("[keys.idle]\n[[limit]]\nquota = 1\n")
+    config.read(file)
+    file.write_text("[keys.idle]\nwidth = 1\n[[limit]]\nquota = 1\n")
+    with pytest.raises(ConfigError, match=r"keys\.idle: found ValueError: no options"):
+        config.read(file)

@@ -111,6 +111,18 @@ async def test_after_a_reset_no_part_is_left_however_late_it_was_to_leave(backen
     assert written(backend, "used") == [("3",)]
 
 
+@pytest.mark.parametrize("nonsense", ["'some'", "'-5'"])
+async def test_nonsense_in_the_column_is_replaced_at_the_next_charge_of_a_fixed_limit(
+    backend: Backend, store: Store, nonsense: str
+) -> None:
+    await flush(store, [window(3, HOUR)])
+    if backend.name != "sqlite":
+        backend.alter(in_parts="VARCHAR(20)")
+    backend.sql(f"UPDATE ratelimit SET in_parts = {nonsense}")
+    (after,) = (await flush(store, [window(1, HOUR)])).rows
+    assert (after.used, after.in_parts) == (4, None)
+
+
 async def test_nonsense_in_the_column_is_replaced_at_the_next_charge(backend: Backend, sliding: Store) -> None:
     await flush(sliding, [part("alice", 3, HOUR)])
     if backend.name != "sqlite":

@@ -1,6 +1,7 @@
 """The Perl daemon's table becomes ours."""
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from ratelimitd.ctl import main as ctl
 from ratelimitd.ctl.migrate import OldRow, merge, migrate
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.stores import Store
+from tests.instances.mariadb import MariaDB
+from tests.instances.ports import free_port
 from tests.stores.backends import Sql, delta, flush, row, server_backend
 
 _numbers = itertools.count(1)
@@ -311,10 +314,30 @@ def test_the_command_says_what_it_did(perl: Perl, capsys: pytest.CaptureFixture[
     assert ctl.main(["-c", str(perl.file), "migrate"]) == 0
     assert '"Alice" (used 1, quota 10) -> "alice" (used 1, quota 10)' in capsys.readouterr().out
     perl.sql("DROP TABLE ratelimit; CREATE TABLE ratelimit (a INT)")
-    assert ctl.main(["-c", str(perl.file), "migrate"]) == 2
+    assert ctl.main(["-c", str(perl.file), "migrate"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ratelimitctl: migrate: mysql:root@")
     assert line.endswith("the table ratelimit is not the Perl daemon's: its column id is nothing")
+
+
+@pytest.mark.real
+def test_the_hosts_are_tried_in_turn_and_that_none_answers_is_no_wrong_usage(
+    mariadb: MariaDB, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mariadb.add_user(database, "x", grant=f"ALL ON {database}.*")
+    mariadb.sql(SEED, database)
+    file, closed = tmp_path / "ratelimitd.toml", f"127.0.0.1:{free_port()}"
+
+    def migrated(*hosts: str) -> int:
+        store = f'backend = "mysql"\nhost = {list(hosts)}\nuser = "{database}"\npassword = "x"\n'
+        file.write_text(f'[store]\n{store}database = "{database}"\n{LIMIT}')
+        return ctl.main(["-c", str(file), "migrate"])
+
+    assert migrated(closed, f"127.0.0.1:{mariadb.port}") == 0
+    assert "created: ratelimit_history\n" in capsys.readouterr().out
+    assert migrated(closed, "127.0.0.1:1") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"ratelimitctl: migrate: mysql:.*: {closed}: .*refused; 127\.0\.0\.1:1: .*refused", line)
 
 
 def test_only_a_mysql_table_is_migrated(tmp_path: Path) -> None:

@@ -68,10 +68,14 @@ async def test_without_tables_and_without_create_it_says_so(mariadb: MariaDB, da
         await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
 
 
-async def test_a_view_that_may_not_be_created_is_done_without(mariadb: MariaDB, database: str) -> None:
+async def test_a_view_that_may_not_be_created_is_done_without_and_that_is_said(mariadb: MariaDB, database: str) -> None:
     mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE, CREATE ON {database}.*")
     known = Access(((str(mariadb.socket), 0),), f"few_{database}", b"x", database)
-    await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))
+    store = MySQLStore(known, timeout_s=PATIENT_S)
+    await open_and_close(store)
+    (remark,) = store.remarks.take()
+    assert remark.event.startswith("view_ratelimit is missing")
+    assert "CREATE VIEW command denied" in remark.said
     assert sorted(mariadb.sql("SHOW TABLES", database)) == [
         ("ratelimit",), ("ratelimit_history",), ("ratelimit_node",), ("ratelimit_window",),
     ]  # fmt: skip

@@ -146,7 +146,7 @@ async def test_the_survey_finds_what_counts_nobody(backend: Backend, store: Stor
 def test_not_all_of_many_rows_are_named() -> None:
     lines = list(Survey([], [Account("daily", f"*@{n}.example") for n in range(50)]).remarks([daily()]))
     assert len(lines) == 11
-    assert lines[-1] == "40 more rows that can never match a key"
+    assert lines[-1] == "40 rows more that can never match a key"
 
 
 def daily() -> Limit:

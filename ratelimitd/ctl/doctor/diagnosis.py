@@ -13,11 +13,11 @@ from ratelimitd.control.answers import Evidence
 from ratelimitd.control.commands import Doctor
 from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
-from ratelimitd.ctl.doctor import postconf, sasl
+from ratelimitd.ctl.doctor import postconf, sasl, wiring
 from ratelimitd.ctl.doctor.postconf import Postfix
 from ratelimitd.ctl.doctor.restrictions import Use, examine, recipients_unknown, uses
 from ratelimitd.net.listeners import Address, parse_address
-from ratelimitd.text import escape
+from ratelimitd.text import counted, escape
 
 ENOUGH_REQUESTS = 20
 """If none of so many requests has a login, that is no coincidence."""
@@ -43,7 +43,8 @@ def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
     def is_ours(use: Use) -> bool:
         return _is_ours(use, postfix, addresses)
 
-    faults += examine(postfix, is_ours, shown)
+    faults += examine(postfix, is_ours)
+    faults += wiring.examine(postfix, is_ours, shown)
     free = [limit.name for limit in configuration.limits if limit.free]
     faults += recipients_unknown(postfix, is_ours, free)
     faults += _unreachable(postfix, addresses)
@@ -65,14 +66,15 @@ def text(answer: Diagnosis) -> str:
 
 def _seen(evidence: Evidence) -> Iterator[Fault]:
     if evidence.without_login >= ENOUGH_REQUESTS and not evidence.decisions and not evidence.without_key:
-        what = f"all {evidence.without_login:,} requests came without sasl_username, so nothing was counted"
+        what = f"all {counted(evidence.without_login, 'request')} came without sasl_username, so nothing was counted"
         fix = "wire the smtpd that users log in to (submission, port 587 or 465), or let them log in where they send"
         yield Fault("without-login", what, fix)
     pairs = evidence.bare_and_qualified
     if pairs:
         bare, qualified = pairs[0]
         domain = qualified.partition("@")[2]
-        what = f"{bare} and {qualified} are counted separately ({len(pairs)} such pairs): one user, two quotas"
+        more = f" (users like that: {len(pairs)})" if len(pairs) > 1 else ""
+        what = f"{bare} and {qualified} are counted separately{more}: one user, two quotas"
         yield Fault("two-names", what, f'if they are one account: [keys] default_domain = "{domain}"')
     for text in evidence.other_windows:
         fix = "set `timezone` (and `week_starts`) alike on all nodes that share the database"

@@ -21,11 +21,12 @@ _WITH_DEFAULTS = (
 
 @dataclass(frozen=True)
 class Smtpd:
-    """An smtpd service of master.cf, and every parameter that applies to it."""
+    """An smtpd service of master.cf, every parameter that applies to it, and those that its -o sets."""
 
     name: str
     chroot: bool
     parameters: Mapping[str, str]
+    overrides: Mapping[str, str] = field(default_factory=dict)
 
     def is_on(self, parameter: str) -> bool:
         """Whether a yes-or-no parameter is yes."""
@@ -34,12 +35,13 @@ class Smtpd:
 
 @dataclass(frozen=True)
 class Postfix:
-    """One instance. `ports` are the TCP services of master.cf as written there."""
+    """One instance. `ports` are the TCP services of master.cf as written there, `main` what main.cf says."""
 
     queue_directory: Path
     owner: str
     smtpds: list[Smtpd]
     ports: list[str] = field(default_factory=list)
+    main: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(folder: Path | None) -> Postfix:
@@ -59,8 +61,9 @@ def read(folder: Path | None) -> Postfix:
             ports.append(name)
         if command == "smtpd" and kind in ("inet", "pass"):
             is_chroot = chroot == "y" or (chroot == "-" and main["compatibility_level"].startswith("0"))
-            smtpds.append(Smtpd(name, is_chroot, main | overrides.get(f"{name}/{kind}", {})))
-    return Postfix(Path(main["queue_directory"]), main["mail_owner"], smtpds, ports)
+            own = overrides.get(f"{name}/{kind}", {})
+            smtpds.append(Smtpd(name, is_chroot, main | own, own))
+    return Postfix(Path(main["queue_directory"]), main["mail_owner"], smtpds, ports, main)
 
 
 def _parameters(text: str) -> dict[str, str]:
@@ -84,5 +87,6 @@ def _postconf(folder: Path | None, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Refused(f"doctor: {' '.join(command)}: {error}", WRONG) from error
     if ran.returncode != 0:
-        raise Refused(f"doctor: {' '.join(command)}: {' '.join(ran.stderr.split())}", WRONG)
+        reason = " ".join(ran.stderr.split()).rpartition("fatal: ")[2]
+        raise Refused(f"doctor: postconf: {reason}; the folder of main.cf is given by --postfix-config", WRONG)
     return ran.stdout

@@ -19,10 +19,12 @@ LISTS = (
 BEFORE_ALL_OTHERS = ("smtpd_client_restrictions", "smtpd_helo_restrictions")
 ENDS = ("permit_sasl_authenticated", "permit", "reject", "defer")
 """What ends a list for a client that has logged in."""
+PERMITS = "permit_"
+"""How the names begin of what ends a list for some, with a login or without."""
 DEFAULT_ACTION = "451 4.3.5 Server configuration problem"
 SERVICE = "check_policy_service"
 
-_WORD = re.compile(r"\{[^}]*\}|[^\s,{}]+")
+WORD = re.compile(r"\{[^}]*\}|[^\s,{}]+")
 MAX_DEPTH = 10
 
 
@@ -44,21 +46,23 @@ class Use(NamedTuple):
 
 def uses(postfix: Postfix) -> list[Use]:
     """Every use of a policy service by every smtpd."""
-    found: list[Use] = []
-    for smtpd in postfix.smtpds:
-        for list_name in LISTS:
-            words = list(_words(smtpd, smtpd.parameters.get(list_name, "")))
-            for i, word in enumerate(words[:-1]):
-                if word == SERVICE:
-                    address, options = _service(words[i + 1])
-                    found.append(Use(smtpd, list_name, address, options, tuple(words[:i]), tuple(words[i + 2 :])))
-    return found
+    return [use for smtpd in postfix.smtpds for use in uses_of(smtpd)]
+
+
+def uses_of(smtpd: Smtpd) -> Iterator[Use]:
+    """Every use of a policy service by one smtpd."""
+    for list_name in LISTS:
+        words = list(_words(smtpd, smtpd.parameters.get(list_name, "")))
+        for i, word in enumerate(words[:-1]):
+            if word == SERVICE:
+                address, options = _service(words[i + 1])
+                yield Use(smtpd, list_name, address, options, tuple(words[:i]), tuple(words[i + 2 :]))
 
 
 def _words(smtpd: Smtpd, text: str, depth: int = 0) -> Iterator[str]:
     """The words of a list, restriction classes replaced by what they stand for."""
     classes = smtpd.parameters.get("smtpd_restriction_classes", "").replace(",", " ").split()
-    for word in _WORD.findall(text):
+    for word in WORD.findall(text):
         if word in classes and depth < MAX_DEPTH:
             yield from _words(smtpd, smtpd.parameters.get(word, ""), depth + 1)
         else:
@@ -78,21 +82,16 @@ def _service(word: str) -> tuple[str, dict[str, str]]:
     return address, options
 
 
-def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> list[Fault]:
-    """The faults of a configuration. `is_ours` tells whether a use asks us; `address` is how we are asked."""
-    found = uses(postfix)
-    ours = [use for use in found if is_ours(use)]
+def examine(postfix: Postfix, is_ours: Callable[[Use], bool]) -> list[Fault]:
+    """The faults of how we are asked. `is_ours` tells whether a use asks us."""
+    ours = [use for use in uses(postfix) if is_ours(use)]
     faults = [fault for use in ours for fault in _of_use(use)]
     logins = [smtpd for smtpd in postfix.smtpds if smtpd.is_on("smtpd_sasl_auth_enable")]
     if not logins:
         what = "no smtpd of Postfix lets clients log in (smtpd_sasl_auth_enable = no), and only logins are counted"
         faults.append(Fault("no-login", what, "set smtpd_sasl_auth_enable = yes where your users send"))
     for smtpd in logins:
-        if not any(use.smtpd is smtpd for use in ours):
-            others = sorted({use.address for use in found if use.smtpd is smtpd})
-            asked = f"; it asks {', '.join(others)}" if others else ""
-            what = f"the service {smtpd.name}, where users log in, never asks ratelimitd at {address}{asked}"
-            faults.append(Fault("not-wired", what, f"main.cf, or -o in master.cf: {RIGHT % address}"))
+        faults += _passed_by([use for use in ours if use.smtpd is smtpd])
     return list(dict.fromkeys(faults))
 
 
@@ -136,6 +135,17 @@ def _counts_nothing(use: Use) -> Iterator[Fault]:
             what = f"in {use.where} {word} comes before the service, which is never asked about users who log in"
             yield Fault("counts-nothing", what, f"move {SERVICE} before {word}")
             return
+
+
+def _passed_by(asked: Sequence[Use]) -> Iterator[Fault]:
+    """Whether some who log in are permitted wherever an smtpd would ask us of them."""
+    open_to_all = [use for use in asked if not any(word in ENDS for word in use.before)]
+    permits = [[word for word in use.before if word.startswith(PERMITS)] for use in open_to_all]
+    if permits and all(permits):
+        use, word = open_to_all[0], permits[0][0]
+        who = "from mynetworks, by a webmail for example," if word == "permit_mynetworks" else "that it permits"
+        what = f"in {use.where} {word} comes before the service: what is sent {who} with a login is not counted"
+        yield Fault("passed-by", what, f"move {SERVICE} before {word}")
 
 
 def _too_early(use: Use) -> Iterator[Fault]:

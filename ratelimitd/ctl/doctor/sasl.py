@@ -32,7 +32,8 @@ def examine(postfix: Postfix, seen: Sequence[tuple[str, int]]) -> Iterator[Fault
     how = "runs without -r, so it ignores the domain" if running else "ignores the domain if it runs without -r"
     what = f"passwords are checked by saslauthd ({file}), which {how}: each alice@anything has a quota of its own"
     if seen:
-        what += f"; {seen[0][0]} has sent under {seen[0][1]} domains ({len(seen)} such users)"
+        what += f"; {seen[0][0]} has sent under {seen[0][1]} domains"
+        what += f" (users like that: {len(seen)})" if len(seen) > 1 else ""
     yield Fault("realm-ignored", what, FIX)
 
 

@@ -210,7 +210,7 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
     """
     there = await tables(session)
     if names.table not in there:
-        await create(session, names, there, history=history)
+        await create(session, names, there, remarks, history=history)
         return
     found = await layout(session, names)
     if not any(name in found.columns for name in ADDED):
@@ -221,7 +221,7 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
     remedy = f"an account with the right to ALTER must run: {lacking}" if lacking else MIGRATE
     for fault in found.faults():
         raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {remedy}")
-    await create(session, names, there, history=history)
+    await create(session, names, there, remarks, history=history)
 
 
 async def _repair(session: Session, names: Names, found: Layout, remarks: Remarks) -> Layout:
@@ -240,23 +240,45 @@ async def _repair(session: Session, names: Names, found: Layout, remarks: Remark
     return found
 
 
-async def create(session: Session, names: Names, there: Collection[str], *, history: bool = True) -> None:
-    """Create those of our tables, and the view, that are missing. Raises StoreUnsuitable."""
-    needed = {names.table, f"{names.table}_node", *([f"{names.table}_history"] if history else [])}
+async def create(
+    session: Session, names: Names, there: Collection[str], remarks: Remarks, *, history: bool = True
+) -> None:
+    """Create those of our tables, and the view, that are missing. Raises StoreUnsuitable.
+
+    The view is for people, and the windows are compared for them: the daemon works without, and a remark says so.
+    """
+    parts = f"{names.table}_history"
+    needed = {names.table, f"{names.table}_node", *([parts] if history else [])}
     for name, statement in missing(names, there):
         try:
             await session.run(statement)
         except StoreError as error:
             if name in needed:
                 raise StoreUnsuitable(f"{name} cannot be created: {error}; sql/mysql.sql has it") from error
-            # The view is for people, and the windows are compared for them: the daemon works without.
+            # Another daemon that starts now may have created it; the parts that nothing needs are not missed.
+            if name != parts and name not in await tables(session):
+                what = f"{name} is missing, or not shown to the daemon's account, which may not create it"
+                remarks.add(what, statement=" ".join(statement.split()), reason=str(error))
+
+
+async def renew_view(session: Session, names: Names) -> None:
+    """Give the view the columns that the table has now; the account must be one that may drop it."""
+    for name, statement in _creations(names):
+        if name == f"view_{names.table}":
+            await session.run(statement)
 
 
 def missing(names: Names, there: Collection[str]) -> Iterator[tuple[str, str]]:
     """Our tables, and the view, that are not there: the name of each, and the statement that creates it."""
+    for name, statement in _creations(names):
+        if name not in there:
+            yield name, statement.replace("CREATE OR REPLACE", "CREATE", 1)  # which takes the right to drop, too
+
+
+def _creations(names: Names) -> Iterator[tuple[str, str]]:
     for statement in statements(names.apply(schema("mysql"), "`")):
         created = _CREATES.match(statement)
-        if created is not None and created["name"] not in there:
+        if created is not None:
             yield created["name"], statement
 
 

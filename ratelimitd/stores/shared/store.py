@@ -168,7 +168,7 @@ class SharedStore(ABC):
         rejected: list[tuple[Delta, str]] = []
         stored: list[Delta] = []
         dialect = await self._dialect_now(session)
-        charges = Charges()
+        charges, slid = Charges(), Charges()  # of limits that slide, and of those that do no more
         for batch in batches(merge(await self._begin(session, node)), CHUNK):
             if dialect.may_be_odd:
                 self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, dialect, batch))
@@ -179,7 +179,6 @@ class SharedStore(ABC):
             stored += [delta for delta in batch if not delta.sliding and delta not in unstored]
         await session.run(self._sql(statements.record(dialect)), (node, segment))
         rows = await self._history.settle(session, charges, self._select)
-        slid = Charges()
         for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
             found = await self._select(session, [Account(delta.limit, delta.key) for delta in chunk])
             slid.join(found, chunk)

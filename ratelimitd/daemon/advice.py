@@ -1,0 +1,56 @@
+"""What works in a configuration, or may work later, but should be looked at: for a start's log, and for `--check`.
+
+What a start refuses is not here.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ratelimitd.config.read import Configuration
+from ratelimitd.daemon import privileges
+
+
+class Advice(NamedTuple):
+    """A warning, as the log has it."""
+
+    event: str
+    fields: dict[str, str]
+
+    def __str__(self) -> str:
+        fields = ", ".join(f"{name}={value}" for name, value in self.fields.items())
+        return f"{self.event}: {fields}" if fields else self.event
+
+
+def advice(config: Configuration) -> Iterator[Advice]:
+    """All of it. Files are looked at as the user of this process."""
+    settings = config.settings
+    if config.has_secrets and privileges.readable_by_all(config.file):
+        what = "every user may read the configuration, which has a password in it; chmod o-r"
+        yield Advice(what, {"file": str(config.file)})
+    secrets = {"store.password_file": settings.store.password_file}
+    secrets |= {f"notify[{i}].secret_file": notify.secret_file for i, notify in enumerate(settings.notify)}
+    for setting, name in secrets.items():
+        if name and privileges.readable_by_all(config.path(name)):
+            what = "every user may read a file with a password or another secret in it; chmod o-r"
+            yield Advice(what, {"setting": setting, "file": str(config.path(name))})
+    for i, notify in enumerate(settings.notify):
+        if notify.command and not _can_be_run(notify.command[0]):
+            what = "the program of a [[notify]] cannot be run, so its notices will not be delivered"
+            yield Advice(what, {"setting": f"notify[{i}].command", "program": notify.command[0]})
+    if not (settings.log.syslog or settings.log.file or settings.log.stderr):
+        yield Advice('nothing is logged: log.syslog is "", and neither log.file nor log.stderr is set', {})
+
+
+def _can_be_run(program: str) -> bool:
+    """Whether a program is found; True if this user may not look there, for the daemon's may."""
+    if shutil.which(program) is not None:
+        return True
+    try:
+        Path(program).stat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False

@@ -1,0 +1,84 @@
+"""The line of a setting that is wrong, and what it is called."""
+
+from pathlib import Path
+
+import pytest
+
+from ratelimitd.config import places
+from ratelimitd.config import read as config
+from ratelimitd.errors import ConfigError
+
+LIMIT = "[[limit]]\nquota = 1\n"
+WRONG = {
+    "a value": ("\n# a comment\n[[limit]]\nquota = -1 # so\n", 4, 'limit "default".quota: found -1'),
+    "the second limit, by its name": (
+        f'{LIMIT}[[limit]]\nname = "burst"\nquota = "x"\n', 5, 'limit "burst".quota: found "x"',
+    ),
+    "a limit whose name is none": (f'{LIMIT}[[limit]]\nname = 5\nquota = 2\n', 4, "limit[1].name: found 5"),
+    "what is missing, at its table": (f'{LIMIT}\n[[limit]]\nname = "b"\n', 4, 'limit "b".quota: found nothing'),
+    "a list over lines": (
+        f'{LIMIT}[server]\n\nallow = [\n  "::1", # one\n  "127.0.0.1/8",\n]\nunix_mode = "0660"\n',
+        5,
+        'server.allow[1]: found "127.0.0.1/8"',
+    ),
+    "a text over lines, with what looks like a setting in it": (
+        f'{LIMIT}action = """450 4.7.1 x\\\n[server]\nunix_mode = 5\n"""\n[server]\nunix_mode = 5\n',
+        8,
+        "server.unix_mode: found 5",
+    ),
+    "a table in a line": (f"{LIMIT}quotas = {{a = 1, b = 'x'}}\n", 3, 'limit "default".quotas."b": found "x"'),
+    "a quoted name with dots": (
+        f'{LIMIT}[limit.quotas]\n"a@b.c" = 1\n"b@b.c" = -1\n', 5, 'limit "default".quotas."b@b.c": found -1',
+    ),
+    "dotted names": ("server.max_connections = 0\n" + LIMIT, 1, "server.max_connections: found 0"),
+    "lines that end in CR LF": ("[[limit]]\r\nquota = 1\r\nperiod = 'x'\r\n", 3, 'limit "default".period: found "x"'),
+    "a separator that ends no line of TOML": (
+        "[[limit]]\nname = 'b' # \u2028\x0c\u0085\nquota = -1\n".replace("\x0c", ""), 3, 'limit "b".quota: found -1',
+    ),
+    "single brackets": ("# x\n[limit]\nquota = 1\n", 2, "limit: found a table; allowed: [[limit]] in double brackets"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_the_line_and_the_name_are_said(tmp_path: Path, kind: str) -> None:
+    text, line, words = WRONG[kind]
+    file = tmp_path / "ratelimitd.toml"
+    file.write_bytes(text.encode())
+    with pytest.raises(ConfigError) as raised:
+        config.read(file)
+    assert str(raised.value).startswith(f"{file}:{line}: {words}")
+
+
+def test_a_setting_at_the_wrong_place_is_said_to_belong_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "ratelimitd.toml"
+    for text, belongs in (
+        ("quota = 10\n", "quota is a setting under [[limit]]"),
+        (LIMIT + "path = 'x'\n", "path is a setting under [store]"),
+        (LIMIT + "[server]\nlimits = []\n", "limits is a setting under [[notify]]"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as raised:
+            config.read(file)
+        assert str(raised.value).endswith(f"; {belongs}")
+
+
+def test_a_text_in_place_of_a_list_is_shown_as_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "ratelimitd.toml"
+    file.write_text(LIMIT + '[server]\nlisten = "127.0.0.1:10032"\n')
+    with pytest.raises(ConfigError) as raised:
+        config.read(file)
+    assert str(raised.value).endswith('; as ["127.0.0.1:10032"]')
+
+
+def test_what_is_nowhere_in_the_file_has_no_line() -> None:
+    assert places.line_of("journal", LIMIT, {"limit": [{"quota": 1}]}) is None
+
+
+def test_a_huge_file_is_searched_in_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    quotas = {f"a{i}": i for i in range(10_000)}
+    text = "[[limit]]\nquota = 1\n[limit.quotas]\n" + "".join(f"{key} = {quota}\n" for key, quota in quotas.items())
+    data = {"limit": [{"quota": 1, "quotas": quotas}]}
+    monkeypatch.setattr(places, "MAX_PARSED", 20)
+    assert places.line_of('limit[0].quotas."a9000"', text, data) == 9004
+    monkeypatch.setattr(places, "MAX_PARSED", 5)
+    assert places.line_of('limit[0].quotas."a9000"', text, data) is None
