@@ -37,7 +37,9 @@ def check_read(data: bytes) -> None:
         assert all(field.isprintable() and len(field) < 2000 for field in found)
         return
     assert isinstance(found, Row)
-    assert 0 <= found.quota <= 4_294_967_295 >= found.used >= 0 <= found.expiry
+    for number in (found.quota, found.configured, found.used, found.seen, found.until, found.in_parts):
+        assert number is None or 0 <= number <= 4_294_967_295
+    assert 0 <= found.expiry <= 1 << 62 >= found.updated
     (found.limit + found.key).encode()
     assert found.quota_at(SOON, 10) >= 0
 
