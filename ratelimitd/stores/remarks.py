@@ -6,7 +6,7 @@ Here are also the rows themselves made: the one place where a database's values 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ratelimitd.core.rows import Account, Row, Unreadable, read
+from ratelimitd.core.rows import Account, Row, Unreadable, read, shown
 
 MAX_SAID = 1000
 """So much that was said is remembered, and no more is said than that: a table of nonsense does not fill the log."""
@@ -48,6 +48,11 @@ class Remarks:
                 return
         self._said.add(remark)
         self._waiting.append(remark)
+
+    def refused(self, limit: str, key: str, reason: object) -> None:
+        """Have it said that the database refuses a change of a row: the row stays as it is."""
+        self.add("the database refuses to change a row; it stays as it is",
+                 limit=shown(limit), key=shown(key), reason=shown(reason))  # fmt: skip
 
     def take(self) -> list[Remark]:
         """What is to be said, once."""

@@ -14,10 +14,12 @@ from typing import TypeVar
 import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
-from ratelimitd.errors import NotStored, StoreError
+from ratelimitd.errors import NotStored, RecordRefused, StoreError
 from ratelimitd.stores import (
+    NONSENSE,
     RUNS_KEPT_DAYS,
     Changes,
+    Cursor,
     Flushed,
     Names,
     ZoneWindow,
@@ -116,8 +118,10 @@ class SQLiteStore:
     async def _run(self, work: Callable[[], T], limiter: trio.CapacityLimiter, *, abandon: bool = False) -> T:
         try:
             return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandon)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{self.name}: {error}") from error
+        except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+            raise RecordRefused(f"{self.name}: {error}") from error
+        except (sqlite3.Error, OSError, *NONSENSE) as error:
+            raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
 
     async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts."""
@@ -170,7 +174,7 @@ class SQLiteStore:
             if connection.in_transaction:  # not after SQLITE_FULL, which has rolled back
                 connection.execute("ROLLBACK")
                 committing = False
-            if isinstance(error, sqlite3.Error) and not committing:
+            if isinstance(error, (sqlite3.Error, *NONSENSE)) and not committing:
                 raise NotStored(f"{self.name}: {error}") from error
             raise
         self._file.check()
@@ -259,7 +263,7 @@ class SQLiteStore:
         """Nothing: one node alone uses the file."""
         return []
 
-    async def changes(self, cursor: str, now: int) -> Changes:
+    async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
         found = await self._run(lambda: self._changes(cursor, now), self._reading, abandon=True)
         given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
@@ -267,7 +271,7 @@ class SQLiteStore:
             await self._run(lambda: self._change(self._sql(statements.SEEN), given), self._writing)
         return found
 
-    def _changes(self, cursor: str, now: int) -> Changes:
+    def _changes(self, cursor: Cursor | None, now: int) -> Changes:
         reader = opened(self._reader)
         found = sqlite_changes.since(reader, self._names, self.remarks, cursor)
         return found._replace(rows=self._history.with_parts(reader, found.rows, now))

@@ -6,7 +6,7 @@ A cursor is a time of the database's own; between pages also the last row's id, 
 
 import sqlite3
 
-from ratelimitd.stores import Changes, Names
+from ratelimitd.stores import Changes, Cursor, Names
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import EXAMPLES, Survey
@@ -16,20 +16,19 @@ OVERLAP_S = 10
 """A transaction may commit this long after the time it has written as `updated`."""
 
 
-def since(reader: sqlite3.Connection, names: Names, remarks: Remarks, cursor: str) -> Changes:
-    """The rows that were changed since a cursor; with "" none, and a cursor for changes from now on."""
+def since(reader: sqlite3.Connection, names: Names, remarks: Remarks, cursor: Cursor | None) -> Changes:
+    """The rows that were changed since a cursor; with None none, and a cursor for changes from now on."""
     (now,) = reader.execute(f"SELECT datetime('now', '-{OVERLAP_S} seconds')").fetchone()
-    if not cursor:
-        return Changes([], now)
-    time, _, place = cursor.partition("|")
-    last, _, begun = place.partition("|")
+    if cursor is None:
+        return Changes([], Cursor(now))
     select = names.apply(statements.CHANGES, '"')
-    found = reader.execute(select, (time, int(last or 0), PAGE)).fetchall()
+    found = reader.execute(select, (cursor.time, cursor.id, PAGE)).fetchall()
     rows = remarks.rows(values[:-2] for values in found)
-    begun = begun or now
+    begun = cursor.begun or now
     if len(found) < PAGE:
-        return Changes(rows, begun)
-    return Changes(rows, f"{found[-1][-2]}|{found[-1][-1]}|{begun}", more=True)
+        return Changes(rows, Cursor(begun))
+    *_, updated, place = found[-1]
+    return Changes(rows, Cursor(updated, place, begun), more=True)
 
 
 def survey(reader: sqlite3.Connection, names: Names) -> Survey:

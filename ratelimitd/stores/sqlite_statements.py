@@ -166,9 +166,11 @@ AND {_quota()} IS NOT "seen" AND {_RUNS} ORDER BY "id" LIMIT ?
 """
 """Rows whose quota was given in a running window, or until a time, and is not noted, after one's id."""
 NOTE = f'UPDATE "ratelimit" SET "seen" = {_quota()} WHERE "id" = ? AND {_RUNS}'
-# A value that is no date is above or below all of them: such a row would be found at every page, or break the cursor.
+# A value that is no date is above or below all of them: such a row would be found at every page. GLOB sees nothing of
+# what stands behind a NUL.
 CHANGES = f"""
 SELECT {ROW}, "updated", "id" FROM "ratelimit"
 WHERE ("updated", "id") > (?, ?) AND typeof("updated") = 'text' AND "updated" NOT GLOB '*[^-0-9:. TZ+]*'
+AND length("updated") = length(CAST("updated" AS BLOB))
 ORDER BY "updated", "id" LIMIT ?
 """

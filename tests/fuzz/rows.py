@@ -56,7 +56,7 @@ async def _check_sqlite(values: list[object]) -> None:
     store: Store = SQLiteStore(_FILE)
     await store.open()
     try:
-        cursor = (await store.changes("", 0)).cursor
+        cursor = (await store.changes(None, 0)).cursor
         await _flush(store, 1)
         _put(dict(zip(COLUMNS[2:], values, strict=True)))
         before = await store.lookup([_ALICE], 0)

@@ -3,15 +3,14 @@
 A cursor is a time of the database's own, and the last row seen of that second.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-
 import trio
 
-from ratelimitd.core.rows import Row, slices
-from ratelimitd.stores import Changes, Names
+from ratelimitd.core.rows import Row, seconds, slices
+from ratelimitd.stores import Changes, Cursor, Names
 from ratelimitd.stores.mysql import statements
-from ratelimitd.stores.mysql.session import Session
-from ratelimitd.stores.mysql.values import whole
+from ratelimitd.stores.mysql.session import DatabaseError, Session
+from ratelimitd.stores.mysql.values import text, whole
+from ratelimitd.stores.remarks import Remarks
 
 OVERLAP_S = 30
 """A transaction may commit this long after the time it wrote as `updated`, and servers' clocks differ."""
@@ -20,36 +19,55 @@ CHUNK = 250
 """Rows that are read, or noted, without a pause."""
 
 
-async def since(
-    session: Session, names: Names, rows: Callable[[Iterable[Sequence[object]]], list[Row]], cursor: str
-) -> Changes:
-    """The rows that were changed since a cursor, made by `rows`; with "" none, and a cursor for changes from now on."""
+async def since(session: Session, names: Names, remarks: Remarks, cursor: Cursor | None) -> Changes:
+    """The rows that were changed since a cursor; with None none, and a cursor for changes from now on."""
     now = whole((await session.run("SELECT UNIX_TIMESTAMP()"))[0]) - OVERLAP_S
-    if not cursor:
-        return Changes([], str(now))
-    time, _, seen = cursor.partition(" ")
+    if cursor is None:
+        return Changes([], Cursor(now))
     select = f"SELECT {statements.ROW}, `id` FROM `ratelimit` WHERE `updated` "
     same = select + "= FROM_UNIXTIME(%s) AND `id` > %s ORDER BY `id` LIMIT %s"
     later = select + "> FROM_UNIXTIME(%s) ORDER BY `updated`, `id` LIMIT %s"
-    found = list(await session.run(names.apply(same, "`"), (int(time), int(seen or 0), PAGE)))
+    found = list(await session.run(names.apply(same, "`"), (cursor.time, cursor.id, PAGE)))
     if len(found) < PAGE:
-        found += await session.run(names.apply(later, "`"), (int(time), PAGE - len(found)))
+        found += await session.run(names.apply(later, "`"), (cursor.time, PAGE - len(found)))
     changed: list[Row] = []
     for chunk in slices(found, CHUNK):
-        changed += rows(values[:-1] for values in chunk)
+        changed += remarks.rows((*map(text, values[:2]), *values[2:-1]) for values in chunk)
         await trio.lowlevel.checkpoint()
     for row in changed:
         if row.quota != row.seen and max(row.expiry, row.until) > now:
-            await session.run(names.apply(statements.SEEN, "`"), (row.key, row.limit))
-    if len(found) < PAGE:
-        return Changes(changed, str(now))
-    return Changes(changed, f"{whole(found[-1][7:8])} {whole(found[-1][-1:])}", more=True)
+            try:
+                await session.run(names.apply(statements.SEEN, "`"), (row.key, row.limit))
+            except DatabaseError as error:
+                if not error.bad_record:
+                    raise
+                remarks.refused(row.limit, row.key, error)
+    last = Cursor(seconds(found[-1][7]), found[-1][-1]) if found else cursor
+    # A column that somebody has altered may have times that are none here: no page follows one that leads nowhere.
+    if len(found) < PAGE or last == cursor or int(last.time) < int(cursor.time):
+        return Changes(changed, Cursor(now))
+    return Changes(changed, last, more=True)
 
 
-async def note_given(session: Session, names: Names, last: int) -> int:
+async def note_given(session: Session, names: Names, remarks: Remarks, last: int) -> int:
     """Note the next quotas that were given in windows that run, after a row's id; the last one's id, 0 for none."""
     found = await session.run(names.apply(statements.GIVEN, "`"), (last, CHUNK))
     ids = [whole(values) for values in found]
     if ids:
-        await session.run(names.apply(statements.note(len(ids)), "`"), ids)
+        await _note(session, names, remarks, ids)
     return ids[-1] if ids else 0
+
+
+async def _note(session: Session, names: Names, remarks: Remarks, ids: list[int]) -> None:
+    """A statement that fails changes nothing, so a row that the database refuses is found by halving them."""
+    try:
+        await session.run(names.apply(statements.note(len(ids)), "`"), ids)
+    except DatabaseError as error:
+        if not error.bad_record:
+            raise
+        if len(ids) == 1:
+            remarks.refused("", f"the row with the id {ids[0]}", error)
+            return
+        half = len(ids) // 2
+        await _note(session, names, remarks, ids[:half])
+        await _note(session, names, remarks, ids[half:])

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
 
 import trio
-from trio_mysql.constants import ER
 
 from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row, slices
 from ratelimitd.errors import StoreReplaced, StoreUnsuitable
@@ -34,13 +33,6 @@ from ratelimitd.stores.history import (
 from ratelimitd.stores.mysql.session import DatabaseError, Session
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import Rename
-
-BAD_RECORD = (
-    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
-    *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
-    *(1300, 1644, 1690, 3819, 3854, 4025),
-)
-"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 
 # A column that somebody has altered may hold a text: it is no number then, and must not fail the statement.
 _USED = "IF(HEX(CONCAT(`used`)) REGEXP '^(3[0-9]){1,19}$', CAST(`used` AS UNSIGNED), 0)"
@@ -72,7 +64,7 @@ SELECT `limit_name`, %s, `expiry`, `used` FROM `ratelimit_history` AS `h` WHERE 
 ON DUPLICATE KEY UPDATE `ratelimit_history`.`used` = LEAST(`ratelimit_history`.`used` + VALUES(`used`), {MAX_USED})
 """
 _MOVED = f"DELETE FROM `ratelimit_history` WHERE {_OF} > %s"
-_PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
+_PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,9};)*")
 
 
 class MySQLHistory:
@@ -202,7 +194,7 @@ class MySQLHistory:
                 self._sql(f"{insert} ON DUPLICATE KEY UPDATE {update}"), list(chain.from_iterable(values))
             )
         except DatabaseError as error:
-            if error.code not in BAD_RECORD:
+            if not error.bad_record:
                 raise
             if len(values) == 1:
                 say_refused(self._remarks, values[0], str(error))

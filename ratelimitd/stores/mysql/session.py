@@ -11,7 +11,8 @@ import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import OutcomeUnknown, StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.errors import OutcomeUnknown, RecordRefused, StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.stores import NONSENSE
 from ratelimitd.stores.mysql.access import Access, Address, place
 from ratelimitd.stores.mysql.wire import Rows, Wire
 
@@ -42,8 +43,12 @@ UNSUITABLE = (
     *(ER.COLUMNACCESS_DENIED_ERROR, ER.NOT_SUPPORTED_AUTH_MODE, ER.VIEW_INVALID, 1227, 1698, 3159),
 )
 """Somebody has to change an account, a grant or a table."""
-NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
-"""What comes of reading an answer that is another than was asked for: too few values, texts in place of numbers."""
+BAD_RECORD = (
+    *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
+    *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
+    *(1300, 1644, 1690, 3819, 3854, 4025),
+)
+"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
 GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR)
 """Somebody has dropped the database, a table or a column since the session, or the store, was opened."""
 
@@ -56,6 +61,7 @@ class DatabaseError(StoreError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text if 2000 <= code < 3000 else f"{text} ({code})")
         self.code = code
+        self.bad_record = code in BAD_RECORD
 
 
 class Session:
@@ -198,6 +204,8 @@ class Servers:
                 async with self.session() as session:
                     return await work(session)
             except DatabaseError as error:
+                if error.bad_record:
+                    raise RecordRefused(str(error)) from error
                 lost += error.code in ELSEWHERE
                 if attempt == ATTEMPTS or lost > len(self._access.addresses):
                     raise

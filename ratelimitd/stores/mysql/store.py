@@ -18,6 +18,7 @@ from ratelimitd.errors import NotStored, StoreError, StoreReplaced, StoreUnsuita
 from ratelimitd.stores import (
     RUNS_KEPT_DAYS,
     Changes,
+    Cursor,
     Flushed,
     Names,
     ZoneWindow,
@@ -29,7 +30,7 @@ from ratelimitd.stores.batches import batches
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.mysql import changes, statements, windows
 from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.history import BAD_RECORD, MySQLHistory
+from ratelimitd.stores.mysql.history import MySQLHistory
 from ratelimitd.stores.mysql.layout import check, whole_numbers
 from ratelimitd.stores.mysql.odd import begin_again, odd
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
@@ -180,7 +181,7 @@ class MySQLStore:
             await session.run(upsert, list(chain.from_iterable(delta.values for delta in chunk)))
             return []
         except (DatabaseError, UnicodeEncodeError) as error:
-            if isinstance(error, DatabaseError) and error.code not in BAD_RECORD:
+            if isinstance(error, DatabaseError) and not error.bad_record:
                 raise
             if len(chunk) == 1:
                 return [(chunk[0], str(error))]
@@ -264,12 +265,12 @@ class MySQLStore:
         """What nodes say of their windows."""
         return await self._servers.attempt(lambda session: windows.compare(session, self._names, mine, gone))
 
-    async def changes(self, cursor: str, now: int) -> Changes:
+    async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
         return await self._servers.attempt(lambda session: self._changes(session, cursor, now))
 
-    async def _changes(self, session: Session, cursor: str, now: int) -> Changes:
-        found = await changes.since(session, self._names, self._rows, cursor)
+    async def _changes(self, session: Session, cursor: Cursor | None, now: int) -> Changes:
+        found = await changes.since(session, self._names, self.remarks, cursor)
         rows: list[Row] = []
         for chunk in slices(found.rows, CHUNK):
             rows += await self._history.with_parts(session, chunk, now)
@@ -277,6 +278,6 @@ class MySQLStore:
 
     async def note_given(self) -> None:
         """Note the quotas that were given in windows that run, some at a time: a flush must not wait for it."""
-        last = 0
-        while last := await self._servers.attempt(partial(changes.note_given, names=self._names, last=last)):
+        last, note = 0, partial(changes.note_given, names=self._names, remarks=self.remarks)
+        while last := await self._servers.attempt(partial(note, last=last)):
             pass
