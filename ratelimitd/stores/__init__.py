@@ -181,10 +181,10 @@ def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
     return {limit: list(keys) for limit, keys in found.items()}
 
 
-def unreadable(accounts: Iterable[Account], rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Key and limit of the accounts whose row was not found: nothing is to be added to what it says."""
-    found = {(row.key, row.limit) for row in rows}
-    wanted = [(key, limit) for limit, keys in keys_by_limit(accounts).items() for key in keys]
+def unreadable(accounts: Iterable[Account], rows: Iterable[Row]) -> list[Account]:
+    """The accounts whose row was not found: nothing is to be added to what it says."""
+    found = {(row.limit, row.key) for row in rows}
+    wanted = [Account(limit, key) for limit, keys in keys_by_limit(accounts).items() for key in keys]
     return [one for one in wanted if one not in found]
 
 

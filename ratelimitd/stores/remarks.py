@@ -59,15 +59,19 @@ class Remarks:
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
-        """The rows of these values, without those that make no sense."""
+    def rows(self, found: Iterable[Sequence[object]], left_out: set[Account] | None = None) -> list[Row]:
+        """The rows of these values, without those that make no sense: their accounts are added to `left_out`."""
         rows: list[Row] = []
         for values in found:
             row = read(values)
             if isinstance(row, Unreadable):
                 self.set_aside += 1
+                limit, key = values[:2] if len(values) > 1 else ("", "")
+                account = Account(str(limit), str(key))
                 if row.of_use:
-                    self.unread[Account(row.limit, row.key)] = None
+                    self.unread[account] = None
+                if left_out is not None:
+                    left_out.add(account)
                 self.add("a row of the database makes no sense; its account counts as configured", **row._asdict())
             else:
                 rows.append(row)

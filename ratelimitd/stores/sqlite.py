@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import NotStored, RecordRefused, StoreError
 from ratelimitd.stores import (
     NONSENSE,
@@ -23,23 +23,22 @@ from ratelimitd.stores import (
     Flushed,
     Names,
     ZoneWindow,
-    keys_by_limit,
     lacking,
     recorded_segment,
     sqlite_changes,
+    unreadable,
 )
 from ratelimitd.stores import sqlite_statements as statements
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_adopt import CHUNK, adopt, select
 from ratelimitd.stores.sqlite_deltas import store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, still_complete
-from ratelimitd.stores.sqlite_odd import begin_again, odd
-from ratelimitd.stores.survey import Rename, Survey, adopt
-
-CHUNK = 250
+from ratelimitd.stores.sqlite_odd import each, odd
+from ratelimitd.stores.survey import Rename, Survey
 
 T = TypeVar("T")
 
@@ -96,7 +95,8 @@ class SQLiteStore:
         ended = self._sql(f'SELECT "node" FROM "ratelimit_node" WHERE "updated" < {since}')
         for (node,) in writer.execute(ended, (now,)).fetchall():
             if node not in but:
-                writer.execute(self._sql('DELETE FROM "ratelimit_node" WHERE "node" = ?'), (node,))
+                with each(writer, self.remarks, "", node):
+                    writer.execute(self._sql('DELETE FROM "ratelimit_node" WHERE "node" = ?'), (node,))
 
     async def forget_history(self, now: int) -> bool:
         """Forget old rows of the history."""
@@ -131,12 +131,7 @@ class SQLiteStore:
         return self._history.with_parts(connection, self._select(connection, accounts), now)
 
     def _select(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
-        rows: list[Row] = []
-        for limit, keys in keys_by_limit(accounts).items():
-            for chunk in slices(keys, CHUNK):
-                found = connection.execute(self._sql(statements.select(len(chunk))), (*chunk, limit))
-                rows += self.remarks.rows(found)
-        return rows
+        return select(connection, self._sql, self.remarks, accounts)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
@@ -196,13 +191,17 @@ class SQLiteStore:
         connection = opened(self._writer)
         with self._transaction(connection):
             rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known], now)
-            begin_again(connection, self._sql, accounts, rows)
+            for account in unreadable(accounts, rows):
+                with each(connection, self.remarks, account.limit, account.key):
+                    connection.execute(self._sql(statements.RESET), (account.key, account.limit))
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
-                self._store(connection, batch)
+                for delta, reason in self._store(connection, batch):
+                    self.remarks.refused(delta.limit, delta.key, reason)
             self._history.restore(connection, known, now, partial(self._select, connection))
             for grant in grants:
-                connection.execute(self._sql(statements.grant(grant.latest, now)), grant.values)
+                with each(connection, self.remarks, grant.limit, grant.key):
+                    connection.execute(self._sql(statements.grant(grant.latest, now)), grant.values)
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -251,13 +250,9 @@ class SQLiteStore:
 
     def _adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         connection = opened(self._writer)
-        news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
-            rows = self._select(connection, [*news, *(Account(one.limit, one.old) for one in renames)])
-            self._history.move(connection, renames, now)
-            for name, values in adopt(renames, rows, now):
-                connection.execute(self._sql(getattr(statements, name)), values)
-            return self._lookup(connection, news, now)
+            adopt(connection, self._sql, self._history, self.remarks, renames, now)
+            return self._lookup(connection, [Account(one.limit, one.new) for one in renames], now)
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
         """Nothing: one node alone uses the file."""
@@ -266,9 +261,11 @@ class SQLiteStore:
     async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
         found = await self._run(lambda: self._changes(cursor, now), self._reading, abandon=True)
-        given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
+        given: list[tuple[object, ...]] = [
+            (row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)
+        ]
         if given:
-            await self._run(lambda: self._change(self._sql(statements.SEEN), given), self._writing)
+            await self._run(lambda: self._note(self._sql(statements.SEEN), given), self._writing)
         return found
 
     def _changes(self, cursor: Cursor | None, now: int) -> Changes:
@@ -281,7 +278,15 @@ class SQLiteStore:
         last = 0
         while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
             last = ids[-1][0]
-            await self._run(partial(self._change, self._sql(statements.NOTE), ids), self._writing)
+            await self._run(partial(self._note, self._sql(statements.NOTE), ids), self._writing)
+
+    def _note(self, statement: str, values: Iterable[Sequence[object]]) -> None:
+        """Note quotas, of rows by their id or their key and limit."""
+        connection = opened(self._writer)
+        with self._transaction(connection):
+            for some in values:
+                with each(connection, self.remarks, "", ", ".join(map(str, some))):
+                    connection.execute(statement, tuple(some))
 
     def _given_since(self, last: int) -> list[tuple[int]]:
         return opened(self._reader).execute(self._sql(statements.GIVEN), (last, CHUNK)).fetchall()

@@ -122,12 +122,12 @@ class SQLiteHistory:
         connection.execute(self._sql(_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
 
-    def move(self, connection: sqlite3.Connection, renames: Iterable[Rename], now: int) -> None:
-        """Make the parts that count the accounts' whose rows these become."""
-        for limit, old, new, *_ in renames:
-            if limit in self.kept.sliding:
-                connection.execute(self._sql(_MOVE), (new, old, limit, now))
-                connection.execute(self._sql(_MOVED), (old, limit, now))
+    def move(self, connection: sqlite3.Connection, rename: Rename, now: int) -> None:
+        """Make the parts that count the account's whose row this becomes."""
+        limit, old, new = rename[:3]
+        if limit in self.kept.sliding:
+            connection.execute(self._sql(_MOVE), (new, old, limit, now))
+            connection.execute(self._sql(_MOVED), (old, limit, now))
 
     def _write(self, connection: sqlite3.Connection, statement: str, values: Sequence[Values]) -> None:
         """Write rows; one that the database refuses is left out, and that is said."""

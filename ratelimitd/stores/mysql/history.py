@@ -168,12 +168,12 @@ class MySQLHistory:
         await self._write(session, "", [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled])
         return [one.row for one in settled]
 
-    async def move(self, session: Session, renames: Iterable[Rename], now: int) -> None:
-        """Make the parts that count the accounts' whose rows these become."""
-        for limit, old, new, *_ in renames:
-            if limit in self.kept.sliding:
-                await session.run(self._sql(_MOVE), (new, old, limit, now))
-                await session.run(self._sql(_MOVED), (old, limit, now))
+    async def move(self, session: Session, rename: Rename, now: int) -> None:
+        """Make the parts that count the account's whose row this becomes."""
+        limit, old, new = rename[:3]
+        if limit in self.kept.sliding:
+            await session.run(self._sql(_MOVE), (new, old, limit, now))
+            await session.run(self._sql(_MOVED), (old, limit, now))
 
     async def _delete(self, session: Session, settled: Iterable[Settled]) -> None:
         for one in settled:

@@ -1,15 +1,18 @@
-"""Rows of MySQL that say nothing readable of their use: found before a flush writes to them, and begun again.
+"""Rows of MySQL that say nothing readable of their use, found before a flush writes to them; and rows that the database
+refuses to change.
 
 What memory knows of them is not known here.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
-from ratelimitd.core.rows import Account, Delta, Row
-from ratelimitd.stores import keys_by_limit, unreadable
+from ratelimitd.core.rows import Account, Delta
+from ratelimitd.stores import keys_by_limit
 from ratelimitd.stores.mysql import statements
-from ratelimitd.stores.mysql.session import Session
+from ratelimitd.stores.mysql.session import DatabaseError, Session
 from ratelimitd.stores.mysql.values import text
+from ratelimitd.stores.remarks import Remarks
 
 
 async def odd(session: Session, sql: Callable[[str], str], chunk: Sequence[Delta]) -> list[Account]:
@@ -21,9 +24,14 @@ async def odd(session: Session, sql: Callable[[str], str], chunk: Sequence[Delta
     return found
 
 
-async def begin_again(
-    session: Session, sql: Callable[[str], str], accounts: Iterable[Account], rows: Iterable[Row]
-) -> None:
-    """Set the use to 0 in those of the accounts' rows that could not be read. Raises StoreError."""
-    for missing in unreadable(accounts, rows):
-        await session.run(sql(statements.RESET), missing)
+@asynccontextmanager
+async def each(session: Session, remarks: Remarks, limit: str, key: str) -> AsyncIterator[None]:
+    """Change one row of many: where the database refuses that, it stays as it is, and that is said."""
+    await session.run("SAVEPOINT `row`")
+    try:
+        yield
+    except DatabaseError as error:
+        if not error.bad_record:
+            raise
+        await session.run("ROLLBACK TO SAVEPOINT `row`")
+        remarks.refused(limit, key, error)

@@ -25,6 +25,7 @@ from ratelimitd.stores import (
     keys_by_limit,
     lacking,
     recorded_segment,
+    unreadable,
 )
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.history import Charges, Kept
@@ -32,11 +33,11 @@ from ratelimitd.stores.mysql import changes, statements, windows
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.history import MySQLHistory
 from ratelimitd.stores.mysql.layout import check, whole_numbers
-from ratelimitd.stores.mysql.odd import begin_again, odd
+from ratelimitd.stores.mysql.odd import each, odd
 from ratelimitd.stores.mysql.session import DatabaseError, Servers, Session
 from ratelimitd.stores.mysql.values import text
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
+from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adoption, repairs
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
@@ -98,16 +99,16 @@ class MySQLStore:
     async def _lookup(self, session: Session, accounts: Iterable[Account], now: int, lock: str = "") -> list[Row]:
         return await self._history.with_parts(session, await self._select(session, accounts, lock), now)
 
-    async def _select(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
+    async def _select(
+        self, session: Session, accounts: Iterable[Account], lock: str = "", left_out: set[Account] | None = None
+    ) -> list[Row]:
         rows: list[Row] = []
         for limit, keys in keys_by_limit(accounts).items():
             for chunk in slices(keys, CHUNK):
                 select = self._sql(statements.select(len(chunk)) + lock)
-                rows += self._rows(await session.run(select, (limit, *chunk)))
+                found = await session.run(select, (limit, *chunk))
+                rows += self.remarks.rows(((*map(text, values[:2]), *values[2:]) for values in found), left_out)
         return rows
-
-    def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
-        return self.remarks.rows((*map(text, values[:2]), *values[2:]) for values in found)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
@@ -203,13 +204,17 @@ class MySQLStore:
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
         rows = await self._lookup(session, accounts, now, " FOR UPDATE")
         if statements.may_be_odd(await whole_numbers(session, self._names)):
-            await begin_again(session, self._sql, accounts, rows)
+            for account in unreadable(accounts, rows):
+                async with each(session, self.remarks, account.limit, account.key):
+                    await session.run(self._sql(statements.RESET), (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
         for batch in batches(deltas, CHUNK):
-            await self._store(session, batch)
+            for delta, reason in await self._store(session, batch):
+                self.remarks.refused(delta.limit, delta.key, reason)
         await self._history.restore(session, known, now, self._select)
         for grant in grants:
-            await session.run(self._sql(statements.grant(grant.latest, now)), grant.values)
+            async with each(session, self.remarks, grant.limit, grant.key):
+                await session.run(self._sql(statements.grant(grant.latest, now)), grant.values)
         await session.commit()
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
@@ -253,10 +258,20 @@ class MySQLStore:
         news = [Account(one.limit, one.new) for one in renames]
         await session.run("START TRANSACTION")
         olds = [Account(one.limit, one.old) for one in renames]
-        there = await self._select(session, [*news, *olds], " FOR UPDATE")
-        await self._history.move(session, renames, now)
-        for name, values in adopt(renames, there, now):
-            await session.run(self._sql(getattr(statements, name)), values)
+        left_out: set[Account] = set()
+        there = await self._select(session, [*news, *olds], " FOR UPDATE", left_out)
+        if repaired := repairs(renames, left_out, self._history.kept.sliding):
+            for batch in batches(repaired, CHUNK):
+                await self._store(session, batch)
+            there = await self._select(session, [*news, *olds], " FOR UPDATE")
+        stored = {Account(row.limit, row.key): row for row in there}
+        for rename in renames:
+            if found := adoption(rename, stored, now):
+                async with each(session, self.remarks, rename.limit, rename.old):
+                    await self._history.move(session, rename, now)
+                    for name, values in found.steps:
+                        await session.run(self._sql(getattr(statements, name)), values)
+                    stored[Account(rename.limit, rename.new)] = found.row
         rows = await self._lookup(session, news, now)
         await session.commit()
         return rows
