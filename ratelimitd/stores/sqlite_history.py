@@ -24,6 +24,7 @@ from ratelimitd.stores.history import (
 )
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_deltas import BAD_RECORD
+from ratelimitd.stores.sqlite_odd import each
 from ratelimitd.stores.survey import Rename
 
 _USED = 'CASE WHEN typeof("used") = \'integer\' THEN max("used", 0) ELSE 0 END'
@@ -119,7 +120,8 @@ class SQLiteHistory:
         row = settled.row
         self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
         connection.executemany(self._sql(_DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
-        connection.execute(self._sql(_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
+        with each(connection, self._remarks, row.limit, row.key):
+            connection.execute(self._sql(_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
 
     def move(self, connection: sqlite3.Connection, rename: Rename, now: int) -> None:

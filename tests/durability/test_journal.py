@@ -142,6 +142,33 @@ def test_a_foreign_or_newer_file_is_refused_and_nothing_is_touched(journal: Jour
     assert {path: path.read_bytes() for path in journal.folder.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    "name", ["999999999999999999", "100000000000000001", "9" * 30, "00000000000000000002", "01", "0002"]
+)
+def test_a_number_that_no_run_gives_is_refused(journal: Journal, name: str) -> None:
+    """Above it there would be no room for this run's own, and 01 is no other segment than 1."""
+    (journal.folder / f"{name}.segment").write_bytes(b"")
+    with pytest.raises(JournalError, match=rf"/{name}\.segment: no number of a segment; move it away"):
+        journal.recover()
+    assert (journal.folder / f"{name}.segment").exists()
+
+
+def test_a_number_that_no_run_gives_is_ignored_among_what_is_kept_for_the_memo(journal: Journal) -> None:
+    past = journal.folder / "past"
+    past.mkdir()
+    for name in ("999999999999999999", "01", "7"):
+        (past / f"{name}.segment").write_bytes(b"")
+    journal.past.begin()
+    assert journal.past.last == 7
+
+
+@pytest.mark.parametrize(("run", "first"), [("a" * 32, "1" * 5000), ("a" * 32, "1" * 19), ("a" * 65, "1")])
+def test_a_header_that_no_run_writes_is_refused(journal: Journal, run: str, first: str) -> None:
+    (journal.folder / "9.segment").write_bytes(f"ratelimitd-journal 1 {run} {first}\n".encode())
+    with pytest.raises(JournalError, match=r"9\.segment: not a journal"):
+        journal.recover()
+
+
 def test_a_half_written_header_is_an_empty_segment(journal: Journal) -> None:
     path = journal.folder / "1.segment"
     header = path.read_bytes()
