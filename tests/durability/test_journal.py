@@ -14,11 +14,13 @@ from ratelimitd.core.verdict import Charge
 from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
 from ratelimitd.state import past, segments
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.past import Past
 from ratelimitd.state.records import ends, windows
 from ratelimitd.state.segments import Recovered
-from tests.core.build import journal_in
+from ratelimitd.sync.recovery import restore
+from tests.core.build import NOON, journal_in, limit, policy
 from tests.durability.node import make_limit
 
 NODE = "5e6f"
@@ -449,3 +451,13 @@ def test_where_nothing_can_be_kept_a_stored_segment_is_deleted(
     journal.put_away(1, 1)
     assert journal.numbers() == [2]
     assert _kept(journal) == []
+
+
+def test_counts_that_no_column_can_hold_are_replayed_as_the_largest(tmp_path: Path) -> None:
+    """Whoever wrote them: their sum is one that memory can hold, too."""
+    asked = policy(limit(10, window="sliding"))
+    backlog = Backlog(asked.pending, journal_in(tmp_path), lambda: NOON)
+    parts = [asked.meters[0].limit.period.end(NOON) - n for n in (60, 0)]
+    records = [f"T\0\0{'9' * 18}\0default\0{end}\0alice" for end in parts for _ in range(20)]
+    restore([Recovered(1, 1, "5e6f", records)], asked, backlog, NOON)
+    assert asked.meters[0].counters["alice"].used >= 4_294_967_295
