@@ -75,8 +75,10 @@ def _new_quota(d: Dialect, window: str, same: str, kept: str) -> str:
 def _new_use(d: Dialect, window: str, same: str, row_ends_both: str) -> str:
     used, end = d.count("used"), d.new("expiry")
     added = d.least(f"{used} + {d.new('used')}", str(MAX_USED))
-    slid = f"{d.old('in_parts')} IS NOT NULL"
-    return f""""used" = CASE WHEN {slid} THEN {used}
+    in_parts = d.whole("in_parts")
+    slid = f"{in_parts} IS NOT NULL"
+    return f""""in_parts" = {in_parts},
+    "used" = CASE WHEN {slid} THEN {used}
                   WHEN {same} THEN {added}
                   WHEN {window} < {end} THEN {d.new("used")}
                   ELSE {used} END,
@@ -95,7 +97,7 @@ def _new_use_of_parts(d: Dialect) -> str:
 def grant(d: Dialect, latest: int, now: int) -> str:
     """Give a quota: (limit, key, quota, configured, persist, expiry, seen, until). What was used in parts stays."""
     window = _window(d, latest)
-    slides = f"{d.old('in_parts')} IS NOT NULL AND {d.count('expiry')} > {now}"
+    slides = f"{d.whole('in_parts')} IS NOT NULL AND {d.count('expiry')} > {now}"
     return f"""
 INSERT INTO "ratelimit"
     ("limit_name", "sender", "quota", "configured", "persist", "expiry", "seen", "until", "used", "updated")
