@@ -98,6 +98,10 @@ class StoreUnsuitable(StoreError):
     """The database answers, but cannot be used as configured: trying again is of no use until somebody changes that."""
 
 
+class RecordRefused(StoreError):
+    """The database refuses what is to be written to one row, by a trigger or a CHECK, say; all else it takes."""
+
+
 class JournalError(RatelimitdError):
     """A journal segment that this version does not understand; it is left as it is."""
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ratelimitd.control.commands import NO, Refused
+from ratelimitd.control.commands import NO, NotDone, Refused
 from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.limits import KeyFailed
 from ratelimitd.core.policy import AT_RECIPIENT, Policy
@@ -96,9 +96,10 @@ class Naming:
         return any(meter is other for other in self._policy.kept)
 
     def present(self, meter: Meter, done: str = "") -> Meter:
-        """The meter; after each await. Raises Refused where a reload has removed its limit; `done` is what was done."""
+        """The meter; after each await. Raises Refused where a reload has removed its limit; NotDone after `done`."""
         if not self.is_present(meter):
-            raise Refused(f"{done}there is no limit {meter.limit.name} any more: a reload has just removed it", NO)
+            gone = f"{done}there is no limit {meter.limit.name} any more: a reload has just removed it"
+            raise NotDone(gone) if done else Refused(gone, NO)
         return meter
 
     async def targets(self, names: list[Name]) -> list[tuple[Meter, str]]:

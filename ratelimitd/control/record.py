@@ -4,10 +4,11 @@ The texts stand in contrib/doc/operations.md as they are printed.
 """
 
 import pwd
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from ratelimitd.control.answers import AccountView, CountsReset, QuotaChanged, QuotaSet, QuotasUnset
-from ratelimitd.control.commands import NotDone, Reset, Set, Unset
+from ratelimitd.control.commands import NotDone, Refused, Reset, Set, Unset
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.log.log import Log
 
@@ -32,7 +33,23 @@ class Asker(NamedTuple):
             return cls(uid, "unknown")
 
 
-def edited(log: Log, asker: Asker, command: Edit, answer: Edited) -> None:
+async def carried_out(log: Log, asker: Asker, command: Edit, edit: Callable[[Edit], Awaitable[Edited]]) -> Edited:
+    """What a change is answered with; it is logged, whatever becomes of it. Raises what `edit` does."""
+    try:
+        answer = await edit(command)
+    except NotDone as error:
+        _failed(log, asker, command, str(error))
+        raise
+    except Refused:  # nothing was done
+        raise
+    except Exception as error:  # a fault of ours, perhaps after the store took it
+        _failed(log, asker, command, repr(error))
+        raise
+    _edited(log, asker, command, answer)
+    return answer
+
+
+def _edited(log: Log, asker: Asker, command: Edit, answer: Edited) -> None:
     """Log what was changed, a line for each account."""
     match answer:
         case QuotaSet():
@@ -46,12 +63,12 @@ def edited(log: Log, asker: Asker, command: Edit, answer: Edited) -> None:
                 _say(log, "a count is reset", asker, command, count, {"from": count.was, "to": count.used})
 
 
-def failed(log: Log, asker: Asker, command: Edit, error: NotDone) -> None:
+def _failed(log: Log, asker: Asker, command: Edit, reason: str) -> None:
     """Log a change that was tried, and of which something may have been done."""
     what = f"a {'count' if isinstance(command, Reset) else 'quota'} may not be changed in the database"
     log.warning(what, **_who(asker), key=command.key, **({"limit": command.limit} if command.limit else {}),
                 **({"to": command.quota or "unlimited"} if isinstance(command, Set) else {}),
-                reason=str(error), **_why(command))  # fmt: skip
+                reason=reason, **_why(command))  # fmt: skip
 
 
 def asked(log: Log, asker: Asker, what: str) -> None:

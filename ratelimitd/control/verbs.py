@@ -14,7 +14,6 @@ from ratelimitd.control.commands import (
     AnyCommand,
     Doctor,
     Dump,
-    NotDone,
     Refused,
     Reload,
     Reset,
@@ -78,13 +77,7 @@ class Administration:
                 return await self._status.evidence()
 
     async def _edit(self, command: Edit, asker: Asker) -> Edited:
-        try:
-            answer = await self._accounts.edit(command)
-        except NotDone as error:
-            record.failed(self._log, asker, command, error)
-            raise
-        record.edited(self._log, asker, command, answer)
-        return answer
+        return await record.carried_out(self._log, asker, command, self._accounts.edit)
 
     async def _dumped(self) -> DumpWritten:
         try:

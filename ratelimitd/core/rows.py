@@ -12,7 +12,7 @@ from ratelimitd.core.windows import Period
 from ratelimitd.text import escape
 
 MAX_USED = 4_294_967_295
-"""The width of the columns `used` and `quota` (INT UNSIGNED): counts stop there."""
+"""The width of the columns (INT UNSIGNED): counts stop there, and quotas, and so does the time of `until`."""
 NO_BOUND = 1 << 62
 """Later than every window."""
 NO_SEGMENT = 1 << 62
@@ -22,6 +22,7 @@ COLUMNS_READ = 11
 """How many values a database gives for a row; `parts` are in another table."""
 
 _WHOLE = re.compile(r"(-?[0-9]{1,19})(\.0*)?")
+_SECONDS = re.compile(r"([0-9]{1,19})(\.[0-9]*)?")
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ def read(values: Sequence[object]) -> Row | Unreadable:
     """The row of a database's values, in the order of `Row` without `parts`, or why they are none.
 
     A value that has a plain meaning gets it: NULL is 0, a negative quota is unlimited, "12" is 12. Names that are no
-    text are bytes, or have surrogates for what is not UTF-8.
+    text are bytes, or have surrogates for what is not UTF-8. No number is greater than one that can be written back.
     """
     try:
         limit, key, quota, configured, persist, used, expiry, updated, seen, until, in_parts = values
@@ -187,13 +188,13 @@ def read(values: Sequence[object]) -> Row | Unreadable:
             intern(limit),
             key,
             min(max(quota if type(quota) is int else _whole("quota", quota), 0), MAX_USED),
-            None if configured is None else _count("configured", configured),
+            None if configured is None else min(_count("configured", configured), MAX_USED),
             (persist if type(persist) is int else _whole("persist", persist)) == 1,
             min(_count("used", used), MAX_USED),
             min(_count("expiry", expiry), NO_BOUND),
-            updated if type(updated) is int else _whole("updated", updated),
-            None if seen is None else _count("seen", seen),
-            0 if until is None else min(_count("until", until), NO_BOUND),
+            min(updated, NO_BOUND) if type(updated) is int else seconds(updated),
+            None if seen is None else min(_count("seen", seen), MAX_USED),
+            0 if until is None else min(_count("until", until), MAX_USED),
             None if in_parts is None else min(_count("in_parts", in_parts), MAX_USED),
         )
     except _Odd as error:
@@ -228,6 +229,13 @@ def _count(column: str, value: object) -> int:
     if number < 0:
         raise _Odd(f"{column} is {number}")
     return number
+
+
+def seconds(updated: object) -> int:
+    """The whole second of a row's `updated`, in seconds since 1970; 0 where it is no time."""
+    text = updated.decode("ascii", "replace") if isinstance(updated, bytes) else str(updated)
+    found = _SECONDS.fullmatch(text)
+    return min(int(found[1]), NO_BOUND) if found else 0
 
 
 def shown(value: object) -> str:

@@ -125,7 +125,10 @@ class Period(ABC):
     def describe(self, instant: int) -> str:
         """A boundary in local time, for people: `2026-11-23 00:00 +0100`, with seconds where there are some."""
         seconds = "" if instant % MINUTE_S == 0 else ":%S"
-        return datetime.fromtimestamp(instant, self.zone).strftime(f"%Y-%m-%d %H:%M{seconds} %z")
+        try:
+            return datetime.fromtimestamp(instant, self.zone).strftime(f"%Y-%m-%d %H:%M{seconds} %z")
+        except (ValueError, OverflowError, OSError):
+            return "after the year 9999" if instant > 0 else "before the year 1"
 
 
 class Sliding(Period):

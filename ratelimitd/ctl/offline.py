@@ -15,7 +15,7 @@ from ratelimitd.config.read import Configuration
 from ratelimitd.control import record
 from ratelimitd.control.accounts import Accounts
 from ratelimitd.control.answers import StoppedStatus, StoreHealth
-from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, NotDone, Refused
+from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, Refused
 from ratelimitd.control.record import Asker, Edit, Edited
 from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
@@ -37,13 +37,7 @@ def change(config: Configuration, command: Edit) -> Edited:
 
     async def work(parts: Parts, accounts: Accounts) -> Edited:
         with _log_of(config, parts.log) as log:
-            try:
-                answer = await accounts.edit(command)
-            except NotDone as error:
-                record.failed(log, asker, command, error)
-                raise
-            record.edited(log, asker, command, answer)
-            return answer
+            return await record.carried_out(log, asker, command, accounts.edit)
 
     return _run(config, lambda parts: parts.at_rest(config), work)
 

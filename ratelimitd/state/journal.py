@@ -207,6 +207,7 @@ class Journal:
 
         Raises JournalError for a file that is foreign or of another version, before anything is changed; OSError.
         """
+        segments.check_names(self.folder)
         numbers = self.numbers()
         sizes = [self._path(number).stat().st_size for number in numbers]
         found: list[Recovered] = []

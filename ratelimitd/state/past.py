@@ -42,7 +42,8 @@ class Past:
         self._bytes = 0
         with contextlib.suppress(FileNotFoundError):
             for number in segments.numbers(self._folder):
-                self._add(number)
+                if number <= segments.LAST:
+                    self._add(number)
 
     @property
     def last(self) -> int:

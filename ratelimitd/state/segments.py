@@ -16,11 +16,15 @@ from ratelimitd.errors import JournalError
 
 MAGIC = b"ratelimitd-journal"
 VERSION = 1
-FILE = re.compile(r"([0-9]{1,18})\.segment")
+LAST = 10**17
+"""No start finds a higher number that is ours: a run numbers on from the highest one, and needs room below 10**18."""
+FILE = re.compile(r"(0|[1-9][0-9]{0,17})\.segment")
+
+_LIKE_ONE = re.compile(r"[0-9]+\.segment")
 
 _MARK = b"\xff"
 _HEAD = struct.Struct(">cII")
-_HEADER = re.compile(MAGIC + rb" %d ([0-9a-f]+) ([0-9]+)\n" % VERSION)
+_HEADER = re.compile(MAGIC + rb" %d ([0-9a-f]{1,64}) ([0-9]{1,18})\n" % VERSION)
 _TORN_HEADER = re.compile(MAGIC + rb" %d [0-9a-f]*( [0-9]*)?" % VERSION)
 _LONGEST_HEADER = 200
 _VERSION = re.compile(MAGIC + rb" ([0-9]+)[ \n]")
@@ -46,6 +50,13 @@ def numbers(folder: Path) -> list[int]:
     """The numbers of the segments in a folder, ascending. Raises OSError."""
     found = [FILE.fullmatch(name) for name in os.listdir(folder)]
     return sorted(int(match[1]) for match in found if match)
+
+
+def check_names(folder: Path) -> None:
+    """Raise JournalError for a file whose name is nearly a segment's: no run has made it. Raises OSError."""
+    for name in sorted(os.listdir(folder)):
+        if _LIKE_ONE.fullmatch(name) and not ((match := FILE.fullmatch(name)) and int(match[1]) <= LAST):
+            raise JournalError(f"{folder / name}: no number of a segment; move it away to start without it")
 
 
 def beginning(path: Path) -> str:

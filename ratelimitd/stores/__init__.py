@@ -26,6 +26,9 @@ COLUMNS = (
     *("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until"),
     *("used", "in_parts", "updated", "expiry"),
 )
+NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
+"""What comes of a value, or of an answer, that is another than can be: too large, too few, a text in place of a number.
+"""
 _SEGMENT = re.compile("[0-9]{1,18}")
 _QUOTED = re.compile(r"([\"`])([a-z_]+)\1")
 _SUFFIXES = ("node", "updated", "touched", "default", "window", "history", "ended", "touch", "counts", "dates")
@@ -47,11 +50,23 @@ class ZoneWindow(NamedTuple):
     expiry: int
 
 
+class Cursor(NamedTuple):
+    """Up to where changes were taken over: a time of the database's own, as that compares it.
+
+    Between two pages it is the time of the last row, and `id` is that row's; `begun`: the time of the call for the
+    first page, where the store goes on from there after the last one.
+    """
+
+    time: str | int
+    id: object = 0
+    begun: str | int = 0
+
+
 class Changes(NamedTuple):
     """Rows that were changed, and the cursor for the next call; `more`: there are more of them now."""
 
     rows: list[Row]
-    cursor: str
+    cursor: Cursor
     more: bool = False
 
 
@@ -140,8 +155,8 @@ class Store(Protocol):
         """
         ...
 
-    async def changes(self, cursor: str, now: int) -> Changes:
-        """Rows changed since the cursor, some perhaps twice; with "" no rows, and a cursor for changes from now on.
+    async def changes(self, cursor: Cursor | None, now: int) -> Changes:
+        """Rows changed since the cursor, some perhaps twice; with None no rows, and a cursor for changes from now on.
 
         Quotas that somebody gave in a running window are noted there as `seen`: they end with it.
         """
@@ -168,10 +183,10 @@ def keys_by_limit(accounts: Iterable[Account]) -> dict[str, list[str]]:
     return {limit: list(keys) for limit, keys in found.items()}
 
 
-def unreadable(accounts: Iterable[Account], rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Key and limit of the accounts whose row was not found: nothing is to be added to what it says."""
-    found = {(row.key, row.limit) for row in rows}
-    wanted = [(key, limit) for limit, keys in keys_by_limit(accounts).items() for key in keys]
+def unreadable(accounts: Iterable[Account], rows: Iterable[Row]) -> list[Account]:
+    """The accounts whose row was not found: nothing is to be added to what it says."""
+    found = {(row.limit, row.key) for row in rows}
+    wanted = [Account(limit, key) for limit, keys in keys_by_limit(accounts).items() for key in keys]
     return [one for one in wanted if one not in found]
 
 

@@ -2,9 +2,9 @@
 
 import trio
 
-from ratelimitd.errors import StoreError
+from ratelimitd.errors import RecordRefused, StoreError
 from ratelimitd.log.log import Log
-from ratelimitd.stores import Store
+from ratelimitd.stores import Cursor, Store
 
 UNAVAILABLE = (StoreError, trio.TooSlowError)
 """What a store that is unavailable raises."""
@@ -17,7 +17,7 @@ class StoreLink:
         self.store = store
         self.up = False
         self.failures = 0
-        self.cursor = ""  # of the changes that were applied last
+        self.cursor: Cursor | None = None  # of the changes that were applied last
         self._log = log
         self._reported = False
         self._opened = False
@@ -33,8 +33,8 @@ class StoreLink:
             await self.store.open()
             self._opened = True
             self.say()
-            if not self.cursor:
-                self.cursor = (await self.store.changes("", 0)).cursor
+            if self.cursor is None:
+                self.cursor = (await self.store.changes(None, 0)).cursor
 
     async def reopen(self) -> None:
         """Open the store again, for another database may stand in its place. Raises StoreError."""
@@ -66,8 +66,11 @@ class StoreLink:
         return was_unavailable
 
     def failed(self, error: BaseException) -> None:
-        """Note that an operation failed."""
+        """Note that an operation failed; where it is one row's fault, the store is as available as before."""
         self.failures += 1
+        if isinstance(error, RecordRefused):
+            self.say_once("the database refuses a change; everything else goes on", reason=error)
+            return
         self.up = False
         if not self._reported:
             self._reported = True

@@ -6,7 +6,7 @@ Here are also the rows themselves made: the one place where a database's values 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ratelimitd.core.rows import Account, Row, Unreadable, read
+from ratelimitd.core.rows import Account, Row, Unreadable, read, shown
 
 MAX_SAID = 1000
 """So much that was said is remembered, and no more is said than that: a table of nonsense does not fill the log."""
@@ -49,20 +49,29 @@ class Remarks:
         self._said.add(remark)
         self._waiting.append(remark)
 
+    def refused(self, limit: str, key: str, reason: object) -> None:
+        """Have it said that the database refuses a change of a row: the row stays as it is."""
+        self.add("the database refuses to change a row; it stays as it is",
+                 limit=shown(limit), key=shown(key), reason=shown(reason))  # fmt: skip
+
     def take(self) -> list[Remark]:
         """What is to be said, once."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    def rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
-        """The rows of these values, without those that make no sense."""
+    def rows(self, found: Iterable[Sequence[object]], left_out: set[Account] | None = None) -> list[Row]:
+        """The rows of these values, without those that make no sense: their accounts are added to `left_out`."""
         rows: list[Row] = []
         for values in found:
             row = read(values)
             if isinstance(row, Unreadable):
                 self.set_aside += 1
+                limit, key = values[:2] if len(values) > 1 else ("", "")
+                account = Account(str(limit), str(key))
                 if row.of_use:
-                    self.unread[Account(row.limit, row.key)] = None
+                    self.unread[account] = None
+                if left_out is not None:
+                    left_out.add(account)
                 self.add("a row of the database makes no sense; its account counts as configured", **row._asdict())
             else:
                 rows.append(row)

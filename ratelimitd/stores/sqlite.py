@@ -13,32 +13,34 @@ from typing import TypeVar
 
 import trio
 
-from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
-from ratelimitd.errors import NotStored, StoreError
+from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
+from ratelimitd.errors import NotStored, RecordRefused, StoreError
 from ratelimitd.stores import (
+    NONSENSE,
     RUNS_KEPT_DAYS,
     Changes,
+    Cursor,
     Flushed,
     Names,
     ZoneWindow,
-    keys_by_limit,
     lacking,
     recorded_segment,
     sqlite_changes,
     statements,
+    unreadable,
 )
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_adopt import CHUNK, adopt, select
 from ratelimitd.stores.sqlite_deltas import store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, still_complete
-from ratelimitd.stores.sqlite_odd import begin_again, odd
-from ratelimitd.stores.survey import Rename, Survey, adopt
+from ratelimitd.stores.sqlite_odd import each, odd
+from ratelimitd.stores.survey import Rename, Survey
 
-CHUNK = 250
 _DAY_S = 86_400
 _DIALECT = SQLite()
 
@@ -96,7 +98,8 @@ class SQLiteStore:
         ended = self._sql(statements.ended_runs(_DIALECT))
         for (node,) in writer.execute(ended, (now, RUNS_KEPT_DAYS * _DAY_S)).fetchall():
             if node not in but:
-                writer.execute(self._sql(statements.FORGET_RUN), (node,))
+                with each(writer, self.remarks, "", node):
+                    writer.execute(self._sql(statements.FORGET_RUN), (node,))
 
     async def forget_history(self, now: int) -> bool:
         """Forget old rows of the history."""
@@ -118,8 +121,10 @@ class SQLiteStore:
     async def _run(self, work: Callable[[], T], limiter: trio.CapacityLimiter, *, abandon: bool = False) -> T:
         try:
             return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=abandon)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{self.name}: {error}") from error
+        except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+            raise RecordRefused(f"{self.name}: {error}") from error
+        except (sqlite3.Error, OSError, *NONSENSE) as error:
+            raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
 
     async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts."""
@@ -129,12 +134,7 @@ class SQLiteStore:
         return self._history.with_parts(connection, self._select(connection, accounts), now)
 
     def _select(self, connection: sqlite3.Connection, accounts: Iterable[Account]) -> list[Row]:
-        rows: list[Row] = []
-        for limit, keys in keys_by_limit(accounts).items():
-            for chunk in slices(keys, CHUNK):
-                found = connection.execute(self._sql(statements.select(_DIALECT, len(chunk))), (limit, *chunk))
-                rows += self.remarks.rows(found)
-        return rows
+        return select(connection, self._sql, self.remarks, accounts)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
@@ -173,7 +173,7 @@ class SQLiteStore:
             if connection.in_transaction:  # not after SQLITE_FULL, which has rolled back
                 connection.execute("ROLLBACK")
                 committing = False
-            if isinstance(error, sqlite3.Error) and not committing:
+            if isinstance(error, (sqlite3.Error, *NONSENSE)) and not committing:
                 raise NotStored(f"{self.name}: {error}") from error
             raise
         self._file.check()
@@ -195,13 +195,17 @@ class SQLiteStore:
         connection = opened(self._writer)
         with self._transaction(connection):
             rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known], now)
-            begin_again(connection, self._sql, accounts, rows)
+            for account in unreadable(accounts, rows):
+                with each(connection, self.remarks, account.limit, account.key):
+                    connection.execute(self._sql(statements.reset(_DIALECT)), (account.key, account.limit))
             deltas, grants = lacking(known, rows, now)
             for batch in batches(deltas, CHUNK):
-                self._store(connection, batch)
+                for delta, reason in self._store(connection, batch):
+                    self.remarks.refused(delta.limit, delta.key, reason)
             self._history.restore(connection, known, now, partial(self._select, connection))
             for grant in grants:
-                connection.execute(self._sql(statements.grant(_DIALECT, grant.latest, now)), grant.values)
+                with each(connection, self.remarks, grant.limit, grant.key):
+                    connection.execute(self._sql(statements.grant(_DIALECT, grant.latest, now)), grant.values)
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -250,27 +254,25 @@ class SQLiteStore:
 
     def _adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         connection = opened(self._writer)
-        news = [Account(one.limit, one.new) for one in renames]
         with self._transaction(connection):
-            rows = self._lookup(connection, [*news, *(Account(one.limit, one.old) for one in renames)], now)
-            self._history.move(connection, renames, now)
-            for name, values in adopt(renames, rows, now):
-                connection.execute(self._sql(statements.step(_DIALECT, name)), values)
-            return self._lookup(connection, news, now)
+            adopt(connection, self._sql, self._history, self.remarks, renames, now)
+            return self._lookup(connection, [Account(one.limit, one.new) for one in renames], now)
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
         """Nothing: one node alone uses the file."""
         return []
 
-    async def changes(self, cursor: str, now: int) -> Changes:
+    async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
         found = await self._run(lambda: self._changes(cursor, now), self._reading, abandon=True)
-        given = [(row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)]
+        given: list[tuple[object, ...]] = [
+            (row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)
+        ]
         if given:
-            await self._run(lambda: self._change(self._sql(statements.seen(_DIALECT)), given), self._writing)
+            await self._run(lambda: self._note(self._sql(statements.seen(_DIALECT)), given), self._writing)
         return found
 
-    def _changes(self, cursor: str, now: int) -> Changes:
+    def _changes(self, cursor: Cursor | None, now: int) -> Changes:
         reader = opened(self._reader)
         found = sqlite_changes.since(reader, self._names, self.remarks, cursor)
         return found._replace(rows=self._history.with_parts(reader, found.rows, now))
@@ -280,7 +282,15 @@ class SQLiteStore:
         last = 0
         while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
             last = ids[-1][0]
-            await self._run(partial(self._change, self._sql(statements.note(_DIALECT, 1)), ids), self._writing)
+            await self._run(partial(self._note, self._sql(statements.note(_DIALECT, 1)), ids), self._writing)
+
+    def _note(self, statement: str, values: Iterable[Sequence[object]]) -> None:
+        """Note quotas, of rows by their id or their key and limit."""
+        connection = opened(self._writer)
+        with self._transaction(connection):
+            for some in values:
+                with each(connection, self.remarks, "", ", ".join(map(str, some))):
+                    connection.execute(statement, tuple(some))
 
     def _given_since(self, last: int) -> list[tuple[int]]:
         return opened(self._reader).execute(self._sql(statements.given(_DIALECT)), (last, CHUNK)).fetchall()

@@ -6,7 +6,7 @@ A cursor is a time of the database's own; between pages also the last row's id, 
 
 import sqlite3
 
-from ratelimitd.stores import Changes, Names, statements
+from ratelimitd.stores import Changes, Cursor, Names, statements
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import EXAMPLES, Survey
@@ -16,28 +16,29 @@ OVERLAP_S = 10
 """A transaction may commit this long after the time it has written as `updated`."""
 
 _DIALECT = SQLite()
-# A value that is no date is above or below all of them: such a row would be found at every page, or break the cursor.
+# A value that is no date is above or below all of them: such a row would be found at every page. GLOB sees nothing of
+# what stands behind a NUL.
 _CHANGES = f"""
 SELECT {_DIALECT.row()}, "updated", "id" FROM "ratelimit"
 WHERE ("updated", "id") > (%s, %s) AND typeof("updated") = 'text' AND "updated" NOT GLOB '*[^-0-9:. TZ+]*'
+AND length("updated") = length(CAST("updated" AS BLOB))
 ORDER BY "updated", "id" LIMIT %s
 """
 
 
-def since(reader: sqlite3.Connection, names: Names, remarks: Remarks, cursor: str) -> Changes:
-    """The rows that were changed since a cursor; with "" none, and a cursor for changes from now on."""
+def since(reader: sqlite3.Connection, names: Names, remarks: Remarks, cursor: Cursor | None) -> Changes:
+    """The rows that were changed since a cursor; with None none, and a cursor for changes from now on."""
     (now,) = reader.execute(f"SELECT datetime('now', '-{OVERLAP_S} seconds')").fetchone()
-    if not cursor:
-        return Changes([], now)
-    time, _, place = cursor.partition("|")
-    last, _, begun = place.partition("|")
+    if cursor is None:
+        return Changes([], Cursor(now))
     select = _DIALECT.sql(names, _CHANGES)
-    found = reader.execute(select, (time, int(last or 0), PAGE)).fetchall()
+    found = reader.execute(select, (cursor.time, cursor.id, PAGE)).fetchall()
     rows = remarks.rows(values[:-2] for values in found)
-    begun = begun or now
+    begun = cursor.begun or now
     if len(found) < PAGE:
-        return Changes(rows, begun)
-    return Changes(rows, f"{found[-1][-2]}|{found[-1][-1]}|{begun}", more=True)
+        return Changes(rows, Cursor(begun))
+    *_, updated, place = found[-1]
+    return Changes(rows, Cursor(updated, place, begun), more=True)
 
 
 def survey(reader: sqlite3.Connection, names: Names) -> Survey:

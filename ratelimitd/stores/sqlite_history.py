@@ -27,6 +27,7 @@ from ratelimitd.stores.history import (
 )
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_deltas import BAD_RECORD
+from ratelimitd.stores.sqlite_odd import each
 from ratelimitd.stores.survey import Rename
 
 _DIALECT = SQLite()
@@ -109,15 +110,16 @@ class SQLiteHistory:
         row = settled.row
         self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
         connection.executemany(self._sql(statements.DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
-        connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
+        with each(connection, self._remarks, row.limit, row.key):
+            connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
 
-    def move(self, connection: sqlite3.Connection, renames: Iterable[Rename], now: int) -> None:
-        """Make the parts that count the accounts' whose rows these become."""
-        for limit, old, new, *_ in renames:
-            if limit in self.kept.sliding:
-                connection.execute(self._sql(statements.move(_DIALECT)), (new, old, limit, now))
-                connection.execute(self._sql(statements.MOVED), (old, limit, now))
+    def move(self, connection: sqlite3.Connection, rename: Rename, now: int) -> None:
+        """Make the parts that count the account's whose row this becomes."""
+        limit, old, new = rename[:3]
+        if limit in self.kept.sliding:
+            connection.execute(self._sql(statements.move(_DIALECT)), (new, old, limit, now))
+            connection.execute(self._sql(statements.MOVED), (old, limit, now))
 
     def _write(self, connection: sqlite3.Connection, statement: str, values: Sequence[Values]) -> None:
         """Write rows; one that the database refuses is left out, and that is said."""

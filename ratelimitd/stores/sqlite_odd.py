@@ -1,14 +1,18 @@
-"""Rows of SQLite that say nothing readable of their use: found before a flush writes to them, and begun again.
+"""Rows of SQLite that say nothing readable of their use, found before a flush writes to them; and rows that the
+database refuses to change.
 
 What memory knows of them is not known here.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from ratelimitd.core.rows import Account, Delta, Row
-from ratelimitd.stores import keys_by_limit, statements, unreadable
+from ratelimitd.core.rows import Account, Delta
+from ratelimitd.stores import keys_by_limit, statements
 from ratelimitd.stores.dialect import SQLite
+from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_deltas import BAD_RECORD
 
 _DIALECT = SQLite()
 
@@ -20,8 +24,13 @@ def odd(connection: sqlite3.Connection, sql: Callable[[str], str], chunk: Sequen
             yield Account(limit, key)
 
 
-def begin_again(
-    connection: sqlite3.Connection, sql: Callable[[str], str], accounts: Iterable[Account], rows: Iterable[Row]
-) -> None:
-    """Set the use to 0 in those of the accounts' rows that could not be read. Raises sqlite3.Error."""
-    connection.executemany(sql(statements.reset(_DIALECT)), unreadable(accounts, rows))
+@contextmanager
+def each(connection: sqlite3.Connection, remarks: Remarks, limit: str, key: str) -> Iterator[None]:
+    """Change one row of many: where the database refuses that, it stays as it is, and that is said."""
+    connection.execute("SAVEPOINT row")
+    try:
+        yield
+    except BAD_RECORD as error:
+        connection.execute("ROLLBACK TO row")
+        remarks.refused(limit, key, error)
+    connection.execute("RELEASE row")

@@ -3,11 +3,11 @@
 A panel writes senders in the case of letters that a login was made with, rows of limits that are gone, patterns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple, TypeGuard
 
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Row, shown
+from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Delta, Row, shown
 from ratelimitd.errors import StoreError
 from ratelimitd.text import counted
 
@@ -21,6 +21,13 @@ _NOTHING_GIVEN = -1
 
 Step = tuple[Literal["RENAME", "MERGE", "DELETE"], tuple[object, ...]]
 """The name of a statement, and its values."""
+
+
+class Adoption(NamedTuple):
+    """The statements that make a row its account's, and what the account's row is then."""
+
+    steps: list[Step]
+    row: Row
 
 
 class Rename(NamedTuple):
@@ -82,27 +89,30 @@ def renames(accounts: Iterable[Account], limits: Iterable[Limit], now: int) -> l
     return found
 
 
-def adopt(wanted: Iterable[Rename], rows: Iterable[Row], now: int) -> Iterator[Step]:
-    """The statements that make each row its account's. `rows`: those of the old and the new keys."""
-    stored = {Account(row.limit, row.key): row for row in rows}
-    for rename in wanted:
-        limit, old, new = rename[:3]
-        row, there = stored.get(Account(limit, old)), stored.get(Account(limit, new))
-        if row is None:
-            continue
-        if there is None:
-            stored[Account(limit, new)] = row._replace(key=new)
-            yield "RENAME", (new, old, limit)
-            continue
-        one = stored[Account(limit, new)] = _merged(rename, there, row, now)
-        yield (
-            "MERGE",
-            (
-                *(one.quota, one.configured, one.seen, int(one.persist), one.until or None),
-                *(one.used, one.in_parts, one.expiry, new, limit),
-            ),
-        )
-        yield "DELETE", (old, limit)
+def repairs(wanted: Iterable[Rename], unreadable: Container[Account], sliding: Container[str]) -> list[Delta]:
+    """Charges of nothing for the accounts' own rows that make no sense: what stands in them can be read afterwards."""
+    accounts = {Account(one.limit, one.new): one for one in wanted}
+    return [
+        Delta(*account, 0, 0, one.configured, one.configured, one.latest, one.apart_s, sliding=account.limit in sliding)
+        for account, one in accounts.items()
+        if account in unreadable
+    ]
+
+
+def adoption(rename: Rename, stored: Mapping[Account, Row], now: int) -> Adoption | None:
+    """How a row becomes its account's; None where it is gone, or makes no sense. `stored`: the rows of both keys."""
+    limit, old, new = rename[:3]
+    row, there = stored.get(Account(limit, old)), stored.get(Account(limit, new))
+    if row is None:
+        return None
+    if there is None:
+        return Adoption([("RENAME", (new, old, limit))], row._replace(key=new))
+    one = _merged(rename, there, row, now)
+    merged = (
+        *(one.quota, one.configured, one.seen, int(one.persist), one.until or None),
+        *(one.used, one.in_parts, one.expiry, new, limit),
+    )
+    return Adoption([("MERGE", merged), ("DELETE", (old, limit))], one)
 
 
 def _merged(rename: Rename, there: Row, row: Row, now: int) -> Row:

@@ -213,7 +213,7 @@ class Loader:
             try:
                 with trio.fail_after(timeout_s):
                     changes = await self._store.changes(self._link.cursor, int(self._clock()))
-                    changed = [*changes.rows, *await self._adopt(Account(row.limit, row.key) for row in changes.rows)]
+                    changed = [*changes.rows, *await self._adopt(changes.rows, timeout_s)]
                     self.domains.take(changed)
                     if not changes.more:
                         await self.domains.ask_again(self._store)
@@ -234,7 +234,7 @@ class Loader:
             with trio.fail_after(timeout_s):
                 await self._store.note_given()
                 survey = await self._store.survey()
-                adopted = await self._adopt(survey.odd)
+                adopted = await self._adopt(survey.odd, timeout_s)
                 self.domains.take(adopted)
                 await self.take_over(adopted)
         except UNAVAILABLE as error:  # the table is too large for it, perhaps: everything else goes on
@@ -243,12 +243,17 @@ class Loader:
         for line in survey.remarks(limits):
             self._link.say_once("what is configured or stored counts nobody", reason=line)
 
-    async def _adopt(self, accounts: Iterable[Account]) -> list[Row]:
+    async def _adopt(self, of: Iterable[Account | Row], timeout_s: float) -> list[Row]:
         """Make rows their accounts' whose keys are not normalised; the accounts' rows."""
         now = int(self._clock())
-        wanted = renames(accounts, [meter.limit for meter in self._policy.kept], now)
+        wanted = renames((Account(*one[:2]) for one in of), [meter.limit for meter in self._policy.kept], now)
+        if not wanted:
+            return []
         try:
-            return await self._store.adopt(wanted, now) if wanted else []
+            adopted = await self._store.adopt(wanted, now)
+            # Where an account's own row made no sense, memory alone knows its use.
+            completed = {row[:2]: row for row in await self.put_back.complete(timeout_s)}
+            return [*(row for row in adopted if row[:2] not in completed), *completed.values()]
         except StoreUnsuitable as error:  # no right to delete, for example
             self._link.say_once("rows that are written as no key is count nobody", reason=error, example=wanted[0].old)
             return []

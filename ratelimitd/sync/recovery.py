@@ -13,6 +13,7 @@ from ratelimitd.core.counters import Counter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
+from ratelimitd.core.rows import MAX_USED
 from ratelimitd.errors import JournalError, StartError
 from ratelimitd.log.log import Log
 from ratelimitd.state import records
@@ -118,7 +119,7 @@ def restore(segments: Sequence[Recovered], policy: Policy, backlog: Backlog, now
         for end, times in records.ends(segment.records).items():
             recipients, windows = known.get(end) or known.setdefault(end, counters.charge(end))
             for counter in windows:
-                deltas[counter] = deltas.get(counter, 0) + recipients * times
+                deltas[counter] = min(deltas.get(counter, 0) + recipients * times, MAX_USED)
         for counter, recipients in deltas.items():
             counter.meter.charge_again(counter, recipients)
         backlog.restore(segment, deltas)

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
-from ratelimitd.stores import Changes, Flushed, ZoneWindow
+from ratelimitd.stores import Changes, Cursor, Flushed, ZoneWindow
 from ratelimitd.stores.history import Kept
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import Rename, Survey
@@ -75,8 +75,8 @@ class Counting:
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         return []
 
-    async def changes(self, cursor: str, now: int) -> Changes:
-        return Changes([], "")
+    async def changes(self, cursor: Cursor | None, now: int) -> Changes:
+        return Changes([], Cursor(0))
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         self.flushed_at.append(trio.current_time())

@@ -237,6 +237,21 @@ def test_a_reason_cannot_end_the_line(daemon: Ratelimitd) -> None:
     assert line.endswith("why=a\\nuid=7\\u202e")
 
 
+def test_a_quota_until_a_time_that_no_calendar_has_is_seen_and_taken_back(daemon: Ratelimitd, ctl_of: Ctl) -> None:
+    """As a panel writes it that counts in milliseconds: it ends with what the column can hold."""
+    wait_until(lambda: ALICE in {row.key for row in daemon.rows()}, "a flush")
+    with sql(daemon) as connection:
+        connection.execute("UPDATE ratelimit SET quota = 500, until = 1795709030000 WHERE sender = ?", (ALICE,))
+    wait_until(lambda: view(ctl_of(daemon, "show", ALICE, "--json").json)["quota"] == 500, "the quota")
+    assert view(ctl_of(daemon, "show", ALICE, "--json").json)["until"] == 4_294_967_295
+    assert "until 2106-02-07 06:28:15" in ctl_of(daemon, "show", ALICE).out
+    assert ctl_of(daemon, "top", "--once").status == 0
+    assert ctl_of(daemon, "reset", ALICE).status == 0
+    assert ctl_of(daemon, "unset", ALICE).status == 0
+    lines = [line for line in daemon.log() if line.startswith(("a quota ", "a count "))]
+    assert [line.partition(":")[0] for line in lines] == ["a count is reset", "a quota is unset"]
+
+
 PAGE = (Path(__file__).parents[2] / "contrib" / "doc" / "operations.md").read_text(encoding="utf-8")
 
 

@@ -8,12 +8,28 @@ from typing import Any
 import pytest
 
 from ratelimitd.control.accounts import Accounts
-from ratelimitd.control.commands import NO, Refused, Reset, Set, Show, Top
+from ratelimitd.control.commands import NO, NotDone, Refused, Reset, Set, Show, Top, Unset
+from ratelimitd.control.verbs import Administration
 from ratelimitd.settings import Keys
 from tests.core.build import NOON, rules
 from tests.durability.node import Node, make_limit
 
 ALICE = "alice@example.com"
+
+
+class Lines:
+    """A log's lines about what administrators do."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def info(self, event: str, **fields: object) -> None:
+        """Note a line."""
+        self.made.append(", ".join([event, *(f"{name}={value}" for name, value in fields.items())]))
+
+    warning = info
+
+
 AT = ["lookup", "flush", "grant", "reset"]
 """The operations of the store before which the reload comes."""
 
@@ -114,3 +130,38 @@ async def test_top_goes_on_with_the_limits_that_are_left(tmp_path: Path) -> None
         with pytest.raises(Refused, match="there is no limit new"):
             await anext(of_new)
         await rankings.aclose()  # type: ignore[attr-defined]
+
+
+async def answered(accounts: Accounts, lines: Lines, command: Set | Unset | Reset) -> None:
+    nothing: Any = None
+    log: Any = lines
+    async for _ in Administration(accounts, nothing, log, nothing, nothing).answers(command, 0):
+        pass
+
+
+async def test_what_was_stored_before_the_limit_was_gone_is_in_the_log(tmp_path: Path) -> None:
+    async with reloaded_at(tmp_path, "grant", known=True) as (_, accounts):
+        lines = Lines()
+        with pytest.raises(NotDone, match="stored, but "):
+            await answered(accounts, lines, Set(ALICE, 7, persist=True, limit="two"))
+        (line,) = lines.made
+        assert line.startswith(f"a quota may not be changed in the database, uid=0, user=root, key={ALICE}, limit=two")
+        assert "reason=stored, but there is no limit two any more" in line
+
+
+@pytest.mark.parametrize("command", [Reset(ALICE), Set(ALICE, 7, persist=True, limit="two")])
+async def test_who_changed_what_is_in_the_log_whatever_fails_afterwards(
+    tmp_path: Path, command: Set | Reset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with reloaded_at(tmp_path, "recorded", known=True) as (_, accounts):
+
+        def fails(*_: object, **__: object) -> None:
+            raise RuntimeError("no view")
+
+        monkeypatch.setattr(accounts, "_view", fails)
+        lines = Lines()
+        with pytest.raises(RuntimeError):
+            await answered(accounts, lines, command)
+        (line,) = lines.made
+        assert f"uid=0, user=root, key={ALICE}" in line
+        assert "no view" in line

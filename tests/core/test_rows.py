@@ -87,8 +87,14 @@ GOOD = ("daily", "alice", 10, 10, 0, 3, MIDNIGHT, NOON, 10, 0, None)
         ("seen", None, None),
         ("until", None, 0),
         ("until", "12", 12),
-        ("until", 1 << 63, 1 << 62),
+        ("until", 1 << 63, 4_294_967_295),  # the year 2106
+        ("configured", 1 << 63, 4_294_967_295),
+        ("seen", "9" * 19, 4_294_967_295),
+        ("seen", b"9" * 19, 4_294_967_295),
         ("updated", None, 0),
+        ("updated", 1 << 63, 1 << 62),
+        ("updated", Decimal("1795709030.123456"), 1795709030),
+        ("updated", "yesterday", 0),
         ("in_parts", None, None),
         ("in_parts", "12", 12),
         ("in_parts", 1 << 62, 4_294_967_295),
@@ -150,8 +156,9 @@ def test_whatever_stands_in_a_row_it_is_one_or_is_named(values: list[object]) ->
         assert all(field.isprintable() for field in found)
         assert len("".join(found)) < 2000
         return
-    assert found.quota >= 0 <= found.used
-    assert found.expiry >= 0
+    for number in (found.quota, found.configured, found.used, found.seen, found.until, found.in_parts):
+        assert number is None or 0 <= number <= 4_294_967_295
+    assert 0 <= found.expiry <= 1 << 62 >= found.updated
     found.key.encode()
     assert found.quota_at(NOON, 50) >= 0
 

@@ -170,6 +170,14 @@ def test_a_boundary_is_described_in_local_time_with_its_offset() -> None:
     assert period.describe(at("2026-07-01 00:00:00", zone)) == "2026-07-01 00:00 +0200"
 
 
+@pytest.mark.parametrize("instant", [253_402_300_800, 1_795_709_030_000, 1 << 62, 1 << 70, -(1 << 62)])
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Adak"])
+def test_an_instant_that_no_calendar_has_is_described_too(instant: int, zone: str) -> None:
+    assert Calendar("daily", ZoneInfo(zone), "sunday").describe(instant) == (
+        "after the year 9999" if instant > 0 else "before the year 1"
+    )
+
+
 def changes(name: str) -> list[int]:
     """The first instants of all offsets of a zone, found by halving."""
     zone, found = ZoneInfo(name), []

@@ -29,7 +29,7 @@ from ratelimitd.settings import JournalSync, LogSettings, StoreSettings
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
-from ratelimitd.stores import Changes, Flushed
+from ratelimitd.stores import Changes, Cursor, Flushed
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.recovery import recover
 from tests.core.build import memo, rules, synced
@@ -97,7 +97,7 @@ class FaultyStore(SQLiteStore):
         self._check("away")
         return await super().recorded(node)
 
-    async def changes(self, cursor: str, now: int) -> Changes:
+    async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         self._check("away")
         return await super().changes(cursor, now)
 
@@ -184,7 +184,7 @@ class Node:
 
     async def rows(self) -> dict[tuple[str, str], Row]:
         """What is stored, by limit and key."""
-        everything = await SQLiteStore.changes(self.store, "0", int(self.clock()))
+        everything = await SQLiteStore.changes(self.store, Cursor("0"), int(self.clock()))
         return {(row.limit, row.key): row for row in everything.rows}
 
     def edit(self, statement: str, *values: object) -> None:

@@ -14,11 +14,13 @@ from ratelimitd.core.verdict import Charge
 from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
 from ratelimitd.state import past, segments
+from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.past import Past
 from ratelimitd.state.records import ends, windows
 from ratelimitd.state.segments import Recovered
-from tests.core.build import journal_in
+from ratelimitd.sync.recovery import restore
+from tests.core.build import NOON, journal_in, limit, policy
 from tests.durability.node import make_limit
 
 NODE = "5e6f"
@@ -140,6 +142,33 @@ def test_a_foreign_or_newer_file_is_refused_and_nothing_is_touched(journal: Jour
     with pytest.raises(JournalError, match=r"9\.segment: (format|not a journal)"):
         journal.recover()
     assert {path: path.read_bytes() for path in journal.folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["999999999999999999", "100000000000000001", "9" * 30, "00000000000000000002", "01", "0002"]
+)
+def test_a_number_that_no_run_gives_is_refused(journal: Journal, name: str) -> None:
+    """Above it there would be no room for this run's own, and 01 is no other segment than 1."""
+    (journal.folder / f"{name}.segment").write_bytes(b"")
+    with pytest.raises(JournalError, match=rf"/{name}\.segment: no number of a segment; move it away"):
+        journal.recover()
+    assert (journal.folder / f"{name}.segment").exists()
+
+
+def test_a_number_that_no_run_gives_is_ignored_among_what_is_kept_for_the_memo(journal: Journal) -> None:
+    past = journal.folder / "past"
+    past.mkdir()
+    for name in ("999999999999999999", "01", "7"):
+        (past / f"{name}.segment").write_bytes(b"")
+    journal.past.begin()
+    assert journal.past.last == 7
+
+
+@pytest.mark.parametrize(("run", "first"), [("a" * 32, "1" * 5000), ("a" * 32, "1" * 19), ("a" * 65, "1")])
+def test_a_header_that_no_run_writes_is_refused(journal: Journal, run: str, first: str) -> None:
+    (journal.folder / "9.segment").write_bytes(f"ratelimitd-journal 1 {run} {first}\n".encode())
+    with pytest.raises(JournalError, match=r"9\.segment: not a journal"):
+        journal.recover()
 
 
 def test_a_half_written_header_is_an_empty_segment(journal: Journal) -> None:
@@ -422,3 +451,13 @@ def test_where_nothing_can_be_kept_a_stored_segment_is_deleted(
     journal.put_away(1, 1)
     assert journal.numbers() == [2]
     assert _kept(journal) == []
+
+
+def test_counts_that_no_column_can_hold_are_replayed_as_the_largest(tmp_path: Path) -> None:
+    """Whoever wrote them: their sum is one that memory can hold, too."""
+    asked = policy(limit(10, window="sliding"))
+    backlog = Backlog(asked.pending, journal_in(tmp_path), lambda: NOON)
+    parts = [asked.meters[0].limit.period.end(NOON) - n for n in (60, 0)]
+    records = [f"T\0\0{'9' * 18}\0default\0{end}\0alice" for end in parts for _ in range(20)]
+    restore([Recovered(1, 1, "5e6f", records)], asked, backlog, NOON)
+    assert asked.meters[0].counters["alice"].used >= 4_294_967_295

@@ -9,6 +9,7 @@ import pytest
 
 from ratelimitd.core.calendars import Calendar
 from ratelimitd.core.windows import PeriodName
+from ratelimitd.stores import Cursor
 from ratelimitd.stores.sqlite import SQLiteStore
 from tests.durability.node import Node, make_limit
 
@@ -55,7 +56,7 @@ class Cluster:
             assert await node.flush()
 
     async def used(self) -> int:
-        (row,) = (await SQLiteStore.changes(self.nodes[0].store, "0", 0)).rows
+        (row,) = (await SQLiteStore.changes(self.nodes[0].store, Cursor("0"), 0)).rows
         return row.used
 
 

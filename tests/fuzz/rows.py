@@ -37,7 +37,9 @@ def check_read(data: bytes) -> None:
         assert all(field.isprintable() and len(field) < 2000 for field in found)
         return
     assert isinstance(found, Row)
-    assert 0 <= found.quota <= 4_294_967_295 >= found.used >= 0 <= found.expiry
+    for number in (found.quota, found.configured, found.used, found.seen, found.until, found.in_parts):
+        assert number is None or 0 <= number <= 4_294_967_295
+    assert 0 <= found.expiry <= 1 << 62 >= found.updated
     (found.limit + found.key).encode()
     assert found.quota_at(SOON, 10) >= 0
 
@@ -54,7 +56,7 @@ async def _check_sqlite(values: list[object]) -> None:
     store: Store = SQLiteStore(_FILE)
     await store.open()
     try:
-        cursor = (await store.changes("", 0)).cursor
+        cursor = (await store.changes(None, 0)).cursor
         await _flush(store, 1)
         _put(dict(zip(COLUMNS[2:], values, strict=True)))
         before = await store.lookup([_ALICE], NOW)

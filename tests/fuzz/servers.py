@@ -7,6 +7,7 @@ import trio
 
 from ratelimitd.core.rows import Account
 from ratelimitd.errors import StoreError
+from ratelimitd.stores import Cursor
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
 from tests.fuzz.scratch import FOLDER
@@ -94,7 +95,7 @@ async def _run(data: bytes) -> None:
             with suppress(StoreError):
                 await store.lookup([Account("daily", "alice")], 0)
                 await store.recorded("node")
-                await store.changes("1", 0)
+                await store.changes(Cursor(1), 0)
             await store.close()
         nursery.cancel_scope.cancel()
 

@@ -7,7 +7,7 @@ import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.keys import normalise
-from ratelimitd.stores import MAX_USED, Changes, Names, Store
+from ratelimitd.stores import MAX_USED, Changes, Cursor, Names, Store
 from tests.stores.backends import Backend, delta, flush, row
 
 SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
@@ -412,7 +412,7 @@ async def test_a_row_deleted_by_hand_comes_back(backend: Backend, store: Store) 
 async def test_changes_begin_now_and_give_what_somebody_changed(backend: Backend, store: Store) -> None:
     await flush(store, [delta("alice"), delta("bob")])
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
-    begun = await store.changes("", 0)
+    begun = await store.changes(None, 0)
     assert begun.rows == []
     assert (await store.changes(begun.cursor, 0)).rows == []
     backend.sql("UPDATE ratelimit SET quota = 99 WHERE sender = 'bob'")
@@ -425,13 +425,13 @@ async def test_changes_begin_now_and_give_what_somebody_changed(backend: Backend
 async def test_every_change_by_hand_is_found(backend: Backend, store: Store, change: str) -> None:
     await flush(store, [delta("alice", 5)])
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     backend.sql(f"UPDATE ratelimit SET {change}")
     assert [r.key for r in (await store.changes(cursor, 0)).rows] == ["alice"]
 
 
 async def test_many_changes_are_given_in_pages_and_each_at_least_once(backend: Backend, store: Store) -> None:
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     many = 12_000
     for start in range(0, many, 1000):
         values = ", ".join(f"('user{number}', 'default', 1)" for number in range(start, start + 1000))
@@ -445,7 +445,7 @@ async def test_many_changes_are_given_in_pages_and_each_at_least_once(backend: B
     assert 7 in {row.quota for page in pages for row in page.rows if row.key == "user1"}
 
 
-async def pages_of_changes(store: Store, cursor: str) -> list[Changes]:
+async def pages_of_changes(store: Store, cursor: Cursor) -> list[Changes]:
     pages = [await store.changes(cursor, 0)]
     while pages[-1].more:
         pages.append(await store.changes(pages[-1].cursor, 0))
@@ -453,7 +453,7 @@ async def pages_of_changes(store: Store, cursor: str) -> list[Changes]:
 
 
 async def test_changes_of_another_node_are_found(backend: Backend, store: Store) -> None:
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     other = backend.make()
     await other.open()
     await flush(other, [delta("alice", 4)], node="other")
@@ -470,7 +470,7 @@ async def test_table_and_columns_may_have_other_names(backend: Backend) -> None:
     await store.open()
     await flush(store, [delta("alice", 3)])
     assert (await row(store, "alice")).used == 3
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     assert [r.key for r in (await store.changes(cursor, 0)).rows] == ["alice"]
     assert backend.sql("SELECT login, tally FROM mail_quota") == [("alice", "3")]
     assert backend.sql("SELECT login, tally FROM view_mail_quota") == [("alice", "3")]
@@ -531,7 +531,7 @@ async def test_a_reset_sets_the_use_of_these_accounts_to_0_and_of_no_others(stor
 
 async def test_grants_and_resets_are_seen_as_changes(store: Store) -> None:
     await flush(store, [delta("alice", 3)])
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     await store.grant(Grant("daily", "alice", 50, 10, False, 2000), 1000)
     await store.reset([Account("daily", "alice")], 0)
     found = [found for found in (await store.changes(cursor, 0)).rows if found.key == "alice"]

@@ -230,7 +230,7 @@ async def test_a_lookup_finds_all_parts_that_may_count_and_no_others(sliding: St
 
 
 async def test_changes_have_the_parts(sliding: Store) -> None:
-    cursor = (await sliding.changes("", NOW)).cursor
+    cursor = (await sliding.changes(None, NOW)).cursor
     await flush(sliding, [part("alice", 3, HOUR), delta("bob", 2)])
     found = {changed.key: changed for changed in (await sliding.changes(cursor, NOW)).rows}
     assert found["alice"].parts == parts((HOUR, 3))

@@ -289,7 +289,7 @@ async def test_the_servers_modes_and_time_zone_do_not_matter(make_mariadb: Calla
     stored = await row(store, key)
     assert abs(stored.updated - time.time()) < 60
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'; COMMIT")
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     backend.sql("UPDATE ratelimit SET quota = 9; COMMIT")
     assert [(r.key, r.quota) for r in (await store.changes(cursor, 0)).rows] == [(key, 9)]
     await store.close()
@@ -318,7 +318,7 @@ async def test_many_changes_in_one_second_come_in_pages_and_all_come(
     monkeypatch.setattr(mysql_changes, "PAGE", 7)
     store = backend.make()
     await store.open()
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     keys = [f"user{n:03}" for n in range(40)]
     await flush(store, [delta(key) for key in keys])
     backend.sql("UPDATE ratelimit SET updated = updated - INTERVAL 2 SECOND WHERE sender < 'user017'")
@@ -398,7 +398,7 @@ async def test_a_million_rows_neither_slow_the_start_nor_a_lookup(mariadb: Maria
     began = time.perf_counter()
     await again.open()
     await again.recorded("node")
-    await again.changes("", 0)
+    await again.changes(None, 0)
     opened = time.perf_counter()
     (found,) = await again.lookup([Account("daily", "user777777")], 0)
     looked_up = time.perf_counter()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratelimitd.core.rows import NO_BOUND, NO_SEGMENT, Account, Delta, Grant, Known
-from ratelimitd.stores import Names, Store
+from ratelimitd.stores import Cursor, Names, Store
 from tests.stores.backends import Backend, delta, flush, row, sqlite_backend
 
 SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
@@ -61,7 +61,7 @@ async def test_a_row_that_makes_no_sense_is_left_out_and_named_once(
     backend: Backend, store: Store, nonsense: str
 ) -> None:
     loosen(backend)
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 4, expiry=SOON)])
     put(backend, nonsense)
     for _ in range(3):
@@ -176,7 +176,7 @@ async def test_a_number_that_no_column_of_ours_could_hold_is_as_large_as_one_can
 
 @pytest.mark.parametrize("name", ["sender", "limit_name"])
 async def test_in_sqlite_a_blob_is_no_name(sqlite: Backend, file_store: Store, name: str) -> None:
-    cursor = (await file_store.changes("", 0)).cursor
+    cursor = (await file_store.changes(None, 0)).cursor
     await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
     put(sqlite, f"{name} = CAST({name} AS BLOB)")
     assert [r.key for r in (await file_store.changes(cursor, 0)).rows] == ["bob"]
@@ -190,7 +190,7 @@ async def test_in_sqlite_a_blob_is_no_name(sqlite: Backend, file_store: Store, n
 async def test_in_sqlite_a_text_that_is_not_utf_8_is_its_row_s_fault(
     sqlite: Backend, file_store: Store, column: str
 ) -> None:
-    cursor = (await file_store.changes("", 0)).cursor
+    cursor = (await file_store.changes(None, 0)).cursor
     await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
     put(sqlite, f"{column} = CAST(X'61ff62' AS TEXT)")
     assert "bob" in [r.key for r in (await file_store.changes(cursor, 0)).rows]
@@ -201,7 +201,7 @@ async def test_in_sqlite_a_text_that_is_not_utf_8_is_its_row_s_fault(
 
 @pytest.mark.parametrize("updated", ["yesterday", "", "9999|7|x", "2026-12-31|1"])
 async def test_in_sqlite_a_time_that_is_none_breaks_no_cursor(sqlite: Backend, file_store: Store, updated: str) -> None:
-    cursor = (await file_store.changes("", 0)).cursor
+    cursor = (await file_store.changes(None, 0)).cursor
     await flush(file_store, [delta("alice", expiry=SOON), delta("bob", expiry=SOON)])
     put(sqlite, f"updated = '{updated}'")
     for _ in range(3):
@@ -347,7 +347,7 @@ async def test_a_cron_job_that_touches_rows_renews_no_grant(backend: Backend, st
 
 async def test_nor_one_that_no_flush_has_seen(backend: Backend, store: Store) -> None:
     """Made by SQL after the last mail of a window: whoever looks for changes has seen it."""
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     await flush(store, [delta("alice", 3, expiry=SOON)])
     backend.sql("UPDATE ratelimit SET quota = 50")
     (changed,) = (await store.changes(cursor, 0)).rows
@@ -360,7 +360,7 @@ async def test_nor_one_that_no_flush_has_seen(backend: Backend, store: Store) ->
 async def test_noting_a_grant_is_no_change(backend: Backend, store: Store) -> None:
     await flush(store, [delta("alice", 3, expiry=SOON)])
     backend.sql(f"UPDATE ratelimit SET quota = 50, updated = {backend.at(1767323045)}")
-    await store.changes("2026-01-01 00:00:00" if backend.name == "sqlite" else "1767225600", 0)
+    await store.changes(Cursor("2026-01-01 00:00:00" if backend.name == "sqlite" else 1767225600), 0)
     unchanged = backend.sql(f"SELECT seen, updated = {backend.at(1767323045)} FROM ratelimit")
     assert unchanged in ([("50", "1")], [("50", "t")])
 
@@ -415,7 +415,7 @@ async def test_a_table_of_an_earlier_version_is_completed(backend: Backend, lack
     await flush(again, [delta("alice", 1, expiry=SOON)])
     assert (await row(again, "alice")).used == 4
     backend.sql("UPDATE ratelimit SET updated = '2020-01-01 00:00:00'")
-    cursor = (await again.changes("", 0)).cursor
+    cursor = (await again.changes(None, 0)).cursor
     backend.sql(f"UPDATE ratelimit SET until = {SOON}")
     assert [(changed.key, changed.until) for changed in (await again.changes(cursor, 0)).rows] == [("alice", SOON)]
     assert remarks(again) == []

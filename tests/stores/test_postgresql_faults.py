@@ -286,7 +286,7 @@ async def test_four_rights_are_enough_once_the_tables_are_there(postgresql: Post
     await flush(store, [delta("alice", 3)])
     await store.grant(Grant("daily", "alice", 50, 10, True, 2000), 1000)
     await store.reset([Account("daily", "alice")], 1000)
-    await store.changes((await store.changes("", 1000)).cursor, 1000)
+    await store.changes((await store.changes(None, 1000)).cursor, 1000)
     await store.forget(set(), 1000)
     await store.restore([], 1000)
     assert (await row(store, "alice")).quota == 50

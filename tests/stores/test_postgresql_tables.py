@@ -78,7 +78,7 @@ async def test_what_follows_changes_is_created_again(postgresql: PostgreSQL, fre
     store = await opened(postgresql, fresh)
     await flush(store, [delta("alice", 3)])
     postgresql.sql("UPDATE ratelimit SET updated = '2020-01-01'", fresh)
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     postgresql.sql("UPDATE ratelimit SET quota = 7", fresh)
     assert [found.key for found in (await store.changes(cursor, 0)).rows] == ["alice"]
     assert store.remarks.take() == []

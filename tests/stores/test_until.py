@@ -63,7 +63,7 @@ async def test_a_panel_may_give_it_in_a_row_of_its_own(backend: Backend, store: 
 @pytest.mark.parametrize("touched", ["used = 0", "quota = 50"])
 async def test_who_touches_the_row_after_the_end_renews_nothing(backend: Backend, store: Store, touched: str) -> None:
     await flush(store, [delta("alice", 3, expiry=NOW - 30)])
-    cursor = (await store.changes("", 0)).cursor
+    cursor = (await store.changes(None, 0)).cursor
     backend.sql(f"UPDATE ratelimit SET quota = 50, until = {MUCH_LATER}")
     await store.changes(cursor, 0)
     backend.sql(f"UPDATE ratelimit SET until = {ENDED}")

@@ -121,7 +121,7 @@ class Dialect:
         return self.old(column)
 
     def whole(self, column: str) -> str:
-        """The whole number that a column holds; NULL for NULL, and where it is none."""
+        """The number that a column holds, from 0 on; NULL for NULL, and where it is none."""
         return self.value(column)
 
     def count(self, column: str, table: str = "ratelimit") -> str:

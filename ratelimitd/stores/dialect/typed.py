@@ -34,6 +34,11 @@ class Typed(Dialect):
         """The column itself where it holds numbers alone."""
         return self._number(self.old(column)) if column in self._texts else self.old(column)
 
+    def whole(self, column: str) -> str:
+        """NULL also for what is below 0."""
+        value = self.value(column)
+        return value if column in self._texts else f"CASE WHEN {value} >= 0 THEN {value} END"
+
     def count(self, column: str, table: str = "ratelimit") -> str:
         """What is no number is 0."""
         number = self.value(column) if table == "ratelimit" else self._number(self.old(column, table))

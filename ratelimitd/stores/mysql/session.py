@@ -84,6 +84,14 @@ class MySQLSession:
         """The same: a statement that fails has changed nothing."""
         return await self.run(statement, arguments)
 
+    async def save(self) -> None:
+        """Have a savepoint."""
+        await self.run("SAVEPOINT record")
+
+    async def go_back(self) -> None:
+        """Back to the savepoint."""
+        await self.run("ROLLBACK TO SAVEPOINT record")
+
     @property
     def changed(self) -> int:
         """How many rows the last statement has changed."""

@@ -44,14 +44,22 @@ class PostgreSQLSession:
     async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
         """The same; a bad record is rolled back to a savepoint."""
         given = [_sent(value) for value in values]
-        await self._send(b"RELEASE record; SAVEPOINT record" if self._saved else b"SAVEPOINT record", None)
-        self._saved = True
+        await self.save()
         try:
             return await self._send(statement.encode(), given)
         except ServerError as error:
             if error.bad_record:
-                await self._send(b"ROLLBACK TO record", None)
+                await self.go_back()
             raise
+
+    async def save(self) -> None:
+        """Have a savepoint, and one alone."""
+        await self._send(b"RELEASE record; SAVEPOINT record" if self._saved else b"SAVEPOINT record", None)
+        self._saved = True
+
+    async def go_back(self) -> None:
+        """Back to the savepoint."""
+        await self._send(b"ROLLBACK TO record", None)
 
     async def _send(self, statement: bytes, values: Sequence[bytes | None] | None) -> Rows:
         with _as_store_errors(), trio.fail_after(self._patience_s):

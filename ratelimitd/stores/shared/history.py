@@ -36,7 +36,7 @@ from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import DatabaseError, Session
 from ratelimitd.stores.survey import Rename
 
-_PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,10};)*")
+_PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,9};)*")
 
 
 class SharedHistory:
@@ -149,12 +149,12 @@ class SharedHistory:
         await self._write(session, "in parts" if chunk.slides else "", rows_then)
         return [one.row for one in settled]
 
-    async def move(self, session: Session, renames: Iterable[Rename], now: int) -> None:
-        """Make the parts that count the accounts' whose rows these become."""
-        for limit, old, new, *_ in renames:
-            if limit in self.kept.sliding:
-                await session.run(self._sql(statements.move(self._dialect)), (new, old, limit, now))
-                await session.run(self._sql(statements.MOVED), (old, limit, now))
+    async def move(self, session: Session, rename: Rename, now: int) -> None:
+        """Make the parts that count the account's whose row this becomes."""
+        limit, old, new = rename[:3]
+        if limit in self.kept.sliding:
+            await session.run(self._sql(statements.move(self._dialect)), (new, old, limit, now))
+            await session.run(self._sql(statements.MOVED), (old, limit, now))
 
     async def _delete(self, session: Session, settled: Iterable[Settled]) -> None:
         for one in settled:

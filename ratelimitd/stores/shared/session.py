@@ -10,7 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
-from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.errors import RecordRefused, StoreError, StoreUnsuitable
+from ratelimitd.stores import NONSENSE
 from ratelimitd.stores.shared.addresses import Address, place
 
 LOCK_WAIT_S = 3
@@ -26,8 +27,6 @@ ABANDONED_S = 60
 """The server ends a session that is silent for this long: the client's machine is gone, and its locks must go too."""
 QUIT_S = 0.2
 """How long a session's end may take before it is cut off."""
-NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
-"""What comes of reading an answer that is another than was asked for: too few values, texts in place of numbers."""
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -64,6 +63,14 @@ class Session(Protocol):
 
     async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
         """The same within a transaction; a statement that fails for a bad record leaves the transaction as it was."""
+        ...
+
+    async def save(self) -> None:
+        """Begin what is one within a transaction: `go_back` undoes it. It replaces one that was begun before."""
+        ...
+
+    async def go_back(self) -> None:
+        """Leave the transaction as it was at the last `save`, also after a bad record."""
         ...
 
     async def begin(self) -> None:
@@ -117,6 +124,8 @@ class Servers:
                 async with self.session() as session:
                     return await work(session)
             except DatabaseError as error:
+                if error.bad_record:
+                    raise RecordRefused(str(error)) from error
                 lost += error.elsewhere
                 if attempt == ATTEMPTS or lost > len(self._addresses):
                     raise

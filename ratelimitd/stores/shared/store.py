@@ -13,14 +13,14 @@ from functools import partial
 import trio
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
-from ratelimitd.errors import NotStored, StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.errors import NotStored, RecordRefused, StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import (
     RUNS_KEPT_DAYS,
     Changes,
+    Cursor,
     Flushed,
     Names,
     ZoneWindow,
-    keys_by_limit,
     lacking,
     recorded_segment,
     statements,
@@ -31,16 +31,15 @@ from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared import windows
+from ratelimitd.stores.shared.adoption import Adopter, each
 from ratelimitd.stores.shared.changes import ChangedRows
 from ratelimitd.stores.shared.deltas import odd, store
 from ratelimitd.stores.shared.history import SharedHistory
+from ratelimitd.stores.shared.reading import CHUNK, LOCK, StoredRows
 from ratelimitd.stores.shared.session import Servers, Session
 from ratelimitd.stores.shared.values import text
-from ratelimitd.stores.survey import EXAMPLES, Rename, Survey, adopt
+from ratelimitd.stores.survey import EXAMPLES, Rename, Survey
 
-CHUNK = 250
-"""Rows per statement: at most a few milliseconds of the loop's time."""
-_LOCK = " FOR UPDATE"
 _DAY_S = 86_400
 
 
@@ -54,7 +53,9 @@ class SharedStore(ABC):
         self._servers = servers
         self._dialect = dialect
         self._history = SharedHistory(dialect, names, self.remarks)
-        self._changed = ChangedRows(dialect, names, self._rows)
+        self._rows = StoredRows(dialect, self._sql, self.remarks)
+        self._changed = ChangedRows(dialect, names, self.remarks)
+        self._adopter = Adopter(self._sql, self._rows, self._history, self.remarks)
 
     # -- what differs ------------------------------------------------------------------------------------------------
 
@@ -124,19 +125,7 @@ class SharedStore(ABC):
         return await self._servers.attempt(lambda session: self._lookup(session, accounts, now))
 
     async def _lookup(self, session: Session, accounts: Iterable[Account], now: int, lock: str = "") -> list[Row]:
-        return await self._history.with_parts(session, await self._select(session, accounts, lock), now)
-
-    async def _select(self, session: Session, accounts: Iterable[Account], lock: str = "") -> list[Row]:
-        rows: list[Row] = []
-        d = self._dialect
-        for limit, keys in keys_by_limit(accounts).items():
-            for chunk in slices(keys, CHUNK):
-                select = self._sql(statements.select(d, len(chunk), lock))
-                rows += self._rows(await session.run(select, (limit, *d.spread(chunk))))
-        return rows
-
-    def _rows(self, found: Iterable[Sequence[object]]) -> list[Row]:
-        return self.remarks.rows((*map(text, values[:2]), *values[2:]) for values in found)
+        return await self._history.with_parts(session, await self._rows.select(session, accounts, lock), now)
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
@@ -153,7 +142,7 @@ class SharedStore(ABC):
         except (StoreUnsuitable, StoreReplaced):
             raise
         except StoreError as error:
-            if committing.is_set():
+            if committing.is_set() and not isinstance(error, RecordRefused):
                 raise
             raise NotStored(str(error)) from error
 
@@ -178,19 +167,19 @@ class SharedStore(ABC):
             unstored = {delta for delta, _ in refused}
             stored += [delta for delta in batch if not delta.sliding and delta not in unstored]
         await session.run(self._sql(statements.record(dialect)), (node, segment))
-        rows = await self._history.settle(session, charges, self._select)
+        rows = await self._history.settle(session, charges, self._rows.select)
         for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
-            found = await self._select(session, [Account(delta.limit, delta.key) for delta in chunk])
+            found = await self._rows.select(session, [Account(delta.limit, delta.key) for delta in chunk])
             slid.join(found, chunk)
             rows += [row for row in found if row.in_parts is None]
-        rows += await self._history.settle(session, slid, self._select)
+        rows += await self._history.settle(session, slid, self._rows.select)
         committing.set()
         await session.commit()
         return Flushed(rows, rejected)
 
     async def _begin(self, session: Session, node: str) -> int:
         """Begin the transaction with a lock on the node's row; the segment recorded in it."""
-        select = self._sql(statements.RECORDED + _LOCK)
+        select = self._sql(statements.RECORDED + LOCK)
         await session.begin()
         found = await session.run(select, (node,))
         if not found:  # a row that does not exist cannot be locked
@@ -213,16 +202,19 @@ class SharedStore(ABC):
         await self._lock_what_is_not_there(session)
         accounts = [Account(one.limit, one.key) for one, *_ in known]
         # Locked, also what is not there yet: other nodes restore the same accounts at the same time.
-        rows = await self._lookup(session, accounts, now, _LOCK)
+        rows = await self._lookup(session, accounts, now, LOCK)
         if dialect.may_be_odd:
-            for missing in unreadable(accounts, rows):
-                await session.run(self._sql(statements.reset(dialect)), missing)
+            for account in unreadable(accounts, rows):
+                async with each(session, self.remarks, account.limit, account.key):
+                    await session.run(self._sql(statements.reset(dialect)), (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
         for batch in batches(deltas, CHUNK):
-            await store(session, self._sql, dialect, batch)
-        await self._history.restore(session, known, now, self._select)
+            for delta, reason in await store(session, self._sql, dialect, batch):
+                self.remarks.refused(delta.limit, delta.key, reason)
+        await self._history.restore(session, known, now, self._rows.select)
         for grant in grants:
-            await session.run(self._sql(statements.grant(dialect, grant.latest, now)), grant.values)
+            async with each(session, self.remarks, grant.limit, grant.key):
+                await session.run(self._sql(statements.grant(dialect, grant.latest, now)), grant.values)
         await session.commit()
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
@@ -264,15 +256,11 @@ class SharedStore(ABC):
         return await self._servers.attempt(lambda session: self._adopt(session, renames, now))
 
     async def _adopt(self, session: Session, renames: Sequence[Rename], now: int) -> list[Row]:
-        news = [Account(one.limit, one.new) for one in renames]
+        dialect = await self._dialect_now(session)
         await session.begin()
         await self._lock_what_is_not_there(session)
-        olds = [Account(one.limit, one.old) for one in renames]
-        there = await self._lookup(session, [*news, *olds], now, _LOCK)
-        await self._history.move(session, renames, now)
-        for name, values in adopt(renames, there, now):
-            await session.run(self._sql(statements.step(self._dialect, name)), values)
-        rows = await self._lookup(session, news, now)
+        await self._adopter.adopt(session, dialect, renames, now)
+        rows = await self._lookup(session, [Account(one.limit, one.new) for one in renames], now)
         await session.commit()
         return rows
 
@@ -282,11 +270,11 @@ class SharedStore(ABC):
             lambda session: windows.compare(session, self._dialect, self._names, mine, gone)
         )
 
-    async def changes(self, cursor: str, now: int) -> Changes:
+    async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own, and the last row seen of that second."""
         return await self._servers.attempt(lambda session: self._changes(session, cursor, now))
 
-    async def _changes(self, session: Session, cursor: str, now: int) -> Changes:
+    async def _changes(self, session: Session, cursor: Cursor | None, now: int) -> Changes:
         found = await self._changed.since(session, cursor)
         rows: list[Row] = []
         for chunk in slices(found.rows, CHUNK):
