@@ -25,6 +25,16 @@ __all__ = ["POLICY_REQUEST", "Request"]
 
 POLICY_REQUEST = "smtpd_access_policy"
 """The value of the attribute `request` in what Postfix asks of a policy service."""
+MAX_RECIPIENTS = 1_000_000
+"""No mail has more recipients; a forged count beyond it is charged as this many."""
+
+
+def recipient_count(text: str) -> int:
+    """The number of an attribute recipient_count; 0 for what is none."""
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    digits = text.lstrip("0")
+    return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS
 
 
 class LoginRules:

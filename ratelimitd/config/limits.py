@@ -99,9 +99,6 @@ def _check_message(where: str, limit: LimitSettings) -> None:
 
 
 def _free(where: str, limit: LimitSettings) -> FreeRecipients:
-    if limit.free_recipients and limit.count == "messages":
-        found = 'recipients with count = "messages"'
-        raise ConfigError(f"{where}.free_recipients", found, "recipients of a limit that counts recipients")
     try:
         return FreeRecipients(limit.free_recipients)
     except ValueError as error:

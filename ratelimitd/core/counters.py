@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.parts import NEVER, Parts
 from ratelimitd.core.quotas import Bases, Held, Source, of_row
@@ -114,15 +115,15 @@ class Counter(Struct, eq=False, gc=False):
 class Meter:
     """One limit's counters, by key."""
 
-    def __init__(self, limit: Limit) -> None:
+    def __init__(self, limit: Limit, epoch: Epoch | None = None) -> None:
         self.limit = limit
+        self.epoch = epoch or Epoch()  # ends when a count has lost, within its window, what had been charged to it
         self.counters: dict[str, Counter] = {}
         self.by_login: dict[str, Counter] = {}  # of recent logins, where the key depends on the login alone
         self.bases = Bases()
         self.untils: dict[str, int] = {}  # when the quotas end that are TIMED
         self.decisions: dict[str, int] = {}  # by status
         self.begun_again = 0  # counts whose window was none: it ended after the next one
-        self.restarts = 0  # how often a count has lost, within its window, what had been charged to it
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
@@ -164,7 +165,7 @@ class Meter:
             counter.give(self.base(key))  # what was given until a time has ended
         if counter.expiry > self.limit.period.latest(now):
             self.begun_again += 1
-            self.restarts += 1
+            self.epoch.end()
             self._remove(key)
             return None
         return counter
@@ -217,7 +218,7 @@ class Meter:
         latest = self.limit.period.latest(now)
         if row is not None and row.expiry > latest:
             self.begun_again += 1
-            self.restarts += 1
+            self.epoch.end()
             row = row._replace(used=0, expiry=0)
         window = row.expiry if row is not None else 0
         is_new = row is None and not pending
@@ -236,7 +237,7 @@ class Meter:
         counter.is_new = is_new
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
         if before[0] == counter.expiry and counter.used < before[1]:  # reset, or an administrator has put it back
-            self.restarts += 1
+            self.epoch.end()
         # If the counter's window is later than the row's (the clock was put back), the row's window has ended.
         counter.give(of_row(row, self.base(key), now, max(now, window) if window < counter.expiry else now))
         return counter
@@ -257,14 +258,15 @@ class Meter:
         evicted = list(islice(stored, at_most))
         for key in evicted:
             self._remove(key)
-        self.restarts += bool(evicted)  # what becomes of their counts from now on is not seen
+        if evicted:  # what becomes of their counts from now on is not seen
+            self.epoch.end()
         return len(evicted)
 
     def _assumed(self, counter: Counter) -> Counter:
         """The counter; unless it is known, with what holds while the store cannot be asked."""
         if not counter.knowledge:
             counter.knowledge = Knowledge.ASSUMED
-            self.restarts += 1
+            self.epoch.end()
             if counter.source.is_base:
                 counter.give(self.base(counter.key))
         return counter

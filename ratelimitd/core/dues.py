@@ -7,13 +7,10 @@ counter was charged is Policy's to keep.
 
 from collections.abc import Sequence
 
-from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.counters import Counter, Meter, Window
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.memo import Transaction
-from ratelimitd.request import Request
-
-MAX_RECIPIENTS = 1_000_000
-"""No mail has more recipients; a forged count beyond it is charged as this many."""
+from ratelimitd.core.memo import Transaction, message_of
+from ratelimitd.request import Request, recipient_count
 
 
 class MessageMeter(Meter):
@@ -53,9 +50,21 @@ def counting(counters: list[Counter], request: Request, at: str | None) -> list[
 
 
 def first_dues(counters: Sequence[Counter], due: int, transaction: Transaction | None) -> list[int]:
-    """What each is due where nothing was refused before: a limit that counts messages one, for the first recipients."""
-    messages = 1 if transaction is None or not transaction.charged else 0
-    return [messages if counter.limit.by_message else due for counter in counters]
+    """What each is due where nothing was refused before: one that counts messages 1, for the first it counts of it."""
+    has_counted = None if transaction is None else transaction.has_counted
+    return [
+        due if not counter.limit.by_message else 0 if has_counted is not None and has_counted(counter) else 1
+        for counter in counters
+    ]
+
+
+def messages_of(counters: Sequence[Counter], transaction: Transaction | None) -> list[Window]:
+    """What the memo is to know of limits that count messages, and count this one now for the first time."""
+    return [
+        message_of(counter)
+        for counter in counters
+        if counter.limit.by_message and not (transaction is not None and transaction.has_counted(counter))
+    ]
 
 
 def spend(counters: Sequence[Counter], amounts: Sequence[int]) -> list[int]:
@@ -85,20 +94,12 @@ def not_counted(
     return found
 
 
-def recipient_count(text: str) -> int:
-    """The number of an attribute recipient_count; 0 for what is none."""
-    if not (text.isascii() and text.isdigit()):
-        return 0
-    digits = text.lstrip("0")
-    return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS
-
-
 def exceeded(
-    counters: list[Counter], dues: list[int], owed: list[int], *, admitted: bool
+    counters: list[Counter], dues: list[int], owed: list[int], transaction: Transaction | None
 ) -> tuple[list[tuple[Counter, int]] | None, Counter | None]:
     """The enforced limits that these dues exceed, each with what it is owed, and the first that is not enforced.
 
-    `admitted`: a part of the message was, so limits that count messages admit all of it.
+    A limit that has counted a message admits all of it.
     """
     refusing: list[tuple[Counter, int]] | None = None
     trial: Counter | None = None
@@ -107,7 +108,7 @@ def exceeded(
         if not quota or counter.used + due <= quota:
             continue
         limit = counter.meter.limit
-        if limit.by_message and admitted:
+        if limit.by_message and transaction is not None and transaction.has_counted(counter):
             continue
         if not limit.enforce:
             trial = trial or counter

@@ -21,7 +21,9 @@ Under a sliding limit the windows are parts. What was refused is charged to the 
 would leave too early; refused again, it is not charged again as long as the first charge counts (`counting`).
 
 A recipient that a limit does not count (`free_recipients`) is among the `charged` as any other: it is not due again at
-DATA. What a limit of one message (`period = "message"`) has counted stands here alone, in `spent`.
+DATA. What a limit of one message (`period = "message"`) has counted stands here alone, in `spent`; and there stands
+which limits that count messages (`count = "messages"`) have counted this one, under which key: a recipient may have
+another, or none.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,6 +43,11 @@ Answer = Literal[True] | tuple[Window, ...]
 """To a recipient: admitted, or refused and charged to these windows."""
 
 
+def message_of(counter: Counter) -> Window:
+    """By what a transaction is known to have been counted, where the limit counts messages: no window ends it."""
+    return counter.meter.limit.name, 0, counter.key
+
+
 class Transaction(Struct, eq=False, gc=False):
     """One instance and login: how many recipients were admitted, the answers at RCPT, and the charges for refusals.
 
@@ -55,7 +62,7 @@ class Transaction(Struct, eq=False, gc=False):
     earlier: dict[str, Answer] | None = None
     refused: dict[Window, int] | None = None  # what was charged for refusals alone
     epoch: int = EARLIER_RUN  # of the first refusal
-    spent: dict[Window, int] | None = None  # what was admitted, under limits of one message; their windows end at 0
+    spent: dict[Window, int] | None = None  # by limits of one message, or that count messages; these windows end at 0
 
     @property
     def remembered(self) -> int:
@@ -80,12 +87,16 @@ class Transaction(Struct, eq=False, gc=False):
         for counter in counters:
             window = counter.window
             already = refused.get(window, 0)
-            due = (0 if self.charged else 1) if counter.limit.by_message else recipients
+            due = recipients if not counter.limit.by_message else 0 if self.has_counted(counter) else 1
             in_full.append(due)
             if recipient is not None and not counter.limit.by_message:
                 already = 1 if already and before and before is not True and window in before else 0
             owed.append(max(0, due - already))
         return owed, owed if epoch == self.epoch else in_full
+
+    def has_counted(self, counter: Counter) -> bool:
+        """Whether a limit that counts messages has counted this one."""
+        return self.spent is not None and message_of(counter) in self.spent
 
     def counting(self, counter: Counter, recipient: str | None, now: int) -> int:
         """What was charged for this refusal to other parts of a sliding limit's window, and has not left at `now`."""
@@ -136,7 +147,7 @@ class Transaction(Struct, eq=False, gc=False):
             refused[window] = refused.get(window, 0) + recipients
 
     def spend(self, windows: Iterable[Window], recipients: int) -> None:
-        """Remember that so many were admitted under these limits of one message."""
+        """Remember that so many were admitted under these limits of one message, or that these count messages."""
         spent = self.spent
         for window in windows:
             if spent is None:
@@ -226,7 +237,7 @@ class Memo:
             self._recipients += transaction.admit_recipient(recipient)
 
     def spend(self, key: str, windows: Sequence[Window], recipients: int) -> None:
-        """Remember what limits of one message count of an admission, after `admit`."""
+        """Remember what such limits count of an admission, after `admit`."""
         transaction = self.find(key) if windows else None
         if transaction is not None:
             transaction.spend(windows, recipients)

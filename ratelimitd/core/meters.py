@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.dues import MessageMeter
+from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.parts import Parts
 from ratelimitd.core.quotas import Held
@@ -11,27 +12,29 @@ from ratelimitd.core.sliding import SlidingMeter
 from ratelimitd.core.standing import used_at
 
 
-def meters_of(limits: Sequence[Limit], before: Sequence[Meter], now: int) -> tuple[list[Meter], dict[str, Meter]]:
-    """The meters of these limits, and those of `before` that are none of theirs, by name."""
+def meters_of(
+    limits: Sequence[Limit], before: Sequence[Meter], epoch: Epoch, now: int
+) -> tuple[list[Meter], dict[str, Meter]]:
+    """The meters of these limits, and those of `before` that are none of theirs, by name; `epoch` is for new ones."""
     known = {meter.limit.name: meter for meter in before if not meter.limit.of_message}
     of_message = {meter.limit.name: meter for meter in before if meter.limit.of_message}
     meters: list[Meter] = []
     for limit in limits:
         if limit.of_message:
-            meters.append(of_message.get(limit.name, MessageMeter(limit)))
+            meters.append(of_message.get(limit.name, MessageMeter(limit, epoch)))
         else:
-            meters.append(meter_of(limit, known.pop(limit.name, None), now))
+            meters.append(meter_of(limit, known.pop(limit.name, None), epoch, now))
     return meters, known
 
 
-def meter_of(limit: Limit, before: Meter | None, now: int) -> Meter:
+def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int) -> Meter:
     """The meter of a limit: the one before, if there is one and the limit's windows are of the same kind.
 
     Otherwise a new one has its accounts, and the one before is of no use any more.
     """
     if before is not None and isinstance(before, SlidingMeter) == limit.sliding:
         return before
-    meter = SlidingMeter(limit) if limit.sliding else Meter(limit)
+    meter = SlidingMeter(limit, epoch) if limit.sliding else Meter(limit, epoch)
     if before is not None:
         _hand_over(before, meter)
         before.configure(limit, watched=False)  # what is not stored yet of earlier windows still belongs to it

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
 from ratelimitd.core.counters import Counter, Meter
-from ratelimitd.core.dues import begin, counting, exceeded, first_dues, is_plain, not_counted, recipient_count, spend
+from ratelimitd.core.dues import begin, counting, exceeded, first_dues, is_plain, messages_of, not_counted, spend
+from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.memo import Memo, Transaction
 from ratelimitd.core.meters import meters_of
@@ -19,7 +20,7 @@ from ratelimitd.core.pending import Pending
 from ratelimitd.core.standing import reset
 from ratelimitd.core.verdict import FREE, INSERT, OVER_QUOTA, UPDATE, WOULD_BLOCK, Charge, Tally, Verdict, Waiting
 from ratelimitd.core.watcher import Watcher
-from ratelimitd.request import POLICY_REQUEST, Request
+from ratelimitd.request import POLICY_REQUEST, Request, recipient_count
 from ratelimitd.text import MAX_BYTES, shorten
 
 AT_RECIPIENT = "RCPT"
@@ -52,7 +53,7 @@ class Policy:
         self.urgent = False
         self.meters: list[Meter] = []
         self.removed: dict[str, Meter] = {}  # of limits that are configured no more, by name, until `forget_removed`
-        self._restarts_before = 0
+        self._epoch = Epoch()
         self._now = 0
         self._watch = watch
         self._look = watch.look
@@ -63,11 +64,9 @@ class Policy:
         of a removed one are kept, too: it may come back before they are stored, while the store is unavailable."""
         self._strict_below = rules.strict_below
         self.failure_reply = rules.failure_reply
-        epoch = self.epoch
-        self.meters, self.removed = meters_of(limits, [*self.removed.values(), *self.meters], self._now)
+        self.meters, self.removed = meters_of(limits, [*self.removed.values(), *self.meters], self._epoch, self._now)
         for meter, limit in zip(self.meters, limits, strict=True):
             meter.configure(limit, watched=self._watch.watches(limit.name))
-        self._restarts_before = epoch - sum(meter.restarts for meter in self.meters)
         self._all_plain = all(map(is_plain, limits))
 
     @property
@@ -77,13 +76,18 @@ class Policy:
 
     @property
     def epoch(self) -> int:
-        """It rises when a count has lost what had been charged to it (Meter.restarts)."""
-        return self._restarts_before + sum(meter.restarts for meter in self.meters)
+        """It rises when a count has lost what had been charged to it (Epoch)."""
+        return self._epoch.number
 
     @property
     def all_meters(self) -> list[Meter]:
         """Those that have accounts, also of limits that are configured no more."""
         return [*self.kept, *self.removed.values()]
+
+    def add_removed(self, limit: Limit) -> Meter:
+        """A meter for a limit that is configured no more, and has counts that are not stored."""
+        meter = self.removed[limit.name] = Meter(limit, self._epoch)
+        return meter
 
     def forget_removed(self) -> None:
         """Forget the accounts of removed limits that the store can give back: those that have nothing pending."""
@@ -92,7 +96,7 @@ class Policy:
             if meter not in pending:
                 del self.removed[name]
                 meter.forget()
-                self._restarts_before += 1
+                self._epoch.end()
 
     def _clock_says(self, now: int) -> None:
         """Note a new second; where the clock was put back, counters may be in windows that are none by now."""
@@ -191,18 +195,19 @@ class Policy:
         refusing = trial = None
         for counter, amount in zip(counters, dues):  # noqa: B905  nearly always that is all
             if counter.used + amount > counter.quota and counter.quota:
-                refusing, trial = exceeded(counters, dues, owed, admitted=bool(transaction and transaction.charged))
+                refusing, trial = exceeded(counters, dues, owed, transaction)
                 break
         if refusing:
             return self._refuse(request, refusing, key, recipient, asked, known, transaction)
         deciding = trial or counters[0]
         status = WOULD_BLOCK if trial else INSERT if deciding.is_new else UPDATE
+        messages = () if all_plain else messages_of(counters, transaction)
         self._count(counters, dues if all_plain else spend(counters, dues))
         if key:
             self.memo.admit(key, transaction, recipient, due)
             if not all_plain:
-                self.memo.spend(key, [c.window for c in counters if c.meter.limit.of_message], due)
-        charge = Charge(key, recipient, due, False, counters, dues)
+                self.memo.spend(key, [*messages, *(c.window for c in counters if c.meter.limit.of_message)], due)
+        charge = Charge(key, recipient, due, False, counters, dues, messages)
         if known and not any(dues):  # all were charged when they refused
             return Verdict(admitted, request, charge=charge)
         decisions = deciding.meter.decisions

@@ -19,7 +19,6 @@ class SlidingMeter(Meter):
     """One sliding limit's counters, by key."""
 
     begun_again: int
-    restarts: int
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
         """Apply this limit from now on. What is counted leaves when it was to leave, also if the length is another."""
@@ -38,7 +37,7 @@ class SlidingMeter(Meter):
             counter = self._go_on(counter, now)
         if counter.expiry > self.limit.period.latest(now):
             self.begun_again += 1
-            self.restarts += 1
+            self.epoch.end()
             self._next(counter, now).knowledge = Knowledge.UNREAD
             return None
         return counter
@@ -74,7 +73,7 @@ class SlidingMeter(Meter):
         before = counter.used - (counter.parts.total if counter.parts is not None else 0)
         counter.used = sum(used.values())
         if used.pop(counter.expiry, 0) < before:  # reset, or an administrator has put it back
-            self.restarts += 1
+            self.epoch.end()
         counter.parts = Parts.of(sorted(used.items()))
         counter.earlier = tuple([one for one in counter.earlier if unstored.get(one.expiry)])
         counter.knowledge = Knowledge.STORED

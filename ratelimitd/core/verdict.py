@@ -1,10 +1,11 @@
 """What a request is answered, before it is sent and logged; and the requests that nothing was decided about."""
 
+from collections.abc import Sequence
 from typing import final
 
 from msgspec import Struct
 
-from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.counters import Counter, Meter, Window
 from ratelimitd.request import Request
 
 INSERT = "INSERT"
@@ -23,7 +24,8 @@ class Charge(Struct, eq=False, gc=False):
     END-OF-MESSAGE. `recipients` were asked about that were not admitted before. Each of the counters was charged its
     number of `amounts`: as a rule `recipients`; 0 or 1 under limits that count messages, and less where it was charged
     already when the same was refused. A limit that does not count the recipient is not there. Of a request that is
-    refused, there are the counters that refused alone.
+    refused, there are the counters that refused alone. `messages`: those that count messages, and count this one from
+    now on (Counter.message).
     """
 
     transaction: str
@@ -32,6 +34,7 @@ class Charge(Struct, eq=False, gc=False):
     refused: bool
     counters: list[Counter]
     amounts: list[int]
+    messages: Sequence[Window] = ()
 
 
 class Verdict(Struct, eq=False, gc=False):

@@ -13,8 +13,9 @@ The transaction is the memo's key: instance, a blank, login. KIND is
 and the accounts that stand there were charged `recipients` each. Of what was refused those are the limits that refused,
 with a record for each number. Of what was admitted, an account that was charged another number (by a limit that counts
 messages, or because it had been charged when it refused) is missing, and has a T record of its own behind; one that
-does not count the recipient is missing without. An account whose expiry is 0 is that of a limit of one message: it is
-counted by the memo alone, and never stored. Under a sliding limit the expiry is when the part leaves that was charged.
+does not count the recipient is missing without. An account whose expiry is 0 is that of a limit of one message, which
+is counted by the memo alone, and never stored; or it says that a limit counts messages, and has counted this one. Under
+a sliding limit the expiry is when the part leaves that was charged.
 
 Records of versions before the login was in them are read as well: their counts hold, but nobody asks about their
 transactions. Those versions read these records, with the same result. No other module knows this format; the files
@@ -55,6 +56,8 @@ class Writer:
                 accounts = f"{accounts}{window}{counter.key}"
             elif amount:
                 totals += total(counter, amount)
+        for limit, expiry, key in charge.messages:
+            accounts += f"\0{limit}\0{expiry}\0{key}"
         if recipient is None:
             return f"D{charge.transaction}\0\0{recipients}{accounts}\n{totals}"
         return f"R{charge.transaction}\0{recipient}\0{recipients}{accounts}\n{totals}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from ratelimitd.core.calendars import Calendar
-from ratelimitd.core.counters import Counter, Meter, Window
+from ratelimitd.core.counters import Counter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
@@ -139,7 +139,7 @@ class _Counters:
     def __init__(self, policy: Policy, now: int) -> None:
         self._meters = {meter.limit.name: meter for meter in policy.all_meters}
         self._any_limit = policy.meters[0].limit
-        self._removed = policy.removed
+        self._policy = policy
         self._now = now
         self._by_window: dict[Window, Counter] = {}
 
@@ -153,7 +153,7 @@ class _Counters:
         if limit not in self._meters:  # no longer configured: its counts are stored, but no request is decided by them
             period = Calendar("monthly", self._any_limit.period.zone, "sunday")  # it may have been the longest
             other = replace(self._any_limit, name=limit, period=period, quota=UNLIMITED, quotas={})
-            self._meters[limit] = self._removed[limit] = Meter(other)
+            self._meters[limit] = self._policy.add_removed(other)
         meter = self._meters[limit]
         counter = self._by_window[window] = meter.replay(key, expiry, self._now)
         return counter

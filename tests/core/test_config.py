@@ -264,11 +264,6 @@ ONE_MESSAGE = '[[limit]]\nname = "one"\nquota = 5\nperiod = "message"\n'
             'allowed: a domain as "@example.org", or an address as "list@example.net"',
         ),
         (
-            LIMIT + 'count = "messages"\nfree_recipients = ["@example.org"]\n',
-            'limit "default".free_recipients: found recipients with count = "messages"; '
-            "allowed: recipients of a limit that counts recipients",
-        ),
-        (
             LIMIT + ONE_MESSAGE + '[[notify]]\nurl = "https://a.example"\nlimits = ["one"]\n',
             'notify[0].limits[0]: found "one"; allowed: the name of a [[limit]] with accounts: default',
         ),

@@ -1,13 +1,17 @@
 """Limits that are not enforced, and limits that count messages."""
 
 import collections
+from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.core.counters import Window
-from ratelimitd.core.limits import Limit
+from ratelimitd.core.limits import KeyFailed, Limit
 from ratelimitd.core.policy import Policy
+from ratelimitd.core.verdict import Verdict
+from ratelimitd.request import Request
 from ratelimitd.state.records import ends, remember, windows
 from tests.core.build import data, limit, memo, policy, rcpt, record, used
 
@@ -81,6 +85,72 @@ def test_refused_messages_that_are_not_counted_charge_nothing() -> None:
     rcpt(asked, "a@example.org", "1.a")
     for i in range(3):
         assert rcpt(asked, f"{i}@example.org", "2.b").refused
+    assert used(asked) == 1
+
+
+def recipient_s_domain(asked: Request) -> str | None:
+    """A key of a plugin's: it depends on the recipient, and for some recipients there is none."""
+    if asked.recipient.startswith("broken"):
+        raise KeyFailed("no idea")
+    _, _, name = asked.recipient.partition("@")
+    return None if name == "free.example" else name or None
+
+
+def fresh(asked: Policy, verdicts: Iterable[Verdict]) -> Policy:
+    """The policy of a daemon that has read its journal: it knows the transactions."""
+    again = policy(*[meter.limit for meter in asked.meters])
+    charges = [verdict.charge for verdict in verdicts if verdict.charge is not None]
+    remember("".join(map(record, charges)).split("\n")[:-1], again.memo)
+    return again
+
+
+@pytest.mark.parametrize("first", ["x@free.example", "broken@example.org", "x@other.example"])
+def test_a_message_that_begins_with_a_recipient_of_another_key_or_none_is_counted(first: str) -> None:
+    asked = policy(limit(2, key=recipient_s_domain, by_message=True), limit(0, name="other"))
+    for number in range(2):
+        rcpt(asked, first, f"{number}.a")
+        admitted = [not rcpt(asked, f"{i}@example.org", f"{number}.a").refused for i in range(3)]
+        assert admitted == [True] * 3
+    assert used(asked, "example.org") == 2
+    rcpt(asked, first, "3.a")
+    assert all(rcpt(asked, f"{i}@example.org", "3.a").refused for i in range(3))
+
+
+def test_a_message_is_counted_once_under_each_of_its_keys_also_after_a_restart() -> None:
+    asked = policy(limit(9, key=recipient_s_domain, by_message=True), limit(9, name="recipients"))
+    said = [rcpt(asked, f"{i}@{name}.example") for i in range(3) for name in ("one", "two")]
+    assert (used(asked, "one.example"), used(asked, "two.example")) == (1, 1)
+    again = fresh(asked, said)
+    for i in range(3, 6):
+        rcpt(again, f"{i}@one.example")
+        rcpt(again, f"{i}@three.example")
+    assert (used(again, "one.example"), used(again, "three.example")) == (0, 1)
+
+
+def test_at_DATA_too_a_message_is_counted_once_also_after_a_restart() -> None:
+    asked = policy(limit(9, by_message=True))
+    again = fresh(asked, [data(asked, 50)])
+    data(again, 60)
+    data(again, 70, state="END-OF-MESSAGE")
+    assert used(again) == 0
+
+
+def test_a_refused_message_counts_once_when_it_is_admitted_after_all() -> None:
+    asked = policy(limit(1, key=recipient_s_domain, by_message=True))
+    rcpt(asked, "a@example.org", "1.a")
+    assert rcpt(asked, "b@example.org", "2.a").refused
+    asked.meters[0].counters["example.org"].quota = 5
+    assert not rcpt(asked, "b@example.org", "2.a").refused
+    assert not rcpt(asked, "c@example.org", "2.a").refused
+    assert used(asked, "example.org") == 2
+
+
+def test_a_message_to_free_recipients_alone_counts_nothing() -> None:
+    asked = policy(limit(2, by_message=True, free=["@example.net"]))
+    for number in range(3):
+        assert rcpt(asked, "a@example.net", f"{number}.a").status == "FREE"
+    for _ in range(2):
+        assert not rcpt(asked, "a@example.org", "0.a").refused
     assert used(asked) == 1
 
 

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.dues import MAX_RECIPIENTS
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import INSERT, OVER_QUOTA, UPDATE, Verdict, Waiting
-from ratelimitd.request import Request
+from ratelimitd.request import MAX_RECIPIENTS, Request
 from ratelimitd.state.records import remember
 from tests.core.build import (
     DAY_S,
@@ -652,6 +651,18 @@ def test_what_a_count_has_lost_while_its_limit_was_removed_is_no_credit() -> Non
     asked.configure([limit(501), limit(0, name="other")], rules())
     admitted = [not ask(asked, message(501, str(number)), NOON).refused for number in range(3)]
     assert (admitted, used(asked)) == ([True, False, False], 501)
+
+
+def test_what_a_count_loses_while_its_limit_is_removed_is_no_credit_if_it_comes_back_with_its_accounts() -> None:
+    """Its charges are not stored, so its meter is kept; and somebody sets the row to 0."""
+    asked = policy(limit(10), limit(0, name="other"))
+    assert ask(asked, message(1000, "a"), NOON).refused
+    asked.configure([limit(0, name="other")], rules())
+    asked.removed["default"].accept(ALICE, row(ALICE, quota=10, configured=10), 0, NOON)
+    asked.configure([limit(10), limit(0, name="other")], rules())
+    assert not ask(asked, message(10, "a"), NOON).refused
+    assert used(asked) == 10
+    assert ask(asked, message(10, "b"), NOON).refused
 
 
 def test_a_reload_leaves_what_refusals_were_charged_a_credit() -> None:

@@ -113,7 +113,7 @@ async def test_what_has_a_plain_meaning_gets_it(backend: Backend, store: Store) 
         backend.sql("DROP TABLE ratelimit")
         backend.sql(
             "CREATE TABLE ratelimit (id INTEGER PRIMARY KEY, sender TEXT, limit_name TEXT, persist, quota, configured,"
-            " seen, until, used, updated TEXT DEFAULT CURRENT_TIMESTAMP, expiry, UNIQUE (sender, limit_name))"
+            " seen, until, used, in_parts, updated TEXT DEFAULT CURRENT_TIMESTAMP, expiry, UNIQUE (sender, limit_name))"
         )
     else:
         backend.sql(
@@ -143,7 +143,7 @@ async def test_a_whole_number_in_a_column_of_decimals_floats_or_texts_is_one(
     backend: Backend, store: Store, kind: str
 ) -> None:
     zeros = ".00" if kind == "VARCHAR(20)" else ""
-    columns = ("quota", "configured", "seen", "until", "used", "expiry", "persist")
+    columns = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry", "persist")
     if backend.name == "sqlite":
         backend.sql("DROP TABLE ratelimit")
         free = ", ".join(f"{name} {'REAL' if kind == 'DOUBLE' else ''}" for name in columns)
@@ -398,7 +398,7 @@ async def test_a_grant_between_the_first_mail_of_a_window_and_its_flush_is_not_o
     assert (await row(store, "alice")).quota == 10
 
 
-@pytest.mark.parametrize("lacking", [("seen",), ("until",), ("seen", "until")])
+@pytest.mark.parametrize("lacking", [("seen",), ("until",), ("in_parts",), ("seen", "until", "in_parts")])
 async def test_a_table_of_an_earlier_version_is_completed(backend: Backend, lacking: tuple[str, ...]) -> None:
     store = backend.make()
     await store.open()
