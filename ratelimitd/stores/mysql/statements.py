@@ -42,11 +42,11 @@ def _count(column: str, texts: frozenset[str] = NUMBERS) -> str:
 
 
 def _quota(texts: frozenset[str] = NUMBERS) -> str:
-    """The quota, NULL where it is none; NULL and what is negative are unlimited."""
+    """The quota, NULL where it is none; NULL and what is negative are unlimited. No more than `seen` can hold."""
     if "quota" not in texts:
-        return _count("quota", texts)
+        return f"LEAST({_count('quota', texts)}, {MAX_USED})"
     unlimited = f"`quota` IS NULL OR HEX(CONCAT(`quota`)) REGEXP '{_NEGATIVE}'"
-    return f"CASE WHEN {unlimited} THEN 0 ELSE {_number('quota')} END"
+    return f"CASE WHEN {unlimited} THEN 0 ELSE LEAST({_number('quota')}, {MAX_USED}) END"
 
 
 def _window(latest: int, texts: frozenset[str] = NUMBERS) -> str:
