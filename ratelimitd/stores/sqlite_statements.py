@@ -97,7 +97,7 @@ ON CONFLICT ("sender", "limit_name") DO UPDATE SET
     "persist" = {quota} IS NOT NULL AND {persists},
     "quota" = {new_quota},
     "seen" = CASE WHEN max({window}, excluded."expiry") <= {_NOW} AND {new_quota} <> excluded."configured"
-                  THEN "seen" ELSE max(CAST({new_quota} AS INTEGER), 0) END,
+                  THEN {_number("seen")} ELSE max(CAST({new_quota} AS INTEGER), 0) END,
     "until" = CASE WHEN {until} > {_NOW} THEN {until} END,
     "configured" = excluded."configured",
     "expiry" = {expiry},
