@@ -187,13 +187,13 @@ def read(values: Sequence[object]) -> Row | Unreadable:
         return Row(
             intern(limit),
             key,
-            min(max(quota if type(quota) is int else _whole("quota", quota), 0), MAX_USED),
-            None if configured is None else min(_count("configured", configured), MAX_USED),
+            _quota("quota", quota),
+            None if configured is None else _quota("configured", configured),
             (persist if type(persist) is int else _whole("persist", persist)) == 1,
             min(_count("used", used), MAX_USED),
             min(_count("expiry", expiry), NO_BOUND),
             min(updated, NO_BOUND) if type(updated) is int else seconds(updated),
-            None if seen is None else min(_count("seen", seen), MAX_USED),
+            None if seen is None else _quota("seen", seen),
             0 if until is None else min(_count("until", until), MAX_USED),
             None if in_parts is None else min(_count("in_parts", in_parts), MAX_USED),
         )
@@ -222,6 +222,11 @@ def _whole(column: str, value: object) -> int:
     if digits is None:
         raise _Odd(f'{column} is "{shown(value)}"')
     return int(digits[1])
+
+
+def _quota(column: str, value: object) -> int:
+    number = value if type(value) is int else _whole(column, value)
+    return min(max(number, 0), MAX_USED)
 
 
 def _count(column: str, value: object) -> int:

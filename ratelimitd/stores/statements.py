@@ -44,7 +44,7 @@ INSERT INTO "ratelimit" ("limit_name", "sender", "expiry", "used", "quota", "con
     "persist" = CASE WHEN {persists} THEN 1 ELSE 0 END,
     "quota" = {new_quota},
     "seen" = CASE WHEN {d.greatest(window, end)} <= {d.now} AND {quota_then} <> {d.new("configured")}
-                  THEN {d.value("seen")} ELSE {quota_then} END,
+                  THEN {d.whole("seen")} ELSE {quota_then} END,
     "until" = CASE WHEN {until} > {d.now} THEN {until} END,
     "configured" = {d.new("configured")},
     {_new_use_of_parts(d) if one.sliding else _new_use(d, window, same, row_ends_both)},

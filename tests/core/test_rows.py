@@ -89,6 +89,8 @@ GOOD = ("daily", "alice", 10, 10, 0, 3, MIDNIGHT, NOON, 10, 0, None)
         ("until", "12", 12),
         ("until", 1 << 63, 4_294_967_295),  # the year 2106
         ("configured", 1 << 63, 4_294_967_295),
+        ("configured", -1, 0),
+        ("seen", "-1", 0),
         ("seen", "9" * 19, 4_294_967_295),
         ("seen", b"9" * 19, 4_294_967_295),
         ("updated", None, 0),

@@ -1,14 +1,17 @@
 """What the stores must make of any row: a count, or a line that names it; and the next charge is stored in any case."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 
 import msgspec
 import trio
 
 from ratelimitd.core.rows import Account, Delta, Row, Unreadable, read
 from ratelimitd.stores import Flushed, Store
+from ratelimitd.stores.history import Kept
 from ratelimitd.stores.sqlite import SQLiteStore
+from ratelimitd.stores.survey import Rename
 from tests.fuzz.scratch import FOLDER
 
 NOW, SOON, LATER = 3_999_999_000, 4_000_000_000, 4_000_086_400
@@ -45,20 +48,63 @@ def check_read(data: bytes) -> None:
 
 
 def check_sqlite(data: bytes) -> None:
-    """As what somebody has put into a row of the SQLite file. Raises AssertionError."""
-    values = [*_values(data), *[None] * len(COLUMNS)][2 : len(COLUMNS)]
+    """As what somebody has put into a row of the SQLite file, of a fixed limit and of a sliding one; and into a row
+    that is written as no key is. Raises AssertionError."""
+    values = dict(zip(COLUMNS[2:], [*_values(data), *[None] * len(COLUMNS)][2:], strict=False))
     trio.run(_check_sqlite, values)
+    match sum(data) % 3:  # each takes as long as the first
+        case 0:
+            trio.run(_check_sliding, values)
+        case 1:
+            trio.run(_check_adoption, values, "alice")
+        case _:
+            trio.run(_check_adoption, values, "Alice")
 
 
-async def _check_sqlite(values: list[object]) -> None:
+@asynccontextmanager
+async def _fresh_store() -> AsyncIterator[Store]:
     for suffix in ("", "-wal", "-shm"):
         _FILE.with_name(_FILE.name + suffix).unlink(missing_ok=True)
     store: Store = SQLiteStore(_FILE)
     await store.open()
     try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _check_sliding(values: dict[str, object]) -> None:
+    async with _fresh_store() as store:
+        store.configure(1, Kept(sliding={"daily"}))
+        parts = [Delta("daily", "alice", SOON, 5, 10, 10, LATER, now=NOW, sliding=True)]
+        await store.flush("node", 1, lambda _: parts)
+        _put(values)
+        await store.lookup([_ALICE], NOW)
+        assert not (await store.flush("node", 2, lambda _: parts)).rejected
+        (row,) = await store.lookup([_ALICE], NOW)
+        assert row.used >= 5 or row.parts
+
+
+async def _check_adoption(values: dict[str, object], of: str) -> None:
+    """`values` are those of the account's own row, or of the other one; the account's row counts afterwards."""
+    async with _fresh_store() as store:
+        await _flush(store, 1)
+        _execute("INSERT INTO ratelimit (sender, limit_name, quota, persist) VALUES ('Alice', 'daily', 7, 1)")
+        _put(values, of)
+        others = await store.lookup([Account("daily", "Alice")], NOW)
+        await store.adopt([Rename("daily", "Alice", "alice", 10, latest=LATER)], NOW)
+        found = {row.key: row for row in await store.lookup([_ALICE, Account("daily", "Alice")], NOW)}
+        assert "Alice" not in found
+        assert "alice" in found or not others
+        if of == "alice":
+            assert found["alice"].persist
+
+
+async def _check_sqlite(values: dict[str, object]) -> None:
+    async with _fresh_store() as store:
         cursor = (await store.changes(None, 0)).cursor
         await _flush(store, 1)
-        _put(dict(zip(COLUMNS[2:], values, strict=True)))
+        _put(values)
         before = await store.lookup([_ALICE], NOW)
         await store.changes(cursor, NOW)
         assert before or store.remarks.take()
@@ -71,8 +117,6 @@ async def _check_sqlite(values: list[object]) -> None:
         elif not before or before[0].expiry > LATER or before[0].expiry < SOON:
             assert row.used >= 5
         assert (await store.lookup([Account("daily", "bob")], NOW))[0].used == 10
-    finally:
-        await store.close()
 
 
 async def _flush(store: Store, segment: int) -> Flushed:
@@ -80,12 +124,17 @@ async def _flush(store: Store, segment: int) -> Flushed:
     return await store.flush("node", segment, lambda _: deltas)
 
 
-def _put(values: dict[str, object]) -> None:
+def _execute(statement: str) -> None:
+    with closing(sqlite3.connect(_FILE, isolation_level=None)) as connection:
+        connection.execute(statement)
+
+
+def _put(values: dict[str, object], key: str = "alice") -> None:
     connection = sqlite3.connect(_FILE, isolation_level=None)
     try:
         for column, value in values.items():
             try:
-                connection.execute(f"UPDATE ratelimit SET {column} = ? WHERE sender = 'alice'", (value,))
+                connection.execute(f"UPDATE ratelimit SET {column} = ? WHERE sender = ?", (value, key))
             except (sqlite3.Error, ValueError, OverflowError):
                 continue  # the file itself does not take it
     finally:

@@ -37,8 +37,9 @@ class Backend:
         self.sql("ALTER TABLE ratelimit DROP CONSTRAINT IF EXISTS ratelimit_counts")
         for name, kind in types.items():
             column, kind = f"ALTER TABLE ratelimit ALTER COLUMN {name}", kind.replace("DOUBLE", "DOUBLE PRECISION")
-            self.sql(f"{column} DROP DEFAULT; {column} TYPE {kind} USING {name}::{kind}; {column} SET DEFAULT 0")
-            self.sql(f"{column} DROP NOT NULL")
+            default = "NULL" if name in ("configured", "seen", "until", "in_parts") else "0"
+            self.sql(f"{column} DROP DEFAULT; {column} TYPE {kind} USING {name}::{kind}")
+            self.sql(f"{column} SET DEFAULT {default}; {column} DROP NOT NULL")
         self.sql(
             "CREATE TRIGGER ratelimit_touched BEFORE UPDATE OF quota, persist, until, used, expiry ON ratelimit "
             "FOR EACH ROW WHEN (NEW.updated IS NOT DISTINCT FROM OLD.updated) EXECUTE FUNCTION ratelimit_touch()"

@@ -24,7 +24,7 @@ COLUMNS = ("quota", "configured", "seen", "until", "persist", "used", "in_parts"
 def loosen(backend: Backend) -> None:
     """Let every column hold any text, as SQLite's do from the start."""
     if backend.name != "sqlite":
-        backend.sql("ALTER TABLE ratelimit " + ", ".join(f"MODIFY {column} VARCHAR(60)" for column in COLUMNS))
+        backend.alter(**dict.fromkeys(COLUMNS, "VARCHAR(60)"))
 
 
 def refuse(backend: Backend, what: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ratelimitd.core.rows import NO_BOUND, NO_SEGMENT, Account, Delta, Grant, Known
-from ratelimitd.stores import Cursor, Names, Store
+from ratelimitd.errors import NotStored, StoreError
+from ratelimitd.stores import Cursor, Names, Store, sqlite_changes
 from tests.stores.backends import Backend, delta, flush, row, sqlite_backend
 
 SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
@@ -491,3 +492,78 @@ async def test_whatever_stands_in_a_row_the_next_charge_is_stored(backend: Backe
         if row_then.expiry == SOON:
             assert after[key].used == min(row_then.used + 5, 4_294_967_295)
     assert all(after[key].used >= 5 for key in keys if key not in before)
+
+
+# -- what is read of rows is bounded, whatever the columns have become ---------------------------------------------
+
+
+async def test_a_quota_that_no_column_of_ours_could_hold_costs_no_charge_and_is_noted(
+    backend: Backend, store: Store
+) -> None:
+    if backend.name != "sqlite":
+        backend.alter(quota="BIGINT")
+    await flush(store, [delta("alice", 3, expiry=SOON), delta("bob", 3, expiry=SOON)])
+    put(backend, f"quota = {2**62}")
+    put(backend, "quota = 50", "bob")
+    start = Cursor("2026-01-01 00:00:00" if backend.name == "sqlite" else AGO)
+    assert [(r.key, r.quota) for r in (await store.changes(start, 0)).rows] == [("alice", 4294967295), ("bob", 50)]
+    await store.note_given()
+    assert (await row(store, "bob")).seen == 50
+    flushed = await flush(store, [delta("alice", 2, expiry=SOON)])
+    assert flushed.rejected == []
+    assert (await row(store, "alice")).used == 5
+
+
+async def test_a_time_of_change_with_a_fraction_is_one(backend: Backend, store: Store) -> None:
+    time = "'2026-01-02 03:04:05.5'"
+    if backend.name == "postgresql":
+        backend.sql("DROP VIEW view_ratelimit; DROP TRIGGER ratelimit_touched ON ratelimit")
+        backend.sql("ALTER TABLE ratelimit ALTER updated TYPE TIMESTAMP(6) WITH TIME ZONE")
+        time = "to_timestamp(1767323045.5)"
+    elif backend.name != "sqlite":
+        backend.sql(f"ALTER TABLE ratelimit MODIFY updated TIMESTAMP(6) NOT NULL DEFAULT {time}")
+    await flush(store, [delta("alice", 3, expiry=SOON)])
+    backend.sql(f"UPDATE ratelimit SET updated = {time}")
+    assert (await row(store, "alice")).updated == 1767323045
+    assert remarks(store) == []
+
+
+@pytest.mark.parametrize("behind", ["char(0) || '|x'", "char(0) || CAST(X'ff' AS TEXT)", "'|x'"])
+async def test_in_sqlite_what_stands_behind_a_nul_breaks_no_cursor(
+    sqlite: Backend, file_store: Store, behind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_changes, "PAGE", 2)
+    cursor = (await file_store.changes(None, 0)).cursor
+    await flush(file_store, [delta(key, expiry=SOON) for key in ("alice", "bob", "carol", "dave", "zoe")])
+    sqlite.sql(f"UPDATE ratelimit SET updated = '2030-01-01 00:00:00' || {behind} WHERE sender <> 'zoe'")
+    found, more = [], True
+    while more:
+        changes = await file_store.changes(cursor, 0)
+        found += [r.key for r in changes.rows]
+        cursor, more = changes.cursor, changes.more
+    assert found == ["zoe"]
+
+
+async def test_in_sqlite_what_no_database_can_hold_is_a_store_error(file_store: Store) -> None:
+    with pytest.raises(StoreError):
+        await file_store.changes(Cursor("2026-01-01", 1 << 70), 0)
+    with pytest.raises(NotStored):
+        await flush(file_store, [], segment=1 << 70)
+    with pytest.raises(StoreError):
+        await file_store.recorded("a\udcff")
+
+
+async def test_in_sqlite_a_run_whose_name_is_none_is_left_alone(sqlite: Backend, file_store: Store) -> None:
+    for node in ("CAST(X'ff' AS TEXT)", "X'ff'", "'long ago'"):
+        sqlite.sql(f"INSERT INTO ratelimit_node (node, segment, updated) VALUES ({node}, 1, '2020-01-01 00:00:00')")
+    await file_store.forget([], int(time.time()))
+    assert len(sqlite.sql("SELECT 1 FROM ratelimit_node")) == 1
+
+
+async def test_an_account_with_a_long_name_gets_back_what_memory_knows(backend: Backend, store: Store) -> None:
+    loosen(backend)
+    key = "a" * 150 + "@example.com"
+    await flush(store, [delta(key, 3, expiry=SOON)])
+    put(backend, "used = 'abc'", key)
+    assert await store.lookup([Account("daily", key)], 0) == []
+    assert list(store.remarks.unread) == [Account("daily", key)]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
+from ratelimitd.core.rows import MAX_USED
 from ratelimitd.stores.dialect.base import MARK, Dialect
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ class Typed(Dialect):
         return f"GREATEST(COALESCE({number}, 0), 0)"
 
     def quota(self) -> str:
-        """A text of a number is one."""
+        """A text of a number is one. It is no more than `seen` can hold."""
         if "quota" not in self._texts:
-            return self.count("quota")
+            return self.least(self.count("quota"), str(MAX_USED))
         quota = self.old("quota")
         unlimited = f"{quota} IS NULL OR {self._is_negative(quota)}"
-        return f"CASE WHEN {unlimited} THEN 0 ELSE {self.value('quota')} END"
+        return f"CASE WHEN {unlimited} THEN 0 ELSE {self.least(self.value('quota'), str(MAX_USED))} END"
 
     def unreadable(self, column: str) -> str:
         """NULL is a number: 0."""
@@ -120,7 +121,7 @@ class PostgreSQL(Typed):
 
     now = "(SELECT FLOOR(EXTRACT(EPOCH FROM statement_timestamp()))::bigint)"  # evaluated once, not for each row
     touch = "date_trunc('second', statement_timestamp())"  # CURRENT_TIMESTAMP is when the transaction began
-    updated = 'CASE WHEN isfinite("updated") THEN EXTRACT(EPOCH FROM "updated")::bigint END'
+    updated = 'CASE WHEN isfinite("updated") THEN FLOOR(EXTRACT(EPOCH FROM "updated"))::bigint END'
     normal = "lower(btrim(\"sender\", ' ' || chr(9)))"
 
     _DIGITS: ClassVar[str] = "^[0-9]{1,19}([.]0*)?$"
