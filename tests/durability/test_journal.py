@@ -422,3 +422,11 @@ def test_where_nothing_can_be_kept_a_stored_segment_is_deleted(
     journal.put_away(1, 1)
     assert journal.numbers() == [2]
     assert _kept(journal) == []
+
+
+def test_a_segment_that_somebody_has_removed_is_not_whole_on_the_disk(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    journal.begin(1)
+    (tmp_path / "1.segment").unlink()
+    assert not journal.settle(journal.rotate())
+    assert journal.settle(journal.rotate())
