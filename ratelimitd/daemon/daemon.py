@@ -29,8 +29,8 @@ from ratelimitd.sync.recovery import show_progress
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 ENDS_AFTER = 2.6
-"""A process that has not ended after so many times `shutdown_timeout_s` does not wait for its threads any more: half of it
-is the clients', one each the last flush's and the end of the store's."""
+"""A process that has not ended after so many times `shutdown_timeout_s` does not wait for its threads any more: half of
+one is the clients', one the last flush's, and one the end of the store's."""
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
