@@ -39,8 +39,9 @@ def read(data: bytes) -> str:
     No two are read alike: backslashes that stand before such an escape, or before a text that looks like one, are
     doubled. All others stay: `DOMAIN\\user` is itself.
     """
-    if b"\\" not in data and b"\0" not in data:
-        return data.decode("utf-8", "backslashreplace")
+    text = data.decode("utf-8", "backslashreplace")
+    if "\\" not in text and "\0" not in text:  # as a rule
+        return text
     text = _LIKE_A_BYTE.sub(lambda run: run[0] * 2, data.decode("utf-8", "surrogateescape"))
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 

@@ -156,7 +156,7 @@ def decode_answer(line: bytes, command: Command[A]) -> A:
         failure = json.decode(line, type=Failure)
     except ValidationError:  # it is no Failure
         pass
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Refused(f"the answer is not understood: {error}", NO) from error
     else:
         raise Refused(failure.error, failure.exit)

@@ -5,11 +5,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from ratelimitd.control.commands import NO_DAEMON, WRONG, A, Command, Refused, decode_answer, encode
+from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, A, Command, Refused, decode_answer, encode
 from ratelimitd.folders import opened
 
 TIMEOUT_S = 90.0
 """Longer than a daemon ever waits for its store."""
+MAX_ANSWER_BYTES = 16 << 20
+"""More than a daemon ever says: whoever answers in its place must not fill our memory."""
 _NOBODY = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
 
 
@@ -33,7 +35,9 @@ def answers(path: Path, command: Command[A]) -> Iterator[A]:
         try:
             connection.sendall(encode(command))
             with connection.makefile("rb") as lines:
-                for line in lines:
+                while line := lines.readline(MAX_ANSWER_BYTES):
+                    if len(line) == MAX_ANSWER_BYTES:
+                        raise Refused(f"the answer is not understood: it has {MAX_ANSWER_BYTES:,} bytes or more", NO)
                     yield decode_answer(line, command)
         except OSError as error:
             raise NoDaemon(path, error.strerror or str(error)) from error

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser(DEFAULT_CONFIG).parse_args(arguments)
     try:
         outcome = _plugins(options) if options.verb == "plugins" else _run(config.read(options.config), options)
-        print(_json(outcome.answer) if options.json and outcome.answer else outcome.text, end="")
+        print(_json(outcome.answer) if options.json and outcome.answer else tables.printable(outcome.text), end="")
         return outcome.status
     except RatelimitdError as error:
         status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
@@ -103,7 +103,7 @@ def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
             return Outcome(done, tables.accounts(done.limits))
         case "dump":
             dump = ask(configuration.control_socket, Dump())
-            return Outcome(dump, dump.file + "\n")
+            return Outcome(dump, escape(dump.file) + "\n")
         case "reload":
             return _reload(configuration)
         case "check":
@@ -154,7 +154,7 @@ def _set(configuration: Configuration, options: argparse.Namespace) -> Outcome:
 
 def _reload(configuration: Configuration) -> Outcome:
     answer = ask(configuration.control_socket, Reload())
-    waiting = " ".join(answer.needs_start)
+    waiting = escape(" ".join(answer.needs_start))
     text = f"These changed settings need a restart: {waiting}\n" if waiting else ""
     return Outcome(answer, "The configuration is applied.\n" + text)
 

@@ -25,6 +25,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Sequen
     return "".join(lines)
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: nothing in its lines controls one, whoever has written them."""
+    return "\n".join([escape(line) for line in text.split("\n")])
+
+
+def moment(seconds: float) -> str:
+    """A time in seconds since 1970; one that no calendar has, as the number."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds:g}"
+
+
 def pairs(rows: Iterable[tuple[str, object]]) -> str:
     """Names and values, a line each."""
     cells = [(name, _cell(value)) for name, value in rows]
@@ -98,7 +111,7 @@ def or_unlimited(quota: int | None) -> int | str:
 
 def status(answer: RunningStatus) -> str:
     """A running daemon's status."""
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(answer.started))
+    since = moment(answer.started)
     decisions = ", ".join(f"{name} {number:,}" for name, number in sorted(answer.decisions.items()))
     return pairs(
         [

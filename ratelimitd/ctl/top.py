@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from ratelimitd.control.answers import AccountView, Ranking
 from ratelimitd.ctl import tables
+from ratelimitd.text import escape
 
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen, without a cursor
 _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -27,10 +28,9 @@ def frame(ranking: Ranking, before: Ranking | None = None) -> str:
     if before is not None:
         elapsed_s = ranking.time - before.time
         earlier = {(view.limit, view.key): view.used for limit in before.limits for view in limit.accounts}
-    at = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(ranking.time))
-    text = f"recipients in the current period, most first  {at}\n"
+    text = f"recipients in the current period, most first  {tables.moment(ranking.time)}\n"
     for limit in ranking.limits:
-        text += f"\n{limit.limit}, {limit.period}\n"
+        text += f"\n{escape(limit.limit)}, {escape(limit.period)}\n"
         rows = [_row(view, earlier, elapsed_s) for view in limit.accounts]
         header = ("KEY", "USED", "QUOTA", "%", "PER MIN", "RESETS AT")
         text += tables.table(header, rows, right=(1, 2, 3, 4)) if rows else "nobody has sent yet\n"
@@ -58,7 +58,7 @@ def watch(ask: Callable[[], Ranking], interval_s: float) -> None:
 
 def _draw(text: str) -> None:
     columns, rows = shutil.get_terminal_size()
-    lines = [line[: columns - 1] for line in text.splitlines()[: rows - 1]]
+    lines = [line[: columns - 1] for line in tables.printable(text).splitlines()[: rows - 1]]
     sys.stdout.write(_HOME + "".join(line + _CLEAR_LINE + "\r\n" for line in lines) + _CLEAR_REST)
     sys.stdout.flush()
 

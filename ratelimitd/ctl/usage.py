@@ -1,6 +1,7 @@
 """The command line of `ratelimitctl`: its verbs and their options."""
 
 import argparse
+import os
 from pathlib import Path
 
 from ratelimitd import __version__
@@ -33,30 +34,38 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
         return sub
 
     verb("status", "how the daemon is doing")
-    verb("show", "an account's quota, use and reset time under every limit").add_argument("key", metavar="KEY")
+    verb("show", "an account's quota, use and reset time under every limit").add_argument(
+        "key", type=_text, metavar="KEY"
+    )
     ranking = verb("top", "who sends most in this period; refreshed until you type q")
-    ranking.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
+    ranking.add_argument("--limit", type=_text, metavar="NAME", help="under this [[limit]] only")
     ranking.add_argument("--count", type=_count, default=20, metavar="N", help="accounts to show; default: %(default)s")
     ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: %(default)s")
     ranking.add_argument("--once", action="store_true", help="show it once and exit")
     setting = verb("set", "give an account a quota: until its period ends, until a time, or for good")
-    setting.add_argument("key", metavar="KEY", help="an account, or @a.domain for each account of it (--persist)")
+    setting.add_argument(
+        "key", type=_text, metavar="KEY", help="an account, or @a.domain for each account of it (--persist)"
+    )
     setting.add_argument(
         "--quota", type=_quota, required=True, metavar="N", help='recipients per period, or "unlimited"'
     )
     lasting = setting.add_mutually_exclusive_group()
     lasting.add_argument("--persist", action="store_true", help="for good, not only until the period ends")
-    lasting.add_argument("--until", metavar="TIME", help='until "2026-12-01 18:00" in the configured timezone')
+    lasting.add_argument(
+        "--until", type=_text, metavar="TIME", help='until "2026-12-01 18:00" in the configured timezone'
+    )
     lasting.add_argument("--for", type=_duration, metavar="TIME", dest="for_s", help="for so long: 90m, 12h, 3d, 2w")
-    setting.add_argument("--limit", metavar="NAME", help="under this [[limit]]; needed if several count the account")
+    setting.add_argument(
+        "--limit", type=_text, metavar="NAME", help="under this [[limit]]; needed if several count the account"
+    )
     _reason(setting)
     unset = verb("unset", "take back the quota that an account, or @a.domain, was given, under every limit")
-    unset.add_argument("key", metavar="KEY")
-    unset.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
+    unset.add_argument("key", type=_text, metavar="KEY")
+    unset.add_argument("--limit", type=_text, metavar="NAME", help="under this [[limit]] only")
     _reason(unset)
     reset = verb("reset", "set what an account has used to 0, under every limit that counts it")
-    reset.add_argument("key", metavar="KEY")
-    reset.add_argument("--limit", metavar="NAME", help="under this [[limit]] only")
+    reset.add_argument("key", type=_text, metavar="KEY")
+    reset.add_argument("--limit", type=_text, metavar="NAME", help="under this [[limit]] only")
     _reason(reset)
     verb("dump", "make the daemon write its memory to state_dir/cache.dump")
     verb("reload", "make the daemon read its configuration again and apply all of it, or nothing")
@@ -71,6 +80,11 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
 
 def _reason(of: argparse.ArgumentParser) -> None:
     of.add_argument("--reason", type=_one_line, default="", metavar="TEXT", help="why, for the log")
+
+
+def _text(argument: str) -> str:
+    """The argument; bytes that are not UTF-8 as they are shown of a login."""
+    return os.fsencode(argument).decode("utf-8", "backslashreplace")
 
 
 def _one_line(text: str) -> str:

@@ -4,6 +4,7 @@ Its parts are made in parts.py; what only root may do is done before, in start.p
 """
 
 import gc
+import os
 import signal
 import socket
 import sys
@@ -27,6 +28,9 @@ from ratelimitd.net.http import serve
 from ratelimitd.sync.recovery import show_progress
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+ENDS_AFTER = 2.6
+"""A process that has not ended after so many times `shutdown_timeout_s` does not wait for its threads any more: half of
+one is the clients', one the last flush's, and one the end of the store's."""
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
@@ -145,7 +149,22 @@ class Daemon:
         for again in STOPPING:  # a second one, or a storm of them, changes nothing
             signal.signal(again, signal.SIG_IGN)
         self.parts.log.info("stopping", signal=signal.Signals(number).name)
+        trio.lowlevel.spawn_system_task(self._end_by_deadline)
         self.parts.pump.shut_down()
+
+    async def _end_by_deadline(self) -> None:
+        """End the process where a thread keeps it from ending: one that a file blocks, which nothing can cancel.
+
+        All tasks but this one may be waiting for it. What is not stored is in the journal already.
+        """
+        await trio.sleep(ENDS_AFTER * self.config.settings.server.shutdown_timeout_s)
+        lost = self.parts.sync.flusher.in_memory_only
+        said = "stopping without the last flush, which a file or disk blocks; counts are in the journal"
+        self.parts.log.error(f"{said}, or lost where it could not be written" if lost else said)
+        self.parts.log.close()
+        if self.config.settings.pid_file:
+            remove_pid_file(self.config.path(self.config.settings.pid_file))
+        os._exit(lost)
 
     async def _stop_by_deadline(self) -> None:
         await trio.sleep(self.config.settings.server.shutdown_timeout_s / 2)

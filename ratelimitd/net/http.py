@@ -13,7 +13,7 @@ import trio
 MAX_REQUEST_BYTES = 8192
 TIMEOUT_S = 5.0
 MAX_CLIENTS = 16
-"""Clients at a time; further ones wait until one has its answer, or a silent one is closed for them."""
+"""Clients at a time; further ones wait until one has left, or one that is waited for is closed for them."""
 
 
 class Page(NamedTuple):
@@ -48,19 +48,20 @@ async def serve(listener: socket.socket, pages: Pages, failed: Callable[[Excepti
 
 
 class _Clients:
-    """Those that are connected. Where there are too many, who has been silent for longest makes room for the next."""
+    """Those that are connected. Where there are too many, one that is waited for makes room: the one for longest."""
 
     def __init__(self, pages: Pages, failed: Callable[[Exception], None]) -> None:
         self._pages = pages
         self._failed = failed
         self._open = 0
-        self._silent: dict[trio.SocketStream, trio.CancelScope] = {}  # have not sent their request yet, oldest first
+        # Those that have not sent their request, taken their answer or closed yet; who is waited for longest is first.
+        self._waited_for: dict[trio.SocketStream, trio.CancelScope] = {}
         self._left = trio.Event()
 
     async def room(self) -> None:
         """Wait until there are fewer than MAX_CLIENTS."""
         while self._open >= MAX_CLIENTS:
-            for scope in self._silent.values():
+            for scope in self._waited_for.values():
                 scope.cancel()
                 break
             await self._left.wait()
@@ -70,27 +71,31 @@ class _Clients:
         self._open += 1
         try:
             with trio.move_on_after(TIMEOUT_S) as scope:
-                self._silent[stream] = scope
                 async with stream:
-                    await self._answer(stream)
+                    await self._answer(stream, scope)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass
         finally:
-            self._silent.pop(stream, None)
+            self._waited_for.pop(stream, None)
             self._open -= 1
             self._left.set()
             self._left = trio.Event()
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+    async def _answer(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         head = False
+        self._waited_for[stream] = scope
         try:
             method, path, accept = _parse(await _receive(stream))
-            del self._silent[stream]
+            del self._waited_for[stream]
             head = method == "HEAD"
             page = await self._page(path, accept)
         except BadRequest as error:
             page = Page(f"{error}\n".encode(), "text/plain; charset=utf-8", str(error))
-        await stream.send_all(_render(page, head))
+        answer = _render(page, head)
+        sent = await stream.socket.send(answer)  # what the kernel takes at once; the rest waits for the client
+        self._waited_for.pop(stream, None)
+        self._waited_for[stream] = scope
+        await stream.send_all(answer[sent:])
         await stream.send_eof()
         await _linger(stream)
 

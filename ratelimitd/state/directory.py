@@ -78,10 +78,12 @@ class StateDir:
         return path
 
     def append(self, name: str, text: str) -> None:
-        """Append to a file; it is on the disk then."""
+        """Append to a file; it is on the disk then. It blocks: for a thread."""
         path = self.path / name
         try:
-            with path.open("a", encoding="utf-8") as file:
+            # O_NONBLOCK: a pipe that nobody reads fails at once.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(path, flags, 0o640), "a", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -33,6 +33,7 @@ Progress = Callable[[int, int], None]
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 _FILE_MODE = 0o640
+_FOLDER_MODE = 0o750
 _TOTALS_PER_FRAME = 1000
 
 
@@ -109,7 +110,7 @@ class Journal:
         self._size = 0
         header = segments.header(self.node, number)
         try:
-            fd = os.open(self._path(number), _NEW_FILE, _FILE_MODE)
+            fd = self._create(self._path(number))
             try:
                 _write(fd, header)
                 if self._sync == "always":
@@ -123,22 +124,30 @@ class Journal:
             return
         self._fd, self._size, self.error = fd, len(header), None
 
-    def settle(self, fd: int) -> bool:
-        """Close a rotated segment, after syncing it to the disk where that is configured; whether that went well.
+    def _create(self, path: Path) -> int:
+        """A new file, in a new folder where somebody has removed the one that was there."""
+        try:
+            return os.open(path, _NEW_FILE, _FILE_MODE)
+        except FileNotFoundError:
+            self.folder.mkdir(mode=_FOLDER_MODE)
+            return os.open(path, _NEW_FILE, _FILE_MODE)
 
-        It blocks: for a thread.
+    def settle(self, fd: int) -> bool:
+        """Close a rotated segment, after syncing it to the disk where that is configured; whether it is whole there.
+
+        It is not where somebody has removed it. It blocks: for a thread.
         """
         try:
             try:
                 if self._sync != "never":
                     os.fdatasync(fd)
                     self._sync_folder()
+                return os.fstat(fd).st_nlink > 0
             finally:
                 os.close(fd)
         except OSError as error:
             self.error = error
             return False
-        return True
 
     def rewrite(self, first: int, number: int, deltas: Iterable[tuple[Counter, int]]) -> None:
         """Replace the segments first..number by one of totals. It blocks: for a thread. Raises OSError.

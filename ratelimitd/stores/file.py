@@ -51,6 +51,8 @@ class DatabaseFile:
         """Create the file, unless it is there and sound. Raises StoreUnsuitable; the file is left as it is then."""
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
+        if not self.path.is_file():  # SQLite would wait for somebody at the other end of a pipe
+            raise StoreUnsuitable(f"{self.path}: not a regular file")
         self._file = _found(self.path)
         if fault := self._fault():
             raise StoreUnsuitable(f"{self.path}: damaged, or no SQLite database; it is left as it is: {fault}")

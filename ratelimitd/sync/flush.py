@@ -21,6 +21,8 @@ from ratelimitd.sync.loader import Loader
 from ratelimitd.text import spell
 
 FLUSH_TIMEOUT_S = 30.0
+KEEP_TIMEOUT_S = 5.0
+"""How long a flush waits for the disk to take refused records, which are in the log, too."""
 FIELDS = Delta._fields[:6]
 """What is said of a delta that the database refuses."""
 
@@ -39,7 +41,7 @@ class Flush:
         self._backlog = backlog
         self._state = state
         self._log = log
-        self._journal_failed = False
+        self._journal_failed = self._stays = False
         self._replaced = False  # the database was, and what memory knows is not in the new one yet
 
     def configure(self, history_days: int) -> None:
@@ -106,6 +108,11 @@ class Flush:
         """Whether something is neither stored nor in the journal, as far as the last flush has found out."""
         return bool(self._backlog.incomplete)
 
+    @property
+    def in_memory_only(self) -> bool:
+        """Whether a process that ends now may lose something."""
+        return self.unsafe or self._backlog.error is not None
+
     async def close(self) -> bool:
         """End the journal; what is left in it is stored by the next run. Whether nothing is lost."""
         await self._condense()
@@ -134,7 +141,7 @@ class Flush:
             return
         self._backlog.stored(unstored)
         self.count += 1
-        self._set_aside(stored.rejected)
+        await self._set_aside(stored.rejected)
         completed = {row[:2]: row for row in await self._loader.put_back.complete(FLUSH_TIMEOUT_S)}
         rows = [completed.get(row[:2], row) for row in stored.rows] if completed else stored.rows
         if lost := await self._loader.take_over(rows, unstored.segments):
@@ -142,8 +149,11 @@ class Flush:
             self._log.info("the rows have later windows, of other nodes: counts found no place", recipients=lost)
         try:
             await self._backlog.put_away(unstored)
+            self._stays = False
         except OSError as error:  # it is recorded as stored, and will be put away later
-            self._log.warning("a stored segment cannot be put away", folder=self._backlog.folder, reason=error)
+            if not self._stays:
+                self._log.warning("a stored segment cannot be put away", folder=self._backlog.folder, reason=error)
+            self._stays = True
 
     async def _set_run_aside(self, unstored: Unstored, error: RunUnknown) -> None:
         """Forget segments of an earlier run, for nobody knows which of them are stored; their files are kept."""
@@ -173,7 +183,7 @@ class Flush:
             self._log.warning("the journal can be written again", unwritten=self._backlog.failures)
         self._journal_failed = error is not None
 
-    def _set_aside(self, rejected: list[tuple[Delta, str]]) -> None:
+    async def _set_aside(self, rejected: list[tuple[Delta, str]]) -> None:
         for delta, reason in rejected:
             self.rejected += 1
             fields = dict(zip(FIELDS, delta, strict=False))
@@ -182,10 +192,15 @@ class Flush:
             lines = [
                 "\t".join(spell(str(field)) for field in (*delta[: len(FIELDS)], reason)) for delta, reason in rejected
             ]
-            try:
-                self._state.append("rejected.tsv", "\n".join(lines) + "\n")
-            except StartError as error:
-                self._log.error("a refused record cannot be kept", reason=error)
+            append = partial(self._state.append, "rejected.tsv", "\n".join(lines) + "\n")
+            why: object = "no answer in time"
+            with trio.move_on_after(KEEP_TIMEOUT_S):
+                try:
+                    await trio.to_thread.run_sync(append, abandon_on_cancel=True)
+                    return
+                except StartError as error:
+                    why = error
+            self._log.error("a refused record cannot be kept", reason=why)
 
 
 def say_set_aside(log: Log, run: str, reason: object, folder: Path) -> None:

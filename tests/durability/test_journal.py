@@ -461,3 +461,11 @@ def test_counts_that_no_column_can_hold_are_replayed_as_the_largest(tmp_path: Pa
     records = [f"T\0\0{'9' * 18}\0default\0{end}\0alice" for end in parts for _ in range(20)]
     restore([Recovered(1, 1, "5e6f", records)], asked, backlog, NOON)
     assert asked.meters[0].counters["alice"].used >= 4_294_967_295
+
+
+def test_a_segment_that_somebody_has_removed_is_not_whole_on_the_disk(tmp_path: Path) -> None:
+    journal = journal_in(tmp_path)
+    journal.begin(1)
+    (tmp_path / "1.segment").unlink()
+    assert not journal.settle(journal.rotate())
+    assert journal.settle(journal.rotate())

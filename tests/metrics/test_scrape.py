@@ -10,11 +10,16 @@ import trio
 from ratelimitd.net import http as scrape
 from ratelimitd.net.http import Page, serve
 
+LARGE_BYTES = 8 << 20  # more than the kernel keeps for a client
 faults: list[Exception] = []
 
 
 async def hello(accept: str) -> Page:
     return Page(f"hello {accept}".encode(), "text/plain")
+
+
+async def large(accept: str) -> Page:
+    return Page(b"x" * LARGE_BYTES, "text/plain")
 
 
 async def broken(accept: str) -> Page:
@@ -27,7 +32,8 @@ async def serving() -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, listener, {"/hello": hello, "/broken": broken}, faults.append)
+            pages = {"/hello": hello, "/large": large, "/broken": broken}
+            nursery.start_soon(serve, listener, pages, faults.append)
             yield listener.getsockname()[1]
             nursery.cancel_scope.cancel()
 
@@ -107,6 +113,25 @@ async def test_silent_clients_delay_nobody_who_asks() -> None:
                 assert (await ask(port, b"GET /hello HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200")
         for stream in silent:
             await stream.aclose()
+
+
+@pytest.mark.parametrize("path", [b"/hello", b"/large", b"/nothing"])
+async def test_clients_that_have_their_answer_and_stay_delay_nobody(path: bytes) -> None:
+    """Also those that take nothing of an answer that the kernel cannot take in their place."""
+    async with serving() as port:
+        staying = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(100)]
+        for stream in staying:
+            await stream.send_all(b"GET " + path + b" HTTP/1.1\r\n\r\n")
+        with trio.fail_after(scrape.TIMEOUT_S / 2):  # not before a time-out of theirs
+            for _ in range(3):
+                assert (await ask(port, b"GET /hello HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        for stream in staying:
+            await stream.aclose()
+
+
+async def test_a_large_answer_arrives_whole() -> None:
+    async with serving() as port:
+        assert (await ask(port, b"GET /large HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n" + b"x" * LARGE_BYTES)
 
 
 async def test_a_client_that_is_being_answered_is_not_closed_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
