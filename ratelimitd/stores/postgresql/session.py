@@ -184,7 +184,8 @@ def _sent(value: object) -> bytes | None:
 
 def _item(value: object) -> str:
     if isinstance(value, str):
-        return '"' + _ESCAPED.sub(r"\\\1", _text(value)) + '"'
+        text = _text(value)
+        return '"' + (_ESCAPED.sub(r"\\\1", text) if '"' in text or "\\" in text else text) + '"'
     return "NULL" if value is None else f"{value:d}"
 
 
