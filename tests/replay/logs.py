@@ -52,7 +52,11 @@ def said(sent: Sent) -> Iterator[tuple[int, str, str]]:
         at + 1, "qmgr[73]",
         f"{queue_id}: from=<{sent.sender}>, size=1234, nrcpt={len(sent.recipients)} (queue active)",
     )  # fmt: skip
-    yield at + 1, "submission/smtpd[71]", "disconnect from laptop.example.net[192.0.2.7] ehlo=1 auth=1 mail=1 commands=6"
+    yield (
+        at + 1,
+        "submission/smtpd[71]",
+        "disconnect from laptop.example.net[192.0.2.7] ehlo=1 auth=1 commands=6",
+    )
     for recipient in sent.recipients:
         yield (
             at + 2, "smtp[74]",

@@ -6,13 +6,15 @@ not known. Beside it a second policy refuses nothing, and so has what the accoun
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 from msgspec import Struct
 
+from ratelimitd.core.action import DUNNO
 from ratelimitd.core.dues import MAX_RECIPIENTS
 from ratelimitd.core.limits import UNLIMITED, KeyHealth, Limit
 from ratelimitd.core.memo import Memo
+from ratelimitd.core.parts import NEVER
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import AT_RECIPIENT, Policy, Rules
 from ratelimitd.core.verdict import OVER_QUOTA, WOULD_BLOCK, Verdict, Waiting
@@ -25,6 +27,17 @@ _REFUSED = (OVER_QUOTA, WOULD_BLOCK)
 _FORGET_EVERY = 10_000
 """Mails: what would be stored by then needs not be kept apart."""
 _MAX_TRANSACTIONS = 100_000
+_Key = tuple[int, str]
+"""The place of a limit among all, and an account under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Silent(Limit):
+    """A limit whose replies nobody reads: they take longer than the decision."""
+
+    def refusal(self, key: str, used: int, quota: int, expiry: int) -> bytes:
+        """No reply."""
+        return DUNNO
 
 
 class Refusals(Struct, gc=False):
@@ -44,7 +57,7 @@ class Trial:
         self.refused: list[dict[str, Refusals]] = [{} for _ in limits]
         self.uses = [Uses() for _ in limits]
         self._logins = logins
-        self._policy = _policy(limits, rules)
+        self._policy = _policy([_silent(limit) for limit in limits], rules)
         self._demand = _policy([_without_quota(limit) for limit in limits], rules)
         self._places = {limit.name: i for i, limit in enumerate(limits)}
         self._asked = 0
@@ -59,35 +72,80 @@ class Trial:
         self._now = now = mail.begun
         asked = _Asked(mail, self._logins, self._asked)
         self._asked += 1
-        for request in asked.at_rcpt():
-            verdict = _decide(self._policy, request, now)
-            if verdict.status in _REFUSED:
-                self._refuse(verdict, request.instance)
-        for request in asked.at_rcpt() if mail.named or not mail.is_first else asked.as_one():
-            self._use(_decide(self._demand, request, now))
+        alike = mail.is_first and not mail.named  # one recipient is as good as another
+        keys: list[_Key] = []
+        for request in asked.as_one() if alike else asked.at_rcpt():
+            keys = self._use(_decide(self._demand, request, now))
+        if alike and self._have_room(keys, mail.recipients):
+            _decide(self._policy, next(asked.as_one()), now)
+        else:
+            self._ask_each(asked, keys if alike else None)
         if self._asked % _FORGET_EVERY == 0:
             for policy in (self._policy, self._demand):
                 _forget(policy)
 
-    def _refuse(self, verdict: Verdict, instance: str) -> None:
+    def _ask_each(self, asked: "_Asked", keys: list[_Key] | None) -> None:
+        """Ask about one recipient after another; of those that are alike (`keys`) only until all others are refused by
+        the same limits."""
+        left = asked.mail.recipients
+        for request in asked.at_rcpt():
+            verdict = _decide(self._policy, request, self._now)
+            recipients = 1 if request.protocol_state == AT_RECIPIENT else left
+            if verdict.status in _REFUSED:
+                self._refuse(verdict, recipients)
+            left -= recipients
+            if (
+                verdict.refused
+                and left
+                and keys is not None
+                and self._go_on_refusing(keys, left + 1, asked.mail.recipients)
+            ):
+                self._refuse(_decide(self._policy, next(asked.as_one()), self._now), left)
+                return
+
+    def _have_room(self, keys: Sequence[_Key], recipients: int) -> bool:
+        """Whether no limit is exceeded by so many, for all that is known before it is asked: then they are charged the
+        same, asked about at once or one by one."""
+        return all(self._room(place, key) >= recipients for place, key in keys)
+
+    def _go_on_refusing(self, keys: Sequence[_Key], left: int, recipients: int) -> bool:
+        """Whether each limit is used up or has room for those that are left: then those that refuse one of them refuse
+        each. What a limit of one message has used is not known here; it must have room for all of them."""
+        return all(
+            self._room(place, key) not in range(1, recipients if self.limits[place].of_message else left)
+            for place, key in keys
+        )
+
+    def _room(self, place: int, key: str) -> int:
+        counter = self._policy.meters[place].counters.get(key)
+        quota = counter.quota if counter is not None else self.limits[place].configured_quota(key)
+        return NEVER if not quota else max(0, quota - (counter.used if counter is not None else 0))
+
+    def _refuse(self, verdict: Verdict, recipients: int) -> None:
         counter = verdict.counter
         assert counter is not None
         refused = self.refused[self._places[counter.limit.name]]
         refusals = refused.get(counter.key)
         if refusals is None:
             refusals = refused[counter.key] = Refusals(first=self._now)
+        instance = verdict.request.instance
         if counter.limit.by_message:
             refusals.recipients += refusals.instance != instance
             refusals.instance = instance
         else:
-            refusals.recipients += verdict.recipients
+            refusals.recipients += recipients
 
-    def _use(self, verdict: Verdict) -> None:
-        if verdict.charge is not None:
-            for counter, amount in zip(verdict.charge.counters, verdict.charge.amounts, strict=True):
-                if amount:
-                    uses = self.uses[self._places[counter.limit.name]]
-                    uses.add(counter, amount, self._now, verdict.charge.transaction)
+    def _use(self, verdict: Verdict) -> list[_Key]:
+        """Count what was tried; the limits that apply, and the account under each."""
+        if verdict.charge is None:
+            return []
+        keys: list[_Key] = []
+        for counter, amount in zip(verdict.charge.counters, verdict.charge.amounts, strict=True):
+            place = self._places[counter.limit.name]
+            keys.append((place, counter.key))
+            if amount:
+                self.uses[place].add(counter, amount, self._now, verdict.charge.transaction)
+        return keys
 
 
 class _Asked:
@@ -98,7 +156,7 @@ class _Asked:
         texts = (login.client_address, login.client_name, mail.queue_id, mail.instance, login.sasl_method)
         address, name, queue_id, self._instance, method = map(_text, texts)
         username, sender, size = _text(login.sasl_username), _text(mail.sender), _text(mail.size)
-        self._mail, self._logins, self._number = mail, logins, number
+        self.mail, self._logins, self._number = mail, logins, number
         self._ends = address, name
         self._login = queue_id, self._instance, method, username
         self._attributes = (
@@ -109,7 +167,7 @@ class _Asked:
 
     def at_rcpt(self) -> Iterator[Request]:
         """One for each recipient; those beyond MAX_NAMED together."""
-        mail = self._mail
+        mail = self.mail
         if mail.at_once:
             yield from self.as_one()
             return
@@ -123,7 +181,7 @@ class _Asked:
 
     def as_one(self) -> Iterator[Request]:
         """One for all recipients."""
-        yield self._request("DATA", "", str(min(self._mail.recipients, MAX_RECIPIENTS)))
+        yield self._request("DATA", "", str(min(self.mail.recipients, MAX_RECIPIENTS)))
 
     def _request(self, state: str, recipient: str, count: str) -> Request:
         text = f"{self._attributes}protocol_state={state}\nrecipient={recipient}\nrecipient_count={count}\n"
@@ -141,6 +199,10 @@ def _text(value: bytes) -> str:
 def _policy(limits: Sequence[Limit], rules: Rules) -> Policy:
     memo = Memo(_MAX_TRANSACTIONS, _MAX_TRANSACTIONS)
     return Policy(limits, rules, Pending(), memo, Nobody())
+
+
+def _silent(limit: Limit) -> Limit:
+    return _Silent(*[getattr(limit, each.name) for each in fields(limit)])
 
 
 def _without_quota(limit: Limit) -> Limit:
