@@ -47,9 +47,10 @@ class Reader:
             stamps = Stamps(self._zone, source.modified)
             for lines in source.lines():
                 for line in lines:
-                    found = _exported(line.partition(b"=")[2]) if line.startswith(_EXPORT[1]) else stamps.read(line)
-                    if found is not None:
-                        return found if isinstance(found, int) else found[0]
+                    if line.startswith(_EXPORT[1]):
+                        stamps.first = _exported(line.partition(b"=")[2]) or 0
+                    if stamps.first or stamps.read(line) is not None:
+                        return stamps.first
         finally:
             source.close()
         return 0

@@ -1,5 +1,6 @@
 """`ratelimitctl replay`: reads the files, lets the limits decide, and makes the answer of what came of it."""
 
+import gc
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -28,9 +29,11 @@ def replay(configuration: Configuration, names: Sequence[str]) -> tuple[Replayed
         readers.append(Reader(name, zone, lambda _: progress.show(readers), with_recipients=with_recipients))
     rules = Rules(configuration.failure_action.fixed, strict_below=0.0)
     trial = Trial(configuration.limits, rules, configuration.settings.keys.login_rules)
+    gc.disable()  # a mail leaves nothing behind that refers to itself; to look for it takes a sixth of the time
     try:
         _run(readers, trial, with_recipients=with_recipients)
     finally:
+        gc.enable()
         progress.clear()
     answer = _answer(readers, trial, configuration.settings.limit, zone)
     return answer, text(answer, _remarks(readers, configuration.limits))

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 
-DAY_S = 86_400
+from ratelimitd.core.windows import DAY_S, MINUTE_S
+
 _MONTHS = {name: i for i, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _YEARS = range(1971, 2200)
@@ -21,13 +22,15 @@ _DISORDER_S = 7 * DAY_S
 _REPEATED_S = 1800
 """An hour that seems to begin again is the second one of a change from summer time."""
 
-_HOUR = rb"([A-Z][a-z]{2} [ 0-3][0-9] [012][0-9])"
-_MINUTE = rb":([0-5][0-9]):([0-6][0-9])"
-_SYSLOG = re.compile(rb"(?:<[0-9]{1,3}>)?" + _HOUR + _MINUTE + rb"(?:\.[0-9]{1,9})?() ")
+_MINUTE = rb"([A-Z][a-z]{2} [ 0-3][0-9] [012][0-9]:[0-5][0-9])"
+_SECOND = rb":([0-6][0-9])"
+_SECONDS = {b"%02d" % second: second for second in range(70)}
+_SYSLOG = re.compile(rb"(?:<[0-9]{1,3}>)?" + _MINUTE + _SECOND + rb"(?:\.[0-9]{1,9})?() ")
 _ISO = re.compile(
-    rb"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][012][0-9])" + _MINUTE + rb"(?:[.,][0-9]{1,9})?(Z|[+-][0-9]{2}:?[0-9]{2})?+ "
+    rb"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][012][0-9]:[0-5][0-9])" + _SECOND + rb"(?:[.,][0-9]{1,9})?+"
+    rb"(Z|[+-][0-9]{2}:?[0-9]{2}|) "
 )
-_CTIME = re.compile(rb"[A-Z][a-z]{2} " + _HOUR + _MINUTE + rb" ([0-9]{4}) ")
+_CTIME = re.compile(rb"[A-Z][a-z]{2} " + _MINUTE + _SECOND + rb" ([0-9]{4}) ")
 
 
 class Stamps:
@@ -43,36 +46,55 @@ class Stamps:
         self._end = modified + DAY_S  # its clock may be another one
         self._forms: list[tuple[re.Pattern[bytes], Callable[[bytes, bytes], int | None]]]
         self._forms = [(_SYSLOG, self._syslog), (_ISO, self._iso), (_CTIME, self._ctime)]
-        self._hour: tuple[bytes, bytes] = b"", b""  # the last one, as it was written
-        self._began: int | None = None  # and when it began
-        self._again_s = 0  # how much later it may begin once more
+        self._pattern, self._hour_of = self._forms[0]  # of the form that was read last
+        self._hour = self._minute = self._more = b""  # as they were written last
+        self._hour_began: int | None = None
+        self._minute_began: int | None = None
+        self._again_s = 0  # how much later the hour may begin once more
 
     def read(self, line: bytes) -> tuple[int, int] | None:
         """The instant of a line, and where its time ends; None where it begins with none."""
-        for form in self._forms:
-            found = form[0].match(line)
-            if found is None:
-                continue
-            hour, minute, second, more = found.groups()
-            if (hour, more) != self._hour:
-                self._hour, self._again_s = (hour, more), 0
-                self._began = form[1](hour, more or b"")
-            if self._began is None:
-                return None
-            if form is not self._forms[0]:
-                self._forms.remove(form)
-                self._forms.insert(0, form)
-            instant = self._began + 60 * int(minute) + int(second)
-            if self._again_s and instant < self.latest - _REPEATED_S:
-                self._began += self._again_s
-                instant += self._again_s
-                self._again_s = 0
-            if instant > self.latest:
-                self.latest = instant
-            if not self.first or instant < self.first:
+        found = self._pattern.match(line) or self._in_another_form(line)
+        if found is None:
+            return None
+        minute, second, more = found.groups()
+        if minute != self._minute or more != self._more:
+            self._minute_began = self._begin(minute, more)
+        if self._minute_began is None:
+            return None
+        instant = self._minute_began + _SECONDS[second]
+        if instant > self.latest:
+            self.latest = instant
+            if not self.first:
                 self.first = instant
-            return instant, found.end()
+        elif instant < self.first:
+            self.first = instant
+        return instant, found.end()
+
+    def _in_another_form(self, line: bytes) -> re.Match[bytes] | None:
+        for pattern, hour_of in self._forms:
+            found = pattern.match(line)
+            if found is not None:
+                self._pattern, self._hour_of = pattern, hour_of
+                self._hour = self._minute = b""
+                return found
         return None
+
+    def _begin(self, minute: bytes, more: bytes) -> int | None:
+        """When a minute began."""
+        hour = minute[:-3]
+        if hour != self._hour or more != self._more:
+            self._again_s = 0
+            self._hour_began = self._hour_of(hour, more)
+        self._hour, self._minute, self._more = hour, minute, more
+        if self._hour_began is None:
+            return None
+        began = self._hour_began + MINUTE_S * int(minute[-2:])
+        if self._again_s and began + MINUTE_S < self.latest - _REPEATED_S:
+            self._hour_began += self._again_s
+            began += self._again_s
+            self._again_s = 0
+        return began
 
     def _syslog(self, hour: bytes, _: bytes) -> int | None:
         last = datetime.fromtimestamp(self._end, self._zone).year
