@@ -1,4 +1,4 @@
-"""Times of lines: every form, years that are not written, hours that come twice, and whatever else a line begins with."""
+"""Times of lines: every form, years that are not written, hours that come twice, and what is no time."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -44,7 +44,8 @@ def test_every_form_is_read_to_its_end(time: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "x", "Nov 31 10:00:05 mx", "Nov 26 24:00:05 mx", "Nov 26 10:60:05 mx", "Nov 00 10:00:05 mx", "Nvo 26 10:00:05 ",
+    ["", "x", "Nov 31 10:00:05 mx", "Nov 26 24:00:05 mx", "Nov 26 10:60:05 mx", "Nov 00 10:00:05 mx",
+     "Nvo 26 10:00:05 ",
      "2026-13-01T00:00:00Z mx", "2026-11-26T10:00:05Zmx", "9999-12-31T23:00:00Z mx", "0001-01-01T00:00:00 mx",
      "2026-11-26T10:00:05+99:99 mx", "Thu Nov 26 10:00:05 0000 mx"],
 )  # fmt: skip
@@ -101,8 +102,11 @@ def test_what_is_written_is_read(moment: int, form: object) -> None:
     assert instants(Stamps(UTC, NOVEMBER), f"{form(moment)} mx") == [moment]
 
 
-@given(st.lists(st.one_of(st.binary(max_size=60), st.from_regex(rb"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-9]{2} x"),
-                          st.from_regex(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{4} x"))))  # fmt: skip
+CLASSIC = rb"[A-Z][a-z]{2} [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-9]{2} x"
+ISO = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[+-][0-9]{4} x"
+
+
+@given(st.lists(st.one_of(st.binary(max_size=60), st.from_regex(CLASSIC), st.from_regex(ISO))))
 def test_no_line_is_an_error(lines: list[bytes]) -> None:
     stamps = Stamps(ZURICH, NOVEMBER)
     for line in lines:

@@ -87,20 +87,18 @@ class Trial:
     def _ask_each(self, asked: "_Asked", keys: list[_Key] | None) -> None:
         """Ask about one recipient after another; of those that are alike (`keys`) only until all others are refused by
         the same limits."""
-        left = asked.mail.recipients
+        left = due = asked.mail.recipients
         for request in asked.at_rcpt():
             verdict = _decide(self._policy, request, self._now)
             recipients = 1 if request.protocol_state == AT_RECIPIENT else left
             if verdict.status in _REFUSED:
                 self._refuse(verdict, recipients)
             left -= recipients
-            if (
-                verdict.refused
-                and left
-                and keys is not None
-                and self._go_on_refusing(keys, left + 1, asked.mail.recipients)
-            ):
-                self._refuse(_decide(self._policy, next(asked.as_one()), self._now), left)
+            if not verdict.refused:
+                due -= recipients
+            elif left and keys is not None and self._go_on_refusing(keys, due, asked.mail.recipients):
+                _decide(self._policy, next(asked.as_one()), self._now)
+                self._refuse(verdict, left)
                 return
 
     def _have_room(self, keys: Sequence[_Key], recipients: int) -> bool:
@@ -108,11 +106,11 @@ class Trial:
         same, asked about at once or one by one."""
         return all(self._room(place, key) >= recipients for place, key in keys)
 
-    def _go_on_refusing(self, keys: Sequence[_Key], left: int, recipients: int) -> bool:
-        """Whether each limit is used up or has room for those that are left: then those that refuse one of them refuse
-        each. What a limit of one message has used is not known here; it must have room for all of them."""
+    def _go_on_refusing(self, keys: Sequence[_Key], due: int, recipients: int) -> bool:
+        """Whether each limit is used up or has room for all that was not admitted: then those that refuse one of them
+        refuse each. What a limit of one message has used is not known here; it must have room for the whole."""
         return all(
-            self._room(place, key) not in range(1, recipients if self.limits[place].of_message else left)
+            self._room(place, key) not in range(1, recipients if self.limits[place].of_message else due)
             for place, key in keys
         )
 
