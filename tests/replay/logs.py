@@ -75,3 +75,14 @@ def postfix(mails: Iterable[Sent], stamp: object = classic, zone: tzinfo = UTC) 
         for at, program, message in said(sent)
     ]
     return "".join(line for _, line in sorted(lines, key=lambda each: each[0]))
+
+
+def journal(mails: Iterable[Sent]) -> bytes:
+    """The same as `journalctl -o export` gives it."""
+    entries = sorted(((at, sent.host, program, text) for sent in mails for at, program, text in said(sent)))
+    return b"".join(
+        b"__CURSOR=s=5e6f;i=1\n__REALTIME_TIMESTAMP=%d\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=5e6f\nPRIORITY=6\n"
+        b"SYSLOG_IDENTIFIER=postfix/%b\n_HOSTNAME=%b\nMESSAGE=%b\n\n"
+        % (at * 1_000_000 + 123_456, program.partition("[")[0].encode(), host.encode(), text.encode())
+        for at, host, program, text in entries
+    )

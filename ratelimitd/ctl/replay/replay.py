@@ -36,7 +36,8 @@ def replay(configuration: Configuration, names: Sequence[str]) -> tuple[Replayed
         gc.enable()
         progress.clear()
     answer = _answer(readers, trial, configuration.settings.limit, zone)
-    return answer, text(answer, _remarks(readers, configuration.limits))
+    not_enforced = {limit.name for limit in configuration.limits if not limit.enforce}
+    return answer, text(answer, _remarks(readers, configuration.limits), not_enforced)
 
 
 def _run(readers: Sequence[Reader], trial: Trial, *, with_recipients: bool) -> None:

@@ -1,6 +1,6 @@
 """The answer of `ratelimitctl replay` for people. Nothing in it can control the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from ratelimitd.ctl import tables
 from ratelimitd.ctl.answers import LimitUse, Replayed
@@ -11,10 +11,10 @@ SHOWN = 10
 _KEY_CHARACTERS = 60
 
 
-def text(answer: Replayed, remarks: Sequence[str]) -> str:
+def text(answer: Replayed, remarks: Sequence[str], not_enforced: Container[str]) -> str:
     """What was read, whom each limit would have refused, what accounts use, which quota would have refused how many."""
     parts = [_read(answer), _limits(answer.limits)]
-    parts += [_refused(limit) for limit in answer.limits if limit.refused]
+    parts += [_refused(limit, limit.limit not in not_enforced) for limit in answer.limits if limit.refused]
     if any(limit.accounts for limit in answer.limits):
         parts += [_uses(answer.limits), _quotas(answer.limits)]
     if remarks:
@@ -50,17 +50,16 @@ def _limits(limits: Sequence[LimitUse]) -> str:
     return tables.table(header, rows, right=(2, 3, 4, 5, 6, 7))
 
 
-def _refused(limit: LimitUse) -> str:
+def _refused(limit: LimitUse, enforced: bool) -> str:
     rows = [
         (cut(each.key, _KEY_CHARACTERS), each.refused, _time(each.first), each.worst) for each in limit.refused[:SHOWN]
     ]
+    title = f"refused by limit {limit.limit}, most first\n"
+    if not enforced:
+        title = f"would be refused by limit {limit.limit}, which is not enforced, most first\n"
     header = ("KEY", "REFUSED", "FIRST AT", "MOST TRIED IN A WINDOW")
     more = len(limit.refused) - len(rows)
-    return (
-        f"refused by limit {limit.limit}, most first\n"
-        + tables.table(header, rows, right=(1, 3))
-        + (f"and {more:,} more: --json has all\n" if more else "")
-    )
+    return title + tables.table(header, rows, right=(1, 3)) + (f"and {more:,} more: --json has all\n" if more else "")
 
 
 def _uses(limits: Sequence[LimitUse]) -> str:
