@@ -90,7 +90,7 @@ class LimitUse(Answer, frozen=True, kw_only=True):
 
     limit: Annotated[str, Meta(description="the name of the limit")]
     period: Annotated[str, Meta(description="its period, as configured")]
-    window: Annotated[str, Meta(description="`fixed` or `sliding`")]
+    window: Annotated[str, Meta(description="whether its windows are `fixed` or `sliding`")]
     quota: Annotated[int | None, Meta(description="its quota for accounts without one of their own; null: unlimited")]
     accounts: Annotated[int, Meta(description="accounts that sent something")]
     recipients: Annotated[int, Meta(description="recipients that they tried to send to, refused ones included")]
