@@ -149,6 +149,20 @@ def test_free_recipients_are_those_that_the_log_knows(tmp_path: Path, capsys: py
     assert (answer["recipients"], answer["limits"][0]["recipients"]) == (3, 1)
 
 
+def test_a_limit_on_messages_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = [{"name": "daily", "quota": 1, "count": "messages"}]
+    rows = replay(tmp_path, capsys, postfix(MAILS), limit=limits).splitlines()[2:4]
+    assert " ".join(rows[0].split()) == "LIMIT PERIOD QUOTA ACCOUNTS MESSAGES ACCOUNTS REFUSED MESSAGES REFUSED %"
+    assert " ".join(rows[1].split()) == "daily daily, messages 1 3 6 1 2 33.3"
+
+
+def test_files_through_a_pipe_in_the_wrong_order_are_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "2 lines are more than an hour earlier" in replay(tmp_path, capsys, postfix(MAILS[5:]) + postfix(MAILS[:1]))
+    assert "earlier" not in replay(tmp_path, capsys, postfix(MAILS))
+
+
 def test_a_file_that_is_named_twice_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     replay(tmp_path, capsys, postfix(MAILS, iso))
     (tmp_path / "again").symlink_to("mail.log")

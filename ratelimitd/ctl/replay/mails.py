@@ -20,6 +20,9 @@ MAX_HELD = 100_000
 MAX_NAMED = 1000
 """Recipients of a mail whose addresses are kept: Postfix's own smtpd_recipient_limit."""
 _COVERED_S = 60
+"""A daemon decides before the mail is queued, and at most so long before it is begun."""
+_SETTLED_S = 5
+"""What a daemon said in another file, of a clock that is not quite the same, has been read so much later."""
 _SAYS_ALL = (b"INSERT", b"UPDATE", b"WOULD_BLOCK", b"FREE")
 
 
@@ -36,6 +39,7 @@ class Mail(Struct, gc=False, kw_only=True):
     recipients: int = -1  # not known yet
     named: list[bytes]
     complete: bool = False
+    known_at: int = 0  # when it was queued; 0: it is a daemon's line
     sender: bytes = b""
     size: bytes = b""
     at_once: bool = False
@@ -69,21 +73,25 @@ class Mails:
         if type(event) is Login:
             self._begin(instant, event)
         elif type(event) is Queued:
-            self._queued(event)
+            self._queued(instant, event)
         elif type(event) is Decided:
             self._decide(instant, event)
         elif type(event) is Delivered or type(event) is Removed:
             self._named(event)
         held = self._held
-        while held and (held[0].complete or held[0].begun < instant - HELD_S or len(held) > MAX_HELD):
+        while held and (
+            (held[0].complete and held[0].known_at < instant - _SETTLED_S)
+            or held[0].begun < instant - HELD_S
+            or len(held) > MAX_HELD
+        ):
             mail = held.popleft()
             self._forget(mail)
-            if mail.recipients >= 0:
+            if self._counts(mail):
                 yield mail
 
     def finish(self) -> Iterator[Mail]:
         """What is left."""
-        yield from (mail for mail in self._held if mail.recipients >= 0)
+        yield from filter(self._counts, self._held)
         self._held.clear()
         self._open.clear()
 
@@ -100,13 +108,16 @@ class Mails:
         self._open[key] = mail
         self._held.append(mail)
 
-    def _queued(self, event: Queued) -> None:
+    def _counts(self, mail: Mail) -> bool:
+        """Whether a mail was sent, and no daemon has said what it decided on it."""
+        said_at = self._decided.get(mail.login.sasl_username, 0) if mail.known_at else 0
+        return mail.recipients >= 0 and said_at < mail.begun - _COVERED_S
+
+    def _queued(self, instant: int, event: Queued) -> None:
         mail = self._open.get(event.mail)
         if mail is None or mail.recipients >= 0:
             return
-        if self._decided.get(mail.login.sasl_username, -1) >= mail.begun - _COVERED_S:
-            self._end(mail)  # it stays without recipients: a daemon said what there is to say
-            return
+        mail.known_at = instant
         mail.recipients, mail.sender, mail.size = event.recipients, event.sender, event.size
         if not self._with_recipients:
             self._end(mail)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ratelimitd.config.read import Configuration
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Rules
+from ratelimitd.core.windows import HOUR_S
 from ratelimitd.ctl.answers import LimitUse, RefusedAccount, Replayed
 from ratelimitd.ctl.replay.mails import Mails
 from ratelimitd.ctl.replay.merge import merged
@@ -22,7 +23,7 @@ from ratelimitd.settings import LimitSettings
 def replay(configuration: Configuration, names: Sequence[str]) -> tuple[Replayed, str]:
     """What the limits would have refused of these files: for programs, and for people. Raises Refused."""
     zone = configuration.limits[0].period.zone
-    with_recipients = any(limit.free for limit in configuration.limits)
+    with_recipients = any(limit.free or not limit.of_login for limit in configuration.limits)
     progress = Progress()
     readers: list[Reader] = []
     for name in _each_once(names):
@@ -31,22 +32,34 @@ def replay(configuration: Configuration, names: Sequence[str]) -> tuple[Replayed
     trial = Trial(configuration.limits, rules, configuration.settings.keys.login_rules)
     gc.disable()  # a mail leaves nothing behind that refers to itself; to look for it takes a sixth of the time
     try:
-        _run(readers, trial, with_recipients=with_recipients)
+        disordered = _run(readers, trial, with_recipients=with_recipients)
     finally:
         gc.enable()
         progress.clear()
     answer = _answer(readers, trial, configuration.settings.limit, zone)
-    not_enforced = {limit.name for limit in configuration.limits if not limit.enforce}
-    return answer, text(answer, _remarks(readers, configuration.limits), not_enforced)
+    remarks = _remarks(readers, configuration.limits)
+    if disordered:
+        remarks.append(
+            f"{disordered:,} lines are more than an hour earlier than lines before them and may count wrongly; "
+            "files that are named are read in the order of time"
+        )
+    return answer, text(answer, configuration.limits, remarks)
 
 
-def _run(readers: Sequence[Reader], trial: Trial, *, with_recipients: bool) -> None:
+def _run(readers: Sequence[Reader], trial: Trial, *, with_recipients: bool) -> int:
+    """Decide on everything; how many lines were far out of order."""
     mails = Mails(with_recipients=with_recipients)
+    latest = disordered = 0
     for instant, event in merged(readers):
+        if instant > latest:
+            latest = instant
+        elif instant < latest - HOUR_S:
+            disordered += 1
         for mail in mails.take(instant, event):
             trial.take(mail)
     for mail in mails.finish():
         trial.take(mail)
+    return disordered
 
 
 def _each_once(names: Sequence[str]) -> list[str]:

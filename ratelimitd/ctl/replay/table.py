@@ -1,7 +1,8 @@
 """The answer of `ratelimitctl replay` for people. Nothing in it can control the terminal."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
+from ratelimitd.core.limits import Limit
 from ratelimitd.ctl import tables
 from ratelimitd.ctl.answers import LimitUse, Replayed
 from ratelimitd.text import cut, escape
@@ -11,10 +12,10 @@ SHOWN = 10
 _KEY_CHARACTERS = 60
 
 
-def text(answer: Replayed, remarks: Sequence[str], not_enforced: Container[str]) -> str:
+def text(answer: Replayed, limits: Sequence[Limit], remarks: Sequence[str]) -> str:
     """What was read, whom each limit would have refused, what accounts use, which quota would have refused how many."""
-    parts = [_read(answer), _limits(answer.limits)]
-    parts += [_refused(limit, limit.limit not in not_enforced) for limit in answer.limits if limit.refused]
+    parts = [_read(answer), _limits(answer.limits, limits)]
+    parts += [_refused(uses, limit.enforce) for uses, limit in zip(answer.limits, limits, strict=True) if uses.refused]
     if any(limit.accounts for limit in answer.limits):
         parts += [_uses(answer.limits), _quotas(answer.limits)]
     if remarks:
@@ -32,21 +33,22 @@ def _read(answer: Replayed) -> str:
     return line if answer.messages else line + "Postfix logs a login as sasl_username=; there is none.\n"
 
 
-def _limits(limits: Sequence[LimitUse]) -> str:
+def _limits(answer: Sequence[LimitUse], limits: Sequence[Limit]) -> str:
     rows = [
         (
-            limit.limit,
-            limit.period if limit.window == "fixed" else f"{limit.period} sliding",
-            tables.or_unlimited(limit.quota),
-            limit.accounts,
-            limit.recipients,
-            limit.refused_accounts,
-            limit.refused_recipients,
-            _percent(limit.refused_recipients, limit.recipients),
+            uses.limit,
+            uses.period + (" sliding" if limit.sliding else "") + (", messages" if limit.by_message else ""),
+            tables.or_unlimited(uses.quota),
+            uses.accounts,
+            uses.recipients,
+            uses.refused_accounts,
+            uses.refused_recipients,
+            _percent(uses.refused_recipients, uses.recipients),
         )
-        for limit in limits
+        for uses, limit in zip(answer, limits, strict=True)
     ]
-    header = ("LIMIT", "PERIOD", "QUOTA", "ACCOUNTS", "RECIPIENTS", "ACCOUNTS REFUSED", "RECIPIENTS REFUSED", "%")
+    thing = "MESSAGES" if all(limit.by_message for limit in limits) else "RECIPIENTS"
+    header = ("LIMIT", "PERIOD", "QUOTA", "ACCOUNTS", thing, "ACCOUNTS REFUSED", f"{thing} REFUSED", "%")
     return tables.table(header, rows, right=(2, 3, 4, 5, 6, 7))
 
 

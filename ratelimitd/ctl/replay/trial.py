@@ -56,6 +56,8 @@ class Trial:
         self.limits = limits
         self.refused: list[dict[str, Refusals]] = [{} for _ in limits]
         self.uses = [Uses() for _ in limits]
+        self._by_login = all(limit.of_login for limit in limits)
+        self._with_free = [limit for limit in limits if limit.free]
         self._logins = logins
         self._policy = _policy([_silent(limit) for limit in limits], rules)
         self._demand = _policy([_without_quota(limit) for limit in limits], rules)
@@ -72,17 +74,23 @@ class Trial:
         self._now = now = mail.begun
         asked = _Asked(mail, self._logins, self._asked)
         self._asked += 1
-        alike = mail.is_first and not mail.named  # one recipient is as good as another
-        keys: list[_Key] = []
-        for request in asked.as_one() if alike else asked.at_rcpt():
+        alike = mail.is_first and not self._names_matter(mail)  # one recipient is as good as another
+        one, keys = asked.as_one(), list[_Key]()
+        for request in (one,) if alike else asked.at_rcpt():
             keys = self._use(_decide(self._demand, request, now))
         if alike and self._have_room(keys, mail.recipients):
-            _decide(self._policy, next(asked.as_one()), now)
+            _decide(self._policy, one, now)
         else:
             self._ask_each(asked, keys if alike else None)
         if self._asked % _FORGET_EVERY == 0:
             for policy in (self._policy, self._demand):
                 _forget(policy)
+
+    def _names_matter(self, mail: Mail) -> bool:
+        """Whether a limit may decide by who the recipients are, as far as the log knows them."""
+        return bool(mail.named) and (
+            not self._by_login or any(_text(name) in limit.free for limit in self._with_free for name in mail.named)
+        )
 
     def _ask_each(self, asked: "_Asked", keys: list[_Key] | None) -> None:
         """Ask about one recipient after another; of those that are alike (`keys`) only until all others are refused by
@@ -97,7 +105,7 @@ class Trial:
             if not verdict.refused:
                 due -= recipients
             elif left and keys is not None and self._go_on_refusing(keys, due, asked.mail.recipients):
-                _decide(self._policy, next(asked.as_one()), self._now)
+                _decide(self._policy, asked.as_one(), self._now)
                 self._refuse(verdict, left)
                 return
 
@@ -167,7 +175,7 @@ class _Asked:
         """One for each recipient; those beyond MAX_NAMED together."""
         mail = self.mail
         if mail.at_once:
-            yield from self.as_one()
+            yield self.as_one()
             return
         named = [_text(recipient) for recipient in mail.named[: mail.recipients]]
         for recipient in named:
@@ -175,11 +183,11 @@ class _Asked:
         for i in range(len(named), min(mail.recipients, MAX_NAMED)):  # whose addresses the log does not have
             yield self._request(AT_RECIPIENT, f"{i}@{self._number}.invalid", "0")
         if mail.recipients > MAX_NAMED:
-            yield from self.as_one()
+            yield self.as_one()
 
-    def as_one(self) -> Iterator[Request]:
+    def as_one(self) -> Request:
         """One for all recipients."""
-        yield self._request("DATA", "", str(min(self.mail.recipients, MAX_RECIPIENTS)))
+        return self._request("DATA", "", str(min(self.mail.recipients, MAX_RECIPIENTS)))
 
     def _request(self, state: str, recipient: str, count: str) -> Request:
         text = f"{self._attributes}protocol_state={state}\nrecipient={recipient}\nrecipient_count={count}\n"
