@@ -17,6 +17,7 @@ from ratelimitd.ctl.replay.lines import Decided, Delivered, Event, Login, Queued
 
 HELD_S = 3600
 MAX_HELD = 100_000
+_MAX_DONE = 20_000
 MAX_NAMED = 1000
 """Recipients of a mail whose addresses are kept: Postfix's own smtpd_recipient_limit."""
 _COVERED_S = 60
@@ -134,7 +135,7 @@ class Mails:
     def _end(self, mail: Mail) -> None:
         mail.complete = True
         self._forget(mail)
-        if len(self._done) >= MAX_HELD:
+        if len(self._done) >= _MAX_DONE:
             self._done_before, self._done = self._done, {}
         self._done[mail.login.mail] = mail.begun
 

@@ -26,7 +26,8 @@ from ratelimitd.request import POLICY_REQUEST, LoginRules, Request
 _REFUSED = (OVER_QUOTA, WOULD_BLOCK)
 _FORGET_EVERY = 10_000
 """Mails: what would be stored by then needs not be kept apart."""
-_MAX_TRANSACTIONS = 100_000
+_MAX_TRANSACTIONS = 10_000
+"""At a time: a mail is asked about at once, and only lines of a daemon come mixed."""
 _Key = tuple[int, str]
 """The place of a limit among all, and an account under it."""
 
