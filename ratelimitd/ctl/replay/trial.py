@@ -75,14 +75,16 @@ class Trial:
         self._now = now = mail.begun
         asked = _Asked(mail, self._logins, self._asked)
         self._asked += 1
-        alike = mail.is_first and not self._names_matter(mail)  # one recipient is as good as another
-        one, keys = asked.as_one(), list[_Key]()
-        for request in (one,) if alike else asked.at_rcpt():
+        alike = (
+            mail.is_first and not mail.at_once and not self._names_matter(mail)
+        )  # one recipient is as good as another
+        keys: list[_Key] = []
+        for request in (asked.as_one(mail.recipients),) if alike else asked.at_rcpt(0):
             keys = self._use(_decide(self._demand, request, now))
-        if alike and self._have_room(keys, mail.recipients):
-            _decide(self._policy, one, now)
+        if alike:
+            self._ask_alike(asked, keys)
         else:
-            self._ask_each(asked, keys if alike else None)
+            self._ask_each(asked, 0, None)
         if self._asked % _FORGET_EVERY == 0:
             for policy in (self._policy, self._demand):
                 _forget(policy)
@@ -93,40 +95,48 @@ class Trial:
             not self._by_login or any(_text(name) in limit.free for limit in self._with_free for name in mail.named)
         )
 
-    def _ask_each(self, asked: "_Asked", keys: list[_Key] | None) -> None:
-        """Ask about one recipient after another; of those that are alike (`keys`) only until all others are refused by
-        the same limits."""
-        left = due = asked.mail.recipients
-        for request in asked.at_rcpt():
+    def _ask_alike(self, asked: "_Asked", keys: Sequence[_Key]) -> None:
+        """Ask about those that every limit has room for at once: they are charged the same as one by one."""
+        recipients = asked.mail.recipients
+        fitting = min([recipients, *[self._room(place, key, 0) for place, key in keys]])
+        if fitting > 0:
+            _decide(self._policy, asked.as_one(fitting), self._now)
+        if fitting < recipients:
+            self._ask_each(asked, fitting, keys)
+
+    def _ask_each(self, asked: "_Asked", admitted: int, keys: Sequence[_Key] | None) -> None:
+        """Ask about one recipient after another, beyond those that are admitted; of recipients that are alike (`keys`)
+        only until all others are refused by the same limits."""
+        recipients = asked.mail.recipients
+        left = recipients - admitted
+        for request in asked.at_rcpt(admitted):
             verdict = _decide(self._policy, request, self._now)
-            recipients = 1 if request.protocol_state == AT_RECIPIENT else left
+            these = 1 if request.protocol_state == AT_RECIPIENT else left
             if verdict.status in _REFUSED:
-                self._refuse(verdict, recipients)
-            left -= recipients
+                self._refuse(verdict, these)
+            left -= these
             if not verdict.refused:
-                due -= recipients
-            elif left and keys is not None and self._go_on_refusing(keys, due, asked.mail.recipients):
-                _decide(self._policy, asked.as_one(), self._now)
+                admitted += these
+            elif left and keys is not None and self._go_on_refusing(keys, admitted, recipients):
+                _decide(self._policy, asked.as_one(recipients), self._now)
                 self._refuse(verdict, left)
                 return
 
-    def _have_room(self, keys: Sequence[_Key], recipients: int) -> bool:
-        """Whether no limit is exceeded by so many, for all that is known before it is asked: then they are charged the
-        same, asked about at once or one by one."""
-        return all(self._room(place, key) >= recipients for place, key in keys)
-
-    def _go_on_refusing(self, keys: Sequence[_Key], due: int, recipients: int) -> bool:
+    def _go_on_refusing(self, keys: Sequence[_Key], admitted: int, recipients: int) -> bool:
         """Whether each limit is used up or has room for all that was not admitted: then those that refuse one of them
-        refuse each. What a limit of one message has used is not known here; it must have room for the whole."""
-        return all(
-            self._room(place, key) not in range(1, recipients if self.limits[place].of_message else due)
-            for place, key in keys
-        )
+        refuse each."""
+        return all(not 0 < self._room(place, key, admitted) < recipients - admitted for place, key in keys)
 
-    def _room(self, place: int, key: str) -> int:
-        counter = self._policy.meters[place].counters.get(key)
-        quota = counter.quota if counter is not None else self.limits[place].configured_quota(key)
-        return NEVER if not quota else max(0, quota - (counter.used if counter is not None else 0))
+    def _room(self, place: int, key: str, admitted: int) -> int:
+        """What a limit has room for, for all that is known before it is asked. `admitted`: recipients of this mail,
+        which is all that a limit of one message counts."""
+        limit = self.limits[place]
+        if limit.of_message:
+            quota, used = limit.configured_quota(key), admitted
+        else:
+            counter = self._policy.meters[place].counters.get(key)
+            quota, used = (counter.quota, counter.used) if counter is not None else (limit.configured_quota(key), 0)
+        return max(0, quota - used) if quota else NEVER
 
     def _refuse(self, verdict: Verdict, recipients: int) -> None:
         counter = verdict.counter
@@ -172,23 +182,21 @@ class _Asked:
             f"sasl_username={username}\n"
         )
 
-    def at_rcpt(self) -> Iterator[Request]:
-        """One for each recipient; those beyond MAX_NAMED together."""
+    def at_rcpt(self, first: int) -> Iterator[Request]:
+        """One for each recipient from the `first` on; those beyond MAX_NAMED together."""
         mail = self.mail
         if mail.at_once:
-            yield self.as_one()
+            yield self.as_one(mail.recipients)
             return
-        named = [_text(recipient) for recipient in mail.named[: mail.recipients]]
-        for recipient in named:
-            yield self._request(AT_RECIPIENT, recipient, "0")
-        for i in range(len(named), min(mail.recipients, MAX_NAMED)):  # whose addresses the log does not have
-            yield self._request(AT_RECIPIENT, f"{i}@{self._number}.invalid", "0")
+        for i in range(first, min(mail.recipients, MAX_NAMED)):
+            known = i < len(mail.named)
+            yield self._request(AT_RECIPIENT, _text(mail.named[i]) if known else f"{i}@{self._number}.invalid", "0")
         if mail.recipients > MAX_NAMED:
-            yield self.as_one()
+            yield self.as_one(mail.recipients)
 
-    def as_one(self) -> Request:
-        """One for all recipients."""
-        return self._request("DATA", "", str(min(self.mail.recipients, MAX_RECIPIENTS)))
+    def as_one(self, recipients: int) -> Request:
+        """One for so many recipients together."""
+        return self._request("DATA", "", str(min(recipients, MAX_RECIPIENTS)))
 
     def _request(self, state: str, recipient: str, count: str) -> Request:
         text = f"{self._attributes}protocol_state={state}\nrecipient={recipient}\nrecipient_count={count}\n"
