@@ -24,7 +24,7 @@ from ratelimitd.ctl.replay.uses import Uses
 from ratelimitd.request import POLICY_REQUEST, LoginRules, Request
 
 _REFUSED = (OVER_QUOTA, WOULD_BLOCK)
-_FORGET_EVERY = 10_000
+_FORGET_EVERY = 1000
 """Mails: what would be stored by then needs not be kept apart."""
 _MAX_TRANSACTIONS = 10_000
 """At a time: a mail is asked about at once, and only lines of a daemon come mixed."""
