@@ -6,11 +6,14 @@ import io
 import lzma
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ratelimitd.control.commands import Refused
 from ratelimitd.ctl.replay.lines import Login, Queued
@@ -165,3 +168,16 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
     found, (read_by,) = read(written(tmp_path / "log", b""))
     assert (found, read_by.lines) == ([], 0)
+
+
+@given(st.lists(st.binary(max_size=200).filter(lambda line: b"\n" not in line), max_size=30))
+def test_whatever_a_file_holds_its_lines_are_counted(lines: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for begin in (b"", b"__CURSOR=x\n__REALTIME_TIMESTAMP=%d\n" % (NOON * 1_000_000)):
+            each = reader(written(Path(folder) / "log", begin + b"".join(line + b"\n" for line in lines)))
+            each.begins()
+            for instant, _ in each.events():
+                assert instant > 0
+            assert each.unreadable <= each.lines
+            if not begin and not b"".join(lines).startswith((b"\x1f\x8b", b"\xfd7zXZ")):
+                assert each.lines == len(lines)

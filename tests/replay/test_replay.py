@@ -245,3 +245,33 @@ def test_the_bar_is_on_a_terminal_alone(tmp_path: Path, capsys: pytest.CaptureFi
 def test_classic_and_ctime_are_what_the_daemons_write() -> None:
     assert classic(NOON) == "Nov 26 12:00:00"
     assert ctime(NOON) == "Thu Nov 26 12:00:00 2026"
+
+
+@pytest.mark.long
+def test_a_million_lines_take_less_than_ten_seconds_of_a_core_and_the_memory_of_their_accounts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    day = [mail(i, f"user{i * i % 997}@example.com", 1 + i % 3, "ID") for i in range(0, 86_400, 5)]
+    lines = 0
+    with (tmp_path / "big.log").open("w") as file:
+        for number in range(7):
+            at = NOON + number * DAY_S
+            mails = [sent._replace(at=at + sent.at, queue_id=f"4X{number}{sent.at:08x}z") for sent in day]
+            text = postfix(mails, iso)
+            lines += text.count("\n")
+            file.write(text)
+    replay(tmp_path, capsys, "")
+    script = (
+        "import sys, time; from ratelimitd.ctl.main import main; main(sys.argv[1:]); "
+        "print(time.process_time(), open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    )
+    options = ["-c", str(tmp_path / "ratelimitd.toml"), "--json", "replay", str(tmp_path / "big.log")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *options], capture_output=True, check=True, timeout=600, text=True
+    )
+    answer, used = done.stdout.splitlines()
+    seconds, kilobytes = map(float, used.split())
+    assert json.loads(answer)["lines"] == lines
+    assert lines > 900_000
+    assert seconds < 10
+    assert kilobytes < 120_000
