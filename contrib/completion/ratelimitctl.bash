@@ -29,7 +29,7 @@ _ratelimitctl() {
     case $verb in
     '')
         words+=' --version'
-        words+=' status show top set unset reset dump reload check doctor plugins migrate'
+        words+=' status show top set unset reset dump reload check doctor plugins replay migrate'
         ;;
     top) words+=' --limit --count --interval --once' ;;
     set) words+=' --quota --persist --until --for --limit --reason' ;;
@@ -38,6 +38,9 @@ _ratelimitctl() {
     migrate) words+=' --dry-run' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+    if [[ $verb == replay && $word != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+    fi
 }
 
 complete -F _ratelimitctl ratelimitctl

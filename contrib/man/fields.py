@@ -45,7 +45,7 @@ def described(answer: type[Answer]) -> Iterator[tuple[str, str, str]]:
     for each in msgspec.structs.fields(answer):
         if each.name not in inherited:
             metas = [meta for meta in getattr(each.type, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
-            yield each.name, words(each.type), "".join(meta.description or "" for meta in metas)
+            yield each.encode_name, words(each.type), "".join(meta.description or "" for meta in metas)
 
 
 def words(kind: Any) -> str:

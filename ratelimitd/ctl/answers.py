@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from ratelimitd.control.answers import (
     Answer,
@@ -77,6 +77,52 @@ class Migrated(Answer, frozen=True):
     done: Annotated[list[str], Meta(description="what was done, or with `--dry-run` would be; a line each")]
 
 
+class RefusedAccount(Answer, frozen=True):
+    """An account that a limit would have refused something."""
+
+    key: Annotated[str, Meta(description="the account")]
+    refused: Annotated[int, Meta(description="recipients refused; messages, if the limit counts these")]
+    first: Annotated[str, Meta(description="when it was refused first, in ISO 8601")]
+    worst: Annotated[int, Meta(description="the most that it tried to send in a window")]
+
+
+class LimitUse(Answer, frozen=True, kw_only=True):
+    """What accounts use under a limit. Recipients are messages, if the limit counts these."""
+
+    limit: Annotated[str, Meta(description="the name of the limit")]
+    period: Annotated[str, Meta(description="its period, as configured")]
+    window: Annotated[str, Meta(description="whether its windows are `fixed` or `sliding`")]
+    quota: Annotated[int | None, Meta(description="its quota for accounts without one of their own; null: unlimited")]
+    accounts: Annotated[int, Meta(description="accounts that sent something")]
+    recipients: Annotated[int, Meta(description="recipients that they tried to send to, refused ones included")]
+    refused_recipients: Annotated[int, Meta(description="those that this limit refused, or would but for `enforce`")]
+    refused_accounts: Annotated[int, Meta(description="accounts that it refused something")]
+    refused: Annotated[list[RefusedAccount], Meta(description="these accounts, those that were refused most first")]
+    quantiles: Annotated[
+        dict[str, int],
+        Meta(description="what an account tries to send in a window in which it sends: no more than this in 50, 90, 99 "
+             "and 100 percent of all cases"),
+    ]  # fmt: skip
+    quota_for: Annotated[
+        dict[str, int],
+        Meta(description="the least quota that would have refused no more than 1%, 0.1% and none (0) of the accounts"),
+    ]
+
+
+class Replayed(Answer, frozen=True, kw_only=True):
+    """A log that the configured limits have decided on."""
+
+    from_: Annotated[str | None, Meta(description="the time of its first line, in ISO 8601; null: no line has one")] = (
+        field(name="from")
+    )
+    to: Annotated[str | None, Meta(description="the time of its last line")]
+    lines: Annotated[int, Meta(description="its lines; of a journal, its entries")]
+    unreadable: Annotated[int, Meta(description="lines that could not be read")]
+    messages: Annotated[int, Meta(description="messages of senders who had logged in")]
+    recipients: Annotated[int, Meta(description="recipients of these messages")]
+    limits: Annotated[list[LimitUse], Meta(description="the configured limits, in their order")]
+
+
 PRINTED: dict[str, tuple[type[Answer], ...]] = {
     "status": (RunningStatus, StoppedStatus),
     "show": (ShownAccount,),
@@ -89,6 +135,7 @@ PRINTED: dict[str, tuple[type[Answer], ...]] = {
     "check": (Checked,),
     "doctor": (Diagnosis,),
     "plugins": (Inventory,),
+    "replay": (Replayed,),
     "migrate": (Migrated,),
 }
 """What each verb prints; any verb that fails prints a Failure."""

@@ -40,6 +40,7 @@ from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
 from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
+from ratelimitd.ctl.replay.replay import replay
 from ratelimitd.ctl.usage import parser
 from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.check import resolve
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb; gives the exit status."""
     options = parser(DEFAULT_CONFIG).parse_args(arguments)
     try:
-        outcome = _plugins(options) if options.verb == "plugins" else _run(config.read(options.config), options)
+        outcome = _run(options)
         print(_json(outcome.answer) if options.json and outcome.answer else tables.printable(outcome.text), end="")
         return outcome.status
     except RatelimitdError as error:
@@ -81,7 +82,18 @@ def _json(answer: Answer) -> str:
     return json.dumps(msgspec.to_builtins(answer)) + "\n"
 
 
-def _run(configuration: Configuration, options: argparse.Namespace) -> Outcome:
+def _run(options: argparse.Namespace) -> Outcome:
+    """Run a verb. Raises RatelimitdError."""
+    match options.verb:
+        case "plugins":
+            return _plugins(options)
+        case "replay":
+            return Outcome(*replay(config.read(options.config, lenient=True), options.logs))
+        case _:
+            return _run_on(config.read(options.config), options)
+
+
+def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcome:
     """Run a verb on a configuration. Raises RatelimitdError."""
     match options.verb:
         case "status":

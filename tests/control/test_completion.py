@@ -36,7 +36,7 @@ def options(of: argparse.ArgumentParser) -> list[str]:
 
 def test_verbs_and_global_options_are_offered() -> None:
     assert complete("") == sorted([*options(parser(Path("x"))), *verbs()])
-    assert complete("-c", "a.toml", "re") == ["reload", "reset"]
+    assert complete("-c", "a.toml", "re") == ["reload", "replay", "reset"]
 
 
 @pytest.mark.parametrize("verb", verbs())
@@ -51,5 +51,6 @@ def test_values_are_offered_where_they_are_known(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     assert complete("-c", "", folder=tmp_path) == ["a.toml", "b"]
     assert complete("doctor", "--postfix-config", "", folder=tmp_path) == ["b"]
+    assert complete("replay", "a.toml", "", folder=tmp_path) == ["a.toml", "b"]
     assert complete("set", "alice", "--quota", "u") == ["unlimited"]
     assert complete("set", "alice", "--limit", "") == []
