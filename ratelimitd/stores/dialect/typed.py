@@ -51,7 +51,8 @@ class Typed(Dialect):
             return self.least(self.count("quota"), str(MAX_USED))
         quota = self.old("quota")
         unlimited = f"{quota} IS NULL OR {self._is_negative(quota)}"
-        return f"CASE WHEN {unlimited} THEN 0 ELSE {self.least(self.value('quota'), str(MAX_USED))} END"
+        value = self.value("quota")  # PostgreSQL's LEAST passes over NULL
+        return f"CASE WHEN {unlimited} THEN 0 WHEN {value} > {MAX_USED} THEN {MAX_USED} ELSE {value} END"
 
     def unreadable(self, column: str) -> str:
         """NULL is a number: 0."""
