@@ -120,7 +120,7 @@ async def _check_sqlite(values: dict[str, object]) -> None:
 
 
 async def _flush(store: Store, segment: int) -> Flushed:
-    deltas = [Delta("daily", key, SOON, 5, 10, 10, LATER) for key in ("alice", "bob")]
+    deltas = [Delta("daily", key, SOON, 5, 10, 10, LATER, now=SOON - 100) for key in ("alice", "bob")]
     return await store.flush("node", segment, lambda _: deltas)
 
 
