@@ -567,3 +567,13 @@ async def test_an_account_with_a_long_name_gets_back_what_memory_knows(backend: 
     put(backend, "used = 'abc'", key)
     assert await store.lookup([Account("daily", key)], 0) == []
     assert list(store.remarks.unread) == [Account("daily", key)]
+
+
+async def test_a_negative_use_in_parts_is_no_use_in_parts(backend: Backend, store: Store) -> None:
+    if backend.name != "sqlite":
+        backend.alter(in_parts="BIGINT")
+    now = int(time.time())
+    await flush(store, [delta("alice", 3, expiry=SOON)._replace(now=now)])
+    put(backend, "in_parts = -5")
+    await flush(store, [delta("alice", 2, expiry=SOON)._replace(now=now)])
+    assert (await row(store, "alice")).used == 5
