@@ -139,15 +139,14 @@ class StoreSync:
 
     async def keep(self) -> None:
         """The periodic task: flush, take over changes, forget what ended."""
-        flushed = refreshed = swept = aged = trio.current_time()
+        refreshed = swept = aged = trio.current_time()
         await self.compare_zones()
         while True:
-            if await self._flush_is_due(flushed, refreshed + self._refresh_s):
-                await self.flush()
-                await self.loader.domains.follow()
-                await self._evict()
-                await self._forget_history()
-                flushed = trio.current_time()
+            await self._until_due(refreshed + self._refresh_s)
+            await self.flush()  # before each refresh: it notices a database that was replaced by an older one
+            await self.loader.domains.follow()
+            await self._evict()
+            await self._forget_history()
             now = trio.current_time()
             if now - refreshed >= self._refresh_s:
                 refreshed = now
@@ -165,19 +164,15 @@ class StoreSync:
         if self.link.up:
             self._hurried.set()
 
-    async def _flush_is_due(self, flushed: float, refresh: float) -> bool:
-        """Wait for the interval or for `hurry`, but at least HURRY_GAP_S: a flood must not be all flushes.
-
-        False where it is time for a `refresh` before.
-        """
-        due = flushed + self._flush_interval_s
-        with trio.move_on_at(min(due, refresh)):
+    async def _until_due(self, refresh: float) -> None:
+        """Wait for the interval, for a `refresh` or for `hurry`, but at least HURRY_GAP_S: a flood must not be all
+        flushes."""
+        began = trio.current_time()
+        due = min(began + self._flush_interval_s, refresh)
+        with trio.move_on_at(due):
             await self._hurried.wait()
-        if refresh < due and not self._hurried.is_set():
-            return False
-        await trio.sleep_until(min(due, flushed + HURRY_GAP_S))
+        await trio.sleep_until(min(due, began + HURRY_GAP_S))
         self._hurried = trio.Event()
-        return True
 
     async def flush(self) -> bool:
         """Store what is not stored yet; whether nothing is left of it. Never raises."""

@@ -180,7 +180,8 @@ async def test_a_row_of_a_sliding_limit_has_the_sum_of_its_parts_and_ends_with_t
     (second,) = (await flush(sliding, [part("alice", 4, HOUR), part("alice", 1, HOUR - 120)])).rows
     assert (second.used, second.expiry) == (8, NOW + HOUR)
     assert second.parts == parts((HOUR - 120, 4), (HOUR, 4))
-    assert await sliding.lookup([Account("hourly", "alice")], NOW) == [second]
+    (found,) = await sliding.lookup([Account("hourly", "alice")], NOW)
+    assert found._replace(updated=0) == second._replace(updated=0)
     assert (second.quota, second.configured, second.seen, second.persist) == (10, 10, 10, False)
 
 
@@ -379,7 +380,8 @@ async def test_a_part_that_leaves_in_years_counts_nothing_and_is_said_once(backe
     )
     (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
     assert (after.used, after.parts) == (4, parts((HOUR, 4)))
-    assert await row(sliding, "alice", "hourly", NOW) == after
+    # A second may have begun between the two statements of a flush.
+    assert (await row(sliding, "alice", "hourly", NOW))._replace(updated=0) == after._replace(updated=0)
     for _ in range(2):
         assert not await sliding.forget_history(NOW)
     (remark,) = sliding.remarks.take()
