@@ -273,6 +273,6 @@ def test_postgresql_without_its_driver_says_what_to_install(
     file.write_text(toml(store=POSTGRESQL))
     assert main(["-c", str(file), "--check"]) == 2
     assert capsys.readouterr().err == (
-        f'ratelimitd: {file}: store.backend: found "postgresql" without psycopg or libpq; '
+        f'ratelimitd: {file}:3: store.backend: found "postgresql" without psycopg or libpq; '
         'allowed: the extra "postgresql", pip install "ratelimitd[postgresql]", and libpq (Debian: libpq5)\n'
     )
