@@ -11,7 +11,7 @@ PAGE = (Path(__file__).parents[2] / "sql" / "README.md").read_text(encoding="utf
 
 def statement(backend: Backend) -> str:
     """The INSERT for this database that works where the row is there."""
-    name = "SQLite" if backend.name == "sqlite" else "MySQL, MariaDB"
+    name = "SQLite, PostgreSQL" if backend.name in ("sqlite", "postgresql") else "MySQL, MariaDB"
     found = re.search(rf"^```sql\n-- {name}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert found is not None
     return found[1]
@@ -26,8 +26,9 @@ async def test_a_quota_is_given_whether_or_not_the_row_is_there(backend: Backend
 
 
 async def test_a_quota_is_given_until_a_time(backend: Backend, store: Store) -> None:
-    mysql, sqlite = re.findall(r"until = (\S+\('.*?\))", PAGE)
+    mysql, postgresql, sqlite = re.findall(r"until = ((?:UNIX|EXTRACT|strftime)[^`]*?'\))", PAGE)
+    until = {"sqlite": sqlite, "postgresql": postgresql}.get(backend.name, mysql)
     backend.sql("INSERT INTO ratelimit (sender, quota) VALUES ('alice@example.com', 9)")
-    backend.sql(f"UPDATE ratelimit SET quota = 5000, until = {sqlite if backend.name == 'sqlite' else mysql}")
-    ((until,),) = backend.sql("SELECT until FROM ratelimit")
-    assert abs(int(until) - 1_796_148_000) <= 14 * 3600  # 2026-12-01 18:00 UTC, or of the session's zone
+    backend.sql(f"UPDATE ratelimit SET quota = 5000, until = {until}")
+    ((stored,),) = backend.sql("SELECT until FROM ratelimit")
+    assert abs(int(stored) - 1_796_148_000) <= 14 * 3600  # 2026-12-01 18:00 UTC, or of the session's zone
