@@ -167,11 +167,11 @@ class Meter:
 
         The store must be asked before it is decided on.
         """
-        counter = Counter(self, key, expiry, self.limit.configured_quota(key), knowledge=Knowledge.UNREAD)
         current, period = self.counters.get(key), self.limit.period
         if current is not None and period.common_end(current.expiry, expiry, now):
             current.expiry = current.valid_until = max(current.expiry, expiry)
             return current
+        counter = Counter(self, key, expiry, self.limit.configured_quota(key), knowledge=Knowledge.UNREAD)
         if not period.plausible(expiry, now):
             self.begun_again += 1
         elif current is None or current.expiry < expiry:

@@ -84,11 +84,6 @@ class Charges:
         if slid:
             self.add(delta for delta in deltas if not delta.sliding and (delta.limit, delta.key) in slid)
 
-    @property
-    def accounts(self) -> list[Account]:
-        """Whose they are."""
-        return [Account(limit, key) for (limit, *_), accounts in self._of.items() for key in accounts]
-
     def chunks(self) -> Iterator["Chunk"]:
         """Some accounts of one limit at a time, in the order of their keys."""
         for (limit, now, latest), accounts in sorted(self._of.items(), key=lambda item: item[0]):
@@ -161,18 +156,13 @@ class Chunk(NamedTuple):
             return Settled(row, {}, [])
         end = max(delta.expiry for delta in deltas)
         latest = max(self.latest, self.now + 2 * deltas[0].overlap_s)
-        in_parts = row.counts_in_parts
-        stood = row.parts if in_parts else ((row.expiry, row.used),)
+        stood = row.parts if row.counts_in_parts else ((row.expiry, row.used),)
         counted = {leave: used for leave, used in stood if self.now < leave <= latest}
         there, more = sum(counted.values()), sum(delta.used for delta in deltas)
-        if recorded and in_parts:
-            used = min(there, MAX_USED)
-        else:
-            used = min(max(there, more) if at_least else there + more, MAX_USED)
+        recorded = recorded and row.counts_in_parts  # then the deltas are among the parts
+        used = min(there if recorded else max(there, more) if at_least else there + more, MAX_USED)
         then = row._replace(used=used, expiry=end, in_parts=None, parts=())
-        if not (recorded and in_parts):
-            return Settled(then, {}, [])
-        return Settled(then, {end: used}, sorted(counted.keys() - {end}))
+        return Settled(then, {end: used}, sorted(counted.keys() - {end})) if recorded else Settled(then, {}, [])
 
 
 def as_it_counts(row: Row, now: int) -> Row:

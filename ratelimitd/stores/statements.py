@@ -72,16 +72,10 @@ def _new_quota(d: Dialect, window: str, same: str, kept: str) -> str:
                    ELSE {kept} END"""
 
 
-def _in_parts(d: Dialect) -> str:
-    """What of the use was counted in parts; NULL where nothing was, and where the column makes no sense."""
-    whole = d.whole("in_parts")
-    return f"CASE WHEN {whole} >= 0 THEN {whole} END"
-
-
 def _new_use(d: Dialect, window: str, same: str, row_ends_both: str) -> str:
     used, end = d.count("used"), d.new("expiry")
     added = d.least(f"{used} + {d.new('used')}", str(MAX_USED))
-    slid = f"{_in_parts(d)} IS NOT NULL"
+    slid = f"{d.whole('in_parts')} IS NOT NULL"
     return f""""used" = CASE WHEN {slid} THEN {used}
                   WHEN {same} THEN {added}
                   WHEN {window} < {end} THEN {d.new("used")}
@@ -89,11 +83,11 @@ def _new_use(d: Dialect, window: str, same: str, row_ends_both: str) -> str:
     "expiry" = CASE WHEN {slid} THEN {d.count("expiry")}
                     WHEN {row_ends_both} THEN {window}
                     ELSE {d.greatest(window, end)} END,
-    "in_parts" = {_in_parts(d)}"""
+    "in_parts" = {d.whole("in_parts")}"""
 
 
 def _new_use_of_parts(d: Dialect) -> str:
-    in_parts = _in_parts(d)
+    in_parts = d.whole("in_parts")
     return f""""in_parts" = {in_parts},
     "used" = CASE WHEN {d.unreadable("used")} THEN COALESCE({in_parts}, 0) ELSE {d.count("used")} END,
     "expiry" = {d.count("expiry")}"""
@@ -102,14 +96,14 @@ def _new_use_of_parts(d: Dialect) -> str:
 def grant(d: Dialect, latest: int, now: int) -> str:
     """Give a quota: (limit, key, quota, configured, persist, expiry, seen, until). What was used in parts stays."""
     window = _window(d, latest)
-    slides = f"{_in_parts(d)} IS NOT NULL AND {d.count('expiry')} > {now}"
+    slides = f"{d.whole('in_parts')} IS NOT NULL AND {d.count('expiry')} > {now}"
     return f"""
 INSERT INTO "ratelimit"
     ("limit_name", "sender", "quota", "configured", "persist", "expiry", "seen", "until", "used", "updated")
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 0, {d.touch})
 {d.conflict("sender", "limit_name")}
     "used" = CASE WHEN {slides} OR {window} > {now} THEN {d.count("used")} ELSE 0 END,
-    "in_parts" = CASE WHEN {slides} THEN {_in_parts(d)} END,
+    "in_parts" = CASE WHEN {slides} THEN {d.whole("in_parts")} END,
     "expiry" = CASE WHEN {slides} THEN {d.count("expiry")}
                     WHEN {window} > {now} THEN {window} ELSE {d.new("expiry")} END,
     "quota" = {d.new("quota")}, "configured" = {d.new("configured")}, "persist" = {d.new("persist")},

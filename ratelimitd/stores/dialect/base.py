@@ -18,7 +18,6 @@ MARK = re.compile("%[s%]")
 
 _FIELDS = ("quota", "configured", "persist", "used", "expiry")
 _MORE = ("seen", "until", "in_parts")
-_MORE = ("seen", "until", "in_parts")
 
 
 class Dialect:
