@@ -79,6 +79,7 @@ class FaultyStore(SQLiteStore):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.file = path
         self.fault = ""
 
     def _check(self, step: str) -> None:
@@ -189,13 +190,12 @@ class Node:
 
     def edit(self, statement: str, *values: object) -> None:
         """What an administrator does with sqlite3."""
-        with contextlib.closing(sqlite3.connect(self.folder / "ratelimit.sqlite3")) as connection, connection:
+        with contextlib.closing(sqlite3.connect(self.store.file)) as connection, connection:
             connection.execute(statement, values)
 
     def maintain(self, statement: str) -> None:
         """The same, with a statement that no transaction may have around it."""
-        path = self.folder / "ratelimit.sqlite3"
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(self.store.file, isolation_level=None)) as connection:
             connection.execute(statement).fetchall()
 
     def said(self, text: str) -> list[str]:

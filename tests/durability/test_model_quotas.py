@@ -1,7 +1,7 @@
 """Whose quota holds and what the history has, over crashes, lost COMMITs and edits of rows, against a plain model.
 
-One node; a limit of a length, and a sliding one. `test_model.py` has the counts of fixed windows, `test_history.py` two
-nodes whose clocks differ, `test_sliding.py` what a sliding limit admits.
+Two nodes on one database, their clocks apart; limits by the calendar, of a length, and sliding. `test_model.py` has the
+counts of fixed windows and transactions that last, `test_sliding.py` what a sliding limit admits.
 """
 
 import contextlib
@@ -14,12 +14,13 @@ import pytest
 
 from ratelimitd.core.rows import Account
 from tests.core.build import limit
-from tests.durability.history import Windows, history_of
-from tests.durability.node import Node
+from tests.durability.history import SKEW_S, Windows, history_of
+from tests.durability.node import FaultyStore, Node
 
 START = 1_900_000_000  # the edits' times are the machine's: what is after now is after them too
 QUOTA = 20
 LIMITS = [
+    limit(QUOTA, name="hourly", period="hourly"),
     limit(QUOTA, name="minutes", period="90s"),
     limit(QUOTA, name="sliding", period="10m", window="sliding"),
 ]
@@ -39,77 +40,91 @@ TIMED_GRANT = (
 
 
 class Walk:
-    """A node that `step` has do something at random, and what must be true of it, said without its means."""
+    """Two nodes that `step` has do something at random, and what must be true of them, said without their means."""
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.folder = folder
         self.now = START
         self.charged: Windows = Counter()
         self.domains: dict[Account, int] = {}
         self.grants: dict[Account, tuple[int, int]] = {}  # quota and end
+        self._folder = folder
+        self._file = folder / "shared.sqlite3"
         self._chance = chance
         self._asked = 0
-        self._refreshed = True  # since the store was last unavailable
-        self._node = self._made()
+        self._refreshed = [True, True]  # of each node: since the store was last unavailable
+        self._nodes: list[Node] = []
 
-    def _made(self) -> Node:
-        return Node(self.folder, LIMITS, lambda: self.now, history_days=30)
+    def _clock(self, number: int) -> int:
+        return self.now + number * SKEW_S
+
+    async def _started(self, number: int) -> Node:
+        folder = self._folder / f"node{number}"
+        folder.mkdir(exist_ok=True)
+        node = Node(folder, LIMITS, lambda: self._clock(number), store=FaultyStore(self._file), history_days=30)
+        await node.start()
+        return node
 
     async def start(self) -> None:
-        """Start, and be sure that the table is there."""
-        await self._node.start()
-        assert await self._node.flush()
+        """Start both, and be sure that the table is there."""
+        for number in range(2):
+            self._nodes.append(await self._started(number))
+            assert await self._nodes[number].flush()
 
-    def quota(self, name: str, login: str) -> int:
+    def quota(self, name: str, login: str, now: int) -> int:
         """Whose quota holds: the account's grant, its domain's row, the limit's."""
         granted, until = self.grants.get(Account(name, login), (0, 0))
-        if self.now < until:
+        if now < until:
             return granted
         return self.domains.get(Account(name, "@" + login.partition("@")[2]), QUOTA)
 
     async def step(self) -> None:
         """One of: time passes, mails, a flush that may fail, an edit of a row, kill -9, a restart."""
-        what = self._chance.random()
+        number = self._chance.randrange(2)
+        node, what = self._nodes[number], self._chance.random()
         if what < 0.2:
-            self.now += self._chance.choice([1, 5, 20, 60, 90, 600])
+            self.now += self._chance.choice([1, 5, 20, 60, 90, 600, 3600])
         elif what < 0.6:
-            await self._mail()
+            await self._mail(number)
         elif what < 0.8:
-            await self._node.flush(self._chance.choice(FAULTS))
-            await self._node.sync.refresh()  # as the periodic task does
-            self._refreshed = self._node.sync.link.up
+            await node.flush(self._chance.choice(FAULTS))
+            await self._refresh(number)
         elif what < 0.92:
             await self._edit()
         else:
-            await (self._node.crash if what < 0.97 else self._node.stop)()
-            self._node = self._made()
-            await self._node.start()
+            await (node.crash if what < 0.97 else node.stop)()
+            self._nodes[number] = await self._started(number)
 
-    async def _mail(self) -> None:
+    async def _refresh(self, number: int) -> None:
+        """As the periodic task does."""
+        sync = self._nodes[number].sync
+        await sync.refresh()
+        self._refreshed[number] = sync.link.up
+
+    async def _mail(self, number: int) -> None:
         login, recipients = self._chance.choice(LOGINS), self._chance.randrange(1, 9)
         self._asked += 1
-        verdict = await self._node.ask(login, recipients, instance=f"{self._asked:x}.a")
+        verdict = await self._nodes[number].ask(login, recipients, instance=f"{self._asked:x}.a")
         assert verdict.charge is not None
         over = False
         for counter, amount in zip(verdict.charge.counters, verdict.charge.amounts, strict=True):
             name = counter.limit.name
             assert counter.key == login
-            if self._refreshed:  # else it may have been begun in an outage, by a run that had not seen the domain's row
-                assert counter.quota == self.quota(name, login), (name, login)
+            if self._refreshed[number]:  # else a run that had not seen the domain's row may have begun it in an outage
+                assert counter.quota == self.quota(name, login, self._clock(number)), (number, name, login)
             over = over or counter.used > counter.quota
             if amount:
                 self.charged[name, login, counter.expiry] += amount
         assert verdict.refused == over
 
     async def _edit(self) -> None:
-        """An administrator's SQL, and the next refresh: what it says holds from then on."""
+        """An administrator's SQL, and the next refresh: what it says holds from then on, at both nodes."""
         name = self._chance.choice(NAMES)
-        if not await self._node.flush():
-            return
-        self._refreshed = True
+        for node in self._nodes:
+            if not await node.flush():
+                return
         if self._chance.random() < 0.5:
             domain, quota, persist = self._chance.choice(DOMAINS), self._chance.randrange(1, 60), self._chance.random()
-            self._node.edit(DOMAIN_ROW, domain, name, quota, persist < 0.7)
+            self._nodes[0].edit(DOMAIN_ROW, domain, name, quota, persist < 0.7)
             if persist < 0.7:
                 self.domains[Account(name, domain)] = quota
             else:
@@ -117,14 +132,16 @@ class Walk:
         else:
             login, quota = self._chance.choice(LOGINS), self._chance.randrange(1, 60)
             until = self.now + self._chance.choice([1, 30, 100, 700, 5000])
-            self._node.edit(TIMED_GRANT, login, name, quota, until)
+            self._nodes[0].edit(TIMED_GRANT, login, name, quota, until)
             self.grants[Account(name, login)] = quota, until
-        await self._node.sync.refresh()
+        for number in range(2):
+            await self._refresh(number)
 
     async def stop(self) -> Windows:
-        """End as by SIGTERM; the history that is stored then."""
-        await self._node.stop()
-        with contextlib.closing(sqlite3.connect(self.folder / "ratelimit.sqlite3")) as connection:
+        """End both as by SIGTERM; the history that is stored then."""
+        for node in self._nodes:
+            await node.stop()
+        with contextlib.closing(sqlite3.connect(self._file)) as connection:
             return history_of(connection.execute(SELECT).fetchall())
 
 
