@@ -39,7 +39,6 @@ from ratelimitd.ctl import inventory, offline, tables, top
 from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
 from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
-from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.replay.replay import replay
 from ratelimitd.ctl.usage import parser
 from ratelimitd.daemon.advice import advice
@@ -124,6 +123,8 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             diagnosis = doctor.diagnose(configuration, options.postfix_config)
             return Outcome(diagnosis, doctor.text(diagnosis), NO if diagnosis.faults else OK)
         case "migrate":
+            from ratelimitd.ctl.migrate import migrate  # with a database's driver
+
             lines = migrate(configuration, options.dry_run)
             return Outcome(Migrated(options.dry_run, lines), "".join(f"{line}\n" for line in lines))
         case verb:

@@ -19,7 +19,8 @@ from ratelimitd.control.commands import NO, NO_DAEMON, WRONG, Refused
 from ratelimitd.control.record import Asker, Edit, Edited
 from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
-from ratelimitd.daemon.parts import Parts, compose, hold, make_store
+from ratelimitd.daemon.backends import make_store
+from ratelimitd.daemon.parts import Parts, compose, hold
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink, open_sinks

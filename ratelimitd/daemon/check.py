@@ -9,7 +9,7 @@ from pathlib import Path
 from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.daemon import handover, privileges
 from ratelimitd.daemon.advice import advice
-from ratelimitd.daemon.parts import make_store
+from ratelimitd.daemon.backends import make_store
 from ratelimitd.errors import StartError
 from ratelimitd.net.listeners import control_address, group_id, parse_address
 

@@ -15,8 +15,9 @@ from ratelimitd.control.status import DaemonStatus
 from ratelimitd.core.memo import Memo
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy, Rules
+from ratelimitd.daemon.backends import make_store
 from ratelimitd.daemon.start import Held, Sockets, connections_for
-from ratelimitd.errors import ConfigError, StartError
+from ratelimitd.errors import StartError
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
@@ -27,12 +28,7 @@ from ratelimitd.server.pump import Pump
 from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.state.journal import Journal, Progress
-from ratelimitd.stores import Store
 from ratelimitd.stores.link import StoreLink
-from ratelimitd.stores.looking import SQLiteLook
-from ratelimitd.stores.mysql.access import Access
-from ratelimitd.stores.mysql.store import MySQLLook, MySQLStore
-from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.flush import Flush
 from ratelimitd.sync.loader import Loader
 from ratelimitd.sync.recovery import look, recover
@@ -156,29 +152,6 @@ def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
         status=DaemonStatus(config.file, policy, pump, sync, journal, log),
         dump=CacheDump(state, policy, pump, log),
     )
-
-
-def make_store(config: Configuration, *, only_look: bool = False) -> Store:
-    """The store as configured, not yet connected. Raises StartError."""
-    settings = config.settings.store
-    if settings.backend == "postgresql":
-        return _postgresql(config, only_look=only_look)
-    if settings.backend == "mysql":
-        mysql = MySQLLook if only_look else MySQLStore
-        return mysql(Access.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
-    return (SQLiteLook if only_look else SQLiteStore)(config.state_dir / settings.path, config.names)
-
-
-def _postgresql(config: Configuration, *, only_look: bool) -> Store:
-    try:  # its driver is an extra
-        from ratelimitd.stores.postgresql.access import Access as PostgreSQLAccess
-        from ratelimitd.stores.postgresql.store import PostgreSQLLook, PostgreSQLStore
-    except ImportError as error:
-        wanted = 'the extra "postgresql", pip install "ratelimitd[postgresql]", and libpq (Debian: libpq5)'
-        raise ConfigError("store.backend", '"postgresql" without psycopg or libpq', wanted) from error
-    settings = config.settings.store
-    store = PostgreSQLLook if only_look else PostgreSQLStore
-    return store(PostgreSQLAccess.of(settings, config.credentials), config.names, timeout_s=settings.timeout_s)
 
 
 def bounds(config: Configuration) -> Bounds:

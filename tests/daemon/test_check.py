@@ -274,5 +274,6 @@ def test_postgresql_without_its_driver_says_what_to_install(
     assert main(["-c", str(file), "--check"]) == 2
     assert capsys.readouterr().err == (
         f'ratelimitd: {file}:3: store.backend: found "postgresql" without psycopg or libpq; '
-        'allowed: the extra "postgresql", pip install "ratelimitd[postgresql]", and libpq (Debian: libpq5)\n'
+        f'allowed: the extra "postgresql": {sys.prefix}/bin/pip install "ratelimitd[postgresql]", '
+        "and libpq (Debian: libpq5)\n"
     )

@@ -12,7 +12,7 @@ from trio_mysql import _auth, err
 from trio_mysql.connections import Connection
 from trio_mysql.constants import CLIENT, CR
 
-from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.errors import StoreUnsuitable, install
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.shared.session import Rows
 
@@ -22,6 +22,7 @@ RECEIVE_BYTES = 8192
 MAX_ANSWER_BYTES = 64 << 20
 """No answer that a daemon asks for is a tenth as long: a server that sends more does so without an end."""
 
+_EXTRA = install('"ratelimitd[mysql-auth]"')
 _NATIVE = "mysql_native_password"
 _NONCE_BYTES = 20
 _FAST_AUTH_DONE, _FULL_AUTH_WANTED = b"\x01\x03", b"\x01\x04"
@@ -162,7 +163,7 @@ def _signed(password: bytes, nonce: bytes) -> bytes:
     try:
         signature: bytes = _auth.ed25519_password(password, nonce)
     except RuntimeError as error:
-        raise StoreUnsuitable("an account with ed25519 needs: pip install 'ratelimitd[mysql-auth]'") from error
+        raise StoreUnsuitable(f"an account with ed25519 needs: {_EXTRA}") from error
     return signature
 
 
@@ -170,7 +171,7 @@ def _encrypted(password: bytes, nonce: bytes, key: bytes) -> bytes:
     try:
         encrypted: bytes = _auth.sha2_rsa_encrypt(password, nonce, key)
     except RuntimeError as error:
-        raise StoreUnsuitable("store.server_public_key needs: pip install 'ratelimitd[mysql-auth]'") from error
+        raise StoreUnsuitable(f"store.server_public_key needs: {_EXTRA}") from error
     except ValueError as error:
         raise StoreUnsuitable(f"store.server_public_key: not an RSA key in PEM: {error}") from error
     return encrypted
