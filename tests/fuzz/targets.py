@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import commands, configurations, journals, requests, rows, servers
+from tests.fuzz import commands, configurations, journals, mysql_server, postgresql_server, requests, rows
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -12,7 +12,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "configuration": configurations.check,
     "journal": journals.check,
     "control": commands.check,
-    "mysql": servers.check,
+    "mysql": mysql_server.check,
+    "postgresql": postgresql_server.check,
     "row": rows.check_read,
     "row-in-sqlite": rows.check_sqlite,
 }

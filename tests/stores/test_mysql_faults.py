@@ -21,7 +21,7 @@ from ratelimitd.stores.mysql.session import MySQLSession, connect
 from ratelimitd.stores.mysql.store import MySQLStore
 from ratelimitd.stores.shared import session as shared
 from ratelimitd.stores.shared.session import Rows
-from tests.fuzz import servers
+from tests.fuzz import mysql_server
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until
@@ -257,11 +257,11 @@ async def test_a_server_that_sends_without_an_end_is_left(endless: bytes, monkey
     async def serve(stream: trio.SocketStream) -> None:
         nonlocal sent
         with suppress(trio.BrokenResourceError):
-            await stream.send_all(servers.packet(0, servers.GREETING))
+            await stream.send_all(mysql_server.packet(0, mysql_server.GREETING))
             await stream.receive_some(4096)
-            await stream.send_all(servers.packet(2, servers.OK))
+            await stream.send_all(mysql_server.packet(2, mysql_server.OK))
             await stream.receive_some(4096)
-            await stream.send_all(servers.rows((b"x",))[: -len(servers.END) - 4])
+            await stream.send_all(mysql_server.rows((b"x",))[: -len(mysql_server.END) - 4])
             for number in itertools.count(5):
                 sent += len(endless)
                 await stream.send_all((endless[:3] + bytes([number & 255]) + endless[4:]) * 1)
