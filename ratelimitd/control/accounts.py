@@ -123,6 +123,8 @@ class Accounts:
             until = limit.period.lasting_until(now)
         counter = meter.find(key, now)
         expiry = counter.expiry if counter is not None else limit.period.end(now)
+        if limit.sliding:  # nothing ends with it: when a part leaves is no end of a window
+            expiry = 0
         if counter is not None:
             counter.give(_held(command, until, base))
         given = Grant(

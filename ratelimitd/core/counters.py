@@ -168,6 +168,8 @@ class Meter:
         The store must be asked before it is decided on.
         """
         current, period = self.counters.get(key), self.limit.period
+        if now < expiry <= period.latest_part(now) and not period.is_end(expiry):
+            expiry = period.end(now)  # a part, or a window of another length: what it has is used in the present one
         if current is not None and period.common_end(current.expiry, expiry, now):
             current.expiry = current.valid_until = max(current.expiry, expiry)
             return current

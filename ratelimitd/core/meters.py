@@ -9,7 +9,7 @@ from ratelimitd.core.limits import Limit
 from ratelimitd.core.parts import Parts
 from ratelimitd.core.quotas import Held
 from ratelimitd.core.sliding import SlidingMeter
-from ratelimitd.core.standing import used_at
+from ratelimitd.core.standing import each_part
 
 
 def meters_of(
@@ -63,8 +63,9 @@ def _slide(counter: Counter) -> None:
 
 def _fix(counter: Counter, now: int) -> None:
     """What counts now is used in the present window."""
-    meter, until = counter.meter, counter.until
-    fixed = Counter(meter, counter.key, meter.limit.period.end(now), counter.quota, used_at(counter, now))
+    meter, until, period = counter.meter, counter.until, counter.meter.limit.period
+    used = sum(used for leave, used in each_part(counter) if now < leave <= period.latest_part(now))
+    fixed = Counter(meter, counter.key, period.end(now), counter.quota, used)
     fixed.is_new, fixed.knowledge = counter.is_new, counter.knowledge
     fixed.earlier = (*counter.earlier, counter)
     for one in fixed.earlier:

@@ -71,6 +71,10 @@ class Period(ABC):
             self._window = now, self.open_until(end), end
         return end
 
+    def is_end(self, instant: int) -> bool:
+        """Whether a window ends then."""
+        return self._boundary(instant - 1) == instant
+
     def open_until(self, end: int) -> int:
         """Until when charges go to the window that ends then: as a rule, until it ends."""
         return end

@@ -144,6 +144,14 @@ class Store(Protocol):
         """Set what these accounts have used to 0; their rows as they are then, of those that have one."""
         ...
 
+    async def settle(self, present: Delta, after: int) -> int:
+        """Have rows of a limit that were counted in windows of another kind say what they say in its present one.
+
+        `present` is a charge of nothing to it, without a key. What leaves or ends after its `latest` will never count.
+        Some rows after one with that id; the id of the last, 0 where there are no more. As of `present.now`.
+        """
+        ...
+
     async def survey(self) -> Survey:
         """What stands in the table, as far as it concerns an administrator: it reads the whole table once."""
         ...

@@ -6,11 +6,12 @@ Here is decided what must be kept and what a row of the table `ratelimit` become
 
 import re
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
 from itertools import islice
 from typing import NamedTuple
 
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.rows import MAX_USED, Account, Delta, Known, Row, shown
+from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Delta, Known, Row, shown
 from ratelimitd.stores.remarks import Remarks
 
 STEP = 1000
@@ -21,6 +22,8 @@ FAR_S = 3 * 366 * 86_400
 """No window, and no part, ends later than this from now."""
 CHUNK = 50
 """Accounts of a sliding limit that are read at once: each has up to 61 parts."""
+SETTLED = 500
+"""Rows that are settled for good in one transaction."""
 _DAY_S = 86_400
 _DIGITS = re.compile(r"[0-9]{1,18}")
 
@@ -55,6 +58,15 @@ class Kept(NamedTuple):
     def gone(self, now: int) -> int:
         """Rows whose end is not after this may go."""
         return now - max(self.history_days * _DAY_S, LEFT_S)
+
+
+class How(Enum):
+    """What comes of deltas: they are added, or are the least that is to stand there, or are nothing but the occasion
+    to settle a row for good: what leaves too late to count never will."""
+
+    ADD = auto()
+    AT_LEAST = auto()
+    FOR_GOOD = auto()
 
 
 class Charges:
@@ -118,16 +130,16 @@ class Chunk(NamedTuple):
         each = ((key, delta) for key, deltas in self.deltas.items() for delta in deltas)
         return [delta for key, delta in each if delta.expiry <= self.now or key not in there]
 
-    def settle(self, row: Row, kept: Kept, *, at_least: bool) -> "Settled":
+    def settle(self, row: Row, kept: Kept, *, how: How = How.ADD) -> "Settled":
         """What comes of a row, whose `parts` are all that leave after `now`, as they were.
 
-        `at_least`: what is known is not added, but the least that is to stand there. What leaves after `latest` does
-        not count. Where the row did not count in parts, those that stand there go: somebody has set its use.
+        What leaves after `latest` does not count. Where the row did not count in parts, those that stand there go:
+        somebody has set its use.
         """
         stood = dict(row.parts)
         row = as_it_counts(row, self.now)
         if not self.slides:
-            return self._join(row, at_least=at_least, recorded=kept.history_days > 0)
+            return self._join(row, at_least=how is How.AT_LEAST, recorded=kept.history_days > 0)
         if row.counts_in_parts:
             parts = {leave: used for leave, used in row.parts if leave <= self.latest}
             later = [leave for leave in stood if leave > self.latest]
@@ -136,13 +148,18 @@ class Chunk(NamedTuple):
         for delta in self.deltas[row.key]:
             if delta.expiry > self.now:
                 there = parts.get(delta.expiry, 0)
-                used = max(there, delta.used) if at_least else there + delta.used
+                used = max(there, delta.used) if how is How.AT_LEAST else there + delta.used
                 parts[delta.expiry] = min(used, MAX_USED)
         used = min(sum(parts.values()), MAX_USED)
+        written = {leave: parts[leave] for leave in sorted(parts) if stood.get(leave) != parts[leave]}
+        if how is How.FOR_GOOD and later:
+            if kept.history_days:  # as what is over
+                written[self.now] = min(sum(stood[leave] for leave in later), MAX_USED)
+            later = []
         ends = parts or later or [delta.expiry for delta in self.deltas[row.key]]
         return Settled(
             row._replace(used=used, expiry=max(ends), in_parts=used, parts=tuple(sorted(parts.items()))),
-            {leave: parts[leave] for leave in sorted(parts) if stood.get(leave) != parts[leave]},
+            written,
             sorted(stood.keys() - parts.keys() - set(later)),
         )
 
@@ -191,6 +208,19 @@ def known_charges(known: Iterable[Known], kept: Kept, rows: Iterable[Row], now: 
         elif one.used and kept.includes(one):
             fixed.append(one)
     return charges, fixed
+
+
+def of_another_kind(present: Delta, after: int) -> tuple[object, ...]:
+    """The values for `statements.others`: whose windows are none of the limit's, after a row's id."""
+    parts_end_after = NO_BOUND if present.sliding else present.now
+    return present.limit, after, present.latest, parts_end_after, SETTLED
+
+
+def settling(present: Delta, rows: Iterable[Row]) -> Charges:
+    """Charges of nothing, to these rows; but a clock that is behind the row's last change says nothing of it."""
+    charges = Charges()
+    charges.add(present._replace(key=row.key) for row in rows if row.updated <= present.now + LEFT_S)
+    return charges
 
 
 def values_of(deltas: Iterable[Delta]) -> list[Values]:

@@ -89,3 +89,12 @@ def far(d: Dialect) -> str:
     """A row that ends after a time."""
     sender = d.name('"sender"')
     return f'SELECT "limit_name", {sender}, "expiry", "used" FROM "ratelimit_history" WHERE "expiry" > %s LIMIT 1'
+
+
+def others(d: Dialect) -> str:
+    """Rows of a limit after an id that end after a time, or count in parts and end after another, and their senders:
+    (limit, id, time, other time, count)."""
+    return f"""
+SELECT "id", {d.name('"sender"')} FROM "ratelimit" WHERE "limit_name" = %s AND "id" > %s AND ({d.count("expiry")} > %s
+OR {d.whole("in_parts")} IS NOT NULL AND {d.count("expiry")} > %s) ORDER BY "id" LIMIT %s
+"""

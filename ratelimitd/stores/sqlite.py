@@ -243,6 +243,15 @@ class SQLiteStore:
                 connection.execute(statement, some)
             return self._lookup(connection, accounts, now)
 
+    async def settle(self, present: Delta, after: int) -> int:
+        """Have rows say what they say in the present window."""
+        return await self._run(lambda: self._settle(present, after), self._writing)
+
+    def _settle(self, present: Delta, after: int) -> int:
+        connection = opened(self._writer)
+        with self._transaction(connection):
+            return self._history.settle_for_good(connection, present, after, partial(self._select, connection))
+
     async def survey(self) -> Survey:
         """What stands in the table."""
         look = sqlite_changes.survey

@@ -14,15 +14,18 @@ from ratelimitd.stores.history import (
     FAR_S,
     STEP,
     Charges,
+    How,
     Kept,
     Settled,
     Stood,
     Values,
     as_it_counts,
     known_charges,
+    of_another_kind,
     parts_of,
     say_odd,
     say_refused,
+    settling,
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
@@ -90,21 +93,34 @@ class SQLiteHistory:
         rows = select([Account(one.limit, one.key) for one, *_ in known])
         charges, fixed = known_charges(known, self.kept, rows, now)
         self._write(connection, _AT_LEAST, values_of(fixed))
-        self.settle(connection, charges, rows, at_least=True)
+        self.settle(connection, charges, rows, How.AT_LEAST)
 
     def settle(
-        self, connection: sqlite3.Connection, charges: Charges, rows: Iterable[Row], *, at_least: bool = False
+        self, connection: sqlite3.Connection, charges: Charges, rows: Iterable[Row], how: How = How.ADD
     ) -> list[Row]:
         """The rows, with what is charged to the parts of sliding limits written, and what these rows are then."""
         found = {Account(row.limit, row.key): row for row in rows}
         for chunk in charges.chunks():
             there = {account.key: found[account] for account in chunk.accounts if account in found}
-            self._write(connection, _AT_LEAST if at_least else _ADD, values_of(chunk.alone(there)))
+            self._write(connection, _AT_LEAST if how is How.AT_LEAST else _ADD, values_of(chunk.alone(there)))
             for account in chunk.accounts:
                 if row := there.get(account.key):
                     row = row._replace(parts=self._parts(connection, row, chunk.now))
-                    found[account] = self._settle(connection, chunk.settle(row, self.kept, at_least=at_least))
+                    found[account] = self._settle(connection, chunk.settle(row, self.kept, how=how))
         return list(found.values())
+
+    def settle_for_good(
+        self,
+        connection: sqlite3.Connection,
+        present: Delta,
+        after: int,
+        select: Callable[[Iterable[Account]], list[Row]],
+    ) -> int:
+        """As `Store.settle`, within a transaction; `select` finds rows."""
+        found = connection.execute(self._sql(statements.others(_DIALECT)), of_another_kind(present, after)).fetchall()
+        rows = select([Account(present.limit, key) for _, key in found])
+        self.settle(connection, settling(present, rows), rows, How.FOR_GOOD)
+        return int(found[-1][0]) if found else 0
 
     def _settle(self, connection: sqlite3.Connection, settled: Settled) -> Row:
         row = settled.row

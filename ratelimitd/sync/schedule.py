@@ -14,6 +14,7 @@ from ratelimitd.stores.history import Kept
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.sync.loader import Loader, P, Parking
+from ratelimitd.sync.settling import Settling
 from ratelimitd.sync.walk import SLICE, walk
 from ratelimitd.sync.zones import Zones
 
@@ -50,6 +51,7 @@ class StoreSync:
         self.loader = loader
         self.flusher = flusher
         self.zones = Zones(link, policy)
+        self.settling = Settling(link.store, policy)
         self.evicted = self.held = 0
         self._policy = policy
         self._room_made = trio.Event()  # replaced each time that accounts were evicted, as many as could be
@@ -65,6 +67,7 @@ class StoreSync:
         self.flusher.configure(settings.history_days)
         limits = [meter.limit for meter in self._policy.all_meters]
         self._store.configure(settings.timeout_s, Kept.of(limits, settings.history_days))
+        self.settling.configure(self.now)
         self._has_old = True
         self._max_accounts = max_accounts
         self._flush_interval_s, self._refresh_s = settings.flush_interval_s, settings.refresh_s
@@ -145,6 +148,7 @@ class StoreSync:
             await self._until_due(refreshed + self._refresh_s)
             await self.flush()  # before each refresh: it notices a database that was replaced by an older one
             await self.loader.domains.follow()
+            await self.settle()
             await self._evict()
             await self._forget_history()
             now = trio.current_time()
@@ -219,6 +223,18 @@ class StoreSync:
         if self.link.up:
             async with self._lock:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
+
+    async def settle(self) -> None:
+        """Settle rows whose windows are of another kind than their limit's; a flush must not wait for many."""
+        until = trio.current_time() + self._flush_interval_s
+        while self.settling.is_due and self.link.up and trio.current_time() < until:
+            try:
+                async with self._lock:
+                    with trio.fail_after(FLUSH_TIMEOUT_S):
+                        await self.settling.step()
+                self.link.say()
+            except UNAVAILABLE as error:
+                self.link.failed(error)
 
     async def _forget_history(self) -> None:
         """Have old rows of the history go, a step after each flush, which must not wait for many."""

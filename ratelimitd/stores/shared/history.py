@@ -21,19 +21,23 @@ from ratelimitd.stores.history import (
     STEP,
     Charges,
     Chunk,
+    How,
     Kept,
     Settled,
     Stood,
     Values,
     as_it_counts,
     known_charges,
+    of_another_kind,
     parts_of,
     say_odd,
     say_refused,
+    settling,
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import DatabaseError, Session
+from ratelimitd.stores.shared.values import text
 from ratelimitd.stores.survey import Rename
 
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,9};)*")
@@ -85,14 +89,15 @@ class SharedHistory:
         select = self._sql(self._dialect.parts(len(keys)))
         found = await session.run(select, (limit, now, now + FAR_S, *self._dialect.spread(keys)))
         parts: dict[Account, Stood] = {}
-        for sender, text in found:
+        for sender, listed in found:
             key = sender.decode("utf-8", "replace") if isinstance(sender, bytes) else str(sender)
-            parts[Account(limit, key)] = self._read(limit, key, text if isinstance(text, bytes) else str(text).encode())
+            plain = listed if isinstance(listed, bytes) else str(listed).encode()
+            parts[Account(limit, key)] = self._read(limit, key, plain)
         return parts
 
-    def _read(self, limit: str, key: str, text: bytes) -> Stood:
+    def _read(self, limit: str, key: str, listed: bytes) -> Stood:
         """The parts in the text of an account; what stands after the last semicolon, the server has cut off."""
-        whole = text[: text.rfind(b";") + 1]
+        whole = listed[: listed.rfind(b";") + 1]
         if _PLAIN.fullmatch(whole):
             numbers = list(map(int, whole.replace(b";", b" ").split()))
             return tuple(zip(numbers[::2], numbers[1::2], strict=True))
@@ -120,7 +125,7 @@ class SharedHistory:
         charges, fixed = known_charges(known, self.kept, rows, now)
         await self._write(session, statements.at_least(self._dialect), values_of(fixed))
         for chunk in charges.chunks():
-            await self._settle(session, chunk, await select(session, chunk.accounts), at_least=True)
+            await self._settle(session, chunk, await select(session, chunk.accounts), How.AT_LEAST)
 
     async def settle(
         self,
@@ -131,15 +136,29 @@ class SharedHistory:
         """Write what is charged to the parts of sliding limits, and to the rows what they are then; the rows."""
         rows: list[Row] = []
         for chunk in charges.chunks():
-            rows += await self._settle(session, chunk, await select(session, chunk.accounts), at_least=False)
+            rows += await self._settle(session, chunk, await select(session, chunk.accounts), How.ADD)
         return rows
 
-    async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], *, at_least: bool) -> list[Row]:
+    async def settle_for_good(
+        self,
+        session: Session,
+        present: Delta,
+        after: int,
+        select: Callable[[Session, Iterable[Account]], Awaitable[list[Row]]],
+    ) -> int:
+        """As `Store.settle`, within a transaction; `select` locks the rows."""
+        found = await session.run(self._sql(statements.others(self._dialect)), of_another_kind(present, after))
+        rows = await select(session, [Account(present.limit, text(key)) for _, key in found])
+        for chunk in settling(present, rows).chunks():
+            await self._settle(session, chunk, [row for row in rows if row.key in chunk.deltas], How.FOR_GOOD)
+        return int(found[-1][0]) if found else 0
+
+    async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], how: How) -> list[Row]:
         parts = await self._parts(session, chunk.limit, list(chunk.deltas), chunk.now)
         there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
-        used = (statements.at_least if at_least else statements.add)(self._dialect)
+        used = (statements.at_least if how is How.AT_LEAST else statements.add)(self._dialect)
         await self._write(session, used, values_of(chunk.alone(there)))
-        settled = [chunk.settle(there[key], self.kept, at_least=at_least) for key in chunk.deltas if key in there]
+        settled = [chunk.settle(there[key], self.kept, how=how) for key in chunk.deltas if key in there]
         await trio.lowlevel.checkpoint()
         written = [(one.row.limit, one.row.key, *part) for one in settled for part in one.written.items()]
         for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):

@@ -240,6 +240,16 @@ class SharedStore(ABC):
         await session.commit()
         return rows
 
+    async def settle(self, present: Delta, after: int) -> int:
+        """Have rows say what they say in the present window."""
+        return await self._servers.attempt(lambda session: self._settle(session, present, after))
+
+    async def _settle(self, session: Session, present: Delta, after: int) -> int:
+        await session.begin()
+        last = await self._history.settle_for_good(session, present, after, partial(self._rows.select, lock=LOCK))
+        await session.commit()
+        return last
+
     async def survey(self) -> Survey:
         """What stands in the table."""
         return await self._servers.attempt(self._survey)
