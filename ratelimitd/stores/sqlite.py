@@ -17,18 +17,17 @@ from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import NotStored, RecordRefused, StoreError
 from ratelimitd.stores import (
     NONSENSE,
-    RUNS_KEPT_DAYS,
     Changes,
     Cursor,
     Flushed,
     Names,
     ZoneWindow,
     lacking,
-    recorded_segment,
     sqlite_changes,
     statements,
     unreadable,
 )
+from ratelimitd.stores import sqlite_runs as runs
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.file import DatabaseFile, opened
@@ -41,7 +40,6 @@ from ratelimitd.stores.sqlite_layout import complete, still_complete
 from ratelimitd.stores.sqlite_odd import each, odd
 from ratelimitd.stores.survey import Rename, Survey
 
-_DAY_S = 86_400
 _DIALECT = SQLite()
 
 T = TypeVar("T")
@@ -91,15 +89,7 @@ class SQLiteStore:
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""
-        await self._run(lambda: self._forget(but, now), self._writing)
-
-    def _forget(self, but: Collection[str], now: int) -> None:
-        writer = opened(self._writer)
-        ended = self._sql(statements.ended_runs(_DIALECT))
-        for (node,) in writer.execute(ended, (now, RUNS_KEPT_DAYS * _DAY_S)).fetchall():
-            if node not in but:
-                with each(writer, self.remarks, "", node):
-                    writer.execute(self._sql(statements.FORGET_RUN), (node,))
+        await self._run(lambda: runs.forget(opened(self._writer), self._sql, self.remarks, but, now), self._writing)
 
     async def forget_history(self, now: int) -> bool:
         """Forget old rows of the history."""
@@ -138,10 +128,8 @@ class SQLiteStore:
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
-        return await self._run(lambda: self._recorded(opened(self._reader), node), self._reading, abandon=True)
-
-    def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
-        return recorded_segment(connection.execute(self._sql(statements.RECORDED), (node,)).fetchall())
+        look = runs.recorded
+        return await self._run(lambda: look(opened(self._reader), self._sql, node), self._reading, abandon=True)
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
@@ -157,7 +145,7 @@ class SQLiteStore:
             rejected: list[tuple[Delta, str]] = []
             stored: list[Delta] = []
             charges = Charges()
-            for batch in batches(merge(self._recorded(connection, node)), CHUNK):
+            for batch in batches(merge(runs.recorded(connection, self._sql, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 refused = self._store(connection, batch)
                 self._history.add(connection, batch, refused, charges)
@@ -189,23 +177,30 @@ class SQLiteStore:
 
     async def restore(self, known: Sequence[Known], now: int) -> None:
         """Have each row hold at least what is known."""
-        await self._run(lambda: self._restore(known, now), self._writing)
+        await self._write(lambda connection: self._restore(connection, known, now))
 
-    def _restore(self, known: Sequence[Known], now: int) -> None:
-        connection = opened(self._writer)
-        with self._transaction(connection):
-            rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known], now)
-            for account in unreadable(accounts, rows):
-                with each(connection, self.remarks, account.limit, account.key):
-                    connection.execute(self._sql(statements.reset(_DIALECT)), (account.key, account.limit))
-            deltas, grants = lacking(known, rows, now)
-            for batch in batches(deltas, CHUNK):
-                for delta, reason in self._store(connection, batch):
-                    self.remarks.refused(delta.limit, delta.key, reason)
-            self._history.restore(connection, known, now, partial(self._select, connection))
-            for grant in grants:
-                with each(connection, self.remarks, grant.limit, grant.key):
-                    connection.execute(self._sql(statements.grant(_DIALECT, grant.latest, now)), grant.values)
+    def _restore(self, connection: sqlite3.Connection, known: Sequence[Known], now: int) -> None:
+        rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known], now)
+        for account in unreadable(accounts, rows):
+            with each(connection, self.remarks, account.limit, account.key):
+                connection.execute(self._sql(statements.reset(_DIALECT)), (account.key, account.limit))
+        deltas, grants = lacking(known, rows, now)
+        for batch in batches(deltas, CHUNK):
+            for delta, reason in self._store(connection, batch):
+                self.remarks.refused(delta.limit, delta.key, reason)
+        self._history.restore(connection, known, now, partial(self._select, connection))
+        for grant in grants:
+            with each(connection, self.remarks, grant.limit, grant.key):
+                connection.execute(self._sql(statements.grant(_DIALECT, grant.latest, now)), grant.values)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do a piece of work in a transaction."""
+
+        def whole() -> T:
+            with self._transaction(connection := opened(self._writer)):
+                return work(connection)
+
+        return await self._run(whole, self._writing)
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
@@ -227,30 +222,27 @@ class SQLiteStore:
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
         statement = (self._sql(statements.grant(_DIALECT, grant.latest, now)), [grant.values])
-        return await self._run(lambda: self._change(*statement, [Account(grant.limit, grant.key)], now), self._writing)
+        return await self._change(*statement, [Account(grant.limit, grant.key)], now)
 
     async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
         statement = (self._sql(statements.reset(_DIALECT)), [(account.key, account.limit) for account in accounts])
-        return await self._run(lambda: self._change(*statement, accounts, now), self._writing)
+        return await self._change(*statement, accounts, now)
 
-    def _change(
-        self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account] = (), now: int = 0
+    async def _change(
+        self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account], now: int
     ) -> list[Row]:
-        connection = opened(self._writer)
-        with self._transaction(connection):
+        def change(connection: sqlite3.Connection) -> list[Row]:
             for some in values:
                 connection.execute(statement, some)
             return self._lookup(connection, accounts, now)
 
+        return await self._write(change)
+
     async def settle(self, present: Delta, after: int) -> int:
         """Have rows say what they say in the present window."""
-        return await self._run(lambda: self._settle(present, after), self._writing)
-
-    def _settle(self, present: Delta, after: int) -> int:
-        connection = opened(self._writer)
-        with self._transaction(connection):
-            return self._history.settle_for_good(connection, present, after, partial(self._select, connection))
+        of = self._history.settle_for_good
+        return await self._write(lambda writer: of(writer, present, after, partial(self._select, writer)))
 
     async def survey(self) -> Survey:
         """What stands in the table."""
@@ -259,13 +251,11 @@ class SQLiteStore:
 
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
-        return await self._run(lambda: self._adopt(renames, now), self._writing)
+        return await self._write(lambda connection: self._adopt(connection, renames, now))
 
-    def _adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
-        connection = opened(self._writer)
-        with self._transaction(connection):
-            adopt(connection, self._sql, self._history, self.remarks, renames, now)
-            return self._lookup(connection, [Account(one.limit, one.new) for one in renames], now)
+    def _adopt(self, connection: sqlite3.Connection, renames: Sequence[Rename], now: int) -> list[Row]:
+        adopt(connection, self._sql, self._history, self.remarks, renames, now)
+        return self._lookup(connection, [Account(one.limit, one.new) for one in renames], now)
 
     async def compare(self, mine: Sequence[ZoneWindow], gone: Sequence[ZoneWindow]) -> list[ZoneWindow]:
         """Nothing: one node alone uses the file."""
@@ -278,7 +268,7 @@ class SQLiteStore:
             (row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)
         ]
         if given:
-            await self._run(lambda: self._note(self._sql(statements.seen(_DIALECT)), given), self._writing)
+            await self._note(self._sql(statements.seen(_DIALECT)), given)
         return found
 
     def _changes(self, cursor: Cursor | None, now: int) -> Changes:
@@ -291,15 +281,17 @@ class SQLiteStore:
         last = 0
         while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
             last = ids[-1][0]
-            await self._run(partial(self._note, self._sql(statements.note(_DIALECT, 1)), ids), self._writing)
+            await self._note(self._sql(statements.note(_DIALECT, 1)), ids)
 
-    def _note(self, statement: str, values: Iterable[Sequence[object]]) -> None:
+    async def _note(self, statement: str, values: Iterable[Sequence[object]]) -> None:
         """Note quotas, of rows by their id or their key and limit."""
-        connection = opened(self._writer)
-        with self._transaction(connection):
+
+        def note(connection: sqlite3.Connection) -> None:
             for some in values:
                 with each(connection, self.remarks, "", ", ".join(map(str, some))):
                     connection.execute(statement, tuple(some))
+
+        await self._write(note)
 
     def _given_since(self, last: int) -> list[tuple[int]]:
         return opened(self._reader).execute(self._sql(statements.given(_DIALECT)), (last, CHUNK)).fetchall()

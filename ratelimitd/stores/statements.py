@@ -152,8 +152,9 @@ def step(d: Dialect, name: str) -> str:
 def reset(d: Dialect) -> str:
     """Set the use to 0: (key, limit). When a part leaves is no end of a window."""
     return f"""
-UPDATE "ratelimit" SET "used" = 0, "expiry" = CASE WHEN {d.whole("in_parts")} IS NULL THEN {d.count("expiry")} ELSE 0 END,
-"in_parts" = NULL, "updated" = {d.touch} WHERE "sender" = %s AND "limit_name" = %s
+UPDATE "ratelimit" SET "used" = 0,
+    "expiry" = CASE WHEN {d.whole("in_parts")} IS NULL THEN {d.count("expiry")} ELSE 0 END,
+    "in_parts" = NULL, "updated" = {d.touch} WHERE "sender" = %s AND "limit_name" = %s
 """
 
 

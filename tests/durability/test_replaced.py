@@ -12,8 +12,8 @@ import pytest
 
 from ratelimitd.core.rows import Account, Grant, Row
 from ratelimitd.errors import StartError
+from ratelimitd.stores import sqlite_runs
 from ratelimitd.stores.file import DatabaseFile
-from ratelimitd.stores.sqlite import SQLiteStore
 from tests.durability.node import Node, make_limit
 
 NOW = 1_900_000_000
@@ -112,14 +112,14 @@ async def test_a_file_that_is_replaced_between_the_look_and_the_commit_is_notice
 ) -> None:
     copy = backup(node)
     await node.ask("alice", 20)
-    recorded = SQLiteStore._recorded
+    recorded = sqlite_runs.recorded
 
-    def replace(self: SQLiteStore, connection: sqlite3.Connection, run: str) -> int:
+    def replace(connection: sqlite3.Connection, sql: Callable[[str], str], run: str) -> int:
         monkeypatch.undo()
         copy.replace(node.folder / FILE)
-        return recorded(self, connection, run)
+        return recorded(connection, sql, run)
 
-    monkeypatch.setattr(SQLiteStore, "_recorded", replace)
+    monkeypatch.setattr(sqlite_runs, "recorded", replace)
     assert await node.flush()
     assert await used(node) == 30
     assert len(node.said(REPLACED)) == 1

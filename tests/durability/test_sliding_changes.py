@@ -177,6 +177,87 @@ async def test_what_somebody_sets_counts_until_the_last_part_was_to_leave(tmp_pa
     await run.node.stop()
 
 
+FAR = 22_000 * 86_400  # beyond the time of the machine, which stands in the rows
+
+
+@FORGET
+async def test_what_was_used_before_the_window_became_fixed_ends_with_that_window(tmp_path: Path, how: str) -> None:
+    run = await started(tmp_path, sliding("daily"))
+    run.now = FAR - 2 * 3600
+    assert await run.send(QUOTA)
+    assert await run.node.flush()
+    run.now += 3600
+    reload(run, fixed("daily"))
+    await run.node.sync.settle()
+    run.now += 3600 + 300
+    await forget(run, how)
+    assert await run.send(QUOTA)
+    assert await run.node.flush()
+    assert counts(run) == QUOTA
+    await forget(run, how)
+    assert not await run.send(1)
+    await run.node.stop()
+
+
+@FORGET
+@pytest.mark.parametrize("before", [sliding("daily"), fixed("daily")], ids=["sliding", "fixed"])
+@pytest.mark.parametrize("after", [sliding("hourly"), fixed("hourly")], ids=["sliding", "fixed"])
+async def test_what_ends_too_late_for_a_shorter_window_does_not_come_back_when_its_time_nears(
+    tmp_path: Path, before: Limit, after: Limit, how: str
+) -> None:
+    run = await started(tmp_path, before)
+    run.now = FAR + 100
+    assert await run.send(QUOTA)
+    assert await run.node.flush()
+    reload(run, after)
+    await run.node.sync.settle()
+    for _ in range(26):
+        run.now += 3600
+        await forget(run, how)
+        assert await run.send(3), run.now - FAR
+        assert await run.node.flush()
+    await run.node.stop()
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("reloaded", [False, True])
+async def test_parts_in_the_journal_end_with_the_present_window_of_a_limit_that_slides_no_more(
+    tmp_path: Path, stored: bool, reloaded: bool
+) -> None:
+    run = await started(tmp_path, sliding("daily"))
+    run.now = FAR - 12 * 3600
+    assert await run.send(4)
+    if stored:
+        assert await run.node.flush()
+    assert await run.send(4)
+    if reloaded:
+        reload(run, fixed("daily"))
+        assert await run.send(1)
+    run.limits = (fixed("daily"),)
+    await run.kill()
+    assert not await run.send(3)
+    assert await run.node.flush()
+    assert run.node.policy.meters[0].counters[ALICE].expiry == FAR
+    run.now = FAR + 3600
+    assert await run.send(QUOTA)
+    await run.node.stop()
+
+
+async def test_after_a_reset_windows_are_those_of_the_calendar(tmp_path: Path) -> None:
+    run = await started(tmp_path, sliding("daily"))
+    run.now = FAR - 12 * 3600
+    assert await run.send(3)
+    await reset(run)
+    reload(run, fixed("daily"))
+    await run.node.sync.settle()
+    await forget(run, "evict")
+    assert await run.send(QUOTA)
+    assert await run.node.flush()
+    run.now = FAR + 3600
+    assert await run.send(1)
+    await run.node.stop()
+
+
 KINDS = [sliding("10m"), sliding("2m"), sliding("1h"), fixed("10m"), fixed("2m"), fixed("1h"), fixed("daily")]
 
 steps = st.lists(
@@ -219,6 +300,7 @@ def test_the_store_knows_what_memory_knows_in_many_random_walks() -> None:
 
 async def _walk(folder: Path, first: Limit, done: list[tuple[str, int]]) -> None:
     run = await started(folder, first)
+    run.now = FAR
     for what, number in [*done, ("flush", 0)]:
         if what == "wait":
             run.now += number
@@ -226,17 +308,18 @@ async def _walk(folder: Path, first: Limit, done: list[tuple[str, int]]) -> None
             await run.send(max(1, number))
         elif what == "reload":
             reload(run, KINDS[number])
+            await run.node.sync.settle()
             await run.send(1)
             await run.node.flush()
         elif what == "reset":
             await reset(run)
         elif what == "evict":
             run.node.policy.meters[0].evict(1, run.node.policy.pending)
-        elif what == "kill":
+        elif what in ("kill", "stop"):
+            if what == "stop":
+                await run.node.stop()
             await run.kill()
-        elif what == "stop":
-            await run.node.stop()
-            await run.kill()
+            await run.node.sync.settle()
         else:
             await run.node.flush("" if what == "flush" else what)
         await _agree(run)

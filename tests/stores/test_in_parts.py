@@ -197,6 +197,45 @@ async def test_the_history_adds_up_where_a_limit_slides_no_more_and_again(
     assert sum(int(used) for (used,) in written(backend, "used")) == 21
 
 
+async def test_rows_are_settled_for_good_in_the_present_window_of_a_limit_that_slides_no_more(sliding: Store) -> None:
+    await flush(sliding, [part("alice", 1, PART), part("alice", 3, HOUR), part("bob", 2, HOUR)])
+    sliding.configure(10, Kept())
+    present = window(0, 20 * PART, now=NOW + PART)._replace(key="")
+    last = await sliding.settle(present, 0)
+    assert last
+    assert await sliding.settle(present, last) == 0
+    for key, used in (("alice", 3), ("bob", 2)):
+        found = await row(sliding, key, "hourly", NOW + 30 * PART)
+        assert (found.used, found.expiry, found.in_parts) == (used, NOW + 20 * PART, None)
+
+
+@pytest.mark.parametrize("days", [0, 30])
+async def test_what_leaves_too_late_never_counts_once_it_is_settled(backend: Backend, store: Store, days: int) -> None:
+    store.configure(10, Kept(days, {"hourly"}))
+    await flush(store, [part("alice", 3, HOUR), part("alice", 4, 3 * HOUR), part("bob", 2, 3 * HOUR)])
+    present = part("", 0, 0)._replace(expiry=0, latest=NOW + 2 * HOUR, now=NOW)
+    assert await store.settle(present, await store.settle(present, 0)) == 0
+    found = await row(store, "alice", "hourly", NOW)
+    assert (found.used, found.in_parts, found.parts) == (3, 3, parts((HOUR, 3)))
+    late = [part(key, 1, 3 * HOUR + PART)._replace(now=NOW + HOUR, latest=NOW + DAY) for key in ("alice", "bob")]
+    assert [row.used for row in (await flush(store, late)).rows] == [1, 1]
+    assert sum(int(used) for (used,) in written(backend, "used")) == (11 if days else 2 + 3)
+
+
+async def test_a_clock_that_is_behind_settles_nothing(sliding: Store) -> None:
+    await flush(sliding, [part("alice", 3, HOUR)])
+    present = part("", 0, 0)._replace(expiry=0, latest=10, now=1)
+    await sliding.settle(present, 0)
+    found = await row(sliding, "alice", "hourly", NOW)
+    assert (found.used, found.parts) == (3, parts((HOUR, 3)))
+
+
+async def test_what_is_reset_ends_with_no_window_of_another_kind(sliding: Store) -> None:
+    await flush(sliding, [part("alice", 3, HOUR)])
+    (found,) = await sliding.reset([Account("hourly", "alice")], NOW)
+    assert (found.used, found.expiry) == (0, 0)
+
+
 async def test_what_memory_knows_is_put_back_into_a_row_that_counts_in_parts_though_the_limit_is_fixed(
     sliding: Store,
 ) -> None:

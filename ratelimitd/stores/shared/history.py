@@ -148,7 +148,7 @@ class SharedHistory:
     ) -> int:
         """As `Store.settle`, within a transaction; `select` locks the rows."""
         found = await session.run(self._sql(statements.others(self._dialect)), of_another_kind(present, after))
-        rows = await select(session, [Account(present.limit, text(key)) for _, key in found])
+        rows = await select(session, [Account(present.limit, str(text(key))) for _, key in found])
         for chunk in settling(present, rows).chunks():
             await self._settle(session, chunk, [row for row in rows if row.key in chunk.deltas], How.FOR_GOOD)
         return int(found[-1][0]) if found else 0
