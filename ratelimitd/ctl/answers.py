@@ -86,12 +86,23 @@ class RefusedAccount(Answer, frozen=True):
     worst: Annotated[int, Meta(description="the most that it tried to send in a window")]
 
 
+class Bucket(Answer, frozen=True, kw_only=True):
+    """Uses between two numbers."""
+
+    from_: Annotated[int, Meta(description="the least of these uses")] = field(name="from")
+    to: Annotated[int, Meta(description="the greatest of these uses")]
+    windows: Annotated[int, Meta(description="windows in which an account used so much")]
+    accounts: Annotated[int, Meta(description="accounts that used so much in the window in which they used most")]
+
+
 class LimitUse(Answer, frozen=True, kw_only=True):
     """What accounts use under a limit. Recipients are messages, if the limit counts these."""
 
     limit: Annotated[str, Meta(description="the name of the limit")]
     period: Annotated[str, Meta(description="its period, as configured")]
     window: Annotated[str, Meta(description="whether its windows are `fixed` or `sliding`")]
+    counts: Annotated[str, Meta(description="what it counts: `recipients` or `messages`")]
+    enforced: Annotated[bool, Meta(description="whether it refuses; if not, only what it would refuse is known")]
     quota: Annotated[int | None, Meta(description="its quota for accounts without one of their own; null: unlimited")]
     accounts: Annotated[int, Meta(description="accounts that sent something")]
     recipients: Annotated[int, Meta(description="recipients that they tried to send to, refused ones included")]
@@ -107,6 +118,20 @@ class LimitUse(Answer, frozen=True, kw_only=True):
         dict[str, int],
         Meta(description="the least quota that would have refused no more than 1%, 0.1% and none (0) of the accounts"),
     ]
+    histogram: Annotated[
+        list[Bucket],
+        Meta(description="how often how much was used, in buckets whose ends are ten to each power of ten; empty ones "
+             "are left out"),
+    ]  # fmt: skip
+
+
+class Day(Answer, frozen=True, kw_only=True):
+    """What was sent on a day."""
+
+    day: Annotated[str, Meta(description="its date, in ISO 8601")]
+    messages: Annotated[int, Meta(description="messages that were begun on it, of senders who had logged in")]
+    recipients: Annotated[int, Meta(description="recipients of these messages")]
+    refused_recipients: Annotated[int, Meta(description="those that a limit refused, or would but for `enforce`")]
 
 
 class Replayed(Answer, frozen=True, kw_only=True):
@@ -121,6 +146,10 @@ class Replayed(Answer, frozen=True, kw_only=True):
     messages: Annotated[int, Meta(description="messages of senders who had logged in")]
     recipients: Annotated[int, Meta(description="recipients of these messages")]
     limits: Annotated[list[LimitUse], Meta(description="the configured limits, in their order")]
+    days: Annotated[list[Day], Meta(description="the days on which something was sent, by the configured time zone")]
+    remarks: Annotated[
+        list[str], Meta(description="what should be known of the files: damage, lines that could not be read")
+    ]
 
 
 PRINTED: dict[str, tuple[type[Answer], ...]] = {

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from ratelimitd.core.limits import Limit
 from ratelimitd.ctl import tables
 from ratelimitd.ctl.answers import LimitUse, Replayed
 from ratelimitd.text import cut, escape
@@ -12,14 +11,14 @@ SHOWN = 10
 _KEY_CHARACTERS = 60
 
 
-def text(answer: Replayed, limits: Sequence[Limit], remarks: Sequence[str]) -> str:
+def text(answer: Replayed) -> str:
     """What was read, whom each limit would have refused, what accounts use, which quota would have refused how many."""
-    parts = [_read(answer), _limits(answer.limits, limits)]
-    parts += [_refused(uses, limit.enforce) for uses, limit in zip(answer.limits, limits, strict=True) if uses.refused]
+    parts = [_read(answer), _limits(answer.limits)]
+    parts += [_refused(limit) for limit in answer.limits if limit.refused]
     if any(limit.accounts for limit in answer.limits):
         parts += [_uses(answer.limits), _quotas(answer.limits)]
-    if remarks:
-        parts.append("".join(f"{escape(remark)}\n" for remark in remarks))
+    if answer.remarks:
+        parts.append("".join(f"{escape(remark)}\n" for remark in answer.remarks))
     return "\n".join(parts)
 
 
@@ -33,31 +32,39 @@ def _read(answer: Replayed) -> str:
     return line if answer.messages else line + "Postfix logs a login as sasl_username=; there is none.\n"
 
 
-def _limits(answer: Sequence[LimitUse], limits: Sequence[Limit]) -> str:
+def _limits(limits: Sequence[LimitUse]) -> str:
     rows = [
         (
-            uses.limit,
-            uses.period + (" sliding" if limit.sliding else "") + (", messages" if limit.by_message else ""),
-            tables.or_unlimited(uses.quota),
-            uses.accounts,
-            uses.recipients,
-            uses.refused_accounts,
-            uses.refused_recipients,
-            _percent(uses.refused_recipients, uses.recipients),
+            limit.limit,
+            _period(limit),
+            tables.or_unlimited(limit.quota),
+            limit.accounts,
+            limit.recipients,
+            limit.refused_accounts,
+            limit.refused_recipients,
+            _percent(limit.refused_recipients, limit.recipients),
         )
-        for uses, limit in zip(answer, limits, strict=True)
+        for limit in limits
     ]
-    thing = "MESSAGES" if all(limit.by_message for limit in limits) else "RECIPIENTS"
+    thing = "MESSAGES" if all(map(_of_messages, limits)) else "RECIPIENTS"
     header = ("LIMIT", "PERIOD", "QUOTA", "ACCOUNTS", thing, "ACCOUNTS REFUSED", f"{thing} REFUSED", "%")
     return tables.table(header, rows, right=(2, 3, 4, 5, 6, 7))
 
 
-def _refused(limit: LimitUse, enforced: bool) -> str:
+def _period(limit: LimitUse) -> str:
+    return limit.period + " sliding" * (limit.window == "sliding") + ", messages" * _of_messages(limit)
+
+
+def _of_messages(limit: LimitUse) -> bool:
+    return limit.counts == "messages"
+
+
+def _refused(limit: LimitUse) -> str:
     rows = [
         (cut(each.key, _KEY_CHARACTERS), each.refused, _time(each.first), each.worst) for each in limit.refused[:SHOWN]
     ]
     title = f"refused by limit {limit.limit}, most first\n"
-    if not enforced:
+    if not limit.enforced:
         title = f"would be refused by limit {limit.limit}, which is not enforced, most first\n"
     header = ("KEY", "REFUSED", "FIRST AT", "MOST TRIED IN A WINDOW")
     more = len(limit.refused) - len(rows)

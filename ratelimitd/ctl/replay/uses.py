@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from ratelimitd.core.counters import Counter
 from ratelimitd.core.windows import Sliding
+from ratelimitd.ctl.answers import Bucket
+from ratelimitd.ctl.buckets import histogram
 
 PERCENTS = (50, 90, 99, 100)
 SHARES = {"1%": 100, "0.1%": 1000, "0": 0}
@@ -49,15 +51,23 @@ class Uses:
 
     def quantiles(self) -> dict[str, int]:
         """What was used in a window: in half of all windows no more than this, in 90 % of them, and so on."""
-        windows = dict(self._windows)
-        for _, used in self._running.values():
-            windows[used] = windows.get(used, 0) + 1
-        return dict(zip(map(str, PERCENTS), _at(windows, PERCENTS), strict=True))
+        return dict(zip(map(str, PERCENTS), _at(self._all_windows(), PERCENTS), strict=True))
 
     def quota_for(self) -> dict[str, int]:
         """The least quota that would have refused no more than this part of the accounts."""
         most = sorted(self.most.values(), reverse=True)
         return {name: most[len(most) // one_in if one_in else 0] if most else 0 for name, one_in in SHARES.items()}
+
+    def histogram(self) -> list[Bucket]:
+        """How often how much was used."""
+        return histogram(self._all_windows(), self.most.values())
+
+    def _all_windows(self) -> dict[int, int]:
+        """How many windows had each use."""
+        windows = dict(self._windows)
+        for _, used in self._running.values():
+            windows[used] = windows.get(used, 0) + 1
+        return windows
 
 
 def _at(windows: dict[int, int], percents: Sequence[int]) -> list[int]:
