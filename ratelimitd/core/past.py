@@ -1,0 +1,102 @@
+"""What an account used, window by window, of what a store has kept: the end of each window, and what was used in it.
+
+Of a sliding limit a store has parts. Here they are stretches of its period, one after the other since 1970, each with
+what was used in it and the most that counted at any moment of it: what the quota is compared with. No I/O, no clock.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ratelimitd.core.limits import UNLIMITED
+from ratelimitd.core.windows import Period, Sliding
+
+
+class Used(NamedTuple):
+    """A window: `begin` and `end` in seconds since 1970, `begin` 0 where that is not known.
+
+    `most` is the most that counted at a time, in a fixed window all that was used; `beyond`: how much of what was used
+    was more than the quota, and `first`, where there is some, when the window or part of the first of it begins.
+    """
+
+    begin: int
+    end: int
+    used: int
+    most: int
+    beyond: int = 0
+    first: int = 0
+
+
+class Past:
+    """An account's windows under one limit, of rows in the order of their ends; from an instant on."""
+
+    def __init__(self, period: Period, quota: int, since: int) -> None:
+        self._period = period
+        self._quota = quota
+        self._since = since
+
+    def add(self, end: int, used: int) -> Used | None:
+        """The next row; a window that is complete."""
+        if end <= self._since:
+            return None
+        begin = self._period.begin(end)
+        beyond = max(0, used - self._quota) if self._quota != UNLIMITED else 0
+        return Used(begin, end, used, used, beyond, (begin or end) if beyond else 0)
+
+    def finish(self) -> Used | None:
+        """The last window, where it was not complete before."""
+        return None
+
+
+class SlidingPast(Past):
+    """The same under a sliding limit."""
+
+    def __init__(self, period: Sliding, quota: int, since: int) -> None:
+        super().__init__(period, quota, since)
+        self._length_s, self._part_s = period.length_s, period.part_s
+        self._counting: deque[tuple[int, int]] = deque()  # parts that have not left: when each leaves, what was used
+        self._sum = 0
+        self._stretch: Used | None = None
+
+    def add(self, end: int, used: int) -> Used | None:
+        """The next part; the stretch before it, where this part is the first one of another."""
+        begin = end - self._length_s - self._part_s
+        counting = self._counting
+        while counting and counting[0][0] <= begin:
+            self._sum -= counting.popleft()[1]
+        counting.append((end, used))
+        self._sum += used
+        if begin < self._since:
+            return None
+        beyond = min(used, max(0, self._sum - self._quota)) if self._quota != UNLIMITED else 0
+        before = self._stretch
+        start = begin - begin % self._length_s
+        if before is None or before.begin != start:
+            first = begin if beyond else 0
+            self._stretch = Used(start, start + self._length_s, used, self._sum, beyond, first)
+            return before
+        self._stretch = before._replace(
+            used=before.used + used,
+            most=max(before.most, self._sum),
+            beyond=before.beyond + beyond,
+            first=before.first or (begin if beyond else 0),
+        )
+        return None
+
+    def finish(self) -> Used | None:
+        """The last stretch."""
+        return self._stretch
+
+
+def past(period: Period, quota: int, since: int) -> Past:
+    """For the windows of this period."""
+    return SlidingPast(period, quota, since) if isinstance(period, Sliding) else Past(period, quota, since)
+
+
+def windows(of: Past, rows: Iterable[tuple[int, int]]) -> Iterator[Used]:
+    """All windows of these rows."""
+    for end, used in rows:
+        if window := of.add(end, used):
+            yield window
+    if window := of.finish():
+        yield window
