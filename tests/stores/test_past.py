@@ -156,11 +156,12 @@ def test_SQLite_reads_each_page_by_the_primary_key_from_its_place_on() -> None:
     connection.executescript(schema("sqlite"))
     d = SQLite()
     by_key = "SEARCH ratelimit_history USING PRIMARY KEY"
+    by_end = "SEARCH ratelimit_history USING COVERING INDEX ratelimit_ended"
     wanted = {
         history_statements.page(d): (5, f"{by_key} ((sender,limit_name,expiry)>(?,?,?))"),
         history_statements.WINDOWS: (4, f"{by_key} (sender=? AND limit_name=? AND expiry>? AND expiry<?)"),
-        history_statements.FIRST: (2, "SEARCH ratelimit_history USING COVERING INDEX ratelimit_ended (expiry>? AND expiry<?)"),
-    }  # fmt: skip
+        history_statements.FIRST: (2, f"{by_end} (expiry>? AND expiry<?)"),
+    }
     for statement, (arguments, plan) in wanted.items():
         steps = connection.execute(f"EXPLAIN QUERY PLAN {d.sql(Names(), statement)}", [0] * arguments).fetchall()
         assert [step for *_, step in steps] == [plan]
