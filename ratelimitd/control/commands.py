@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, TypeVar, get_args
 from msgspec import DecodeError, Meta, Struct, ValidationError, json
 
 from ratelimitd.control.answers import (
+    AccountHistory,
     Answer,
     CountsReset,
     DumpWritten,
@@ -30,6 +31,8 @@ MAX_COMMAND_BYTES = 65536
 MAX_QUOTA = 4_294_967_295
 MAX_COUNT = 1000
 """Accounts that `top` shows at most."""
+MAX_DAYS = 3660
+"""Days that a history has at most."""
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
 
 MAX_FOR_S = 4_294_967_295
@@ -68,6 +71,14 @@ class Show(Command[ShownAccount]):
     """An account under every limit."""
 
     key: Key
+
+
+class History(Command[AccountHistory]):
+    """What an account used in each window of the last days, today among them."""
+
+    key: Key
+    limit: str | None = None
+    days: Annotated[int, Meta(ge=1, le=MAX_DAYS)] = 30
 
 
 class Top(Command[Ranking]):
@@ -120,7 +131,7 @@ class Doctor(Command[Evidence]):
     """What the daemon has seen that points to a wrong configuration of Postfix."""
 
 
-AnsweredOnce = Status | Show | Set | Unset | Reset | Dump | Reload | Doctor
+AnsweredOnce = Status | Show | History | Set | Unset | Reset | Dump | Reload | Doctor
 AnyCommand = AnsweredOnce | Top
 
 _decoder: json.Decoder[AnyCommand] = json.Decoder(AnyCommand)

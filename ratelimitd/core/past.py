@@ -28,20 +28,27 @@ class Used(NamedTuple):
 
 
 class Past:
-    """An account's windows under one limit, of rows in the order of their ends; from an instant on."""
+    """An account's windows under one limit, of rows in the order of their ends; from an instant on.
+
+    `begin` and `beyond` are of the row that was added last: when its window or part began, 0 where that is not known
+    or before that instant; and how much of it was more than the quota.
+    """
 
     def __init__(self, period: Period, quota: int, since: int) -> None:
+        self.begin = self.beyond = 0
         self._period = period
         self._quota = quota
         self._since = since
 
     def add(self, end: int, used: int) -> Used | None:
-        """The next row; a window that is complete."""
-        if end <= self._since:
+        """The next row; a window that is complete with it."""
+        self.begin = self.beyond = 0
+        if end <= self._since or not used:
             return None
-        begin = self._period.begin(end)
-        beyond = max(0, used - self._quota) if self._quota != UNLIMITED else 0
-        return Used(begin, end, used, used, beyond, (begin or end) if beyond else 0)
+        self.begin = begin = self._period.begin(end)
+        if self._quota != UNLIMITED and used > self._quota:
+            self.beyond = used - self._quota
+        return Used(begin, end, used, used, self.beyond, (begin or end) if self.beyond else 0)
 
     def finish(self) -> Used | None:
         """The last window, where it was not complete before."""
@@ -49,7 +56,7 @@ class Past:
 
 
 class SlidingPast(Past):
-    """The same under a sliding limit."""
+    """The same under a sliding limit: its rows are parts."""
 
     def __init__(self, period: Sliding, quota: int, since: int) -> None:
         super().__init__(period, quota, since)
@@ -60,6 +67,9 @@ class SlidingPast(Past):
 
     def add(self, end: int, used: int) -> Used | None:
         """The next part; the stretch before it, where this part is the first one of another."""
+        self.begin = self.beyond = 0
+        if not used:
+            return None
         begin = end - self._length_s - self._part_s
         counting = self._counting
         while counting and counting[0][0] <= begin:
@@ -68,19 +78,16 @@ class SlidingPast(Past):
         self._sum += used
         if begin < self._since:
             return None
-        beyond = min(used, max(0, self._sum - self._quota)) if self._quota != UNLIMITED else 0
-        before = self._stretch
-        start = begin - begin % self._length_s
+        self.begin = begin
+        if self._quota != UNLIMITED and self._sum > self._quota:
+            self.beyond = min(used, self._sum - self._quota)
+        before, start = self._stretch, begin - begin % self._length_s
+        first = begin if self.beyond else 0
         if before is None or before.begin != start:
-            first = begin if beyond else 0
-            self._stretch = Used(start, start + self._length_s, used, self._sum, beyond, first)
+            self._stretch = Used(start, start + self._length_s, used, self._sum, self.beyond, first)
             return before
-        self._stretch = before._replace(
-            used=before.used + used,
-            most=max(before.most, self._sum),
-            beyond=before.beyond + beyond,
-            first=before.first or (begin if beyond else 0),
-        )
+        most, beyond = max(before.most, self._sum), before.beyond + self.beyond
+        self._stretch = Used(start, before.end, before.used + used, most, beyond, before.first or first)
         return None
 
     def finish(self) -> Used | None:

@@ -103,7 +103,3 @@ def page(d: Dialect) -> str:
         f'SELECT {sender}, "limit_name", "expiry", "used" FROM "ratelimit_history" '
         f'WHERE {d.beyond()} AND +"expiry" > %s AND +"expiry" <= %s ORDER BY {order} LIMIT {PAGE}'
     )
-
-
-FIRST = 'SELECT "expiry" FROM "ratelimit_history" WHERE "expiry" > %s AND "expiry" <= %s ORDER BY "expiry" LIMIT 1'
-"""The first end of a window: (after, until)."""

@@ -44,10 +44,6 @@ class Past(Protocol):
         """The next rows of all accounts, of windows or parts that end after `since`."""
         ...
 
-    async def first(self, since: int, now: int) -> int:
-        """The first end of a window, or part, after a time; 0 where there is none."""
-        ...
-
 
 def until(now: int) -> int:
     """Rows that end later make no sense."""

@@ -48,8 +48,3 @@ class SQLitePast:
         """The next rows of all."""
         values = (*_DIALECT.spot(*after), since, until(now))
         return page_of(await self._found(_PAGE, values), self._remarks)
-
-    async def first(self, since: int, now: int) -> int:
-        """The first end."""
-        found = await self._found(statements.FIRST, (since, until(now)))
-        return int(found[0][0]) if found else 0

@@ -186,7 +186,7 @@ def test_the_quota_that_would_refuse_none_refuses_none_and_one_less_refuses_some
     def under(quota: int) -> Trial:
         return trial([limit(quota, period=period, window=window)], taken(mails))  # type: ignore[arg-type]
 
-    needed = under(1).uses[0].quota_for()["0"]
+    needed = under(1).uses[0].distribution().quota_for()["0"]
     if mails:
         assert refused(under(needed)) == [{}]
     if needed > 1:
@@ -195,7 +195,7 @@ def test_the_quota_that_would_refuse_none_refuses_none_and_one_less_refuses_some
 
 def test_a_hundred_accounts_and_the_quota_that_refuses_one_of_them() -> None:
     mails = [mail(NOON + i, f"a{i}", i + 1, i) for i in range(100)]
-    quota = trial([limit(0)], mails).uses[0].quota_for()["1%"]
+    quota = trial([limit(0)], mails).uses[0].distribution().quota_for()["1%"]
     assert [*refused(trial([limit(quota)], mails))[0]] == ["a99"]
     assert len(refused(trial([limit(quota - 1)], mails))[0]) == 2
 

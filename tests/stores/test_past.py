@@ -41,7 +41,6 @@ async def everything(store: Store, since: int = 0) -> list[list[Values]]:
 async def test_an_empty_history_has_no_rows(history: Store) -> None:
     assert await history.past.windows("daily", "alice", 0, NOW) == ()
     assert await everything(history) == [[]]
-    assert await history.past.first(0, NOW) == 0
 
 
 async def test_the_windows_of_one_account_come_in_the_order_of_their_ends(history: Store) -> None:
@@ -53,8 +52,6 @@ async def test_the_windows_of_one_account_come_in_the_order_of_their_ends(histor
         (NOW - 3 * DAY, 4), (NOW - DAY, 2), (NOW, 3), (NOW + DAY, 1),
     )  # fmt: skip
     assert await past.windows("daily", "alice", NOW - DAY, NOW) == ((NOW, 3), (NOW + DAY, 1))
-    assert await past.first(0, NOW) == 2000
-    assert await past.first(2000, NOW) == NOW - 3 * DAY
 
 
 async def test_pages_have_each_row_once_and_keep_an_account_together(history: Store) -> None:
@@ -136,7 +133,6 @@ async def test_a_database_without_the_table_has_no_rows_where_it_is_only_looked_
     await look.open()
     assert await everything(look) == [[]]
     assert await look.past.windows("daily", "alice", 0, NOW) == ()
-    assert await look.past.first(0, NOW) == 0
     assert len(await look.lookup([Account("daily", "alice")], NOW)) == 1
     await look.close()
 
@@ -156,11 +152,9 @@ def test_SQLite_reads_each_page_by_the_primary_key_from_its_place_on() -> None:
     connection.executescript(schema("sqlite"))
     d = SQLite()
     by_key = "SEARCH ratelimit_history USING PRIMARY KEY"
-    by_end = "SEARCH ratelimit_history USING COVERING INDEX ratelimit_ended"
     wanted = {
         history_statements.page(d): (5, f"{by_key} ((sender,limit_name,expiry)>(?,?,?))"),
         history_statements.WINDOWS: (4, f"{by_key} (sender=? AND limit_name=? AND expiry>? AND expiry<?)"),
-        history_statements.FIRST: (2, f"{by_end} (expiry>? AND expiry<?)"),
     }
     for statement, (arguments, plan) in wanted.items():
         steps = connection.execute(f"EXPLAIN QUERY PLAN {d.sql(Names(), statement)}", [0] * arguments).fetchall()

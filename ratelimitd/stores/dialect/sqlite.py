@@ -37,8 +37,8 @@ class SQLite(Dialect):
         return f"datetime({seconds}, 'unixepoch')"
 
     def beyond(self) -> str:
-        """A text that is not UTF-8 goes as bytes; what is no text stands after all texts, and is no name. The signs take
-        the affinity of the texts away: with it SQLite would look at the first column alone."""
+        """A text that is not UTF-8 goes as bytes; what is no text stands after all texts, and is no name. The signs
+        take the affinity of the texts away: with it SQLite would look at the first column alone."""
         names = "typeof(\"sender\") = 'text' AND typeof(\"limit_name\") = 'text'"
         return f'{names} AND ("sender", "limit_name", "expiry") > (+CAST(%s AS TEXT), +CAST(%s AS TEXT), %s)'
 

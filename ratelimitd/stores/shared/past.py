@@ -10,7 +10,6 @@ from ratelimitd.stores.past import Page, Place, page_of, until
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.history import SharedHistory
 from ratelimitd.stores.shared.session import Rows, Servers
-from ratelimitd.stores.shared.values import whole
 
 
 class SharedPast:
@@ -40,8 +39,3 @@ class SharedPast:
         """The next rows of all."""
         values = (*self._dialect.spot(*after), since, until(now))
         return page_of(await self._found(statements.page(self._dialect), values), self._remarks)
-
-    async def first(self, since: int, now: int) -> int:
-        """The first end."""
-        found = await self._found(statements.FIRST, (since, until(now)))
-        return whole(found[0]) if found else 0
