@@ -90,15 +90,15 @@ class Accounts:
         """The accounts that have used most in their present period, every `interval_s`. Raises Refused."""
         while True:  # a reload may add and remove limits meanwhile
             meters = [self._naming.meter(command.limit)] if command.limit is not None else self._policy.kept
-            limits = [await self._ranking(meter, command.count) for meter in meters]
+            limits = [await self._ranking(meter, command) for meter in meters]
             yield Ranking(self._clock(), limits)
             if command.once:
                 return
             await trio.sleep(command.interval_s)
 
-    async def _ranking(self, meter: Meter, count: int) -> LimitRanking:
+    async def _ranking(self, meter: Meter, command: Top) -> LimitRanking:
         limit, now = meter.limit, int(self._clock())
-        best = await most_used(meter, count, now)
+        best = await most_used(meter, command.count, now, of_quota=command.sort == "share")
         # `find` ends quotas whose end nobody has noticed yet, for nobody has asked about these accounts since.
         return LimitRanking(limit.name, limit.period.name, [self._view(meter.find(c.key, now) or c) for c in best])
 

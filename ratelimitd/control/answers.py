@@ -140,7 +140,9 @@ class LimitRanking(Answer, frozen=True):
 
     limit: Annotated[str, Meta(description="the name of the limit")]
     period: Annotated[str, Meta(description="the period of the limit")]
-    accounts: Annotated[list[AccountView], Meta(description="the accounts, most used first")]
+    accounts: Annotated[
+        list[AccountView], Meta(description="the accounts, first those that used most, or what `--sort` says")
+    ]
 
 
 class Ranking(Answer, frozen=True):

@@ -4,7 +4,7 @@ A command is `{"verb": "show", "key": "alice@example.com"}`. Its class names the
 Failure, with the exit status for `ratelimitctl`. `top` is answered with a line every `interval_s`.
 """
 
-from typing import Annotated, Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json
 
@@ -82,12 +82,13 @@ class History(Command[AccountHistory]):
 
 
 class Top(Command[Ranking]):
-    """Who has used most in this period."""
+    """Who has used most in this period, or most of its quota (`sort = "share"`)."""
 
     limit: str | None = None
     count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 20
     interval_s: Annotated[float, Meta(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S)] = 2.0
     once: bool = False
+    sort: Literal["use", "share"] = "use"
 
 
 class Set(Command[QuotaSet]):

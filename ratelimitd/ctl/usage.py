@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ratelimitd import __version__
 from ratelimitd.control.commands import MAX_COUNT, MAX_FOR_S, MAX_INTERVAL_S, MAX_QUOTA, MAX_REASON, MIN_INTERVAL_S
+from ratelimitd.ctl.top.frame import SORTS
 
 EXIT_STATUSES = (
     "exit status: 0 done, 1 something is wrong or nothing was found, "
@@ -41,6 +42,9 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     ranking.add_argument("--limit", type=_text, metavar="NAME", help="under this [[limit]] only")
     ranking.add_argument("--count", type=_count, default=20, metavar="N", help="accounts to show; default: %(default)s")
     ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: %(default)s")
+    ranking.add_argument(
+        "--sort", choices=SORTS, default="use", help="what comes first: use, share of the quota, or rate (per minute)"
+    )
     ranking.add_argument("--once", action="store_true", help="show it once and exit")
     setting = verb("set", "give an account a quota: until its period ends, until a time, or for good")
     setting.add_argument(
