@@ -31,6 +31,11 @@ STATUS = (
 )
 DOCTOR = (_of(r"^(WRONG)  ", RED), _of(r"^  (fix)  ", BOLD), _of(r"^(Nothing wrong was found\.)$", GREEN))
 
+HISTORY = (
+    _of(r"^(?:until )?\d{4}-\d\d-\d\d \d\d:.*  (OVER)(?: running)?  ", RED),
+    _of(r"^(?:until )?\d{4}-\d\d-\d\d \d\d:.*[│|]([█#]+)$", RED),
+)
+
 
 def coloured(text: str, colours: Colours) -> str:
     """The text, with colours where standard output is a terminal that shows them."""

@@ -25,6 +25,7 @@ from ratelimitd.control.commands import (
     A,
     Command,
     Dump,
+    History,
     Refused,
     Reload,
     Reset,
@@ -35,13 +36,16 @@ from ratelimitd.control.commands import (
     Unset,
 )
 from ratelimitd.control.record import Edit
-from ratelimitd.ctl import inventory, offline, tables
+from ratelimitd.ctl import history, inventory, offline, tables
 from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
+from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask
-from ratelimitd.ctl.colours import DOCTOR, STATUS, Colours, coloured
+from ratelimitd.ctl.colours import DOCTOR, HISTORY, STATUS, Colours, coloured
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.replay.replay import replay
+from ratelimitd.ctl.report import table as report_table
+from ratelimitd.ctl.report.report import report
 from ratelimitd.ctl.top import top
 from ratelimitd.ctl.top.frame import table
 from ratelimitd.ctl.top.top import Wish
@@ -110,6 +114,13 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             show = Show(options.key)
             shown = _ask(configuration, show, lambda accounts: accounts.show(show), offline.look)
             return Outcome(shown, tables.accounts(shown.limits), OK if shown.found else NO)
+        case "history":
+            past = History(options.key, options.limit, options.days)
+            found = _ask(configuration, past, lambda accounts: accounts.history(past), offline.look)
+            return Outcome(found, history.text(found, bars()), OK if found.found else NO, HISTORY)
+        case "report":
+            reported = report(configuration, options.days)
+            return Outcome(reported, report_table.text(reported, bars()))
         case "top":
             return _top(configuration, options)
         case "set":
