@@ -1,6 +1,5 @@
 """The answer of `ratelimitctl history` for people: a row for each window, with a bar and the quota's mark."""
 
-
 from ratelimitd.control.answers import AccountHistory, LimitHistory, UsedWindow
 from ratelimitd.ctl import tables
 from ratelimitd.ctl.bars import Bars, Scale
