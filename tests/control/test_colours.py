@@ -53,35 +53,33 @@ def test_colours_can_be_turned_off(start: Start, environment: dict[str, str]) ->
     assert "\x1b[" in on_a_terminal(daemon, "status", NO_COLOR="")
 
 
-def painted(monkeypatch: pytest.MonkeyPatch, text: str, colours: Colours) -> list[str]:
+def painted(text: str, colours: Colours) -> list[str]:
     """What of a text is coloured."""
-    monkeypatch.setattr("ratelimitd.ctl.colours.wanted", lambda _: True)
-    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
     made = coloured(text, colours)
     assert CODES.sub("", made) == text
     return re.findall("\x1b\\[[0-9;]+m([^\x1b]*)\x1b\\[0m", made)
 
 
-def test_only_our_own_words_are_coloured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_our_own_words_are_coloured() -> None:
     text = "WRONG  WRONG  and fix  are counted separately\n  fix  WRONG  fix\nWRONG  b\n  fix  c\n"
-    assert painted(monkeypatch, text, DOCTOR) == ["WRONG", "fix", "WRONG", "fix"]
-    assert painted(monkeypatch, "Nothing wrong was found.\n", DOCTOR) == ["Nothing wrong was found."]
+    assert painted(text, DOCTOR) == ["WRONG", "fix", "WRONG", "fix"]
+    assert painted("Nothing wrong was found.\n", DOCTOR) == ["Nothing wrong was found."]
 
 
-def test_what_is_wrong_is_coloured_in_status(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_is_coloured_in_status() -> None:
     well = (
         "running        1 h\nstore          sqlite:/up, UNAVAILABLE, up\n  flushed      1 s ago, in 2 ms\n"
         "  flushes      3, 0 failed, 0 records refused\njournal        1 segment, 0 B\n  error        none\n"
         "decisions      INSERT 1\nlog            0 lines dropped, 0 left out\n"
     )
-    assert "up" in painted(monkeypatch, well, STATUS)
+    assert "up" in painted(well, STATUS)
     ill = (
         "store          sqlite:/a, UNAVAILABLE: counting in memory and journal\n"
         "  flushes      3, 1 failed, 1 record refused\njournal        1 segment, 0 B, 1 record not written\n"
         "  error        No space left\ndecisions      INSERT 1, OVER_QUOTA 1,234\n"
         "log            1 line dropped, 0 left out\n"
     )
-    assert painted(monkeypatch, ill, STATUS) == [
+    assert painted(ill, STATUS) == [
         "UNAVAILABLE", "1 failed", "1 record refused", "1 record not written", "No space left", "OVER_QUOTA 1,234",
         "1 line dropped",
     ]  # fmt: skip
