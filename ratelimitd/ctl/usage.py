@@ -90,7 +90,9 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     doctor.add_argument("--postfix-config", type=Path, metavar="DIR", help="folder of main.cf; default: postconf's")
     verb("plugins", "which key plugins are installed, from which distribution, and which limits use them")
     replayed = verb("replay", "let the configured limits decide on a mail log: whom they would have refused, and when")
-    replayed.add_argument("logs", nargs="+", metavar="LOG", help="mail logs, also .gz and .xz, in any order; -: stdin")
+    replayed.add_argument(
+        "logs", nargs="+", metavar="LOG", help="mail logs, also .gz, .xz and .bz2, in any order; -: stdin"
+    )
     _days(verb("report", "what accounts used in the last days, who sent most, who was over, and what a quota would do"))
     migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")

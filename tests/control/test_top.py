@@ -200,6 +200,22 @@ def test_once_is_a_table_and_as_json_an_object(daemon: Ratelimitd, ctl_of: Ctl) 
     assert ctl_of(daemon, "top", "--once", "--limit", "nightly").status == 2
 
 
+def test_what_comes_first_is_chosen_of_all_accounts(start: Start, ctl_of: Ctl) -> None:
+    limit = {"quota": 100, "quotas": {"small@example.com": 4, "free@example.com": "unlimited"}}
+    daemon = start(limit=[limit])
+    for login, times in (("free@example.com", 40), (FLOODER, 30), ("small@example.com", 5)):
+        send(daemon, login, times)
+
+    def first(*options: str) -> list[str]:
+        (ranked,) = ctl_of(daemon, "top", "--once", "--json", "--count", "1", *options).json["limits"]
+        return [view["key"] for view in ranked["accounts"]]
+
+    assert first() == ["free@example.com"]
+    assert first("--sort", "share") == ["small@example.com"]
+    assert first("--sort", "rate", "--interval", "0.1") == ["free@example.com"]  # nobody sends: by use
+    assert ctl_of(daemon, "top", "--sort", "size").status == 2
+
+
 def test_without_a_terminal_it_is_shown_once(daemon: Ratelimitd) -> None:
     ran = subprocess.run([PROGRAM, "-c", daemon.file, "top"], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, FLOODER in ran.stdout) == (0, True)
