@@ -19,7 +19,11 @@ _ratelimitctl() {
         mapfile -t COMPREPLY < <(compgen -d -- "$word")
         return
         ;;
-    --limit | --count | --interval | --until | --for | --reason) return ;;
+    --limit | --days | --count | --interval | --until | --for | --reason) return ;;
+    --sort)
+        mapfile -t COMPREPLY < <(compgen -W "use share rate" -- "$word")
+        return
+        ;;
     --quota)
         mapfile -t COMPREPLY < <(compgen -W unlimited -- "$word")
         return
@@ -29,9 +33,11 @@ _ratelimitctl() {
     case $verb in
     '')
         words+=' --version'
-        words+=' status show top set unset reset dump reload check doctor plugins replay migrate'
+        words+=' status show history top set unset reset dump reload check doctor plugins replay report migrate'
         ;;
-    top) words+=' --limit --count --interval --once' ;;
+    history) words+=' --limit --days' ;;
+    report) words+=' --days' ;;
+    top) words+=' --limit --count --interval --sort --once' ;;
     set) words+=' --quota --persist --until --for --limit --reason' ;;
     unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;

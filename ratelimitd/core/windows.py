@@ -75,6 +75,17 @@ class Period(ABC):
         """Whether a window ends then."""
         return self._boundary(instant - 1) == instant
 
+    def begin(self, end: int) -> int:
+        """When the window begins that ends then; of sliding ones, the part that leaves then. 0: there is none."""
+        if not self.is_end(end):
+            return 0
+        before = end - 1
+        while (begin := self._boundary(before)) == end:
+            before -= self.apart_s
+        while (later := self._boundary(begin)) < end:
+            begin = later
+        return begin
+
     def open_until(self, end: int) -> int:
         """Until when charges go to the window that ends then: as a rule, until it ends."""
         return end
@@ -160,6 +171,11 @@ class Sliding(Period):
     def _boundary(self, now: int) -> int:
         return (now // self.part_s + 1) * self.part_s + self.length_s
 
+    def begin(self, end: int) -> int:
+        """When the part begins that leaves then; 0: none does."""
+        begin = end - self.length_s - self.part_s
+        return 0 if begin % self.part_s else begin
+
     def lasting_until(self, now: int) -> int:
         """One period from now."""
         return now + self.length_s
@@ -197,6 +213,10 @@ class Message(Period):
 
     def end(self, now: int) -> int:
         """0: what is counted is in no window, and never stored."""
+        return 0
+
+    def begin(self, end: int) -> int:
+        """0, as `end`."""
         return 0
 
     def latest(self, now: int) -> int:

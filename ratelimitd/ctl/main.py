@@ -16,7 +16,7 @@ from ratelimitd import plugins
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.accounts import Accounts
-from ratelimitd.control.answers import Answer, Failure
+from ratelimitd.control.answers import Answer, Failure, Ranking
 from ratelimitd.control.commands import (
     NO,
     NO_DAEMON,
@@ -25,6 +25,7 @@ from ratelimitd.control.commands import (
     A,
     Command,
     Dump,
+    History,
     Refused,
     Reload,
     Reset,
@@ -35,11 +36,18 @@ from ratelimitd.control.commands import (
     Unset,
 )
 from ratelimitd.control.record import Edit
-from ratelimitd.ctl import inventory, offline, tables, top
+from ratelimitd.ctl import history, inventory, offline, tables
 from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
+from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask
+from ratelimitd.ctl.colours import DOCTOR, HISTORY, STATUS, Colours, shown
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.replay.replay import replay
+from ratelimitd.ctl.report import table as report_table
+from ratelimitd.ctl.report.report import report
+from ratelimitd.ctl.top import top
+from ratelimitd.ctl.top.frame import table
+from ratelimitd.ctl.top.top import Wish
 from ratelimitd.ctl.usage import parser
 from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.check import resolve
@@ -52,11 +60,12 @@ Alone = Callable[[Configuration, Callable[[Accounts], Awaitable[A]]], A]
 
 
 class Outcome(NamedTuple):
-    """What a verb gave: for programs, for people, and the exit status."""
+    """What a verb gave: for programs, for people, the exit status, and how the text is coloured on a terminal."""
 
     answer: Answer | None
     text: str
     status: int = OK
+    colours: Colours = ()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser(DEFAULT_CONFIG).parse_args(arguments)
     try:
         outcome = _run(options)
-        print(_json(outcome.answer) if options.json and outcome.answer else tables.printable(outcome.text), end="")
+        if options.json and outcome.answer:
+            print(_json(outcome.answer), end="")
+        else:
+            print(shown(tables.printable(outcome.text), outcome.colours), end="")
         return outcome.status
     except RatelimitdError as error:
         status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
@@ -99,8 +111,15 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             return _status(configuration)
         case "show":
             show = Show(options.key)
-            shown = _ask(configuration, show, lambda accounts: accounts.show(show), offline.look)
-            return Outcome(shown, tables.accounts(shown.limits), OK if shown.found else NO)
+            account = _ask(configuration, show, lambda accounts: accounts.show(show), offline.look)
+            return Outcome(account, tables.accounts(account.limits), OK if account.found else NO)
+        case "history":
+            past = History(options.key, options.limit, options.days)
+            found = _ask(configuration, past, lambda accounts: accounts.history(past), offline.look)
+            return Outcome(found, history.text(found, bars()), OK if found.found else NO, HISTORY)
+        case "report":
+            reported = report(configuration, options.days)
+            return Outcome(reported, report_table.text(reported, bars()))
         case "top":
             return _top(configuration, options)
         case "set":
@@ -121,7 +140,7 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             return _check(configuration)
         case "doctor":
             diagnosis = doctor.diagnose(configuration, options.postfix_config)
-            return Outcome(diagnosis, doctor.text(diagnosis), NO if diagnosis.faults else OK)
+            return Outcome(diagnosis, doctor.text(diagnosis), NO if diagnosis.faults else OK, DOCTOR)
         case "migrate":
             from ratelimitd.ctl.migrate import migrate  # with a database's driver
 
@@ -150,10 +169,10 @@ def _edit(configuration: Configuration, command: Command[A]) -> A:
 def _status(configuration: Configuration) -> Outcome:
     try:
         running = ask(configuration.control_socket, Status())
-        return Outcome(running, tables.status(running))
+        return Outcome(running, tables.status(running), OK, STATUS)
     except NoDaemon as error:
         stopped = offline.status(configuration)
-        return Outcome(stopped, tables.status_without_daemon(stopped, str(error)), NO_DAEMON)
+        return Outcome(stopped, tables.status_without_daemon(stopped, str(error)), NO_DAEMON, STATUS)
 
 
 def _set(configuration: Configuration, options: argparse.Namespace) -> Outcome:
@@ -173,15 +192,19 @@ def _reload(configuration: Configuration) -> Outcome:
 
 
 def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
-    path, once = configuration.control_socket, Top(options.limit, options.count, once=True)
+    wish = Wish(options.limit, options.count, options.sort, options.interval)
+
+    def asked(command: Top) -> Ranking:
+        return ask(configuration.control_socket, command)
+
     if options.once or not (options.json or sys.stdout.isatty()):
-        ranking = ask(path, once)
-        return Outcome(ranking, top.frame(ranking))
+        ranked = top.once(asked, wish)
+        return Outcome(Ranking(ranked.now.time, ranked.limits()), table(ranked))
     if options.json:
-        for ranking in answers(path, Top(options.limit, options.count, options.interval)):
+        for ranking in top.each(answers(configuration.control_socket, wish.command(once=False)), wish):
             print(_json(ranking), end="", flush=True)
     else:
-        top.watch(lambda: ask(path, once), options.interval)
+        top.watch(asked, wish)
     return Outcome(None, "")
 
 

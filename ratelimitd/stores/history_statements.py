@@ -6,6 +6,7 @@ Rows are written by their whole primary key, in its order: such locks exclude no
 from ratelimitd.core.rows import MAX_USED
 from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.history import STEP
+from ratelimitd.stores.past import PAGE
 
 VALUES = "ttnn"
 """The kinds of a row's values: limit, key, expiry, used."""
@@ -15,6 +16,8 @@ _OF = '"sender" = %s AND "limit_name" = %s AND "expiry"'
 DELETE = f'DELETE FROM "ratelimit_history" WHERE {_OF} = %s'
 MOVED = f'DELETE FROM "ratelimit_history" WHERE {_OF} > %s'
 PARTS = f'SELECT "expiry", "used" FROM "ratelimit_history" WHERE {_OF} > %s AND "expiry" <= %s'
+WINDOWS = f'{PARTS} ORDER BY "expiry" LIMIT {PAGE}'
+"""The next rows of an account: (key, limit, after, until)."""
 
 
 def _there(d: Dialect) -> str:
@@ -98,3 +101,17 @@ def others(d: Dialect) -> str:
 SELECT "id", {d.name('"sender"')} FROM "ratelimit" WHERE "limit_name" = %s AND "id" > %s AND ({d.count("expiry")} > %s
 OR {d.whole("in_parts")} IS NOT NULL AND {d.count("expiry")} > %s) ORDER BY "id" LIMIT %s
 """
+
+
+def page(d: Dialect) -> str:
+    """The next rows of all accounts, in the order of the primary key: what `d.spot` makes of the place of the last one
+    before, then (after).
+
+    With a sign, `expiry` keeps the index of what ended from being used instead; a second bound would have PostgreSQL
+    expect few rows, and sort them.
+    """
+    sender, order = d.name('"sender"'), ", ".join(f'"{column}"' for column in d.place)
+    return (
+        f'SELECT {sender}, "limit_name", "expiry", "used" FROM "ratelimit_history" '
+        f'WHERE {d.beyond()} AND +"expiry" > %s ORDER BY {order} LIMIT {PAGE}'
+    )

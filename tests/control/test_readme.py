@@ -21,7 +21,7 @@ def test_every_verb_is_in_the_readme() -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not command.startswith("doctor")])
 def test_every_command_of_the_readme_does_what_it_says(start: Start, ctl_of: Ctl, command: str) -> None:
-    daemon = start()
+    daemon = start(store={"history_days": 30})  # some show it
     with daemon.client() as client:
         client.ask("alice@example.com")
     assert ctl_of(daemon, *shlex.split(command)).status == 0

@@ -62,6 +62,8 @@ def test_the_json_of_a_log_with_known_numbers(tmp_path: Path, capsys: pytest.Cap
                 "limit": "daily",
                 "period": "daily",
                 "window": "fixed",
+                "counts": "recipients",
+                "enforced": True,
                 "quota": 10,
                 "accounts": 3,
                 "recipients": 55,
@@ -72,11 +74,19 @@ def test_the_json_of_a_log_with_known_numbers(tmp_path: Path, capsys: pytest.Cap
                 ],
                 "quantiles": {"50": 2, "90": 40, "99": 40, "100": 40},
                 "quota_for": {"1%": 40, "0.1%": 40, "0": 40},
+                "histogram": [
+                    {"from": 1, "to": 1, "windows": 1, "accounts": 0},
+                    {"from": 2, "to": 2, "windows": 1, "accounts": 1},
+                    {"from": 11, "to": 12, "windows": 1, "accounts": 1},
+                    {"from": 33, "to": 40, "windows": 1, "accounts": 1},
+                ],
             },
             {
                 "limit": "hour",
                 "period": "1h",
                 "window": "sliding",
+                "counts": "recipients",
+                "enforced": False,
                 "quota": 6,
                 "accounts": 3,
                 "recipients": 55,
@@ -88,8 +98,20 @@ def test_the_json_of_a_log_with_known_numbers(tmp_path: Path, capsys: pytest.Cap
                 ],
                 "quantiles": {"50": 5, "90": 40, "99": 40, "100": 40},
                 "quota_for": {"1%": 40, "0.1%": 40, "0": 40},
+                "histogram": [
+                    {"from": 1, "to": 1, "windows": 1, "accounts": 0},
+                    {"from": 2, "to": 2, "windows": 1, "accounts": 1},
+                    {"from": 5, "to": 5, "windows": 1, "accounts": 0},
+                    {"from": 7, "to": 8, "windows": 1, "accounts": 1},
+                    {"from": 33, "to": 40, "windows": 1, "accounts": 1},
+                ],
             },
         ],
+        "days": [
+            {"day": "2026-11-26", "messages": 5, "recipients": 54, "refused_recipients": 37},
+            {"day": "2026-11-27", "messages": 1, "recipients": 1, "refused_recipients": 0},
+        ],
+        "remarks": [f"{tmp_path}/mail.log: 1 of 92 lines could not be read, the first:", "  1: no time"],
     }
 
 

@@ -9,7 +9,7 @@ from ratelimitd.config.read import Configuration
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Rules
 from ratelimitd.core.windows import HOUR_S
-from ratelimitd.ctl.answers import LimitUse, RefusedAccount, Replayed
+from ratelimitd.ctl.answers import Day, LimitUse, RefusedAccount, Replayed
 from ratelimitd.ctl.replay.mails import Mails
 from ratelimitd.ctl.replay.merge import merged
 from ratelimitd.ctl.replay.progress import Progress
@@ -36,14 +36,14 @@ def replay(configuration: Configuration, names: Sequence[str]) -> tuple[Replayed
     finally:
         gc.enable()
         progress.clear()
-    answer = _answer(readers, trial, configuration.settings.limit, zone)
     remarks = _remarks(readers, configuration.limits)
     if disordered:
         remarks.append(
             f"{disordered:,} lines are more than an hour earlier than lines before them and may count wrongly; "
             "files that are named are read in the order of time"
         )
-    return answer, text(answer, configuration.limits, remarks)
+    answer = _answer(readers, trial, configuration.settings.limit, remarks)
+    return answer, text(answer)
 
 
 def _run(readers: Sequence[Reader], trial: Trial, *, with_recipients: bool) -> int:
@@ -74,7 +74,8 @@ def _each_once(names: Sequence[str]) -> list[str]:
     return [*found.values()]
 
 
-def _answer(readers: Sequence[Reader], trial: Trial, limits: Sequence[LimitSettings], zone: tzinfo) -> Replayed:
+def _answer(readers: Sequence[Reader], trial: Trial, limits: Sequence[LimitSettings], remarks: list[str]) -> Replayed:
+    zone = trial.limits[0].period.zone
     begins = [reader.stamps.first for reader in readers if reader.stamps.first]
     ends = [reader.stamps.latest for reader in readers if reader.stamps.latest]
     return Replayed(
@@ -85,11 +86,17 @@ def _answer(readers: Sequence[Reader], trial: Trial, limits: Sequence[LimitSetti
         messages=trial.messages,
         recipients=trial.recipients,
         limits=[_limit(trial, place, settings, zone) for place, settings in enumerate(limits)],
+        days=[
+            Day(day=date, messages=of.messages, recipients=of.recipients, refused_recipients=of.refused)
+            for date, of in sorted(trial.days.totals.items())
+        ],
+        remarks=remarks,
     )
 
 
 def _limit(trial: Trial, place: int, settings: LimitSettings, zone: tzinfo) -> LimitUse:
     limit, uses = trial.limits[place], trial.uses[place]
+    distribution = uses.distribution()
     refused = [
         RefusedAccount(key, each.recipients, _local(each.first, zone), uses.most.get(key, 0))
         for key, each in trial.refused[place].items()
@@ -98,14 +105,17 @@ def _limit(trial: Trial, place: int, settings: LimitSettings, zone: tzinfo) -> L
         limit=limit.name,
         period=settings.period,
         window=settings.window,
+        counts="messages" if limit.by_message else "recipients",
+        enforced=limit.enforce,
         quota=limit.quota or None,
         accounts=len(uses.most),
         recipients=uses.recipients,
         refused_recipients=sum(each.refused for each in refused),
         refused_accounts=len(refused),
         refused=sorted(refused, key=lambda each: (-each.refused, each.key)),
-        quantiles=uses.quantiles(),
-        quota_for=uses.quota_for(),
+        quantiles=distribution.quantiles(),
+        quota_for=distribution.quota_for(),
+        histogram=distribution.histogram(),
     )
 
 

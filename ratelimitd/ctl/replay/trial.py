@@ -18,6 +18,7 @@ from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import AT_RECIPIENT, Policy, Rules
 from ratelimitd.core.verdict import OVER_QUOTA, WOULD_BLOCK, Verdict, Waiting
 from ratelimitd.core.watcher import Nobody
+from ratelimitd.ctl.replay.days import Days
 from ratelimitd.ctl.replay.mails import MAX_NAMED, Mail
 from ratelimitd.ctl.replay.uses import Uses
 from ratelimitd.request import MAX_RECIPIENTS, POLICY_REQUEST, LoginRules, Request
@@ -49,13 +50,14 @@ class Refusals(Struct, gc=False):
 
 
 class Trial:
-    """Decides on mails; `refused` and `uses` have, for each limit, what came of it."""
+    """Decides on mails; `refused` and `uses` have, for each limit, what came of it, and `days` for each day."""
 
     def __init__(self, limits: Sequence[Limit], rules: Rules, logins: LoginRules) -> None:
         self.messages = self.recipients = 0
         self.limits = limits
         self.refused: list[dict[str, Refusals]] = [{} for _ in limits]
         self.uses = [Uses() for _ in limits]
+        self.days = Days(limits[0].period.zone)
         self._by_login = all(limit.of_login for limit in limits)
         self._with_free = [limit for limit in limits if limit.free]
         self._logins = logins
@@ -69,6 +71,9 @@ class Trial:
         """Decide on a mail."""
         self.messages += mail.is_first
         self.recipients += mail.recipients
+        day = self.days.of(mail.begun)
+        day.messages += mail.is_first
+        day.recipients += mail.recipients
         if mail.is_free:
             return
         self._now = now = mail.begun
@@ -140,6 +145,7 @@ class Trial:
     def _refuse(self, verdict: Verdict, recipients: int) -> None:
         counter = verdict.counter
         assert counter is not None
+        self.days.of(self._now).refused += recipients
         refused = self.refused[self._places[counter.limit.name]]
         refusals = refused.get(counter.key)
         if refusals is None:
