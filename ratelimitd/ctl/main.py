@@ -40,6 +40,9 @@ from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
 from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
+from ratelimitd.ctl.page.content import Page
+from ratelimitd.ctl.page.file import STDOUT, page_file
+from ratelimitd.ctl.page.replayed import of_replay
 from ratelimitd.ctl.replay.replay import replay
 from ratelimitd.ctl.usage import parser
 from ratelimitd.daemon.advice import advice
@@ -88,9 +91,23 @@ def _run(options: argparse.Namespace) -> Outcome:
         case "plugins":
             return _plugins(options)
         case "replay":
-            return Outcome(*replay(config.read(options.config, lenient=True), options.logs))
+            return _with_page(
+                options, of_replay, lambda: replay(config.read(options.config, lenient=True), options.logs)
+            )
         case _:
             return _run_on(config.read(options.config), options)
+
+
+def _with_page(options: argparse.Namespace, content: Callable[[A], Page], work: Callable[[], tuple[A, str]]) -> Outcome:
+    """The outcome of what gives an answer and its text, and with `--html` a page of it."""
+    if options.html is None:
+        return Outcome(*work())
+    if options.html == STDOUT and options.json:
+        raise Refused("--json and --html - would both write to standard output")
+    with page_file(options.html) as write:
+        answer, text = work()
+        write(content(answer))
+    return Outcome(answer, "" if options.html == STDOUT else text)
 
 
 def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcome:

@@ -75,6 +75,7 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     verb("plugins", "which key plugins are installed, from which distribution, and which limits use them")
     replayed = verb("replay", "let the configured limits decide on a mail log: whom they would have refused, and when")
     replayed.add_argument("logs", nargs="+", metavar="LOG", help="mail logs, also .gz and .xz, in any order; -: stdin")
+    _page(replayed)
     migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return made
@@ -82,6 +83,10 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
 
 def _reason(of: argparse.ArgumentParser) -> None:
     of.add_argument("--reason", type=_one_line, default="", metavar="TEXT", help="why, for the log")
+
+
+def _page(of: argparse.ArgumentParser) -> None:
+    of.add_argument("--html", metavar="FILE", help="write a page with pictures, too; -: only that, to standard output")
 
 
 def _text(argument: str) -> str:

@@ -1,0 +1,114 @@
+"""The section of a limit: which quota, what accounts use, whom it refused; the same of a log and of a database."""
+
+from collections.abc import Sequence
+
+from ratelimitd.ctl.answers import LimitUse
+from ratelimitd.ctl.page.content import (
+    MAX_ROWS,
+    Cell,
+    Column,
+    Figure,
+    Section,
+    Table,
+    Tile,
+    key,
+    moment,
+    number,
+    percent,
+)
+from ratelimitd.ctl.page.distribution import between, distribution, together
+from ratelimitd.text import counted
+
+_ADVICE = {"1%": ("1 % of accounts", 100), "0.1%": ("0.1 % of accounts", 1000), "0": ("nobody", 0)}
+_QUANTILES = {"50": "half of the windows have", "90": "90 % have", "99": "99 % have", "100": "all have"}
+
+
+def section(limit: LimitUse, widths: Sequence[int]) -> Section:
+    """The section, with its pictures in these widths."""
+    title = f"Limit {limit.limit}"
+    if not limit.accounts:
+        return Section(title=title, text=f"{_of(limit)} Nobody has sent anything that it counts.")
+    return Section(
+        title=title,
+        text=_of(limit),
+        tiles=[_quota(limit), *_advice(limit)],
+        figures=[_figure(limit, widths)],
+        tables=[_refused(limit)] if limit.refused else [],
+    )
+
+
+def _of(limit: LimitUse) -> str:
+    """What it counts."""
+    window = "sliding" if limit.window == "sliding" else "fixed"
+    where = "one SMTP transaction" if limit.period == "message" else f"a window; period {limit.period}, {window}"
+    enforced = "" if limit.enforced else " It is not enforced: what it refuses here, it would."
+    return f"Counts the {limit.counts} of an account in {where}.{enforced}"
+
+
+def _quota(limit: LimitUse) -> Tile:
+    """The quota that is configured, and what it does."""
+    refused = f"{limit.refused_accounts:,} of {counted(limit.accounts, 'account')}"
+    share = percent(limit.refused_recipients, limit.recipients)
+    return Tile(
+        f"{limit.quota:,}" if limit.quota else "unlimited",
+        f"configured: refuses {refused}",
+        f"{limit.refused_recipients:,} of {limit.recipients:,} {limit.counts}, {share}",
+        "quota",
+    )
+
+
+def _advice(limit: LimitUse) -> list[Tile]:
+    """The quotas that would have refused so many."""
+    tiles = []
+    for name, quota in limit.quota_for.items():
+        whom, one_in = _ADVICE[name]
+        detail = f"{limit.accounts // one_in:,} of {limit.accounts:,} at most" if one_in else "what the busiest needed"
+        tiles.append(Tile(f"{quota:,}", f"would refuse {whom}", detail, "advice"))
+    return tiles
+
+
+def _figure(limit: LimitUse, widths: Sequence[int]) -> Figure:
+    in_words = [f"{_QUANTILES[name]} at most {used:,} {limit.counts}" for name, used in limit.quantiles.items()]
+    advice = together(limit.quota_for, {name: whom for name, (whom, _) in _ADVICE.items()}, "at")
+    text = (
+        f"Above, bars: {', '.join(in_words)}. Below, a falling line: a quota would have refused "
+        f"{', '.join(advice.values())}. "
+        + (f"The configured quota is {limit.quota:,}. " if limit.quota else "")
+        + "The numbers are in the table."
+    )
+    note = "Of a sliding limit a use is the most at any moment of a period." if limit.window == "sliding" else ""
+    drawings = [distribution(limit, width) for width in widths]
+    return Figure(f"What accounts use: limit {limit.limit}", text, drawings, _numbers(limit), note)
+
+
+def _numbers(limit: LimitUse) -> Table:
+    rows, above = [], limit.accounts
+    for bucket in limit.histogram:
+        above -= bucket.accounts
+        used = Cell(between(bucket.from_, bucket.to), bucket.to)
+        share = Cell(percent(above, limit.accounts), above)
+        rows.append([used, number(bucket.windows), number(bucket.accounts), number(above), share])
+    columns = [
+        Column(f"{limit.counts.capitalize()} used"),
+        Column("Windows"),
+        Column("Accounts, at their most"),
+        Column("Accounts above"),
+        Column("Share above"),
+    ]
+    return Table(f"What accounts use under limit {limit.limit}", columns, rows)
+
+
+def _refused(limit: LimitUse) -> Table:
+    rows = [
+        [key(each.key), number(each.refused), moment(each.first), number(each.worst)]
+        for each in limit.refused[:MAX_ROWS]
+    ]
+    whom = "refused" if limit.enforced else "it would refuse"
+    columns = [Column("Account", "key"), Column("Refused"), Column("First at", "time"), Column("Most in a window")]
+    more = len(limit.refused) - len(rows)
+    return Table(
+        f"Whom limit {limit.limit} refused" if limit.enforced else f"Whom limit {limit.limit} would refuse",
+        columns,
+        rows,
+        f"These {len(rows)} were {whom} most; there are {more:,} more, and --json has all." if more else "",
+    )
