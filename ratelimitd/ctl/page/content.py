@@ -9,7 +9,7 @@ from msgspec import Struct
 from ratelimitd.ctl.page.drawing import Drawing
 from ratelimitd.text import cut, escape
 
-MAX_ROWS = 100
+MAX_ROWS = 50
 """Of accounts in a table; the JSON has all."""
 _MAX_CHARACTERS = 255
 

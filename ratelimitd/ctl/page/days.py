@@ -14,7 +14,7 @@ from ratelimitd.text import counted
 
 MOST_BARS = 100
 _SIZES = (1, 7, 28, 364, 3640, 36_400)
-_LEFT, _RIGHT, _TOP, _BARS_PX, _TICKS_PX = 46, 12, 12, 150, 26
+_LEFT, _RIGHT, _TOP, _BARS_PX, _TICKS_PX = 46, 12, 40, 150, 26
 
 
 class Span(Struct):
@@ -43,7 +43,9 @@ def figure(days: Sequence[Day], widths: Sequence[int]) -> Figure:
         Column("Refused"),
     ]
     table = Table(f"What was sent in each {what}", columns, rows)
-    return Figure(f"Recipients per {what}", text, [_drawing(all_spans, size, width) for width in widths], table)
+    note = "Refused is what any limit refused, also those that are not enforced."
+    drawings = [_drawing(all_spans, size, width) for width in widths]
+    return Figure(f"Recipients per {what}", text, drawings, table, note)
 
 
 def spans(days: Sequence[Day]) -> tuple[int, list[Span]]:
@@ -74,8 +76,8 @@ def _drawing(all_spans: Sequence[Span], size: int, width: int) -> Drawing:
     most = max(1, *[span.recipients for span in all_spans], 1)
     step = (right - left) / max(7, len(all_spans))
     gap = 1 if step < 8 else 2
-    shapes: list[Shape] = []
-    for count in (most, most // 2, 0):
+    shapes = _legend()
+    for count in range(0, most + 1, max(1, drawing.round_number(most / 2))):
         y = base - _BARS_PX * count / most
         shapes += [drawing.line("grid" if count else "base", left, y, right, y)]
         shapes += [drawing.text("tick", left - 6, y + 4, short(count), "end")]
@@ -89,9 +91,23 @@ def _drawing(all_spans: Sequence[Span], size: int, width: int) -> Drawing:
             shapes += [drawing.bar("bar", x + gap / 2, base - height, step - gap, height - refused, title)]
         if refused:
             shapes += [drawing.bar("bar over", x + gap / 2, base - refused, step - gap, refused, title)]
-        words = span.begins.isoformat() if size > 1 or not shapes else f"{span.begins:%d %b}".lstrip("0")
-        if x >= free_from and x + drawing.text_px(words) <= width:
-            shapes += [drawing.line("base", x + step / 2, base, x + step / 2, base + 5)]
-            shapes += [drawing.text("tick", x + step / 2, base + 19, words, "start" if step < 40 else "middle")]
-            free_from = x + drawing.text_px(words) + 28
+        words, middle = _short_date(span.begins, size), x + step / 2
+        half = drawing.text_px(words) / 2
+        if middle - half >= free_from and middle + half <= width:
+            shapes += [drawing.line("base", middle, base, middle, base + 5)]
+            shapes += [drawing.text("tick", middle, base + 19, words, "middle")]
+            free_from = middle + half + 24
     return Drawing("days", width, base + _TICKS_PX, shapes)
+
+
+def _legend() -> list[Shape]:
+    return [
+        drawing.bar("bar", 0, 4, 12, 12, ""),
+        drawing.text("caption", 18, 14, "admitted"),
+        drawing.bar("bar over", 96, 4, 12, 12, ""),
+        drawing.text("caption", 114, 14, "refused"),
+    ]
+
+
+def _short_date(day: date, size: int) -> str:
+    return f"{day:%d %b}".lstrip("0") if size < 28 else f"{day:%b %Y}" if size < 364 else str(day.year)

@@ -15,9 +15,11 @@ from ratelimitd.ctl.page.drawing import Drawing, Label, Shape
 _LEFT, _RIGHT = 46, 12
 _BARS_PX, _CURVE_PX = 110, 140
 _CAPTION_PX, _GAP_PX, _TICKS_PX = 24, 30, 42
+_SPARE_DECADES = 0.5
+"""Between the share of one account and none."""
 _FAR = 30
 """A quota that is so many times what anybody uses stands at the edge, lest the uses become too narrow to be seen."""
-_MOST_DECADES = 5
+_MOST_DECADES = 5.0
 QUANTILES = {"50": "half", "90": "90 %", "99": "99 %", "100": "all"}
 ADVICE = {"1%": "1 %", "0.1%": "0.1 %", "0": "none"}
 
@@ -27,8 +29,8 @@ _Points = Sequence[tuple[float, float]]
 def distribution(limit: LimitUse, width: int) -> Drawing:
     """The picture of a limit that somebody has used, so many pixels wide."""
     axis = _axis(limit, width)
-    marks = drawing.labels(_marks(limit, axis), 0)
-    advice = drawing.labels(_advice(limit, axis), 0)
+    marks = drawing.labels(_marks(limit, axis), _LEFT)
+    advice = drawing.labels(_advice(limit, axis), _LEFT)
     bars_top = _CAPTION_PX + drawing.rows_px(marks) + 4
     bars_base = bars_top + _BARS_PX
     curve_caption = bars_base + _GAP_PX
@@ -36,16 +38,16 @@ def distribution(limit: LimitUse, width: int) -> Drawing:
     curve_base = curve_top + _CURVE_PX
     points = _refusing(limit, axis, curve_top)
     shapes = [
-        drawing.text("caption", 0, 14, "How often an account used so much in a window"),
         *_bars(limit, axis, bars_top),
         *_lines(marks, bars_top, bars_base),
-        drawing.text("caption", 0, curve_caption + 14, "Share of accounts that a quota would have refused"),
         *_shares(limit, axis, curve_top),
         drawing.curve("area", [*points, (points[-1][0], curve_base), (points[0][0], curve_base)]),
         drawing.curve("curve", points),
         *[drawing.line("mark advice", each.x, _lead(each, curve_top), each.x, curve_base) for each in advice],
         *[drawing.line("mark quota", each.x, _lead(each, bars_top), each.x, curve_base) for each in _quota_of(marks)],
         *[drawing.dot("advice", each.x, _height(points, each.x), each.text) for each in advice],
+        drawing.text("caption", 0, 14, f"How often so much was used in a {window_of(limit)}"),
+        drawing.text("caption", 0, curve_caption + 14, "Share of accounts that a quota would refuse"),
         *drawing.heads(marks, bars_top - 6),
         *drawing.heads(advice, curve_top - 6),
         *_ticks(limit, axis, curve_base),
@@ -87,18 +89,23 @@ def _bars(limit: LimitUse, axis: Axis, top: float) -> list[Shape]:
     base = top + _BARS_PX
     most = max((bucket.windows for bucket in limit.histogram), default=0)
     shapes = []
-    for count in (most, most // 2, 0):
-        y = base - _BARS_PX * count / max(1, most)
+    for count in sorted({drawing.round_number(most / part) for part in (1, 4, 30)} | {0}):
+        y = base - _high(count, most)
         shapes += [drawing.line("grid", axis.left, y, axis.right, y)]
         shapes += [drawing.text("tick", axis.left - 6, y + 4, short(count), "end")]
     for bucket in limit.histogram:
         left, right = axis.at(bucket.from_ - 1), axis.at(bucket.to)
-        height = max(1.5, _BARS_PX * bucket.windows / max(1, most))
+        height = max(1.5, _high(bucket.windows, most))
         title = f"{between(bucket.from_, bucket.to)} {limit.counts}: {bucket.windows:,} windows"
         shapes += (
             [drawing.bar("bar", left + 0.5, base - height, right - left - 1, height, title)] if bucket.windows else []
         )
     return shapes
+
+
+def _high(count: int, most: int) -> float:
+    """How high a bar is: by the square root, or nobody would see the few windows that a quota is about."""
+    return _BARS_PX * math.sqrt(count / max(1, most))
 
 
 def _lines(marks: Sequence[Label], top: float, base: float) -> list[Shape]:
@@ -127,20 +134,19 @@ def _refusing(limit: LimitUse, axis: Axis, top: float) -> _Points:
 
 def _y(accounts: int, limit: LimitUse, top: float) -> float:
     """The height of so many accounts among all: a tenth of them is one step lower, none are at the bottom."""
-    decades = _decades(limit)
-    if not accounts:
-        return top + _CURVE_PX
-    return top + _CURVE_PX * min(1.0, -math.log10(accounts / limit.accounts) / (decades + 0.6))
+    steps = -math.log10(accounts / limit.accounts) if accounts else math.inf
+    return top + min(_CURVE_PX, steps * _step_px(limit))
 
 
-def _decades(limit: LimitUse) -> int:
-    return min(_MOST_DECADES, max(1, math.ceil(math.log10(max(1, limit.accounts)))))
+def _step_px(limit: LimitUse) -> float:
+    """How far a tenth of the accounts is below all of them."""
+    return _CURVE_PX / (_SPARE_DECADES + min(_MOST_DECADES, max(1.0, math.log10(limit.accounts))))
 
 
 def _shares(limit: LimitUse, axis: Axis, top: float) -> list[Shape]:
     shapes = []
-    for decade in range(_decades(limit) + 1):
-        y = top + _CURVE_PX * decade / (_decades(limit) + 0.6)
+    for decade in range(int((_CURVE_PX - drawing.TEXT_PX) / _step_px(limit)) + 1):
+        y = top + decade * _step_px(limit)
         shapes += [drawing.line("grid", axis.left, y, axis.right, y)]
         shapes += [drawing.text("tick", axis.left - 6, y + 4, f"{100 / 10**decade:g} %", "end")]
     y = top + _CURVE_PX
@@ -163,8 +169,13 @@ def _ticks(limit: LimitUse, axis: Axis, base: float) -> list[Shape]:
     for tick in axis.ticks(short):
         shapes += [drawing.line("base", axis.at(tick), base, axis.at(tick), base + 5)]
         shapes += [drawing.text("tick", axis.at(tick), base + 18, short(tick), "middle")]
-    words = f"{limit.counts} of an account in a window"
+    words = f"{limit.counts} of an account in a {window_of(limit)}"
     return [*shapes, drawing.text("tick", axis.right, base + 36, words, "end")]
+
+
+def window_of(limit: LimitUse) -> str:
+    """What a limit counts in."""
+    return "message" if limit.period == "message" else "window"
 
 
 def between(low: int, high: int) -> str:

@@ -104,6 +104,12 @@ def rows_px(placed: Sequence[Label]) -> float:
     return ROW_PX * max((each.row + 1 for each in placed), default=0)
 
 
+def round_number(most: float) -> int:
+    """The greatest of 1, 2, 5, 10, 20, 50 ... that is not above `most`; 0 below 1."""
+    sizes = (size * 10**power for power in range(20, -1, -1) for size in (5, 2, 1))
+    return next((size for size in sizes if size <= most), 0)
+
+
 def text_px(words: str) -> float:
     """About how wide a text is."""
     return len(words) * _CHARACTER_PX

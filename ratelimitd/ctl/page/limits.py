@@ -16,11 +16,11 @@ from ratelimitd.ctl.page.content import (
     number,
     percent,
 )
-from ratelimitd.ctl.page.distribution import between, distribution, together
+from ratelimitd.ctl.page.distribution import between, distribution, together, window_of
 from ratelimitd.text import counted
 
 _ADVICE = {"1%": ("1 % of accounts", 100), "0.1%": ("0.1 % of accounts", 1000), "0": ("nobody", 0)}
-_QUANTILES = {"50": "half of the windows have", "90": "90 % have", "99": "99 % have", "100": "all have"}
+_QUANTILES = {"50": "half of the {}s have", "90": "90 % have", "99": "99 % have", "100": "all have"}
 
 
 def section(limit: LimitUse, widths: Sequence[int]) -> Section:
@@ -39,9 +39,8 @@ def section(limit: LimitUse, widths: Sequence[int]) -> Section:
 
 def _of(limit: LimitUse) -> str:
     """What it counts."""
-    window = "sliding" if limit.window == "sliding" else "fixed"
-    where = "one SMTP transaction" if limit.period == "message" else f"a window; period {limit.period}, {window}"
-    enforced = "" if limit.enforced else " It is not enforced: what it refuses here, it would."
+    where = "one message" if limit.period == "message" else f"a window ({limit.period}, {limit.window})"
+    enforced = "" if limit.enforced else " It is not enforced: it would refuse what is said here to be refused."
     return f"Counts the {limit.counts} of an account in {where}.{enforced}"
 
 
@@ -68,7 +67,8 @@ def _advice(limit: LimitUse) -> list[Tile]:
 
 
 def _figure(limit: LimitUse, widths: Sequence[int]) -> Figure:
-    in_words = [f"{_QUANTILES[name]} at most {used:,} {limit.counts}" for name, used in limit.quantiles.items()]
+    window = window_of(limit)
+    in_words = [f"{_QUANTILES[name].format(window)} at most {used:,} {limit.counts}" for name, used in limit.quantiles.items()]
     advice = together(limit.quota_for, {name: whom for name, (whom, _) in _ADVICE.items()}, "at")
     text = (
         f"Above, bars: {', '.join(in_words)}. Below, a falling line: a quota would have refused "
@@ -76,7 +76,12 @@ def _figure(limit: LimitUse, widths: Sequence[int]) -> Figure:
         + (f"The configured quota is {limit.quota:,}. " if limit.quota else "")
         + "The numbers are in the table."
     )
-    note = "Of a sliding limit a use is the most at any moment of a period." if limit.window == "sliding" else ""
+    note = (
+        "The line is that of this limit alone, as if no other had refused anything, and without exceptions. The bars are "
+        "as high as the square root of their numbers, or rare uses would not be seen."
+    )
+    if limit.window == "sliding":
+        note += " Of a sliding limit, a use is the most at any moment of a period."
     drawings = [distribution(limit, width) for width in widths]
     return Figure(f"What accounts use: limit {limit.limit}", text, drawings, _numbers(limit), note)
 
@@ -90,7 +95,7 @@ def _numbers(limit: LimitUse) -> Table:
         rows.append([used, number(bucket.windows), number(bucket.accounts), number(above), share])
     columns = [
         Column(f"{limit.counts.capitalize()} used"),
-        Column("Windows"),
+        Column(f"{window_of(limit).capitalize()}s"),
         Column("Accounts, at their most"),
         Column("Accounts above"),
         Column("Share above"),
@@ -104,7 +109,7 @@ def _refused(limit: LimitUse) -> Table:
         for each in limit.refused[:MAX_ROWS]
     ]
     whom = "refused" if limit.enforced else "it would refuse"
-    columns = [Column("Account", "key"), Column("Refused"), Column("First at", "time"), Column("Most in a window")]
+    columns = [Column("Account", "key"), Column("Refused"), Column("First at", "time"), Column(f"Most in a {window_of(limit)}")]
     more = len(limit.refused) - len(rows)
     return Table(
         f"Whom limit {limit.limit} refused" if limit.enforced else f"Whom limit {limit.limit} would refuse",
