@@ -106,6 +106,8 @@ class Chromium:
         return self._send("POST", path, json.dumps(body).encode())
 
     def _send(self, method: str, path: str, body: bytes | None) -> Any:
-        request = urllib.request.Request(self._address + path, body, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self._address + path, body, {"Content-Type": "application/json"}, method=method
+        )
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             return json.load(answer)["value"]

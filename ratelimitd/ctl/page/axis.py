@@ -3,12 +3,13 @@ of one and of a million beside each other."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 
 from ratelimitd.ctl.buckets import ends
 from ratelimitd.ctl.page.drawing import text_px
 
 _MOST_DECADES = 20
+_LEAST_BUCKETS = 10
 
 
 class Axis:
@@ -19,7 +20,9 @@ class Axis:
         all_ends = [0, *takewhile(lambda end: end < greatest, ends())]
         all_ends.append(next(end for end in ends() if end >= max(1, greatest)))
         first = max(0, bisect_left(all_ends, max(1, least)) - 2)
-        self.ends = all_ends[first:]
+        missing = _LEAST_BUCKETS - len(all_ends[first:])
+        more = islice((end for end in ends() if end > all_ends[-1]), max(0, missing))
+        self.ends = [*all_ends[first:], *more]
         self.left, self.right = left, right
 
     def at(self, value: float) -> float:

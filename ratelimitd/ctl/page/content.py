@@ -38,12 +38,12 @@ class Table(Struct, frozen=True):
 
 
 class Figure(Struct, frozen=True):
-    """A picture, in one width for screens and one for phones, and its numbers as a table."""
+    """A picture, in one width for screens and one for phones, and its numbers as tables."""
 
     title: str
     text: str  # what is to be seen, for those who do not see it
     drawings: Sequence[Drawing]
-    table: Table
+    tables: Sequence[Table]
     note: str = ""
 
 

@@ -1,6 +1,6 @@
 """The picture of the days: what was sent on each, and how much of it was refused. Many days are put together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
 from msgspec import Struct
@@ -13,8 +13,26 @@ from ratelimitd.ctl.page.drawing import Drawing, Shape
 from ratelimitd.text import counted
 
 MOST_BARS = 100
-_SIZES = (1, 7, 28, 364, 3640, 36_400)
 _LEFT, _RIGHT, _TOP, _BARS_PX, _TICKS_PX = 46, 12, 40, 150, 26
+
+
+class _Unit(Struct, frozen=True):
+    """What has one bar: where that of a day begins, how many days are in it at most, how its name is written."""
+
+    name: str
+    begin: Callable[[date], date]
+    days: int
+    form: str
+
+
+_UNITS = (
+    _Unit("day", lambda day: day, 1, "%d %b"),
+    _Unit("week", lambda day: day - timedelta(day.weekday()), 7, "%d %b"),
+    _Unit("month", lambda day: day.replace(day=1), 31, "%b %Y"),
+    _Unit("year", lambda day: day.replace(month=1, day=1), 366, "%Y"),
+    _Unit("decade", lambda day: date(day.year // 10 * 10, 1, 1), 3660, "%Y"),
+    _Unit("century", lambda day: date(day.year // 100 * 100, 1, 1), 36_600, "%Y"),
+)
 
 
 class Span(Struct):
@@ -28,38 +46,45 @@ class Span(Struct):
 
 def figure(days: Sequence[Day], widths: Sequence[int]) -> Figure:
     """What was sent on these days, of which there is one at least."""
-    size, all_spans = spans(days)
-    what = "day" if size == 1 else f"{size} days"
+    unit, all_spans = spans(days)
     top = max(all_spans, key=lambda span: span.recipients)
     text = (
-        f"Recipients in each {what} from {all_spans[0].begins} on, as bars; the most, {top.recipients:,}, from "
+        f"Recipients in each {unit.name} from {all_spans[0].begins} on, as bars; the most, {top.recipients:,}, from "
         f"{top.begins} on. The numbers are in the table."
     )
     rows = [_row(span) for span in all_spans if span.recipients]
-    columns = [
-        Column("First day" if size > 1 else "Day", "time"),
-        Column("Messages"),
-        Column("Recipients"),
-        Column("Refused"),
-    ]
-    table = Table(f"What was sent in each {what}", columns, rows)
+    columns = [Column(unit.name.capitalize(), "time"), Column("Messages"), Column("Recipients"), Column("Refused")]
+    table = Table(f"What was sent in each {unit.name}", columns, rows)
     note = "Refused is what any limit refused, also those that are not enforced."
-    drawings = [_drawing(all_spans, size, width) for width in widths]
-    return Figure(f"Recipients per {what}", text, drawings, table, note)
+    drawings = [_drawing(all_spans, unit, width) for width in widths]
+    return Figure(f"Recipients per {unit.name}", text, drawings, [table], note)
 
 
-def spans(days: Sequence[Day]) -> tuple[int, list[Span]]:
-    """How many days one has, and all of them, the empty ones, too; at most MOST_BARS."""
+def spans(days: Sequence[Day]) -> tuple[_Unit, list[Span]]:
+    """The smallest unit of which there are no more than MOST_BARS, and all of these, the empty ones, too."""
     dates = [date.fromisoformat(day.day) for day in days]
-    first, last = min(dates), max(dates)
-    size = next(size for size in _SIZES if (last - first).days // size < MOST_BARS)
-    made = [Span(first + timedelta(days=size * i)) for i in range((last - first).days // size + 1)]
+    for unit in _UNITS:
+        made = _empty(unit, min(dates), max(dates))
+        if len(made) <= MOST_BARS:
+            break
     for day, on in zip(days, dates, strict=True):
-        span = made[(on - first).days // size]
+        span = made[unit.begin(on)]
         span.messages += day.messages
         span.recipients += day.recipients
         span.refused += day.refused_recipients
-    return size, made
+    return unit, [*made.values()]
+
+
+def _empty(unit: _Unit, first: date, last: date) -> dict[date, Span]:
+    """Spans from day to day; no more than MOST_BARS and one."""
+    made: dict[date, Span] = {}
+    begins = unit.begin(first)
+    while begins <= last and len(made) <= MOST_BARS:
+        made[begins] = Span(begins)
+        if date.max - begins < timedelta(unit.days):  # there is no next one
+            break
+        begins = unit.begin(begins + timedelta(unit.days))
+    return made
 
 
 def _row(span: Span) -> list[Cell]:
@@ -71,7 +96,7 @@ def _row(span: Span) -> list[Cell]:
     ]
 
 
-def _drawing(all_spans: Sequence[Span], size: int, width: int) -> Drawing:
+def _drawing(all_spans: Sequence[Span], unit: _Unit, width: int) -> Drawing:
     base, left, right = _TOP + _BARS_PX, _LEFT, width - _RIGHT
     most = max(1, *[span.recipients for span in all_spans], 1)
     step = (right - left) / max(7, len(all_spans))
@@ -91,7 +116,7 @@ def _drawing(all_spans: Sequence[Span], size: int, width: int) -> Drawing:
             shapes += [drawing.bar("bar", x + gap / 2, base - height, step - gap, height - refused, title)]
         if refused:
             shapes += [drawing.bar("bar over", x + gap / 2, base - refused, step - gap, refused, title)]
-        words, middle = _short_date(span.begins, size), x + step / 2
+        words, middle = span.begins.strftime(unit.form).lstrip("0"), x + step / 2
         half = drawing.text_px(words) / 2
         if middle - half >= free_from and middle + half <= width:
             shapes += [drawing.line("base", middle, base, middle, base + 5)]
@@ -107,7 +132,3 @@ def _legend() -> list[Shape]:
         drawing.bar("bar over", 96, 4, 12, 12, ""),
         drawing.text("caption", 114, 14, "refused"),
     ]
-
-
-def _short_date(day: date, size: int) -> str:
-    return f"{day:%d %b}".lstrip("0") if size < 28 else f"{day:%b %Y}" if size < 364 else str(day.year)

@@ -77,11 +77,8 @@ def _advice(limit: LimitUse, axis: Axis) -> list[tuple[float, str, str]]:
 
 
 def together(numbers: dict[str, int], names: dict[str, str], word: str) -> dict[int, str]:
-    """A text for each number; those that are equal have one."""
-    found: dict[int, str] = {}
-    for name, value in numbers.items():
-        found[value] = f"{found[value]}, {names[name]}" if value in found else names[name]
-    return {value: f"{text} {word} {value:,}" for value, text in found.items()}
+    """A text for each number; of equal ones that of the last, which says most."""
+    return {value: f"{names[name]} {word} {value:,}" for name, value in numbers.items()}
 
 
 def _bars(limit: LimitUse, axis: Axis, top: float) -> list[Shape]:
@@ -179,8 +176,8 @@ def window_of(limit: LimitUse) -> str:
 
 
 def between(low: int, high: int) -> str:
-    """`7` or `7 to 8`."""
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    """`7` or `7–8`."""
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def short(value: int) -> str:

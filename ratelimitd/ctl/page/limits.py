@@ -58,17 +58,19 @@ def _quota(limit: LimitUse) -> Tile:
 
 def _advice(limit: LimitUse) -> list[Tile]:
     """The quotas that would have refused so many."""
-    tiles = []
-    for name, quota in limit.quota_for.items():
+    tiles = {}
+    for name, quota in limit.quota_for.items():  # of equal ones the last says most
         whom, one_in = _ADVICE[name]
         detail = f"{limit.accounts // one_in:,} of {limit.accounts:,} at most" if one_in else "what the busiest needed"
-        tiles.append(Tile(f"{quota:,}", f"would refuse {whom}", detail, "advice"))
-    return tiles
+        tiles[quota] = Tile(f"{quota:,}", f"would refuse {whom}", detail, "advice")
+    return [*tiles.values()]
 
 
 def _figure(limit: LimitUse, widths: Sequence[int]) -> Figure:
     window = window_of(limit)
-    in_words = [f"{_QUANTILES[name].format(window)} at most {used:,} {limit.counts}" for name, used in limit.quantiles.items()]
+    in_words = [
+        f"{_QUANTILES[name].format(window)} at most {used:,} {limit.counts}" for name, used in limit.quantiles.items()
+    ]
     advice = together(limit.quota_for, {name: whom for name, (whom, _) in _ADVICE.items()}, "at")
     text = (
         f"Above, bars: {', '.join(in_words)}. Below, a falling line: a quota would have refused "
@@ -77,13 +79,13 @@ def _figure(limit: LimitUse, widths: Sequence[int]) -> Figure:
         + "The numbers are in the table."
     )
     note = (
-        "The line is that of this limit alone, as if no other had refused anything, and without exceptions. The bars are "
-        "as high as the square root of their numbers, or rare uses would not be seen."
+        "The line is that of this limit alone, as if no other had refused anything, and without exceptions. The bars "
+        "are as high as the square root of their numbers, or rare uses would not be seen."
     )
     if limit.window == "sliding":
         note += " Of a sliding limit, a use is the most at any moment of a period."
     drawings = [distribution(limit, width) for width in widths]
-    return Figure(f"What accounts use: limit {limit.limit}", text, drawings, _numbers(limit), note)
+    return Figure(f"What accounts use: limit {limit.limit}", text, drawings, [_numbers(limit), _quantiles(limit)], note)
 
 
 def _numbers(limit: LimitUse) -> Table:
@@ -94,13 +96,23 @@ def _numbers(limit: LimitUse) -> Table:
         share = Cell(percent(above, limit.accounts), above)
         rows.append([used, number(bucket.windows), number(bucket.accounts), number(above), share])
     columns = [
-        Column(f"{limit.counts.capitalize()} used"),
+        Column("Used"),
         Column(f"{window_of(limit).capitalize()}s"),
-        Column("Accounts, at their most"),
-        Column("Accounts above"),
-        Column("Share above"),
+        Column("Accounts"),
+        Column("Above"),
+        Column("Share"),
     ]
-    return Table(f"What accounts use under limit {limit.limit}", columns, rows)
+    caption = (
+        f"Limit {limit.limit}: {limit.counts} used in a {window_of(limit)}, accounts by the most that they used, and "
+        "the accounts above, whom a quota of so much would refuse"
+    )
+    return Table(caption, columns, rows)
+
+
+def _quantiles(limit: LimitUse) -> Table:
+    rows = [[Cell(f"{name} %", int(name)), number(used)] for name, used in limit.quantiles.items()]
+    columns = [Column(f"{window_of(limit).capitalize()}s"), Column(f"{limit.counts.capitalize()} at most")]
+    return Table(f"Limit {limit.limit}: no more than so much in so many {window_of(limit)}s", columns, rows)
 
 
 def _refused(limit: LimitUse) -> Table:
@@ -109,7 +121,12 @@ def _refused(limit: LimitUse) -> Table:
         for each in limit.refused[:MAX_ROWS]
     ]
     whom = "refused" if limit.enforced else "it would refuse"
-    columns = [Column("Account", "key"), Column("Refused"), Column("First at", "time"), Column(f"Most in a {window_of(limit)}")]
+    columns = [
+        Column("Account", "key"),
+        Column("Refused"),
+        Column("First at", "time"),
+        Column(f"Most in a {window_of(limit)}"),
+    ]
     more = len(limit.refused) - len(rows)
     return Table(
         f"Whom limit {limit.limit} refused" if limit.enforced else f"Whom limit {limit.limit} would refuse",
