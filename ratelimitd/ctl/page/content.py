@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from ratelimitd.ctl.page.drawing import Drawing
-from ratelimitd.text import cut, escape
+from ratelimitd.text import cut
 
 MAX_ROWS = 50
 """Of accounts in a table; the JSON has all."""
@@ -93,7 +93,7 @@ def percent(part: int, whole: int) -> str:
 
 def key(name: str) -> Cell:
     """An account, whatever characters are in it."""
-    return Cell(escape(cut(name, _MAX_CHARACTERS)), name.casefold())
+    return Cell(cut(name, _MAX_CHARACTERS), name.casefold())
 
 
 def moment(iso: str) -> Cell:

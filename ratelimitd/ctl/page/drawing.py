@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from ratelimitd.text import escape
-
 TEXT_PX = 12
 _CHARACTER_PX = 6.7
 ROW_PX = 18
@@ -42,7 +40,7 @@ class Label(Struct, frozen=True):
 def bar(kind: str, x: float, y: float, width: float, height: float, title: str) -> Shape:
     """A rectangle."""
     place: dict[str, str | float] = {"x": _px(x), "y": _px(y), "width": _px(width), "height": _px(height)}
-    return Shape("rect", {"class": kind, **place}, title=escape(title))
+    return Shape("rect", {"class": kind, **place}, title=title)
 
 
 def line(kind: str, x: float, y: float, to_x: float, to_y: float) -> Shape:
@@ -57,12 +55,12 @@ def curve(kind: str, points: Iterable[tuple[float, float]]) -> Shape:
 
 def dot(kind: str, x: float, y: float, title: str) -> Shape:
     """A point."""
-    return Shape("circle", {"class": kind, "cx": _px(x), "cy": _px(y), "r": 4.5}, title=escape(title))
+    return Shape("circle", {"class": kind, "cx": _px(x), "cy": _px(y), "r": 4.5}, title=title)
 
 
 def text(kind: str, x: float, y: float, words: str, anchor: str = "start") -> Shape:
     """A line of text; `y` is its base line."""
-    return Shape("text", {"class": kind, "x": _px(x), "y": _px(y), "text-anchor": anchor}, text=escape(words))
+    return Shape("text", {"class": kind, "x": _px(x), "y": _px(y), "text-anchor": anchor}, text=words)
 
 
 def labels(wanted: Iterable[tuple[float, str, str]], left: float) -> list[Label]:

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import IO
 
 from ratelimitd.control.commands import Refused
 from ratelimitd.ctl.page import render
@@ -22,31 +23,43 @@ def page_file(name: str) -> Iterator[Write]:
     """What writes the page; that it cannot be written is said before any work is done for it. Raises Refused."""
     render.check()
     if name == STDOUT:
-        yield lambda page: print(render.html(page), end="")
+        yield lambda page: _print(render.html(page))
         return
+    path = Path(name)
+    with _refusing(name):
+        if path.exists() and not path.is_file():
+            new, file = "", path.open("w", encoding="utf-8")
+        else:
+            path = path.resolve()  # the file that a link leads to is replaced, not the link
+            descriptor, new = tempfile.mkstemp(prefix=".ratelimitctl-", suffix=".html", dir=path.parent)
+            file = os.fdopen(descriptor, "w", encoding="utf-8")
     try:
-        with _written(Path(name)) as write:
-            yield lambda page: write(render.html(page))
-    except OSError as error:
-        raise Refused(f"{name}: {error.strerror or error}") from error
+        yield lambda page: _write(name, render.html(page), file, new, path)
+    finally:
+        file.close()
+        if new:
+            Path(new).unlink(missing_ok=True)
+
+
+def _print(text: str) -> None:
+    sys.stdout.buffer.write(text.encode())  # as the page says that it is, whatever the terminal reads
+
+
+def _write(name: str, text: str, file: IO[str], new: str, path: Path) -> None:
+    with _refusing(name):
+        file.write(text)
+        file.close()
+        if new:
+            os.chmod(new, _MODE & ~_umask())
+            os.replace(new, path)
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[Callable[[str], None]]:
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as device:
-            yield lambda text: cast("None", device.write(text))
-        return
-    target = path.resolve()  # the file that a link leads to is replaced, not the link
-    descriptor, new = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
+def _refusing(name: str) -> Iterator[None]:
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            yield lambda text: cast("None", file.write(text))
-        os.chmod(new, _MODE & ~_umask())
-        os.replace(new, target)
-    except BaseException:
-        os.unlink(new)
-        raise
+        yield
+    except OSError as error:
+        raise Refused(f"{name}: {error.strerror or error}") from error
 
 
 def _umask() -> int:

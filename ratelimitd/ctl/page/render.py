@@ -9,6 +9,7 @@ from ratelimitd import __version__
 from ratelimitd.control.commands import Refused
 from ratelimitd.ctl.page.content import Page
 from ratelimitd.errors import install
+from ratelimitd.text import escape
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -44,9 +45,16 @@ def _templates() -> "Environment":
         loader=PackageLoader("ratelimitd.ctl.page"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+
+
+def _printable(value: object) -> object:
+    """What is printed for a value: no text has controls or bidi marks, whosever it is. Our own HTML is Markup."""
+    return escape(value) if type(value) is str else value
 
 
 def _source(templates: "Environment", name: str) -> str:

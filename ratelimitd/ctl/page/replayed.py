@@ -3,7 +3,7 @@
 from ratelimitd.ctl.answers import Replayed
 from ratelimitd.ctl.page import days, limits
 from ratelimitd.ctl.page.content import Page, Section, Tile
-from ratelimitd.text import counted, escape
+from ratelimitd.text import counted
 
 WIDTHS = (800, 340)
 """Of each picture: on screens and paper, and on phones."""
@@ -39,4 +39,4 @@ def _lines(answer: Replayed) -> Section:
     text = f"{counted(answer.unreadable, 'line')} could not be read, and {answer.lines - answer.unreadable:,} could."
     if not answer.remarks and not answer.unreadable:
         text = "Every line could be read."
-    return Section(title="The log itself", text=text, lines=[escape(remark) for remark in answer.remarks])
+    return Section(title="The log itself", text=text, lines=answer.remarks)
