@@ -12,7 +12,7 @@ from ratelimitd.ctl.page import drawing
 from ratelimitd.ctl.page.axis import Axis
 from ratelimitd.ctl.page.drawing import Drawing, Label, Shape
 
-_LEFT, _RIGHT = 46, 12
+_LEFT, _RIGHT = 46, 18
 _BARS_PX, _CURVE_PX = 110, 140
 _CAPTION_PX, _GAP_PX, _TICKS_PX = 24, 30, 42
 _SPARE_DECADES = 0.5
