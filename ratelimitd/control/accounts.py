@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from ratelimitd.control.answers import (
+    AccountHistory,
     AccountView,
     CountReset,
     CountsReset,
@@ -20,9 +21,10 @@ from ratelimitd.control.answers import (
     Ranking,
     ShownAccount,
 )
-from ratelimitd.control.commands import NO, NotDone, Refused, Reset, Set, Show, Top, Unset
+from ratelimitd.control.commands import NO, History, NotDone, Refused, Reset, Set, Show, Top, Unset
 from ratelimitd.control.domains import Domains, is_domain
 from ratelimitd.control.ends import end_of
+from ratelimitd.control.history import Histories
 from ratelimitd.control.naming import Naming
 from ratelimitd.control.views import view
 from ratelimitd.core.counters import Counter, Meter
@@ -54,6 +56,7 @@ class Accounts:
         self._clock = clock
         self._naming = Naming(policy, sync, settings, clock)
         self._domains = Domains(policy, sync, self._naming, clock)
+        self._histories = Histories(sync, self._naming, clock)
 
     def configure(self, settings: Keys) -> None:
         """Take how keys are normalised; at any time."""
@@ -77,19 +80,25 @@ class Accounts:
                 limits.append(self._view(would_be, seen=False))
         return ShownAccount(command.key, bool(await self._naming.targets(names)), limits)
 
+    async def history(self, command: History) -> AccountHistory:
+        """What an account used in each window, under every limit. Raises Refused if that cannot be known."""
+        if is_domain(command.key):
+            raise Refused(f"{command.key}: a domain's row counts nothing", NO)
+        return await self._histories.answer(command)
+
     async def top(self, command: Top) -> AsyncIterator[Ranking]:
         """The accounts that have used most in their present period, every `interval_s`. Raises Refused."""
         while True:  # a reload may add and remove limits meanwhile
             meters = [self._naming.meter(command.limit)] if command.limit is not None else self._policy.kept
-            limits = [await self._ranking(meter, command.count) for meter in meters]
+            limits = [await self._ranking(meter, command) for meter in meters]
             yield Ranking(self._clock(), limits)
             if command.once:
                 return
             await trio.sleep(command.interval_s)
 
-    async def _ranking(self, meter: Meter, count: int) -> LimitRanking:
+    async def _ranking(self, meter: Meter, command: Top) -> LimitRanking:
         limit, now = meter.limit, int(self._clock())
-        best = await most_used(meter, count, now)
+        best = await most_used(meter, command.count, now, of_quota=command.sort == "share")
         # `find` ends quotas whose end nobody has noticed yet, for nobody has asked about these accounts since.
         return LimitRanking(limit.name, limit.period.name, [self._view(meter.find(c.key, now) or c) for c in best])
 

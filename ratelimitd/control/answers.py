@@ -140,7 +140,9 @@ class LimitRanking(Answer, frozen=True):
 
     limit: Annotated[str, Meta(description="the name of the limit")]
     period: Annotated[str, Meta(description="the period of the limit")]
-    accounts: Annotated[list[AccountView], Meta(description="the accounts, most used first")]
+    accounts: Annotated[
+        list[AccountView], Meta(description="the accounts, first those that used most, or what `--sort` says")
+    ]
 
 
 class Ranking(Answer, frozen=True):
@@ -148,6 +150,44 @@ class Ranking(Answer, frozen=True):
 
     time: Annotated[float, Meta(description="when it was made, in seconds since 1970")]
     limits: Annotated[list[LimitRanking], Meta(description="a ranking for each limit")]
+
+
+class UsedWindow(Answer, frozen=True):
+    """What an account used in a window. Of a sliding limit it is a stretch as long as the period, one after the other
+    since 1970."""
+
+    begin: Annotated[int | None, Meta(description="when it began, in seconds since 1970; null: not as configured now")]
+    begin_at: Annotated[str | None, Meta(description="the same in the configured timezone, for people")]
+    end: Annotated[int, Meta(description="when it ended or will end, in seconds since 1970")]
+    end_at: Annotated[str, Meta(description="the same in the configured timezone, for people")]
+    used: Annotated[int, Meta(description="recipients that were counted in it")]
+    most: Annotated[int, Meta(description="the most that counted at a time: of a fixed window the same")]
+    running: Annotated[bool, Meta(description="whether it has not ended yet")]
+
+
+class LimitHistory(Answer, frozen=True, kw_only=True):
+    """What an account used under one limit."""
+
+    limit: Annotated[str, Meta(description="the name of the limit")]
+    key: Annotated[str, Meta(description="the account's key")]
+    period: Annotated[str, Meta(description="the period of the limit")]
+    sliding: Annotated[bool, Meta(description="whether its windows slide")]
+    counts: Annotated[Literal["recipients", "messages"], Meta(description="what the limit counts")]
+    quota: Annotated[int | None, Meta(description="the quota that holds now; null: unlimited")]
+    source: Annotated[str, Meta(description="where the quota comes from, in words")]
+    used: Annotated[int, Meta(description="what was used in all these windows")]
+    windows: Annotated[list[UsedWindow], Meta(description="each window in which something was used, in their order")]
+    left_out: Annotated[int, Meta(description="earlier windows that are left out: there are more than five thousand")]
+
+
+class AccountHistory(Answer, frozen=True, kw_only=True):
+    """What an account used in each window of the last days."""
+
+    key: Annotated[str, Meta(description="the key that was asked for")]
+    found: Annotated[bool, Meta(description="whether the account is known, or has used something in these days")]
+    days: Annotated[int, Meta(description="so many days are looked at, today among them")]
+    history_days: Annotated[int, Meta(description="so many days are kept")]
+    limits: Annotated[list[LimitHistory], Meta(description="the account under each limit")]
 
 
 class QuotaChanged(AccountView, frozen=True, kw_only=True):

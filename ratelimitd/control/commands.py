@@ -4,11 +4,12 @@ A command is `{"verb": "show", "key": "alice@example.com"}`. Its class names the
 Failure, with the exit status for `ratelimitctl`. `top` is answered with a line every `interval_s`.
 """
 
-from typing import Annotated, Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, json
 
 from ratelimitd.control.answers import (
+    AccountHistory,
     Answer,
     CountsReset,
     DumpWritten,
@@ -30,6 +31,8 @@ MAX_COMMAND_BYTES = 65536
 MAX_QUOTA = 4_294_967_295
 MAX_COUNT = 1000
 """Accounts that `top` shows at most."""
+MAX_DAYS = 3660
+"""Days that a history has at most."""
 MIN_INTERVAL_S, MAX_INTERVAL_S = 0.1, 3600.0
 
 MAX_FOR_S = 4_294_967_295
@@ -70,13 +73,22 @@ class Show(Command[ShownAccount]):
     key: Key
 
 
+class History(Command[AccountHistory]):
+    """What an account used in each window of the last days, today among them."""
+
+    key: Key
+    limit: str | None = None
+    days: Annotated[int, Meta(ge=1, le=MAX_DAYS)] = 30
+
+
 class Top(Command[Ranking]):
-    """Who has used most in this period."""
+    """Who has used most in this period, or most of its quota (`sort = "share"`)."""
 
     limit: str | None = None
     count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 20
     interval_s: Annotated[float, Meta(ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S)] = 2.0
     once: bool = False
+    sort: Literal["use", "share"] = "use"
 
 
 class Set(Command[QuotaSet]):
@@ -120,7 +132,7 @@ class Doctor(Command[Evidence]):
     """What the daemon has seen that points to a wrong configuration of Postfix."""
 
 
-AnsweredOnce = Status | Show | Set | Unset | Reset | Dump | Reload | Doctor
+AnsweredOnce = Status | Show | History | Set | Unset | Reset | Dump | Reload | Doctor
 AnyCommand = AnsweredOnce | Top
 
 _decoder: json.Decoder[AnyCommand] = json.Decoder(AnyCommand)

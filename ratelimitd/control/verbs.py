@@ -14,6 +14,7 @@ from ratelimitd.control.commands import (
     AnyCommand,
     Doctor,
     Dump,
+    History,
     Refused,
     Reload,
     Reset,
@@ -67,6 +68,8 @@ class Administration:
                 return self._status.answer()
             case Show():
                 return await self._accounts.show(command)
+            case History():
+                return await self._accounts.history(command)
             case Set() | Unset() | Reset():
                 return await self._edit(command, await _asker(uid))
             case Dump():

@@ -82,7 +82,9 @@ class RefusedAccount(Answer, frozen=True):
 
     key: Annotated[str, Meta(description="the account")]
     refused: Annotated[int, Meta(description="recipients refused; messages, if the limit counts these")]
-    first: Annotated[str, Meta(description="when it was refused first, in ISO 8601")]
+    first: Annotated[
+        str, Meta(description="when it was refused first, in ISO 8601; of a report, when that window, or part, began")
+    ]
     worst: Annotated[int, Meta(description="the most that it tried to send in a window")]
 
 
@@ -106,9 +108,16 @@ class LimitUse(Answer, frozen=True, kw_only=True):
     quota: Annotated[int | None, Meta(description="its quota for accounts without one of their own; null: unlimited")]
     accounts: Annotated[int, Meta(description="accounts that sent something")]
     recipients: Annotated[int, Meta(description="recipients that they tried to send to, refused ones included")]
-    refused_recipients: Annotated[int, Meta(description="those that this limit refused, or would but for `enforce`")]
-    refused_accounts: Annotated[int, Meta(description="accounts that it refused something")]
-    refused: Annotated[list[RefusedAccount], Meta(description="these accounts, those that were refused most first")]
+    refused_recipients: Annotated[
+        int | None,
+        Meta(description="those that this limit refused, or would but for `enforce`; null, of a report: not known, for "
+             "`count_rejected` is false"),
+    ]  # fmt: skip
+    refused_accounts: Annotated[int | None, Meta(description="accounts that it refused something; null as before")]
+    refused: Annotated[
+        list[RefusedAccount],
+        Meta(description="these accounts, those that were refused most first; of a report a thousand at most"),
+    ]
     quantiles: Annotated[
         dict[str, int],
         Meta(description="what an account tries to send in a window in which it sends: no more than this in 50, 90, 99 "
@@ -152,6 +161,88 @@ class Replayed(Answer, frozen=True, kw_only=True):
     ]
 
 
+class ReportedDay(Answer, frozen=True, kw_only=True):
+    """What was sent on a day."""
+
+    day: Annotated[str, Meta(description="its date, in ISO 8601")]
+    recipients: Annotated[int, Meta(description="recipients that accounts tried to send to")]
+    accounts: Annotated[int, Meta(description="accounts that sent something")]
+    refused_recipients: Annotated[
+        int | None, Meta(description="those that the limit refused, or would but for `enforce`; null: not known")
+    ]
+
+
+class ReportedAccount(Answer, frozen=True, kw_only=True):
+    """An account that sent much."""
+
+    key: Annotated[str, Meta(description="the account")]
+    quota: Annotated[int | None, Meta(description="the quota that holds for it now; null: unlimited")]
+    recipients: Annotated[int, Meta(description="recipients that it tried to send to, in all")]
+    windows: Annotated[int, Meta(description="windows in which it sent something")]
+    worst: Annotated[int, Meta(description="the most that it tried to send in a window")]
+
+
+class NewAccount(ReportedAccount, frozen=True, kw_only=True):
+    """An account that was new and sent much at once."""
+
+    first: Annotated[str, Meta(description="when its first window began, in ISO 8601")]
+    at_once: Annotated[int, Meta(description="what it tried to send in that window")]
+
+
+class OverAccount(Answer, frozen=True, kw_only=True):
+    """An account that used more than its quota, as it holds now."""
+
+    limit: Annotated[str, Meta(description="the name of the limit")]
+    key: Annotated[str, Meta(description="the account")]
+    quota: Annotated[int, Meta(description="the quota that holds for it now")]
+    worst: Annotated[int, Meta(description="the most that it tried to send in a window")]
+    over: Annotated[int, Meta(description="how much more than the quota that is")]
+    windows: Annotated[int, Meta(description="windows in which it used more than the quota")]
+    first: Annotated[str, Meta(description="when the first of them, or the part that went beyond, began, in ISO 8601")]
+    last: Annotated[str, Meta(description="the same of the last of them")]
+
+
+class UnusedQuota(Answer, frozen=True, kw_only=True):
+    """A quota that nobody has come near: no account has used half of it in a window."""
+
+    limit: Annotated[str, Meta(description="the name of the limit")]
+    of: Annotated[str | None, Meta(description="whose quota it is: an account, or `@a.domain`; null: the limit's own")]
+    source: Annotated[str, Meta(description="where it comes from: `configuration` or `database`")]
+    quota: Annotated[int, Meta(description="the quota")]
+    accounts: Annotated[int, Meta(description="accounts that sent something under it")]
+    worst: Annotated[int, Meta(description="the most that one of them used in a window")]
+
+
+class Report(Answer, frozen=True, kw_only=True):
+    """What accounts used in the last days. Lists of accounts have the first thousand at most."""
+
+    from_: Annotated[str, Meta(description="where it begins, in ISO 8601: a midnight, or where the history does")] = (
+        field(name="from")
+    )
+    to: Annotated[str, Meta(description="when it was made")]
+    counted_by: Annotated[
+        str | None,
+        Meta(description="the limit that `recipients`, `accounts`, `days`, `most` and `new` are of: of those that "
+             "count recipients in windows of a day at most the one with most accounts; null: nothing was sent"),
+    ]  # fmt: skip
+    recipients: Annotated[int, Meta(description="recipients that accounts tried to send to")]
+    accounts: Annotated[int, Meta(description="accounts that sent something")]
+    days: Annotated[
+        list[ReportedDay],
+        Meta(description="each day, by the configured time zone; none where no limit has windows of a day at most"),
+    ]
+    limits: Annotated[list[LimitUse], Meta(description="the limits that are stored, in their order")]
+    most: Annotated[list[ReportedAccount], Meta(description="the accounts that sent most, most first")]
+    over: Annotated[list[OverAccount], Meta(description="accounts over their quota, those that were most over first")]
+    new: Annotated[
+        list[NewAccount],
+        Meta(description="accounts that sent nothing in the first fourth of the time, a week at most, and in their "
+             "first window more than in 99 percent of all windows is used; most first"),
+    ]  # fmt: skip
+    unused_quotas: Annotated[list[UnusedQuota], Meta(description="quotas that nobody has come near, greatest first")]
+    remarks: Annotated[list[str], Meta(description="what should be known of the numbers")]
+
+
 PRINTED: dict[str, tuple[type[Answer], ...]] = {
     "status": (RunningStatus, StoppedStatus),
     "show": (ShownAccount,),
@@ -165,6 +256,7 @@ PRINTED: dict[str, tuple[type[Answer], ...]] = {
     "doctor": (Diagnosis,),
     "plugins": (Inventory,),
     "replay": (Replayed,),
+    "report": (Report,),
     "migrate": (Migrated,),
 }
 """What each verb prints; any verb that fails prints a Failure."""

@@ -4,7 +4,7 @@ The upper ends are numbers that one would choose as a quota: 1 2 3 4 5 6 8 10 12
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
 
 from ratelimitd.ctl.answers import Bucket
@@ -23,17 +23,16 @@ def ends() -> Iterator[int]:
                 before = end
 
 
-def histogram(windows: Mapping[int, int], most: Iterable[int]) -> list[Bucket]:
-    """The buckets that are not empty. `windows`: how many windows had each use; `most`: each account's greatest."""
-    of_accounts = list(most)
-    greatest = max([*windows, *of_accounts], default=0)
+def histogram(windows: Mapping[int, int], accounts: Mapping[int, int]) -> list[Bucket]:
+    """The buckets that are not empty: how many windows had each use, and of how many accounts it was the greatest."""
+    greatest = max([*windows, *accounts], default=0)
     tops = [*takewhile(lambda end: end < greatest, ends())]
     tops.append(next(end for end in ends() if end >= greatest))
     in_windows, in_accounts = [0] * len(tops), [0] * len(tops)
     for used, number in windows.items():
         in_windows[bisect_left(tops, used)] += number
-    for used in of_accounts:
-        in_accounts[bisect_left(tops, used)] += 1
+    for used, number in accounts.items():
+        in_accounts[bisect_left(tops, used)] += number
     bottoms = [1, *[end + 1 for end in tops]]
     found = zip(bottoms, tops, in_windows, in_accounts, strict=False)
     return [Bucket(from_=bottom, to=top, windows=w, accounts=a) for bottom, top, w, a in found if w or a]

@@ -16,7 +16,7 @@ from ratelimitd import plugins
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.accounts import Accounts
-from ratelimitd.control.answers import Answer, Failure
+from ratelimitd.control.answers import Answer, Failure, Ranking
 from ratelimitd.control.commands import (
     NO,
     NO_DAEMON,
@@ -25,6 +25,7 @@ from ratelimitd.control.commands import (
     A,
     Command,
     Dump,
+    History,
     Refused,
     Reload,
     Reset,
@@ -35,15 +36,23 @@ from ratelimitd.control.commands import (
     Unset,
 )
 from ratelimitd.control.record import Edit
-from ratelimitd.ctl import inventory, offline, tables, top
-from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
+from ratelimitd.ctl import history, inventory, offline, tables
+from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated, Report
+from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask
+from ratelimitd.ctl.colours import DOCTOR, HISTORY, STATUS, Colours, coloured
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.page.content import Page
 from ratelimitd.ctl.page.file import STDOUT, page_file
 from ratelimitd.ctl.page.replayed import of_replay
+from ratelimitd.ctl.page.reported import of_report
 from ratelimitd.ctl.replay.replay import replay
+from ratelimitd.ctl.report import table as report_table
+from ratelimitd.ctl.report.report import report
+from ratelimitd.ctl.top import top
+from ratelimitd.ctl.top.frame import table
+from ratelimitd.ctl.top.top import Wish
 from ratelimitd.ctl.usage import parser
 from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.check import resolve
@@ -56,11 +65,12 @@ Alone = Callable[[Configuration, Callable[[Accounts], Awaitable[A]]], A]
 
 
 class Outcome(NamedTuple):
-    """What a verb gave: for programs, for people, and the exit status."""
+    """What a verb gave: for programs, for people, the exit status, and how the text is coloured on a terminal."""
 
     answer: Answer | None
     text: str
     status: int = OK
+    colours: Colours = ()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,7 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser(DEFAULT_CONFIG).parse_args(arguments)
     try:
         outcome = _run(options)
-        print(_json(outcome.answer) if options.json and outcome.answer else tables.printable(outcome.text), end="")
+        if options.json and outcome.answer:
+            print(_json(outcome.answer), end="")
+        else:
+            print(coloured(tables.printable(outcome.text), outcome.colours), end="")
         return outcome.status
     except RatelimitdError as error:
         status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
@@ -110,6 +123,11 @@ def _with_page(options: argparse.Namespace, content: Callable[[A], Page], work: 
     return Outcome(answer, "" if options.html == STDOUT else text)
 
 
+def _report(configuration: Configuration, days: int) -> tuple[Report, str]:
+    reported = report(configuration, days)
+    return reported, report_table.text(reported, bars())
+
+
 def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcome:
     """Run a verb on a configuration. Raises RatelimitdError."""
     match options.verb:
@@ -119,6 +137,12 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             show = Show(options.key)
             shown = _ask(configuration, show, lambda accounts: accounts.show(show), offline.look)
             return Outcome(shown, tables.accounts(shown.limits), OK if shown.found else NO)
+        case "history":
+            past = History(options.key, options.limit, options.days)
+            found = _ask(configuration, past, lambda accounts: accounts.history(past), offline.look)
+            return Outcome(found, history.text(found, bars()), OK if found.found else NO, HISTORY)
+        case "report":
+            return _with_page(options, of_report, lambda: _report(configuration, options.days))
         case "top":
             return _top(configuration, options)
         case "set":
@@ -139,7 +163,7 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             return _check(configuration)
         case "doctor":
             diagnosis = doctor.diagnose(configuration, options.postfix_config)
-            return Outcome(diagnosis, doctor.text(diagnosis), NO if diagnosis.faults else OK)
+            return Outcome(diagnosis, doctor.text(diagnosis), NO if diagnosis.faults else OK, DOCTOR)
         case "migrate":
             lines = migrate(configuration, options.dry_run)
             return Outcome(Migrated(options.dry_run, lines), "".join(f"{line}\n" for line in lines))
@@ -166,10 +190,10 @@ def _edit(configuration: Configuration, command: Command[A]) -> A:
 def _status(configuration: Configuration) -> Outcome:
     try:
         running = ask(configuration.control_socket, Status())
-        return Outcome(running, tables.status(running))
+        return Outcome(running, tables.status(running), OK, STATUS)
     except NoDaemon as error:
         stopped = offline.status(configuration)
-        return Outcome(stopped, tables.status_without_daemon(stopped, str(error)), NO_DAEMON)
+        return Outcome(stopped, tables.status_without_daemon(stopped, str(error)), NO_DAEMON, STATUS)
 
 
 def _set(configuration: Configuration, options: argparse.Namespace) -> Outcome:
@@ -189,15 +213,19 @@ def _reload(configuration: Configuration) -> Outcome:
 
 
 def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
-    path, once = configuration.control_socket, Top(options.limit, options.count, once=True)
+    wish = Wish(options.limit, options.count, options.sort, options.interval)
+
+    def asked(command: Top) -> Ranking:
+        return ask(configuration.control_socket, command)
+
     if options.once or not (options.json or sys.stdout.isatty()):
-        ranking = ask(path, once)
-        return Outcome(ranking, top.frame(ranking))
+        shown = top.once(asked, wish)
+        return Outcome(Ranking(shown.now.time, shown.limits()), table(shown))
     if options.json:
-        for ranking in answers(path, Top(options.limit, options.count, options.interval)):
+        for ranking in top.each(answers(configuration.control_socket, wish.command(once=False)), wish):
             print(_json(ranking), end="", flush=True)
     else:
-        top.watch(lambda: ask(path, once), options.interval)
+        top.watch(asked, wish)
     return Outcome(None, "")
 
 

@@ -25,6 +25,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink, open_sinks
 from ratelimitd.settings import LogSettings
 from ratelimitd.stores import Store
+from ratelimitd.stores.history import Kept
 
 CHECK_TIMEOUT_S = 10.0
 T = TypeVar("T")
@@ -107,6 +108,30 @@ class CheckedStore(NamedTuple):
     name: str
     is_there: bool
     remarks: list[str]
+
+
+def read(config: Configuration, work: Callable[[Store], Awaitable[T]]) -> tuple[T, list[str]]:
+    """What a look at the store alone gives, whether a daemon runs or not, and what the store has to say. Nothing is
+    changed, and the journal is not read. Raises Refused, StartError."""
+    store = make_store(config, only_look=True)
+    _become_owner(config, or_user=not _is_in_state_dir(config))
+
+    async def run() -> T:
+        store.configure(config.settings.store.timeout_s, Kept.of(config.limits, config.settings.store.history_days))
+        try:
+            with trio.fail_after(CHECK_TIMEOUT_S):
+                await store.open()
+            return await work(store)
+        finally:
+            await store.close()
+
+    try:
+        found = trio.run(run, strict_exception_groups=True)
+    except StoreError as error:
+        raise Refused(f"store: {error}", NO) from error
+    except trio.TooSlowError as error:
+        raise Refused(f"store: no answer within {CHECK_TIMEOUT_S:g} s", NO) from error
+    return found, [f"{remark.event}: {remark.said}" for remark in store.remarks.take()]
 
 
 def check_store(config: Configuration) -> CheckedStore:

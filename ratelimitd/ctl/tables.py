@@ -2,32 +2,36 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from unicodedata import combining, east_asian_width
+from unicodedata import category, east_asian_width
 
 from ratelimitd.control.answers import AccountView, JournalStatus, NotStored, RunningStatus, StoppedStatus, StoreStatus
 from ratelimitd.text import counted, escape
 
 GAP = "  "
 _DAY_S, _HOUR_S, _MINUTE_S = 86400, 3600, 60
+_ON_THE_CHARACTER_BEFORE = ("Mn", "Me")
+_JOINED_VOWELS = frozenset(map(chr, range(0x1160, 0x1200)))  # of Hangul: part of the syllable before
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Rows below a header, cells escaped, columns aligned: those whose numbers are in `right` to the right."""
-    cells = [list(header), *[[_cell(cell) for cell in row] for row in rows]]
-    widths = [max(_width(row[i]) for row in cells) for i in range(len(header))]
-    lines = []
-    for row in cells:
-        padded = [
-            " " * (width - _width(cell)) + cell if i in right else cell + " " * (width - _width(cell))
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(GAP.join(padded).rstrip() + "\n")
-    return "".join(lines)
+    cells = [list(header), *[[cell(value) for value in row] for row in rows]]
+    widths = [max(width(row[i]) for row in cells) for i in range(len(header))]
+    return "".join(line(row, widths, right) + "\n" for row in cells)
+
+
+def line(cells: Sequence[str], widths: Sequence[int], right: Sequence[int] = ()) -> str:
+    """A row of a table whose columns are so wide."""
+    padded = [
+        " " * (room - width(text)) + text if i in right else text + " " * (room - width(text))
+        for i, (text, room) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return GAP.join(padded).rstrip()
 
 
 def printable(text: str) -> str:
     """Text for a terminal: nothing in its lines controls one, whoever has written them."""
-    return "\n".join([escape(line) for line in text.split("\n")])
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def moment(seconds: float) -> str:
@@ -40,19 +44,38 @@ def moment(seconds: float) -> str:
 
 def pairs(rows: Iterable[tuple[str, object]]) -> str:
     """Names and values, a line each."""
-    cells = [(name, _cell(value)) for name, value in rows]
-    width = max((len(name) for name, _ in cells), default=0)
-    return "".join(f"{name:<{width}}{GAP}{value}".rstrip() + "\n" for name, value in cells)
+    cells = [(name, cell(value)) for name, value in rows]
+    longest = max((len(name) for name, _ in cells), default=0)
+    return "".join(f"{name:<{longest}}{GAP}{value}".rstrip() + "\n" for name, value in cells)
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """A value as it stands in a table: in one line, and harmless."""
     return f"{value:,}" if type(value) is int else escape(str(value))
 
 
-def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+def width(text: str) -> int:
+    """The columns that a text takes on a terminal."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def fitted(text: str, columns: int) -> str:
+    """The text; of one that is wider its beginning, which ends in `...`."""
+    if width(text) <= columns:
+        return text
+    end = "..."[: max(0, columns)]
+    left = columns - len(end)
+    for i, char in enumerate(text):
+        left -= _columns(char)
+        if left < 0:
+            return text[:i] + end
+    return text
+
+
+def _columns(char: str) -> int:
+    if category(char) in _ON_THE_CHARACTER_BEFORE or char in _JOINED_VOWELS:
+        return 0
+    return 2 if east_asian_width(char) in "WF" else 1
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,16 @@ import os
 from pathlib import Path
 
 from ratelimitd import __version__
-from ratelimitd.control.commands import MAX_COUNT, MAX_FOR_S, MAX_INTERVAL_S, MAX_QUOTA, MAX_REASON, MIN_INTERVAL_S
+from ratelimitd.control.commands import (
+    MAX_COUNT,
+    MAX_DAYS,
+    MAX_FOR_S,
+    MAX_INTERVAL_S,
+    MAX_QUOTA,
+    MAX_REASON,
+    MIN_INTERVAL_S,
+)
+from ratelimitd.ctl.top.frame import SORTS
 
 EXIT_STATUSES = (
     "exit status: 0 done, 1 something is wrong or nothing was found, "
@@ -37,10 +46,17 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     verb("show", "an account's quota, use and reset time under every limit").add_argument(
         "key", type=_text, metavar="KEY"
     )
+    past = verb("history", "what an account used in each window of the last days, with a bar for each")
+    past.add_argument("key", type=_text, metavar="KEY")
+    past.add_argument("--limit", type=_text, metavar="NAME", help="under this [[limit]] only")
+    _days(past)
     ranking = verb("top", "who sends most in this period; refreshed until you type q")
     ranking.add_argument("--limit", type=_text, metavar="NAME", help="under this [[limit]] only")
     ranking.add_argument("--count", type=_count, default=20, metavar="N", help="accounts to show; default: %(default)s")
     ranking.add_argument("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="default: %(default)s")
+    ranking.add_argument(
+        "--sort", choices=SORTS, default="use", help="what comes first: use, share of the quota, or rate (per minute)"
+    )
     ranking.add_argument("--once", action="store_true", help="show it once and exit")
     setting = verb("set", "give an account a quota: until its period ends, until a time, or for good")
     setting.add_argument(
@@ -76,9 +92,20 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     replayed = verb("replay", "let the configured limits decide on a mail log: whom they would have refused, and when")
     replayed.add_argument("logs", nargs="+", metavar="LOG", help="mail logs, also .gz and .xz, in any order; -: stdin")
     _page(replayed)
+    reported = verb(
+        "report", "what accounts used in the last days, who sent most, who was over, and what a quota would do"
+    )
+    _days(reported)
+    _page(reported)
     migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return made
+
+
+def _days(of: argparse.ArgumentParser) -> None:
+    of.add_argument(
+        "--days", type=_number_of_days, default=30, metavar="N", help="today among them; default: %(default)s"
+    )
 
 
 def _reason(of: argparse.ArgumentParser) -> None:
@@ -119,6 +146,12 @@ def _count(text: str) -> int:
     if _is_number(text) and 1 <= int(text) <= MAX_COUNT:
         return int(text)
     raise argparse.ArgumentTypeError(f'"{text}": a number from 1 to {MAX_COUNT}')
+
+
+def _number_of_days(text: str) -> int:
+    if _is_number(text) and 1 <= int(text) <= MAX_DAYS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f'"{text}": a number from 1 to {MAX_DAYS}')
 
 
 def _is_number(text: str) -> bool:

@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from ratelimitd.errors import StartError
+from ratelimitd.log import colour
 from ratelimitd.settings import LogSettings
 
 RETRY_S = 1.0
@@ -38,6 +39,11 @@ FACILITIES = {
 }
 FACILITIES |= {"cron": 9, "authpriv": 10, "ftp": 11} | {f"local{n}": 16 + n for n in range(8)}
 
+_COLOURS = {
+    level: colour.around(paint)
+    for level, paint in {"critical": colour.RED, "error": colour.RED, "warning": colour.YELLOW}.items()
+}
+"""On a terminal. A warning is also what is over its quota."""
 
 Entry = tuple[str, str]
 """A level, which is a key of PRIORITIES, and a line for the log without a time."""
@@ -216,16 +222,21 @@ class FileSink:
 
 
 class StderrSink:
-    """Writes to stderr as long as it takes lines without blocking: a terminal that is stopped must not stop mail."""
+    """Writes to stderr as long as it takes lines without blocking: a terminal that is stopped must not stop mail.
+
+    On a terminal lines are coloured by their level; the text between the colours is the same.
+    """
 
     def __init__(self, fd: int = 2) -> None:
         self.dropped = 0
         self._fd = fd
+        self._colours = _COLOURS if colour.wanted(fd) else {}
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Write each line, or drop it."""
-        for _, text in entries:
-            data = text.encode()[: _PIPE_BUF - 1] + b"\n"
+        for level, text in entries:
+            begin, end = self._colours.get(level, (b"", b""))
+            data = begin + text.encode()[: _PIPE_BUF - 1] + end + b"\n"
             try:
                 _, writable, _ = select.select([], [self._fd], [], 0)
                 if not writable:

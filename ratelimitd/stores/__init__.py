@@ -16,6 +16,7 @@ from ratelimitd.core.rows import NO_SEGMENT as NO_SEGMENT
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores.history import Kept
+from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import Rename, Survey
 
@@ -76,6 +77,8 @@ class Store(Protocol):
     name: str
     remarks: Remarks
     """What the store has to say in the log; whoever asks it for something says it."""
+    past: Past
+    """The history, to look at."""
 
     def configure(self, timeout_s: float, kept: Kept) -> None:
         """Take `store.timeout_s`, and what is to be kept in the history; at any time."""

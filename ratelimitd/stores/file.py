@@ -72,7 +72,7 @@ class DatabaseFile:
             f"{self.path.absolute().as_uri()}?mode={mode}",
             timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=16, uri=True,
         )  # fmt: skip
-        connection.text_factory = _text
+        connection.text_factory = text
         return connection
 
     def remember(self) -> None:
@@ -139,7 +139,7 @@ def _found(path: Path) -> Found | None:
     return Found(found.st_dev, found.st_ino, found.st_size)
 
 
-def _text(value: bytes) -> str:
+def text(value: bytes) -> str:
     """A text of the database, with surrogates for what is not UTF-8: the driver would give up the whole query."""
     return value.decode("utf-8", "surrogateescape")
 

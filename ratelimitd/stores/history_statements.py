@@ -6,6 +6,7 @@ Rows are written by their whole primary key, in its order: such locks exclude no
 from ratelimitd.core.rows import MAX_USED
 from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.history import STEP
+from ratelimitd.stores.past import PAGE
 
 VALUES = "ttnn"
 """The kinds of a row's values: limit, key, expiry, used."""
@@ -15,6 +16,8 @@ _OF = '"sender" = %s AND "limit_name" = %s AND "expiry"'
 DELETE = f'DELETE FROM "ratelimit_history" WHERE {_OF} = %s'
 MOVED = f'DELETE FROM "ratelimit_history" WHERE {_OF} > %s'
 PARTS = f'SELECT "expiry", "used" FROM "ratelimit_history" WHERE {_OF} > %s AND "expiry" <= %s'
+WINDOWS = f'{PARTS} ORDER BY "expiry" LIMIT {PAGE}'
+"""The next rows of an account: (key, limit, after, until)."""
 
 
 def _there(d: Dialect) -> str:
@@ -89,3 +92,14 @@ def far(d: Dialect) -> str:
     """A row that ends after a time."""
     sender = d.name('"sender"')
     return f'SELECT "limit_name", {sender}, "expiry", "used" FROM "ratelimit_history" WHERE "expiry" > %s LIMIT 1'
+
+
+def page(d: Dialect) -> str:
+    """The next rows of all accounts, in the order of the primary key: what `d.spot` makes of the place of the
+    last one before, then (after, until). With a sign, `expiry` keeps the index of what ended from being used instead.
+    """
+    sender, order = d.name('"sender"'), ", ".join(f'"{column}"' for column in d.place)
+    return (
+        f'SELECT {sender}, "limit_name", "expiry", "used" FROM "ratelimit_history" '
+        f'WHERE {d.beyond()} AND +"expiry" > %s AND +"expiry" <= %s ORDER BY {order} LIMIT {PAGE}'
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ratelimitd.stores import Names
+from ratelimitd.stores.file import text
 from ratelimitd.stores.sqlite import SQLiteStore
 
 _LATER = ("seen", "until", "in_parts")
@@ -36,6 +37,7 @@ class SQLiteLook(SQLiteStore):
         alone = "" if self._at.with_name(self._at.name + "-wal").exists() else "&immutable=1"
         uri = f"file:{quote(str(self._at))}?mode=ro{alone}"
         self._reader = reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        reader.text_factory = text
         # A file of a version before may lack these: its rows say what was used.
         self._history.exists = bool(reader.execute(f'PRAGMA table_info("{self._names.table}_history")').fetchall())
         there = {name for _, name, *_ in reader.execute(f'PRAGMA table_info("{self._names.table}")')}

@@ -33,12 +33,14 @@ from ratelimitd.stores.batches import batches
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
+from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_adopt import CHUNK, adopt, select
 from ratelimitd.stores.sqlite_deltas import store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, still_complete
 from ratelimitd.stores.sqlite_odd import each, odd
+from ratelimitd.stores.sqlite_past import SQLitePast
 from ratelimitd.stores.survey import Rename, Survey
 
 _DAY_S = 86_400
@@ -56,6 +58,7 @@ class SQLiteStore:
         self._file = DatabaseFile(path)
         self._names = names or Names()
         self._history = SQLiteHistory(self._names, self.remarks)
+        self.past: Past = SQLitePast(self._names, self.remarks, self._history, self._read)
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._schema = 0  # its version, as it was last found to be complete
@@ -126,9 +129,12 @@ class SQLiteStore:
         except (sqlite3.Error, OSError, *NONSENSE) as error:
             raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
 
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run(lambda: work(opened(self._reader)), self._reading, abandon=True)
+
     async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts."""
-        return await self._run(lambda: self._lookup(opened(self._reader), accounts, now), self._reading, abandon=True)
+        return await self._read(lambda connection: self._lookup(connection, accounts, now))
 
     def _lookup(self, connection: sqlite3.Connection, accounts: Iterable[Account], now: int) -> list[Row]:
         return self._history.with_parts(connection, self._select(connection, accounts), now)
@@ -138,7 +144,7 @@ class SQLiteStore:
 
     async def recorded(self, node: str) -> int:
         """The last segment of a node that is stored."""
-        return await self._run(lambda: self._recorded(opened(self._reader), node), self._reading, abandon=True)
+        return await self._read(partial(self._recorded, node=node))
 
     def _recorded(self, connection: sqlite3.Connection, node: str) -> int:
         return recorded_segment(connection.execute(self._sql(statements.RECORDED), (node,)).fetchall())
@@ -245,8 +251,7 @@ class SQLiteStore:
 
     async def survey(self) -> Survey:
         """What stands in the table."""
-        look = sqlite_changes.survey
-        return await self._run(lambda: look(opened(self._reader), self._names), self._reading, abandon=True)
+        return await self._read(partial(sqlite_changes.survey, names=self._names))
 
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
@@ -264,7 +269,7 @@ class SQLiteStore:
 
     async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        found = await self._run(lambda: self._changes(cursor, now), self._reading, abandon=True)
+        found = await self._read(partial(self._changes, cursor=cursor, now=now))
         given: list[tuple[object, ...]] = [
             (row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)
         ]
@@ -272,15 +277,14 @@ class SQLiteStore:
             await self._run(lambda: self._note(self._sql(statements.seen(_DIALECT)), given), self._writing)
         return found
 
-    def _changes(self, cursor: Cursor | None, now: int) -> Changes:
-        reader = opened(self._reader)
+    def _changes(self, reader: sqlite3.Connection, cursor: Cursor | None, now: int) -> Changes:
         found = sqlite_changes.since(reader, self._names, self.remarks, cursor)
         return found._replace(rows=self._history.with_parts(reader, found.rows, now))
 
     async def note_given(self) -> None:
         """Note the quotas that were given in windows that run."""
         last = 0
-        while ids := await self._run(partial(self._given_since, last), self._reading, abandon=True):
+        while ids := await self._read(partial(self._given_since, last=last)):
             last = ids[-1][0]
             await self._run(partial(self._note, self._sql(statements.note(_DIALECT, 1)), ids), self._writing)
 
@@ -292,5 +296,5 @@ class SQLiteStore:
                 with each(connection, self.remarks, "", ", ".join(map(str, some))):
                     connection.execute(statement, tuple(some))
 
-    def _given_since(self, last: int) -> list[tuple[int]]:
-        return opened(self._reader).execute(self._sql(statements.given(_DIALECT)), (last, CHUNK)).fetchall()
+    def _given_since(self, reader: sqlite3.Connection, last: int) -> list[tuple[int]]:
+        return reader.execute(self._sql(statements.given(_DIALECT)), (last, CHUNK)).fetchall()

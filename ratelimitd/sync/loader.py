@@ -21,6 +21,7 @@ from ratelimitd.state.backlog import Backlog
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.survey import renames
 from ratelimitd.sync.domains import DomainRows
+from ratelimitd.sync.past import PastWindows
 from ratelimitd.sync.putback import PutBack
 from ratelimitd.sync.walk import ROWS, walk
 
@@ -72,6 +73,7 @@ class Loader:
         self._pending = policy.pending
         self.timeout_s = timeout_s
         self.domains = DomainRows(policy)
+        self.past = PastWindows(link, policy, backlog, clock)
         self.put_back = PutBack(link, policy, backlog, self.domains, clock)
         self._surveyed = False
         self._clock = clock

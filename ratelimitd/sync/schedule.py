@@ -14,6 +14,7 @@ from ratelimitd.stores.history import Kept
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.sync.flush import FLUSH_TIMEOUT_S, Flush
 from ratelimitd.sync.loader import Loader, P, Parking
+from ratelimitd.sync.past import Take
 from ratelimitd.sync.walk import SLICE, walk
 from ratelimitd.sync.zones import Zones
 
@@ -62,6 +63,7 @@ class StoreSync:
     def configure(self, settings: StoreSettings, max_accounts: int) -> None:
         """Take the intervals and time-outs that flushes and lookups go by, and the bound of memory; at any time."""
         self.loader.timeout_s = self._timeout_s = settings.timeout_s
+        self.history_days = settings.history_days
         self.flusher.configure(settings.history_days)
         limits = [meter.limit for meter in self._policy.all_meters]
         self._store.configure(settings.timeout_s, Kept.of(limits, settings.history_days))
@@ -213,6 +215,11 @@ class StoreSync:
                 return await self.loader.rows(accounts)
         except UNAVAILABLE as error:
             raise StoreError(f"the store is unavailable: {error}".removesuffix(": ")) from error
+
+    async def windows(self, account: Account, after: int, take: Take) -> None:
+        """Have `take` called for each window, or part, of an account that ends after a time: what is not stored yet
+        included. Raises StoreError."""
+        await self.loader.past.read(account, after, self._lock, take)
 
     async def refresh(self) -> None:
         """Take over what others changed in the store: an administrator's quota, another node's count."""

@@ -28,10 +28,15 @@ async def walk(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[
         await trio.lowlevel.checkpoint()
 
 
-async def most_used(meter: Meter, count: int, now: int) -> list[Counter]:
-    """The accounts of a limit that have used most in their present windows, at most `count`, most first."""
-    best: list[tuple[int, Counter]] = []
+async def most_used(meter: Meter, count: int, now: int, *, of_quota: bool = False) -> list[Counter]:
+    """The accounts of a limit that have used most in their present windows, at most `count`, most first; `of_quota`:
+    most of their quotas."""
+    best: list[tuple[float, Counter]] = []
     async for counters in walk(list(meter.counters.values())):
-        using = [(used, counter) for counter in counters if (used := used_at(counter, now))]
+        using = [
+            (used / counter.quota if of_quota and counter.quota else 0 if of_quota else used, counter)
+            for counter in counters
+            if (used := used_at(counter, now))
+        ]
         best = nlargest(count, [*best, *using], key=itemgetter(0))
     return [counter for _, counter in best]

@@ -12,6 +12,7 @@ from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Changes, Cursor, Flushed, ZoneWindow
 from ratelimitd.stores.history import Kept
+from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.survey import Rename, Survey
 from ratelimitd.sync.schedule import HURRY_GAP_S
@@ -24,6 +25,7 @@ class Counting:
     """A store that only counts its flushes, and fails them when told to."""
 
     name = "counting"
+    past: Past
 
     def __init__(self) -> None:
         self.flushed_at: list[float] = []

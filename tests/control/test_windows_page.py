@@ -17,7 +17,8 @@ from ratelimitd.core.policy import Policy
 from ratelimitd.core.quotas import Held, Source
 from ratelimitd.core.verdict import Verdict
 from ratelimitd.core.windows import Sliding
-from ratelimitd.ctl import tables, top
+from ratelimitd.ctl import tables
+from ratelimitd.ctl.top.frame import Shown, table
 from ratelimitd.log.log import json_line, policyd_line
 from ratelimitd.notify.notices import Watch
 from ratelimitd.settings import DEFAULT_ACTION
@@ -72,7 +73,7 @@ def test_top() -> None:
     asked, _ = sent()
     (meter,) = asked.meters
     views = [view(counter, asked.pending) for counter in meter.counters.values()]
-    shown = top.frame(Ranking(at("14:05:00"), [LimitRanking("burst", meter.limit.period.name, views)]))
+    shown = table(Shown(Ranking(at("14:05:00"), [LimitRanking("burst", meter.limit.period.name, views)])))
     assert shown.partition("\n\n")[2] in PRINTED
     heading = shown.partition("\n")[0].partition("most first  ")[2]
     assert datetime.strptime(heading, "%Y-%m-%d %H:%M:%S %z").timestamp() == at("14:05:00")

@@ -1,10 +1,11 @@
 """Answers as a replay gives them, small and with known numbers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
 from ratelimitd.ctl.answers import Day, LimitUse, RefusedAccount, Replayed
-from ratelimitd.ctl.buckets import histogram
+from ratelimitd.ctl.distribution import Distribution
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -33,16 +34,15 @@ def refused(keys: Sequence[str]) -> list[RefusedAccount]:
 def limit(name: str = "daily", uses: Sequence[int] = (1, 2, 2, 40), quota: int | None = 10, keys: Sequence[str] = (),
           **changed: object) -> LimitUse:  # fmt: skip
     """A limit of accounts that have sent once each, so many."""
-    windows = {used: [*uses].count(used) for used in uses}
-    places = sorted(uses) or [0]
-    quantiles = {str(percent): places[-(-len(places) * percent // 100) - 1] for percent in (50, 90, 99, 100)}
-    quota_for = {"1%": places[-1 - len(uses) // 100], "0.1%": places[-1 - len(uses) // 1000], "0": places[-1]}
+    numbers = Counter(uses)
+    found = Distribution(numbers, numbers)
     of = refused(keys)
     fields: dict[str, object] = {
         "limit": name, "period": "daily", "window": "fixed", "counts": "recipients", "enforced": True, "quota": quota,
         "accounts": len(uses), "recipients": sum(uses), "refused": of, "refused_accounts": len(of),
-        "refused_recipients": sum(each.refused for each in of), "quantiles": quantiles, "quota_for": quota_for,
-        "histogram": histogram(windows, uses) if uses else [],
+        "refused_recipients": sum(each.refused for each in of), "quantiles": found.quantiles(),
+        "quota_for": found.quota_for(),
+        "histogram": found.histogram(),
     }  # fmt: skip
     return LimitUse(**(fields | changed))  # type: ignore[arg-type]
 

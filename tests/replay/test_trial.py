@@ -82,20 +82,20 @@ def test_who_is_refused_how_often_and_when() -> None:
     (uses,) = made.uses
     assert (made.messages, made.recipients, uses.recipients) == (5, 33, 33)
     assert uses.most == {"alice": 13, "bob": 10}
-    assert uses.quantiles() == {"50": 10, "90": 13, "99": 13, "100": 13}
-    assert uses.quota_for() == {"1%": 13, "0.1%": 13, "0": 13}
+    assert uses.distribution().quantiles() == {"50": 10, "90": 13, "99": 13, "100": 13}
+    assert uses.distribution().quota_for() == {"1%": 13, "0.1%": 13, "0": 13}
 
 
 def test_quantiles_are_exact() -> None:
     made = trial([limit(0)], [mail(NOON, f"a{i}", i, i) for i in range(1, 1001)])
-    assert made.uses[0].quantiles() == {"50": 500, "90": 900, "99": 990, "100": 1000}
-    assert made.uses[0].quota_for() == {"1%": 990, "0.1%": 999, "0": 1000}
+    assert made.uses[0].distribution().quantiles() == {"50": 500, "90": 900, "99": 990, "100": 1000}
+    assert made.uses[0].distribution().quota_for() == {"1%": 990, "0.1%": 999, "0": 1000}
 
 
 def test_a_log_without_mail_has_no_uses() -> None:
     (uses,) = trial([limit(10)], []).uses
-    assert uses.quantiles() == {"50": 0, "90": 0, "99": 0, "100": 0}
-    assert uses.quota_for() == {"1%": 0, "0.1%": 0, "0": 0}
+    assert uses.distribution().quantiles() == {"50": 0, "90": 0, "99": 0, "100": 0}
+    assert uses.distribution().quota_for() == {"1%": 0, "0.1%": 0, "0": 0}
 
 
 def test_a_sliding_limit_s_uses_are_what_any_period_has() -> None:
@@ -186,7 +186,7 @@ def test_the_quota_that_would_refuse_none_refuses_none_and_one_less_refuses_some
     def under(quota: int) -> Trial:
         return trial([limit(quota, period=period, window=window)], taken(mails))  # type: ignore[arg-type]
 
-    needed = under(1).uses[0].quota_for()["0"]
+    needed = under(1).uses[0].distribution().quota_for()["0"]
     if mails:
         assert refused(under(needed)) == [{}]
     if needed > 1:
@@ -195,7 +195,7 @@ def test_the_quota_that_would_refuse_none_refuses_none_and_one_less_refuses_some
 
 def test_a_hundred_accounts_and_the_quota_that_refuses_one_of_them() -> None:
     mails = [mail(NOON + i, f"a{i}", i + 1, i) for i in range(100)]
-    quota = trial([limit(0)], mails).uses[0].quota_for()["1%"]
+    quota = trial([limit(0)], mails).uses[0].distribution().quota_for()["1%"]
     assert [*refused(trial([limit(quota)], mails))[0]] == ["a99"]
     assert len(refused(trial([limit(quota - 1)], mails))[0]) == 2
 

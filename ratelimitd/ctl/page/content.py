@@ -11,6 +11,8 @@ from ratelimitd.text import cut
 
 MAX_ROWS = 50
 """Of accounts in a table; the JSON has all."""
+WIDTHS = (800, 340)
+"""Of each picture: on screens and paper, and on phones."""
 _MAX_CHARACTERS = 255
 
 
@@ -89,6 +91,11 @@ def percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     digits = next((digits for digits, least in enumerate((10, 1, 0.1, 0.01)) if share >= least), None)
     return "under 0.01 %" if digits is None else "over 99 %" if share > 99 else f"{share:.{digits}f} %"
+
+
+def words(text: str) -> Cell:
+    """A text of ours."""
+    return Cell(text, text)
 
 
 def key(name: str) -> Cell:

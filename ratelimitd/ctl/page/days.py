@@ -5,15 +5,15 @@ from datetime import date, timedelta
 
 from msgspec import Struct
 
-from ratelimitd.ctl.answers import Day
+from ratelimitd.ctl.answers import Day, ReportedDay
 from ratelimitd.ctl.page import drawing
-from ratelimitd.ctl.page.content import Cell, Column, Figure, Table, number
+from ratelimitd.ctl.page.content import WIDTHS, Cell, Column, Figure, Table, number
 from ratelimitd.ctl.page.distribution import short
 from ratelimitd.ctl.page.drawing import Drawing, Shape
 from ratelimitd.text import counted
 
 MOST_BARS = 100
-_LEFT, _RIGHT, _TOP, _BARS_PX, _TICKS_PX = 46, 12, 40, 150, 26
+_LEFT, _RIGHT, _BASE, _BARS_PX, _TICKS_PX = 46, 12, 190, 150, 26
 
 
 class _Unit(Struct, frozen=True):
@@ -39,28 +39,36 @@ class Span(Struct):
     """Some days, the first of which is `begins`."""
 
     begins: date
-    messages: int = 0
     recipients: int = 0
     refused: int = 0
+    others: int = 0  # messages or accounts
 
 
-def figure(days: Sequence[Day], widths: Sequence[int]) -> Figure:
+def figure(days: Sequence[Day | ReportedDay], note: str) -> Figure:
     """What was sent on these days, of which there is one at least."""
     unit, all_spans = spans(days)
+    with_refused = all(day.refused_recipients is not None for day in days)
     top = max(all_spans, key=lambda span: span.recipients)
     text = (
         f"Recipients in each {unit.name} from {all_spans[0].begins} on, as bars; the most, {top.recipients:,}, from "
         f"{top.begins} on. The numbers are in the table."
     )
-    rows = [_row(span) for span in all_spans if span.recipients]
-    columns = [Column(unit.name.capitalize(), "time"), Column("Messages"), Column("Recipients"), Column("Refused")]
-    table = Table(f"What was sent in each {unit.name}", columns, rows)
-    note = "Refused is what any limit refused, also those that are not enforced."
-    drawings = [_drawing(all_spans, unit, width) for width in widths]
+    columns: dict[Column, Callable[[Span], Cell]] = {}
+    columns[Column(unit.name.capitalize(), "time")] = lambda span: Cell(str(span.begins), span.begins.toordinal())
+    columns[Column("Recipients")] = lambda span: number(span.recipients)
+    if with_refused:
+        columns[Column("Refused")] = lambda span: number(span.refused)
+    if isinstance(days[0], Day):
+        columns[Column("Messages")] = lambda span: number(span.others)
+    elif unit.days == 1:  # those of several days may be the same ones
+        columns[Column("Accounts")] = lambda span: number(span.others)
+    rows = [[cell(span) for cell in columns.values()] for span in all_spans if span.recipients]
+    table = Table(f"What was sent in each {unit.name}", [*columns], rows)
+    drawings = [_drawing(all_spans, unit, width, with_refused) for width in WIDTHS]
     return Figure(f"Recipients per {unit.name}", text, drawings, [table], note)
 
 
-def spans(days: Sequence[Day]) -> tuple[_Unit, list[Span]]:
+def spans(days: Sequence[Day | ReportedDay]) -> tuple[_Unit, list[Span]]:
     """The smallest unit of which there are no more than MOST_BARS, and all of these, the empty ones, too."""
     dates = [date.fromisoformat(day.day) for day in days]
     for unit in _UNITS:
@@ -69,9 +77,9 @@ def spans(days: Sequence[Day]) -> tuple[_Unit, list[Span]]:
             break
     for day, on in zip(days, dates, strict=True):
         span = made[unit.begin(on)]
-        span.messages += day.messages
         span.recipients += day.recipients
-        span.refused += day.refused_recipients
+        span.refused += day.refused_recipients or 0
+        span.others += day.messages if isinstance(day, Day) else day.accounts
     return unit, [*made.values()]
 
 
@@ -87,42 +95,13 @@ def _empty(unit: _Unit, first: date, last: date) -> dict[date, Span]:
     return made
 
 
-def _row(span: Span) -> list[Cell]:
-    return [
-        Cell(span.begins.isoformat(), span.begins.toordinal()),
-        number(span.messages),
-        number(span.recipients),
-        number(span.refused),
-    ]
-
-
-def _drawing(all_spans: Sequence[Span], unit: _Unit, width: int) -> Drawing:
-    base, left, right = _TOP + _BARS_PX, _LEFT, width - _RIGHT
+def _drawing(all_spans: Sequence[Span], unit: _Unit, width: int, with_refused: bool) -> Drawing:
     most = max(1, *[span.recipients for span in all_spans], 1)
-    step = (right - left) / max(7, len(all_spans))
-    gap = 1 if step < 8 else 2
-    shapes = _legend()
-    for count in range(0, most + 1, max(1, drawing.round_number(most / 2))):
-        y = base - _BARS_PX * count / most
-        shapes += [drawing.line("grid" if count else "base", left, y, right, y)]
-        shapes += [drawing.text("tick", left - 6, y + 4, short(count), "end")]
-    free_from = 0.0
+    step = (width - _RIGHT - _LEFT) / max(7, len(all_spans))
+    shapes = [*(_legend() if with_refused else []), *_scale(most, width)]
     for i, span in enumerate(all_spans):
-        x = left + i * step
-        title = f"{span.begins}: {counted(span.recipients, 'recipient')}, {span.refused:,} refused"
-        height = _BARS_PX * span.recipients / most
-        refused = _BARS_PX * min(span.refused, span.recipients) / most
-        if span.recipients:
-            shapes += [drawing.bar("bar", x + gap / 2, base - height, step - gap, height - refused, title)]
-        if refused:
-            shapes += [drawing.bar("bar over", x + gap / 2, base - refused, step - gap, refused, title)]
-        words, middle = span.begins.strftime(unit.form).lstrip("0"), x + step / 2
-        half = drawing.text_px(words) / 2
-        if middle - half >= free_from and middle + half <= width:
-            shapes += [drawing.line("base", middle, base, middle, base + 5)]
-            shapes += [drawing.text("tick", middle, base + 19, words, "middle")]
-            free_from = middle + half + 24
-    return Drawing("days", width, base + _TICKS_PX, shapes)
+        shapes += _bars(span, _LEFT + i * step, step, most)
+    return Drawing("days", width, _BASE + _TICKS_PX, [*shapes, *_dates(all_spans, unit, step, width)])
 
 
 def _legend() -> list[Shape]:
@@ -132,3 +111,39 @@ def _legend() -> list[Shape]:
         drawing.bar("bar over", 96, 4, 12, 12, ""),
         drawing.text("caption", 114, 14, "refused"),
     ]
+
+
+def _scale(most: int, width: int) -> list[Shape]:
+    shapes = []
+    for count in range(0, most + 1, max(1, drawing.round_number(most / 2))):
+        y = _BASE - _BARS_PX * count / most
+        shapes += [drawing.line("grid" if count else "base", _LEFT, y, width - _RIGHT, y)]
+        shapes += [drawing.text("tick", _LEFT - 6, y + 4, short(count), "end")]
+    return shapes
+
+
+def _bars(span: Span, x: float, step: float, most: int) -> list[Shape]:
+    """What was admitted, above what was refused."""
+    left, width = (x + 0.5, step - 1) if step < 8 else (x + 1, step - 2)
+    sent, refused = (_BARS_PX * number / most for number in (span.recipients, min(span.refused, span.recipients)))
+    title = f"{span.begins}: {counted(span.recipients, 'recipient')}" + f", {span.refused:,} refused" * (
+        span.refused > 0
+    )
+    return [
+        *([drawing.bar("bar", left, _BASE - sent, width, sent - refused, title)] if sent > refused else []),
+        *([drawing.bar("bar over", left, _BASE - refused, width, refused, title)] if refused else []),
+    ]
+
+
+def _dates(all_spans: Sequence[Span], unit: _Unit, step: float, width: int) -> list[Shape]:
+    """As many dates as have room."""
+    shapes: list[Shape] = []
+    free_from = 0.0
+    for i, span in enumerate(all_spans):
+        words, middle = span.begins.strftime(unit.form).lstrip("0"), _LEFT + (i + 0.5) * step
+        half = drawing.text_px(words) / 2
+        if middle - half >= free_from and middle + half <= width:
+            shapes += [drawing.line("base", middle, _BASE, middle, _BASE + 5)]
+            shapes += [drawing.text("tick", middle, _BASE + 19, words, "middle")]
+            free_from = middle + half + 24
+    return shapes

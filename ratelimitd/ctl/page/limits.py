@@ -1,10 +1,9 @@
 """The section of a limit: which quota, what accounts use, whom it refused; the same of a log and of a database."""
 
-from collections.abc import Sequence
-
 from ratelimitd.ctl.answers import LimitUse
 from ratelimitd.ctl.page.content import (
     MAX_ROWS,
+    WIDTHS,
     Cell,
     Column,
     Figure,
@@ -23,8 +22,8 @@ _ADVICE = {"1%": ("1 % of accounts", 100), "0.1%": ("0.1 % of accounts", 1000), 
 _QUANTILES = {"50": "half of the {}s have", "90": "90 % have", "99": "99 % have", "100": "all have"}
 
 
-def section(limit: LimitUse, widths: Sequence[int]) -> Section:
-    """The section, with its pictures in these widths."""
+def section(limit: LimitUse) -> Section:
+    """The section."""
     title = f"Limit {limit.limit}"
     if not limit.accounts:
         return Section(title=title, text=f"{_of(limit)} Nobody has sent anything that it counts.")
@@ -32,7 +31,7 @@ def section(limit: LimitUse, widths: Sequence[int]) -> Section:
         title=title,
         text=_of(limit),
         tiles=[_quota(limit), *_advice(limit)],
-        figures=[_figure(limit, widths)],
+        figures=[_figure(limit)],
         tables=[_refused(limit)] if limit.refused else [],
     )
 
@@ -46,10 +45,13 @@ def _of(limit: LimitUse) -> str:
 
 def _quota(limit: LimitUse) -> Tile:
     """The quota that is configured, and what it does."""
+    shown = f"{limit.quota:,}" if limit.quota else "unlimited"
+    if limit.refused_accounts is None or limit.refused_recipients is None:
+        return Tile(shown, "configured", "what it refuses is not counted (count_rejected = false)", "quota")
     refused = f"{limit.refused_accounts:,} of {counted(limit.accounts, 'account')}"
     share = percent(limit.refused_recipients, limit.recipients)
     return Tile(
-        f"{limit.quota:,}" if limit.quota else "unlimited",
+        shown,
         f"configured: refuses {refused}",
         f"{limit.refused_recipients:,} of {limit.recipients:,} {limit.counts}, {share}",
         "quota",
@@ -66,7 +68,7 @@ def _advice(limit: LimitUse) -> list[Tile]:
     return [*tiles.values()]
 
 
-def _figure(limit: LimitUse, widths: Sequence[int]) -> Figure:
+def _figure(limit: LimitUse) -> Figure:
     window = window_of(limit)
     in_words = [
         f"{_QUANTILES[name].format(window)} at most {used:,} {limit.counts}" for name, used in limit.quantiles.items()
@@ -84,7 +86,7 @@ def _figure(limit: LimitUse, widths: Sequence[int]) -> Figure:
     )
     if limit.window == "sliding":
         note += " Of a sliding limit, a use is the most at any moment of a period."
-    drawings = [distribution(limit, width) for width in widths]
+    drawings = [distribution(limit, width) for width in WIDTHS]
     return Figure(f"What accounts use: limit {limit.limit}", text, drawings, [_numbers(limit), _quantiles(limit)], note)
 
 
@@ -127,7 +129,7 @@ def _refused(limit: LimitUse) -> Table:
         Column("First at", "time"),
         Column(f"Most in a {window_of(limit)}"),
     ]
-    more = len(limit.refused) - len(rows)
+    more = (limit.refused_accounts or 0) - len(rows)
     return Table(
         f"Whom limit {limit.limit} refused" if limit.enforced else f"Whom limit {limit.limit} would refuse",
         columns,

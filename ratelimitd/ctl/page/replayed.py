@@ -2,18 +2,17 @@
 
 from ratelimitd.ctl.answers import Replayed
 from ratelimitd.ctl.page import days, limits
-from ratelimitd.ctl.page.content import Page, Section, Tile
+from ratelimitd.ctl.page.content import Page, Section, Tile, moment
 from ratelimitd.text import counted
 
-WIDTHS = (800, 340)
-"""Of each picture: on screens and paper, and on phones."""
+_OF_DAYS = "Refused is what any limit refused, also one that is not enforced."
 
 
 def of_replay(answer: Replayed) -> Page:
     """The content of its page."""
-    sections = [limits.section(limit, WIDTHS) for limit in answer.limits]
+    sections = [limits.section(limit) for limit in answer.limits]
     if answer.days:
-        sections.append(Section(title="Day by day", figures=[days.figure(answer.days, WIDTHS)]))
+        sections.append(Section(title="Day by day", figures=[days.figure(answer.days, _OF_DAYS)]))
     sections.append(_lines(answer))
     return Page(
         verb="ratelimitctl replay",
@@ -31,7 +30,7 @@ def of_replay(answer: Replayed) -> Page:
 def _period(answer: Replayed) -> str:
     if answer.from_ is None or answer.to is None:
         return "No line of it is one of a mail log."
-    begins, ends = (time[:16].replace("T", " ") for time in (answer.from_, answer.to))
+    begins, ends = (moment(time).text for time in (answer.from_, answer.to))
     return f"The configured limits, had they decided on the mail of {begins} to {ends}."
 
 

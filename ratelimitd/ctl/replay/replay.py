@@ -96,6 +96,7 @@ def _answer(readers: Sequence[Reader], trial: Trial, limits: Sequence[LimitSetti
 
 def _limit(trial: Trial, place: int, settings: LimitSettings, zone: tzinfo) -> LimitUse:
     limit, uses = trial.limits[place], trial.uses[place]
+    distribution = uses.distribution()
     refused = [
         RefusedAccount(key, each.recipients, _local(each.first, zone), uses.most.get(key, 0))
         for key, each in trial.refused[place].items()
@@ -112,9 +113,9 @@ def _limit(trial: Trial, place: int, settings: LimitSettings, zone: tzinfo) -> L
         refused_recipients=sum(each.refused for each in refused),
         refused_accounts=len(refused),
         refused=sorted(refused, key=lambda each: (-each.refused, each.key)),
-        quantiles=uses.quantiles(),
-        quota_for=uses.quota_for(),
-        histogram=uses.histogram(),
+        quantiles=distribution.quantiles(),
+        quota_for=distribution.quota_for(),
+        histogram=distribution.histogram(),
     )
 
 

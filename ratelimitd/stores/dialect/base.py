@@ -113,6 +113,14 @@ class Dialect:
         """The values for the marks of `rows`."""
         return list(chain.from_iterable(rows))
 
+    def beyond(self) -> str:
+        """Whether a row of the history stands after a place, in the order of the primary key; `spot` has the values."""
+        return '("sender", "limit_name", "expiry") > (%s, %s, %s)'
+
+    def spot(self, key: str, limit: str, expiry: int) -> Sequence[object]:
+        """The values for the marks of `beyond`."""
+        return key, limit, expiry
+
     # -- columns that may hold anything ------------------------------------------------------------------------------
 
     def value(self, column: str) -> str:

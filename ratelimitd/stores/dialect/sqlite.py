@@ -1,5 +1,6 @@
 """SQLite's way."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ratelimitd.stores.dialect.base import MARK, Dialect
@@ -34,6 +35,16 @@ class SQLite(Dialect):
     def at(self, seconds: str) -> str:
         """A text in UTC."""
         return f"datetime({seconds}, 'unixepoch')"
+
+    def beyond(self) -> str:
+        """A text that is not UTF-8 goes as bytes; what is no text stands after all texts, and is no name. The signs
+        take the affinity of the texts away: with it SQLite would look at the first column alone."""
+        names = "typeof(\"sender\") = 'text' AND typeof(\"limit_name\") = 'text'"
+        return f'{names} AND ("sender", "limit_name", "expiry") > (+CAST(%s AS TEXT), +CAST(%s AS TEXT), %s)'
+
+    def spot(self, key: str, limit: str, expiry: int) -> Sequence[object]:
+        """As bytes."""
+        return key.encode(errors="surrogateescape"), limit.encode(errors="surrogateescape"), expiry
 
     def _number(self, of: str) -> str:
         text = f"CAST({of} AS TEXT)"

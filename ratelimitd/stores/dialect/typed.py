@@ -95,6 +95,15 @@ class MySQL(Typed):
         """It finds the key by itself."""
         return "ON DUPLICATE KEY UPDATE"
 
+    def beyond(self) -> str:
+        """In full: of a comparison of rows it would use the first column alone."""
+        own = '"sender" = %s AND "limit_name"'
+        return f'("sender" > %s OR ({own} > %s) OR ({own} = %s AND "expiry" > %s))'
+
+    def spot(self, key: str, limit: str, expiry: int) -> Sequence[object]:
+        """Each as often as it is named."""
+        return key, key, limit, key, limit, expiry
+
     def name(self, expression: str) -> str:
         """As bytes: the driver would give up the whole result for one text that is not UTF-8."""
         return f"CAST({expression} AS BINARY)"

@@ -29,12 +29,14 @@ from ratelimitd.stores import (
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.history import Charges, Kept
+from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared import windows
 from ratelimitd.stores.shared.adoption import Adopter, each
 from ratelimitd.stores.shared.changes import ChangedRows
 from ratelimitd.stores.shared.deltas import odd, store
 from ratelimitd.stores.shared.history import SharedHistory
+from ratelimitd.stores.shared.past import SharedPast
 from ratelimitd.stores.shared.reading import CHUNK, LOCK, StoredRows
 from ratelimitd.stores.shared.session import Servers, Session
 from ratelimitd.stores.shared.values import text
@@ -53,6 +55,7 @@ class SharedStore(ABC):
         self._servers = servers
         self._dialect = dialect
         self._history = SharedHistory(dialect, names, self.remarks)
+        self.past: Past = SharedPast(dialect, names, self.remarks, self._history, servers)
         self._rows = StoredRows(dialect, self._sql, self.remarks)
         self._changed = ChangedRows(dialect, names, self.remarks)
         self._adopter = Adopter(self._sql, self._rows, self._history, self.remarks)

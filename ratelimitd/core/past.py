@@ -1,0 +1,109 @@
+"""What an account used, window by window, of what a store has kept: the end of each window, and what was used in it.
+
+Of a sliding limit a store has parts. Here they are stretches of its period, one after the other since 1970, each with
+what was used in it and the most that counted at any moment of it: what the quota is compared with. No I/O, no clock.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from ratelimitd.core.limits import UNLIMITED
+from ratelimitd.core.windows import Period, Sliding
+
+
+class Used(NamedTuple):
+    """A window: `begin` and `end` in seconds since 1970, `begin` 0 where that is not known.
+
+    `most` is the most that counted at a time, in a fixed window all that was used; `beyond`: how much of what was used
+    was more than the quota, and `first`, where there is some, when the window or part of the first of it begins.
+    """
+
+    begin: int
+    end: int
+    used: int
+    most: int
+    beyond: int = 0
+    first: int = 0
+
+
+class Past:
+    """An account's windows under one limit, of rows in the order of their ends; from an instant on.
+
+    `begin` and `beyond` are of the row that was added last: when its window or part began, 0 where that is not known
+    or before that instant; and how much of it was more than the quota.
+    """
+
+    def __init__(self, period: Period, quota: int, since: int) -> None:
+        self.begin = self.beyond = 0
+        self._period = period
+        self._quota = quota
+        self._since = since
+
+    def add(self, end: int, used: int) -> Used | None:
+        """The next row; a window that is complete with it."""
+        self.begin = self.beyond = 0
+        if end <= self._since or not used:
+            return None
+        self.begin = begin = self._period.begin(end)
+        if self._quota != UNLIMITED and used > self._quota:
+            self.beyond = used - self._quota
+        return Used(begin, end, used, used, self.beyond, (begin or end) if self.beyond else 0)
+
+    def finish(self) -> Used | None:
+        """The last window, where it was not complete before."""
+        return None
+
+
+class SlidingPast(Past):
+    """The same under a sliding limit: its rows are parts."""
+
+    def __init__(self, period: Sliding, quota: int, since: int) -> None:
+        super().__init__(period, quota, since)
+        self._length_s, self._part_s = period.length_s, period.part_s
+        self._counting: deque[tuple[int, int]] = deque()  # parts that have not left: when each leaves, what was used
+        self._sum = 0
+        self._stretch: Used | None = None
+
+    def add(self, end: int, used: int) -> Used | None:
+        """The next part; the stretch before it, where this part is the first one of another."""
+        self.begin = self.beyond = 0
+        if not used:
+            return None
+        begin = end - self._length_s - self._part_s
+        counting = self._counting
+        while counting and counting[0][0] <= begin:
+            self._sum -= counting.popleft()[1]
+        counting.append((end, used))
+        self._sum += used
+        if begin < self._since:
+            return None
+        self.begin = begin
+        if self._quota != UNLIMITED and self._sum > self._quota:
+            self.beyond = min(used, self._sum - self._quota)
+        before, start = self._stretch, begin - begin % self._length_s
+        first = begin if self.beyond else 0
+        if before is None or before.begin != start:
+            self._stretch = Used(start, start + self._length_s, used, self._sum, self.beyond, first)
+            return before
+        most, beyond = max(before.most, self._sum), before.beyond + self.beyond
+        self._stretch = Used(start, before.end, before.used + used, most, beyond, before.first or first)
+        return None
+
+    def finish(self) -> Used | None:
+        """The last stretch."""
+        return self._stretch
+
+
+def past(period: Period, quota: int, since: int) -> Past:
+    """For the windows of this period."""
+    return SlidingPast(period, quota, since) if isinstance(period, Sliding) else Past(period, quota, since)
+
+
+def windows(of: Past, rows: Iterable[tuple[int, int]]) -> Iterator[Used]:
+    """All windows of these rows."""
+    for end, used in rows:
+        if window := of.add(end, used):
+            yield window
+    if window := of.finish():
+        yield window

@@ -1,0 +1,1 @@
+"""`ratelimitctl report`: what accounts used in the last days, from the history."""

@@ -1,0 +1,68 @@
+"""The history as it is looked at: what was used in which window, of one account or of all; nothing is written.
+
+Of all accounts it is read a page at a time in the order of the primary key, so nobody holds it all, and no statement
+takes long. A row that makes no sense is set aside with one line, as everywhere.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ratelimitd.stores.history import FAR_S, Stood, Values, parts_of
+from ratelimitd.stores.remarks import Remarks
+
+PAGE = 1000
+"""Rows of a page: a millisecond or two of the loop's time."""
+
+
+class Place(NamedTuple):
+    """Where a row stands among all."""
+
+    key: str
+    limit: str
+    end: int
+
+
+START = Place("", "", 0)
+"""Before all rows."""
+
+
+class Page(NamedTuple):
+    """Rows of all accounts, and where the next page begins; None: there is none."""
+
+    rows: list[Values]
+    after: Place | None
+
+
+class Past(Protocol):
+    """The history of a store. Raises StoreError; a store without the table has no rows."""
+
+    async def windows(self, limit: str, key: str, after: int, now: int) -> Stood:
+        """What an account used in the next windows, or parts, that end after a time, with their ends, PAGE at most."""
+        ...
+
+    async def page(self, after: Place, since: int, now: int) -> Page:
+        """The next rows of all accounts, of windows or parts that end after `since`."""
+        ...
+
+
+def until(now: int) -> int:
+    """Rows that end later make no sense."""
+    return now + FAR_S
+
+
+def page_of(found: Sequence[Sequence[object]], remarks: Remarks) -> Page:
+    """The page of a database's values."""
+    rows: list[Values] = []
+    place = None
+    for sender, limit_name, expiry, used in found:
+        key, limit = _name(sender), _name(limit_name)
+        place = Place(key, limit, int(str(expiry)))
+        if type(used) is int and used >= 0 and key.isascii() and limit.isascii():
+            rows.append((limit, key, place.end, used))
+        else:
+            rows += [(limit, key, *row) for row in parts_of(limit, key, [(expiry, used)], remarks)]
+    return Page(rows, place if len(found) == PAGE else None)
+
+
+def _name(value: object) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,1 @@
+"""Tests of `ratelimitctl history` and `ratelimitctl report`."""
