@@ -1,6 +1,5 @@
 """The page of `ratelimitctl report`: what accounts used, by the history."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -122,4 +121,4 @@ def _unused(each: UnusedQuota) -> list[Cell]:
 
 
 def _quota(quota: int | None) -> Cell:
-    return Cell("unlimited", math.inf) if quota is None else number(quota)
+    return Cell("unlimited", "Infinity") if quota is None else number(quota)
