@@ -94,7 +94,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def words(text: str) -> Cell:
-    """A text of ours."""
+    """A text that is none of an account's."""
     return Cell(text, text)
 
 

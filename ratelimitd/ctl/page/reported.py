@@ -25,13 +25,13 @@ _T = TypeVar("_T")
 def of_report(answer: Report) -> Page:
     """The content of its page."""
     sections = [limits.section(limit) for limit in answer.limits]
-    tables = [
-        _table("Accounts over their quota", answer.over, _OVER, _over),
-        _table("New accounts that sent much at once", answer.new, _NEW, _new),
-        _table("Accounts that sent most", answer.most, _MOST, _most),
-        _table("Quotas that nobody comes near", answer.unused_quotas, _UNUSED, _unused),
-    ]
-    sections += [Section(title=each.caption, tables=[each]) for each in tables if each.rows]
+    tables = {
+        "Over the quota": _table("Accounts that used more than their quota in a window", answer.over, _OVER, _over),
+        "New and busy": _table("New accounts that sent much at once", answer.new, _NEW, _new),
+        "Who sends most": _table("Accounts by what they sent in all", answer.most, _MOST, _most),
+        "Quotas to spare": _table("Quotas that nobody used half of", answer.unused_quotas, _UNUSED, _unused),
+    }
+    sections += [Section(title=title, tables=[table]) for title, table in tables.items() if table.rows]
     if answer.days:
         sections.append(Section(title="Day by day", figures=[days.figure(answer.days, _of_days(answer))]))
     if answer.remarks:
@@ -69,7 +69,7 @@ def _table(caption: str, found: Sequence[_T], columns: Sequence[Column], row: Ca
 
 _OVER = (
     Column("Account", "key"),
-    Column("Limit", "key"),
+    Column("Limit", "text"),
     Column("Quota"),
     Column("Most in a window"),
     Column("Over by"),
@@ -81,7 +81,7 @@ _OVER = (
 
 def _over(each: OverAccount) -> list[Cell]:
     numbers = map(number, (each.quota, each.worst, each.over, each.windows))
-    return [key(each.key), key(each.limit), *numbers, moment(each.first), moment(each.last)]
+    return [key(each.key), words(each.limit), *numbers, moment(each.first), moment(each.last)]
 
 
 _NEW = (
@@ -106,7 +106,7 @@ def _most(each: ReportedAccount) -> list[Cell]:
 
 _UNUSED = (
     Column("Whose", "key"),
-    Column("Limit", "key"),
+    Column("Limit", "text"),
     Column("Quota"),
     Column("Most used"),
     Column("Accounts"),
@@ -117,7 +117,7 @@ _UNUSED = (
 def _unused(each: UnusedQuota) -> list[Cell]:
     whose = words("the limit's own") if each.of is None else key(each.of)
     numbers = map(number, (each.quota, each.worst, each.accounts))
-    return [whose, key(each.limit), *numbers, words(each.source)]
+    return [whose, words(each.limit), *numbers, words(each.source)]
 
 
 def _quota(quota: int | None) -> Cell:
