@@ -4,7 +4,18 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
-from ratelimitd.ctl.answers import Day, LimitUse, RefusedAccount, Replayed
+from ratelimitd.ctl.answers import (
+    Day,
+    LimitUse,
+    NewAccount,
+    OverAccount,
+    RefusedAccount,
+    Replayed,
+    Report,
+    ReportedAccount,
+    ReportedDay,
+    UnusedQuota,
+)
 from ratelimitd.ctl.distribution import Distribution
 
 HOSTILE = (
@@ -63,6 +74,35 @@ def replayed(limits: Sequence[LimitUse] = (), **changed: object) -> Replayed:
         "remarks": ["mail.log: 2 of 123,456 lines could not be read, the first:", "  7: x"],
     }  # fmt: skip
     return Replayed(**(fields | changed))  # type: ignore[arg-type]
+
+
+def reported(keys: Sequence[str] = ("alice@example.com",), **changed: object) -> Report:
+    """What a report gives of these accounts."""
+    when = "2026-11-03T00:00:00+01:00"
+    fields: dict[str, object] = {
+        "from_": "2026-11-01T00:00:00+01:00", "to": "2026-11-30T12:00:00+01:00", "counted_by": "daily",
+        "recipients": 98_765, "accounts": 432, "limits": [limit(keys=keys)], "remarks": ["quotas are those of now"],
+        "days": [
+            ReportedDay(day=f"2026-11-{i:02}", recipients=10 * i, accounts=i, refused_recipients=i % 3)
+            for i in range(1, 31)
+        ],
+        "most": [
+            ReportedAccount(key=key, quota=None if i else 100, recipients=4000 - i, windows=7, worst=900)
+            for i, key in enumerate(keys)
+        ],
+        "over": [
+            OverAccount(limit="daily", key=key, quota=100, worst=900, over=800, windows=2, first=when, last=when)
+            for key in keys
+        ],
+        "new": [
+            NewAccount(key=key, quota=100, recipients=950, windows=3, worst=900, first=when, at_once=333)
+            for key in keys
+        ],
+        "unused_quotas": [
+            UnusedQuota(limit="hour", of=of, source="database", quota=70, accounts=2, worst=3) for of in (None, *keys)
+        ],
+    }  # fmt: skip
+    return Report(**(fields | changed))  # type: ignore[arg-type]
 
 
 def month() -> Replayed:

@@ -9,9 +9,10 @@ import pytest
 from ratelimitd.ctl.answers import Replayed
 from ratelimitd.ctl.page.render import html
 from ratelimitd.ctl.page.replayed import of_replay
+from ratelimitd.ctl.page.reported import of_report
 from tests.conftest import require
 from tests.instances.chromium import Chromium
-from tests.page.samples import HOSTILE, limit, month, replayed
+from tests.page.samples import HOSTILE, limit, month, replayed, reported
 
 pytestmark = pytest.mark.real
 LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
@@ -29,7 +30,11 @@ def odd() -> Replayed:
     ], remarks=["x" * 300, *HOSTILE])  # fmt: skip
 
 
-PAGES = {"month": month, "odd": odd}
+PAGES = {
+    "month": lambda: of_replay(month()),
+    "odd": lambda: of_replay(odd()),
+    "report": lambda: of_report(reported(["alice@example.com", "bob@example.com", *HOSTILE])),
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 @pytest.fixture(params=PAGES)
 def page(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a page."""
-    return written(tmp_path, html(of_replay(PAGES[request.param]())))
+    return written(tmp_path, html(PAGES[request.param]()))
 
 
 def written(folder: Path, text: str) -> str:

@@ -2,11 +2,10 @@
 of one and of a million beside each other."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
 from itertools import islice, pairwise, takewhile
 
 from ratelimitd.ctl.buckets import ends
-from ratelimitd.ctl.page.drawing import text_px
+from ratelimitd.ctl.page.drawing import short, text_px
 
 _MOST_DECADES = 20
 _LEAST_BUCKETS = 10
@@ -32,13 +31,13 @@ class Axis:
         low, high = self.ends[i - 1], self.ends[i]
         return self.left + (self.right - self.left) * (i - 1 + (value - low) / (high - low)) / (len(self.ends) - 1)
 
-    def ticks(self, shown: Callable[[int], str]) -> list[int]:
+    def ticks(self) -> list[int]:
         """Round numbers that have room for their texts."""
         sets = [self.ends, [m * 10**k for k in range(_MOST_DECADES) for m in (1, 2, 5)]]
         sets += [[10**k for k in range(0, _MOST_DECADES, every)] for every in (1, 2, 3)]
         within = [[tick for tick in ticks if self.ends[0] < tick <= self.ends[-1]] for ticks in sets]
-        return next((ticks for ticks in within if ticks and self._fit(ticks, shown)), [])
+        return next((ticks for ticks in within if ticks and self._fit(ticks)), [])
 
-    def _fit(self, ticks: list[int], shown: Callable[[int], str]) -> bool:
-        places = [(self.at(tick), text_px(shown(tick)) / 2 + 5) for tick in ticks]
+    def _fit(self, ticks: list[int]) -> bool:
+        places = [(self.at(tick), text_px(short(tick)) / 2 + 5) for tick in ticks]
         return all(b - a >= a_px + b_px for (a, a_px), (b, b_px) in pairwise(places))

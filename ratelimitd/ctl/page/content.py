@@ -66,6 +66,7 @@ class Section(Struct, frozen=True, kw_only=True):
     tiles: Sequence[Tile] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
+    notes: Sequence[str] = ()
     lines: Sequence[str] = ()  # of a file, as they are there
 
 

@@ -8,7 +8,6 @@ from msgspec import Struct
 from ratelimitd.ctl.answers import Day, ReportedDay
 from ratelimitd.ctl.page import drawing
 from ratelimitd.ctl.page.content import WIDTHS, Cell, Column, Figure, Table, number
-from ratelimitd.ctl.page.distribution import short
 from ratelimitd.ctl.page.drawing import Drawing, Shape
 from ratelimitd.text import counted
 
@@ -118,7 +117,7 @@ def _scale(most: int, width: int) -> list[Shape]:
     for count in range(0, most + 1, max(1, drawing.round_number(most / 2))):
         y = _BASE - _BARS_PX * count / most
         shapes += [drawing.line("grid" if count else "base", _LEFT, y, width - _RIGHT, y)]
-        shapes += [drawing.text("tick", _LEFT - 6, y + 4, short(count), "end")]
+        shapes += [drawing.text("tick", _LEFT - 6, y + 4, drawing.short(count), "end")]
     return shapes
 
 

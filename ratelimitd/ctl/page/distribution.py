@@ -89,7 +89,7 @@ def _bars(limit: LimitUse, axis: Axis, top: float) -> list[Shape]:
     for count in sorted({drawing.round_number(most / part) for part in (1, 4, 30)} | {0}):
         y = base - _high(count, most)
         shapes += [drawing.line("grid", axis.left, y, axis.right, y)]
-        shapes += [drawing.text("tick", axis.left - 6, y + 4, short(count), "end")]
+        shapes += [drawing.text("tick", axis.left - 6, y + 4, drawing.short(count), "end")]
     for bucket in limit.histogram:
         left, right = axis.at(bucket.from_ - 1), axis.at(bucket.to)
         height = max(1.5, _high(bucket.windows, most))
@@ -163,9 +163,9 @@ def _height(points: _Points, x: float) -> float:
 
 def _ticks(limit: LimitUse, axis: Axis, base: float) -> list[Shape]:
     shapes = []
-    for tick in axis.ticks(short):
+    for tick in axis.ticks():
         shapes += [drawing.line("base", axis.at(tick), base, axis.at(tick), base + 5)]
-        shapes += [drawing.text("tick", axis.at(tick), base + 18, short(tick), "middle")]
+        shapes += [drawing.text("tick", axis.at(tick), base + 18, drawing.short(tick), "middle")]
     words = f"{limit.counts} of an account in a {window_of(limit)}"
     return [*shapes, drawing.text("tick", axis.right, base + 36, words, "end")]
 
@@ -178,11 +178,3 @@ def window_of(limit: LimitUse) -> str:
 def between(low: int, high: int) -> str:
     """`7` or `7–8`."""
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
-
-
-def short(value: int) -> str:
-    """A number of four digits at most."""
-    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**4, "k")):
-        if value >= size:
-            return f"{value / (1000 if letter == 'k' else size):.3g}{letter}"
-    return f"{value:,}"

@@ -108,6 +108,14 @@ def round_number(most: float) -> int:
     return next((size for size in sizes if size <= most), 0)
 
 
+def short(value: int) -> str:
+    """A number of four digits at most."""
+    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if value >= size:
+            return f"{value / (1000 if letter == 'k' else size):.3g}{letter}"
+    return f"{value:,}"
+
+
 def text_px(words: str) -> float:
     """About how wide a text is."""
     return len(words) * _CHARACTER_PX

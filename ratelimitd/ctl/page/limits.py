@@ -31,7 +31,7 @@ def section(limit: LimitUse) -> Section:
         title=title,
         text=_of(limit),
         tiles=[_quota(limit), *_advice(limit)],
-        figures=[_figure(limit)],
+        figures=[figure(limit)],
         tables=[_refused(limit)] if limit.refused else [],
     )
 
@@ -68,7 +68,8 @@ def _advice(limit: LimitUse) -> list[Tile]:
     return [*tiles.values()]
 
 
-def _figure(limit: LimitUse) -> Figure:
+def figure(limit: LimitUse) -> Figure:
+    """What accounts use, and what that says of quotas."""
     window = window_of(limit)
     in_words = [
         f"{_QUANTILES[name].format(window)} at most {used:,} {limit.counts}" for name, used in limit.quantiles.items()

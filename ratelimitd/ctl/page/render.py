@@ -2,19 +2,22 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 from ratelimitd import __version__
 from ratelimitd.control.commands import Refused
-from ratelimitd.ctl.page.content import Page
+from ratelimitd.ctl.page.content import Figure, Page
 from ratelimitd.errors import install
 from ratelimitd.text import escape
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_STYLE, _SCRIPT = "page.css", "page.js"
+_OF_DRAWINGS = ("base.css", "drawing.css")
+_OF_PAGES = (*_OF_DRAWINGS, "page.css")
+_SCRIPTS = ("page.js",)
 
 
 def check() -> None:
@@ -25,13 +28,21 @@ def check() -> None:
 def html(page: Page) -> str:
     """The text of the page. Raises Refused."""
     templates = _templates()
-    style, script = (_source(templates, name) for name in (_STYLE, _SCRIPT))
+    style, script = (_source(templates, names) for names in (_OF_PAGES, _SCRIPTS))
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; base-uri 'none'; "
         "form-action 'none'"
     )
     page_template = templates.get_template("page.html")
     return page_template.render(page=page, style=style, script=script, policy=policy, version=__version__)
+
+
+def svg(figure: Figure) -> str:
+    """The broad picture of a figure, as a file of its own. Raises Refused."""
+    templates = _templates()
+    style = _source(templates, _OF_DRAWINGS)
+    template = templates.get_template("picture.svg")
+    return template.render(of=figure.drawings[0], title=figure.title, text=figure.text, style=style)
 
 
 @cache
@@ -57,10 +68,11 @@ def _printable(value: object) -> object:
     return escape(value) if type(value) is str else value
 
 
-def _source(templates: "Environment", name: str) -> str:
-    """Style or script, as it is in the page."""
-    assert templates.loader is not None
-    return templates.loader.get_source(templates, name)[0]
+def _source(templates: "Environment", names: Sequence[str]) -> str:
+    """Styles or scripts, as they are in the page."""
+    loader = templates.loader
+    assert loader is not None
+    return "".join([loader.get_source(templates, name)[0] for name in names])
 
 
 def _hash(source: str) -> str:

@@ -35,7 +35,7 @@ def of_report(answer: Report) -> Page:
     if answer.days:
         sections.append(Section(title="Day by day", figures=[days.figure(answer.days, _of_days(answer))]))
     if answer.remarks:
-        sections.append(Section(title="What should be known", lines=answer.remarks))
+        sections.append(Section(title="What should be known", notes=answer.remarks))
     return Page(
         verb="ratelimitctl report",
         title="What accounts send",
