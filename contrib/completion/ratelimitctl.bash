@@ -11,7 +11,7 @@ _ratelimitctl() {
         esac
     done
     case $before in
-    -c | --config)
+    -c | --config | --html)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;

@@ -16,7 +16,7 @@ _ACCOUNTS, _DAYS, _QUOTA = 1400, 22, 500
 
 
 def picture() -> str:
-    """The picture: the logarithm of what accounts use is distributed normally, as it is on real servers, roughly."""
+    """The picture: the logarithm of what accounts use is distributed normally."""
     numbers = NormalDist(2.3, 1.5)
     most = [int(2.72 ** numbers.inv_cdf((i + 0.5) / _ACCOUNTS)) + 1 for i in range(_ACCOUNTS)]
     windows = Counter(max(1, int(used / (1 + day) ** 0.4)) for used in most for day in range(_DAYS))

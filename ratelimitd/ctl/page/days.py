@@ -50,7 +50,7 @@ def figure(days: Sequence[Day | ReportedDay], note: str) -> Figure:
     top = max(all_spans, key=lambda span: span.recipients)
     text = (
         f"Recipients in each {unit.name} from {all_spans[0].begins} on, as bars; the most, {top.recipients:,}, from "
-        f"{top.begins} on. The numbers are in the table."
+        f"{top.begins} on."
     )
     columns: dict[Column, Callable[[Span], Cell]] = {}
     columns[Column(unit.name.capitalize(), "time")] = lambda span: Cell(str(span.begins), span.begins.toordinal())

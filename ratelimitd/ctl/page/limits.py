@@ -78,8 +78,7 @@ def figure(limit: LimitUse) -> Figure:
     text = (
         f"Above, bars: {', '.join(in_words)}. Below, a falling line: a quota would have refused "
         f"{', '.join(advice.values())}. "
-        + (f"The configured quota is {limit.quota:,}. " if limit.quota else "")
-        + "The numbers are in the table."
+        + (f"The configured quota is {limit.quota:,}." if limit.quota else "No quota is configured.")
     )
     note = (
         "The line is that of this limit alone, as if no other had refused anything, and without exceptions. The bars "
