@@ -20,6 +20,10 @@ _ratelimitctl() {
         return
         ;;
     --limit | --count | --interval | --until | --for | --reason) return ;;
+    --sort)
+        mapfile -t COMPREPLY < <(compgen -W "use share rate" -- "$word")
+        return
+        ;;
     --quota)
         mapfile -t COMPREPLY < <(compgen -W unlimited -- "$word")
         return
@@ -31,7 +35,7 @@ _ratelimitctl() {
         words+=' --version'
         words+=' status show top set unset reset dump reload check doctor plugins replay migrate'
         ;;
-    top) words+=' --limit --count --interval --once' ;;
+    top) words+=' --limit --count --interval --sort --once' ;;
     set) words+=' --quota --persist --until --for --limit --reason' ;;
     unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;

@@ -37,10 +37,13 @@ HISTORY = (
 )
 
 
-def coloured(text: str, colours: Colours) -> str:
+def shown(text: str, colours: Colours) -> str:
     """The text, with colours where standard output is a terminal that shows them."""
-    if not colours or not wanted(sys.stdout.fileno()):
-        return text
+    return coloured(text, colours) if sys.stdout.isatty() and wanted(sys.stdout.fileno()) else text
+
+
+def coloured(text: str, colours: Colours) -> str:
+    """The text with colours."""
     for pattern, colour in colours:
         text = pattern.sub(lambda found, colour=colour: _painted(found, colour), text)  # type: ignore[misc]
     return text

@@ -40,7 +40,7 @@ from ratelimitd.ctl import history, inventory, offline, tables
 from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated, Report
 from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask
-from ratelimitd.ctl.colours import DOCTOR, HISTORY, STATUS, Colours, coloured
+from ratelimitd.ctl.colours import DOCTOR, HISTORY, STATUS, Colours, shown
 from ratelimitd.ctl.doctor import diagnosis as doctor
 from ratelimitd.ctl.migrate import migrate
 from ratelimitd.ctl.page.content import Page
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.json and outcome.answer:
             print(_json(outcome.answer), end="")
         else:
-            print(coloured(tables.printable(outcome.text), outcome.colours), end="")
+            print(shown(tables.printable(outcome.text), outcome.colours), end="")
         return outcome.status
     except RatelimitdError as error:
         status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
@@ -135,8 +135,8 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             return _status(configuration)
         case "show":
             show = Show(options.key)
-            shown = _ask(configuration, show, lambda accounts: accounts.show(show), offline.look)
-            return Outcome(shown, tables.accounts(shown.limits), OK if shown.found else NO)
+            account = _ask(configuration, show, lambda accounts: accounts.show(show), offline.look)
+            return Outcome(account, tables.accounts(account.limits), OK if account.found else NO)
         case "history":
             past = History(options.key, options.limit, options.days)
             found = _ask(configuration, past, lambda accounts: accounts.history(past), offline.look)
@@ -219,8 +219,8 @@ def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
         return ask(configuration.control_socket, command)
 
     if options.once or not (options.json or sys.stdout.isatty()):
-        shown = top.once(asked, wish)
-        return Outcome(Ranking(shown.now.time, shown.limits()), table(shown))
+        ranked = top.once(asked, wish)
+        return Outcome(Ranking(ranked.now.time, ranked.limits()), table(ranked))
     if options.json:
         for ranking in top.each(answers(configuration.control_socket, wish.command(once=False)), wish):
             print(_json(ranking), end="", flush=True)

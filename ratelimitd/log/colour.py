@@ -12,7 +12,7 @@ BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "1;31", "32", "33"
 
 def wanted(fd: int) -> bool:
     """Whether what is written to this descriptor may be coloured."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "") in ("", "dumb"):
         return False
     try:
         return os.isatty(fd)

@@ -1,21 +1,24 @@
 """`ratelimitctl top`: who sends most, in a real terminal and as lines."""
 
 import json
+import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import require
 from tests.control.conftest import Ctl, Start
+from tests.control.terminal import Terminal, terminal
 from tests.daemon.process import Ratelimitd
 from tests.instances.waiting import wait_until
 
 PROGRAM = Path(sys.executable).with_name("ratelimitctl")
 FLOODER = "flooder@example.com"
+__all__ = ["terminal"]
 
 
 def send(daemon: Ratelimitd, login: str, times: int) -> None:
@@ -31,56 +34,6 @@ def daemon(start: Start) -> Ratelimitd:
     for login, times in ((FLOODER, 30), ("alice@example.com", 3), ("bob@example.org", 5)):
         send(started, login, times)
     return started
-
-
-class Terminal:
-    """A terminal of 100 columns and 30 lines, in tmux."""
-
-    def __init__(self, folder: Path) -> None:
-        self._tmux = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
-
-    def run(self, *command: str | Path) -> None:
-        self._call(
-            "new-session",
-            "-d",
-            "-x",
-            "100",
-            "-y",
-            "30",
-            "-s",
-            "t",
-            *map(str, command),
-            ";",
-            "set",
-            "remain-on-exit",
-            "on",
-        )
-
-    def screen(self) -> str:
-        return self._call("capture-pane", "-p", "-t", "t")
-
-    def has_ended(self) -> bool:
-        """Whether the command is over; that "Pane is dead" is on the screen then, tmux does not always see to."""
-        return self._call("list-panes", "-t", "t", "-F", "#{pane_dead}").strip() == "1"
-
-    def type(self, keys: str) -> None:
-        self._call("send-keys", "-t", "t", keys)
-
-    def close(self) -> None:
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True)
-
-    def _call(self, *arguments: str) -> str:
-        ran = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, timeout=60)
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
-
-
-@pytest.fixture
-def terminal(folder: Path) -> Iterator[Terminal]:
-    require("tmux")
-    made = Terminal(folder)
-    yield made
-    made.close()
 
 
 @pytest.mark.real
@@ -112,6 +65,122 @@ def test_ctrl_c_gives_the_terminal_back(daemon: Ratelimitd, terminal: Terminal) 
     wait_until(lambda: "icanon" in terminal.screen(), "the shell's next command")
     assert FLOODER not in terminal.screen()
     assert "Traceback" not in terminal.screen()
+
+
+@pytest.mark.real
+def test_keys_sort_and_the_key_line_says_by_what(start: Start, terminal: Terminal) -> None:
+    daemon = start(limit=[{"quota": 100, "quotas": {"alice@example.com": 4}}])
+    for login, times in ((FLOODER, 30), ("alice@example.com", 3)):
+        send(daemon, login, times)
+    terminal.run(PROGRAM, "-c", daemon.file, "top", "--interval", "0.5", "--sort", "share")
+    wait_until(lambda: _first(terminal.screen())[0] == "alice@example.com", "by share")
+    assert "sort: u use s SHARE r rate" in terminal.screen()
+    terminal.type("u")
+    wait_until(lambda: _first(terminal.screen())[0] == FLOODER, "by use")
+    terminal.type("r")
+    send(daemon, "alice@example.com", 3)
+    wait_until(lambda: _first(terminal.screen())[0] == "alice@example.com", "by rate")
+    assert "most per minute first" in terminal.screen()
+
+
+@pytest.mark.real
+def test_who_is_over_is_marked_by_a_word_and_by_a_colour(start: Start, terminal: Terminal) -> None:
+    daemon = start(limit=[{"quota": 5}])
+    for login, times in ((FLOODER, 6), ("alice@example.com", 5), ("bob@example.com", 1)):
+        send(daemon, login, times)
+    terminal.run(PROGRAM, "-c", daemon.file, "top")
+    wait_until(lambda: FLOODER in terminal.screen(), "a first screen")
+    marks = {line.split()[0]: line.split()[4] for line in terminal.screen().splitlines() if "@" in line}
+    assert (marks[FLOODER], marks["alice@example.com"]) == ("OVER", "FULL")
+    assert marks["bob@example.com"] not in ("OVER", "FULL")
+    row = next(line for line in terminal.screen(colours=True).splitlines() if FLOODER in line)
+    assert "\x1b[31m" in row
+
+
+@pytest.mark.real
+def test_without_colour_the_words_are_there(start: Start, terminal: Terminal) -> None:
+    daemon = start(limit=[{"quota": 5}])
+    send(daemon, FLOODER, 6)
+    terminal.run("env", "NO_COLOR=1", PROGRAM, "-c", daemon.file, "top")
+    wait_until(lambda: FLOODER in terminal.screen(), "a first screen")
+    assert "\x1b" not in terminal.screen(colours=True)
+    assert "OVER" in terminal.screen()
+
+
+@pytest.mark.real
+def test_a_terminal_that_shrinks_is_filled_again_and_never_overfilled(daemon: Ratelimitd, terminal: Terminal) -> None:
+    terminal.run(PROGRAM, "-c", daemon.file, "top", "--interval", "3600")
+    wait_until(lambda: "RESETS AT" in terminal.screen(), "a first screen")
+    terminal.resize(40, 12)
+    wait_until(lambda: "q quit" in terminal.screen().splitlines()[-1], "the key line at the bottom")
+    screen = terminal.screen()
+    assert "RESETS AT" not in screen
+    assert _first(screen)[:2] == [FLOODER, "30"]
+    terminal.resize(120, 30)
+    wait_until(lambda: "RESETS AT" in terminal.screen(), "all columns")
+
+
+@pytest.mark.real
+def test_a_daemon_that_restarts_is_a_line_and_not_the_end(daemon: Ratelimitd, terminal: Terminal) -> None:
+    terminal.run(PROGRAM, "-c", daemon.file, "top", "--interval", "0.3")
+    wait_until(lambda: FLOODER in terminal.screen(), "a first screen")
+    assert daemon.stop() == 0
+    wait_until(lambda: "asking again: no ratelimitd answers" in terminal.screen(), "the line")
+    assert FLOODER in terminal.screen()
+    daemon.start()
+    send(daemon, FLOODER, 1)
+    wait_until(lambda: _first(terminal.screen())[1] == "31", "a new ranking")
+    assert "asking again" not in terminal.screen()
+
+
+@pytest.mark.real
+def test_sigterm_gives_the_terminal_back(daemon: Ratelimitd, terminal: Terminal) -> None:
+    shell = (
+        f"{PROGRAM} -c {daemon.file} top & echo $! > {daemon.file}.pid; wait $!; echo ended $?; stty -a | grep icanon"
+    )
+    terminal.run("sh", "-c", f"{shell}; exec sleep 1000")
+    wait_until(lambda: FLOODER in terminal.screen(), "a first screen")
+    os.kill(int(Path(f"{daemon.file}.pid").read_text()), signal.SIGTERM)
+    wait_until(lambda: "icanon" in terminal.screen(), "the shell's next command")
+    assert "ended 143" in terminal.screen()
+    assert FLOODER not in terminal.screen()
+    assert "-icanon" not in terminal.screen()
+    assert terminal.shows_cursor()
+
+
+@pytest.mark.real
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(daemon: Ratelimitd, terminal: Terminal) -> None:
+    terminal.run("bash", "--norc", "--noprofile", "-i")
+    terminal.type(f"{PROGRAM} -c {daemon.file} top --interval 0.3", "Enter")
+    wait_until(lambda: FLOODER in terminal.screen(), "a first screen")
+    terminal.type("C-z")
+    wait_until(lambda: "Stopped" in terminal.screen(), "the shell's word")
+    assert terminal.shows_cursor()
+    terminal.type("fg", "Enter")
+    wait_until(lambda: "q quit" in terminal.screen(), "the screen")
+    terminal.type("q")
+    wait_until(lambda: "q quit" not in terminal.screen(), "the shell")
+
+
+def test_a_terminal_that_hangs_up_ends_it_without_a_word(daemon: Ratelimitd, folder: Path) -> None:
+    master, slave = pty.openpty()
+    errors = folder / "errors"
+    command = [PROGRAM, "-c", daemon.file, "top", "--interval", "0.1"]
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            ["setsid", "-c", *map(str, command)],
+            stdin=slave,
+            stdout=slave,
+            stderr=stderr,
+            env={**os.environ, "TERM": "xterm"},
+        )
+    os.close(slave)
+    shown = b""
+    while FLOODER.encode() not in shown:
+        shown += os.read(master, 65536)
+    os.close(master)
+    assert process.wait(30) in (0, -signal.SIGHUP, 128 + signal.SIGHUP)
+    assert errors.read_text() == ""
 
 
 def test_once_is_a_table_and_as_json_an_object(daemon: Ratelimitd, ctl_of: Ctl) -> None:

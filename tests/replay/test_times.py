@@ -29,6 +29,11 @@ def instants(stamps: Stamps, *lines: str) -> list[int | None]:
     [
         "Nov 26 10:00:05 ",
         "<22>Nov 26 10:00:05 ",
+        "<22>2026-11-26T10:00:05.123456Z ",
+        "<22>1 2026-11-26T11:00:05.123456+01:00 ",
+        "1 2026-11-26T10:00:05Z ",
+        "Thu 2026-11-26 10:00:05 UTC ",
+        "Thu 2026-11-26 10:00:05.123456 GMT ",
         "Nov 26 10:00:05.123456 ",
         "2026-11-26T10:00:05Z ",
         "2026-11-26T11:00:05.123456+01:00 ",
@@ -80,7 +85,16 @@ def test_dates_never_run_ahead_of_the_file() -> None:
 
 
 def test_february_29_of_a_year_that_is_guessed_is_read() -> None:
-    assert instants(Stamps(UTC, at(2026, 3, 5)), "Feb 29 00:00:00 mx") == [at(2026, 3, 1)]
+    assert instants(Stamps(UTC, at(2026, 3, 5)), "Feb 28 00:00:00 mx", "Feb 29 00:00:00 mx") == [
+        at(2026, 2, 28),
+        at(2026, 3, 1),
+    ]
+
+
+def test_a_file_that_begins_on_february_29_is_of_a_leap_year() -> None:
+    lines = ["Feb 29 23:00:00 mx", "Mar  1 00:00:00 mx"]
+    assert instants(Stamps(UTC, at(2026, 3, 5)), *lines) == [at(2024, 2, 29, 23), at(2024, 3, 1)]
+    assert instants(Stamps(UTC, at(2024, 2, 29, 23)), *lines[:1]) == [at(2024, 2, 29, 23)]
 
 
 def test_local_times_are_those_of_the_zone() -> None:

@@ -15,7 +15,14 @@ import msgspec
 from msgspec import Struct
 
 _QUEUE_ID = rb"([0-9A-Za-z]{5,30}): "
-_PROGRAM = re.compile(rb"([^ ]{1,255}) ([^ :\[]{1,255})(?:\[[0-9]{1,10}\])?: ")
+_LEVEL = rb"(?:<?[a-z0-9]{1,8}\.[a-z]{1,7}>? )?"  # of busybox and syslog-ng; Solaris has it in brackets
+_PROGRAM = re.compile(
+    rb"([^ ]{0,254}[^ :]) " + _LEVEL + rb"([^ :\[]{1,255})(?:\[[0-9]{1,10}\])?: (?:\[ID [0-9]{1,10} [^\]]{1,32}\] )?"
+)
+_RFC_5424 = re.compile(
+    rb"([^ ]{1,255}) ([^ ]{1,48}) [^ ]{1,128} [^ ]{1,32} "
+    rb'(?:-|(?:\[(?:[^\]"]|"(?:[^"\\]|\\.)*+")*+\])++)(?: (?:\xef\xbb\xbf)?|$)'
+)
 _CLIENT = rb"client=([^\[, ]{0,255})\[([^\], ]{1,255})\]"
 _LOGIN = re.compile(
     _QUEUE_ID + _CLIENT + rb"(?::[0-9]{1,5})?(?:, orig_[^,]{0,255}){0,3}(?:, sasl_method=([^,]{0,255}))?, "
@@ -86,10 +93,17 @@ Event = Login | Queued | Delivered | Removed | Decided
 
 def of_syslog(text: bytes) -> Event | None:
     """What the rest of a line says that has host and program in front of its message. Raises Unreadable."""
-    found = _PROGRAM.match(text)
+    found = _PROGRAM.match(text) or _RFC_5424.match(text)
     if found is None:
+        if not _BEGINS.match(text) and _is_of_mail(text):
+            raise Unreadable
         return of_message(b"", b"", text)
     return of_message(found[1], found[2], text[found.end() :])
+
+
+def _is_of_mail(text: bytes) -> bool:
+    """Whether a line holds what smtpd, qmgr or a daemon say of a mail, wherever that begins."""
+    return (b": client=" in text and b", sasl_username=" in text) or (b">, size=" in text and b", nrcpt=" in text)
 
 
 def of_message(host: bytes, program: bytes, message: bytes) -> Event | None:
@@ -109,7 +123,7 @@ def of_message(host: bytes, program: bytes, message: bytes) -> Event | None:
 def _login(host: bytes, message: bytes) -> Login | None:
     found = _LOGIN.fullmatch(message)
     if found is None:
-        if b", sasl_username=" in message and _BEGINS.match(message):
+        if _is_of_mail(message):
             raise Unreadable
         return None
     queue_id, name, address, method, username = found.groups()
@@ -123,7 +137,7 @@ def _queued(host: bytes, message: bytes) -> Queued | Removed | None:
     found = _QUEUED.fullmatch(message)
     if found is not None:
         return Queued(host + b" " + found[1], found[2], found[3], min(int(found[4]), _MAX_COUNT))
-    if b">, size=" in message and b", nrcpt=" in message:
+    if _is_of_mail(message):
         raise Unreadable
     found = _REMOVED.match(message)
     return Removed(host + b" " + found[1]) if found is not None else None

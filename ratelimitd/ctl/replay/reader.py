@@ -80,6 +80,9 @@ class Reader:
             self._tick(self)
             for number, line in enumerate(lines, self.lines + 1):
                 stamp = read(line)
+                if stamp is None and line.startswith(b"\0"):
+                    line = line.lstrip(b"\0")
+                    stamp = read(line)
                 if stamp is None or len(line) > MAX_LINE:
                     self._unreadable(number, line)
                 elif (

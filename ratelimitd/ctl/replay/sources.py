@@ -1,8 +1,9 @@
-"""The files of a log: plain, gzip, xz, or standard input; told apart by their first bytes, not by their names.
+"""The files of a log: plain, gzip, xz, bzip2, or standard input; told apart by their first bytes, not by their names.
 
 Bytes and lines; what a line says is not known here. A file that ends early or is damaged gives what can be read of it.
 """
 
+import bz2
 import gzip
 import io
 import lzma
@@ -20,7 +21,7 @@ STDIN = "-"
 MAX_LINE = 16_384
 """Bytes of a line; a longer one is no line of a log, and only its beginning is kept."""
 
-_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+_GZIP, _XZ, _BZIP2 = b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh"
 _READ_BYTES = 1 << 18
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
@@ -58,11 +59,15 @@ class Source:
             return False
 
     def lines(self) -> Iterator[list[bytes]]:
-        """The lines, some at a time. Those that are too long are longer than MAX_LINE."""
+        """The lines, some at a time. Those that are too long are longer than MAX_LINE.
+
+        NUL bytes before a line are left out, where they are many: a log that was cut while it was written, or a
+        file system that crashed, has a hole there.
+        """
         rest = b""
         while data := self._read():
             lines = (rest + data).split(b"\n")
-            rest = lines.pop()[: MAX_LINE + 1]
+            rest = lines.pop().lstrip(b"\0")[: MAX_LINE + 1]
             if lines:
                 yield lines
         if rest:
@@ -116,4 +121,6 @@ def _unpacked(raw: io.BufferedReader) -> _Stream:
     magic = raw.peek(len(_XZ))
     if magic.startswith(_GZIP):
         return cast("_Stream", gzip.GzipFile(fileobj=raw))
+    if magic.startswith(_BZIP2):
+        return cast("_Stream", bz2.BZ2File(raw))
     return cast("_Stream", lzma.LZMAFile(raw) if magic.startswith(_XZ) else raw)

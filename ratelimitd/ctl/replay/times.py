@@ -1,7 +1,8 @@
 """The time that a line of a log begins with: what instant it is, and where it ends.
 
     Nov 26 10:00:00                     syslog: local time, without a year
-    2026-11-26T10:00:00.123456+01:00    ISO 8601, with or without an offset
+    2026-11-26T10:00:00.123456+01:00    ISO 8601, with or without an offset; after `<22>1 `: RFC 5424
+    Thu 2026-11-26 10:00:00 CET         journalctl -o short-full
     Thu Nov 26 10:00:00 2026            ctime(3): the log file of the Perl daemon and of ratelimitd
     {"time": "2026-11-26T10:00:00.123+00:00", ...       the same with `format = "json"`
 
@@ -11,6 +12,7 @@ order, and after December comes January. Local time is that of the configured ti
 """
 
 import re
+from calendar import isleap
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 
@@ -19,6 +21,7 @@ from ratelimitd.core.windows import DAY_S, MINUTE_S
 _MONTHS = {name: i for i, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _YEARS = range(1971, 2200)
+_LEAP_DAY = b"Feb 29"
 _DISORDER_S = 7 * DAY_S
 _REPEATED_S = 1800
 """An hour that seems to begin again is the second one of a change from summer time."""
@@ -27,11 +30,10 @@ _MINUTE = rb"([A-Z][a-z]{2} [ 0-3][0-9] [012][0-9]:[0-5][0-9])"
 _SECOND = rb":([0-6][0-9])"
 _SECONDS = {b"%02d" % second: second for second in range(70)}
 _SYSLOG = re.compile(rb"(?:<[0-9]{1,3}>)?" + _MINUTE + _SECOND + rb"(?:\.[0-9]{1,9})?() ")
-_ISO_TIME = (
-    rb"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][012][0-9]:[0-5][0-9])" + _SECOND + rb"(?:[.,][0-9]{1,9})?+"
-    rb"(Z|[+-][0-9]{2}:?[0-9]{2}|)"
-)
-_ISO = re.compile(_ISO_TIME + b" ")
+_ISO_MINUTE = rb"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][012][0-9]:[0-5][0-9])"
+_ISO_TIME = _ISO_MINUTE + _SECOND + rb"(?:[.,][0-9]{1,9})?+(Z|[+-][0-9]{2}:?[0-9]{2}|)"
+_ISO = re.compile(rb"(?:<[0-9]{1,3}>)?(?:1 )?" + _ISO_TIME + b" ")
+_FULL = re.compile(rb"[A-Z][a-z]{2} " + _ISO_MINUTE + _SECOND + rb"(?:\.[0-9]{1,9})? (?:(UTC)|[A-Z]{2,5}) ")
 _JSON = re.compile(rb'(?=\{"time": "' + _ISO_TIME + b'")')  # it is a field of what follows
 _CTIME = re.compile(rb"[A-Z][a-z]{2} " + _MINUTE + _SECOND + rb" ([0-9]{4}) ")
 
@@ -49,6 +51,7 @@ class Stamps:
         self._end = modified + DAY_S  # its clock may be another one
         self._forms: list[tuple[re.Pattern[bytes], Callable[[bytes, bytes], int | None]]]
         self._forms = [(_SYSLOG, self._syslog), (_ISO, self._iso), (_JSON, self._iso), (_CTIME, self._ctime)]
+        self._forms.append((_FULL, self._full))
         self._pattern, self._hour_of = self._forms[0]  # of the form that was read last
         self._hour = self._minute = self._more = b""  # as they were written last
         self._hour_began: int | None = None
@@ -101,7 +104,10 @@ class Stamps:
 
     def _syslog(self, hour: bytes, _: bytes) -> int | None:
         last = datetime.fromtimestamp(self._end, self._zone).year
-        places = [place for year in range(last - 2, last + 1) if (place := self._dated(hour, year)) is not None]
+        years = [year for year in range(last - 8, last + 1) if isleap(year)] if hour.startswith(_LEAP_DAY) else []
+        if self.latest or not years:
+            years = [last - 2, last - 1, last]
+        places = [place for year in years if (place := self._dated(hour, year)) is not None]
         if not places:
             return None
         past = [place for place in places if place <= self._end] or places[:1]
@@ -118,6 +124,9 @@ class Stamps:
         if month is None or not 1 <= day <= _DAYS[month - 1] or year not in _YEARS:
             return None
         return self._local(datetime(year, month, 1, tzinfo=self._zone) + timedelta(days=day - 1), int(hour[7:9]))
+
+    def _full(self, hour: bytes, utc: bytes | None) -> int | None:
+        return self._iso(hour, b"Z" if utc else b"")  # another name is that of the local time
 
     def _iso(self, hour: bytes, offset: bytes) -> int | None:
         text = hour.decode()

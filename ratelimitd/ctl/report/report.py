@@ -12,6 +12,7 @@ from datetime import datetime, tzinfo
 from msgspec.structs import asdict
 
 from ratelimitd.config.read import Configuration
+from ratelimitd.control.commands import NO, Refused
 from ratelimitd.control.history import check_kept, midnights
 from ratelimitd.ctl import offline
 from ratelimitd.ctl.answers import (
@@ -37,6 +38,8 @@ def report(configuration: Configuration, days: int) -> Report:
     """What accounts used in the last `days`, today among them. Raises Refused, StartError."""
     check_kept(configuration.settings.store.history_days)
     limits = [limit for limit in configuration.limits if not limit.of_message]
+    if not limits:
+        raise Refused("no limit is stored: all count the recipients of one message", NO)
     now = int(time.time())
     begins = midnights(configuration.limits[0].period.zone, now, days)
 

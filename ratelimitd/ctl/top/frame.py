@@ -20,7 +20,7 @@ KEYS = {"u": "use", "s": "share", "r": "rate"}
 _HEADER = ("KEY", "USED", "QUOTA", "%", "", "PER MIN", "RESETS AT")
 _RIGHT = (1, 2, 3, 5)
 _MARK, _RATE = 4, 5
-_COLUMNS = ((0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5), (0, 1, 3, 4, 5), (0, 1, 3, 4), (0, 3, 4), (0, 4))
+_COLUMNS = ((0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5), (0, 1, 3, 4, 5), (0, 1, 3, 4), (0, 1, 4), (0, 4))
 """From wide to narrow."""
 _NOBODY = "nobody has sent yet"
 _KEY_COLUMNS = 16
