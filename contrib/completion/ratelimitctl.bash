@@ -39,6 +39,7 @@ _ratelimitctl() {
     set) words+=' --quota --persist --until --for --limit --reason' ;;
     unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;
+    replay) words+=' --html' ;;
     migrate) words+=' --dry-run' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
