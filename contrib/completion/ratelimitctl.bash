@@ -19,7 +19,7 @@ _ratelimitctl() {
         mapfile -t COMPREPLY < <(compgen -d -- "$word")
         return
         ;;
-    --limit | --count | --interval | --until | --for | --reason) return ;;
+    --limit | --days | --count | --interval | --until | --for | --reason) return ;;
     --sort)
         mapfile -t COMPREPLY < <(compgen -W "use share rate" -- "$word")
         return
@@ -33,8 +33,10 @@ _ratelimitctl() {
     case $verb in
     '')
         words+=' --version'
-        words+=' status show top set unset reset dump reload check doctor plugins replay migrate'
+        words+=' status show history top set unset reset dump reload check doctor plugins replay report migrate'
         ;;
+    history) words+=' --limit --days' ;;
+    report) words+=' --days --html' ;;
     top) words+=' --limit --count --interval --sort --once' ;;
     set) words+=' --quota --persist --until --for --limit --reason' ;;
     unset | reset) words+=' --limit --reason' ;;

@@ -104,7 +104,7 @@ class Histories:
         now = int(self._clock())
         windows: list[UsedWindow] = []
         async for found in walk([*last.windows]):
-            windows += [_window(limit, one, now) for one in found]
+            windows += [window(limit, one, now) for one in found]
         return LimitHistory(
             limit=limit.name,
             key=counter.key,
@@ -134,7 +134,8 @@ class _Last:
             self.used += window.used
 
 
-def _window(limit: Limit, used: Used, now: int) -> UsedWindow:
+def window(limit: Limit, used: Used, now: int) -> UsedWindow:
+    """A window as it is shown."""
     describe = limit.period.describe
     return UsedWindow(
         begin=used.begin or None,

@@ -237,7 +237,7 @@ class Report(Answer, frozen=True, kw_only=True):
     new: Annotated[
         list[NewAccount],
         Meta(description="accounts that sent nothing in the first fourth of the time, a week at most, and in their "
-             "first window more than in 99 percent of all windows is used; most first"),
+             "first window no less than is used in 99 percent of all windows; most first"),
     ]  # fmt: skip
     unused_quotas: Annotated[list[UnusedQuota], Meta(description="quotas that nobody has come near, greatest first")]
     remarks: Annotated[list[str], Meta(description="what should be known of the numbers")]

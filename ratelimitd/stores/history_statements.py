@@ -95,11 +95,14 @@ def far(d: Dialect) -> str:
 
 
 def page(d: Dialect) -> str:
-    """The next rows of all accounts, in the order of the primary key: what `d.spot` makes of the place of the
-    last one before, then (after, until). With a sign, `expiry` keeps the index of what ended from being used instead.
+    """The next rows of all accounts, in the order of the primary key: what `d.spot` makes of the place of the last one
+    before, then (after).
+
+    With a sign, `expiry` keeps the index of what ended from being used instead; a second bound would have PostgreSQL
+    expect few rows, and sort them.
     """
     sender, order = d.name('"sender"'), ", ".join(f'"{column}"' for column in d.place)
     return (
         f'SELECT {sender}, "limit_name", "expiry", "used" FROM "ratelimit_history" '
-        f'WHERE {d.beyond()} AND +"expiry" > %s AND +"expiry" <= %s ORDER BY {order} LIMIT {PAGE}'
+        f'WHERE {d.beyond()} AND +"expiry" > %s ORDER BY {order} LIMIT {PAGE}'
     )

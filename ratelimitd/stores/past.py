@@ -50,13 +50,16 @@ def until(now: int) -> int:
     return now + FAR_S
 
 
-def page_of(found: Sequence[Sequence[object]], remarks: Remarks) -> Page:
+def page_of(found: Sequence[Sequence[object]], now: int, remarks: Remarks) -> Page:
     """The page of a database's values."""
+    latest = until(now)
     rows: list[Values] = []
     place = None
     for sender, limit_name, expiry, used in found:
         key, limit = _name(sender), _name(limit_name)
         place = Place(key, limit, int(str(expiry)))
+        if place.end > latest:
+            continue
         if type(used) is int and used >= 0 and key.isascii() and limit.isascii():
             rows.append((limit, key, place.end, used))
         else:

@@ -46,5 +46,5 @@ class SQLitePast:
 
     async def page(self, after: Place, since: int, now: int) -> Page:
         """The next rows of all."""
-        values = (*_DIALECT.spot(*after), since, until(now))
-        return page_of(await self._found(_PAGE, values), self._remarks)
+        values = (*_DIALECT.spot(*after), since)
+        return page_of(await self._found(_PAGE, values), now, self._remarks)

@@ -77,6 +77,31 @@ def test_an_accounts_verbs(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     assert list(ranking["limits"][1]["accounts"][0]) == ACCOUNT
 
 
+def test_history_and_report(start: Start, ctl_of: Ctl) -> None:
+    daemon = start(limit=LIMITS, store={"history_days": 30})
+    with daemon.client() as client:
+        client.ask(ALICE)
+    found = printed(ctl_of(daemon, "history", ALICE, "--json"))
+    assert list(found) == ["key", "found", "days", "history_days", "limits"]
+    fields = ["limit", "key", "period", "sliding", "counts", "quota", "source", "used", "windows", "left_out"]
+    assert [list(each) for each in found["limits"]] == [fields, fields]
+    window = ["begin", "begin_at", "end", "end_at", "used", "most", "running"]
+    assert list(found["limits"][0]["windows"][0]) == window
+    daemon.stop()
+    report = printed(ctl_of(daemon, "report", "--json"))
+    assert list(report) == [
+        *("from", "to", "counted_by", "recipients", "accounts", "days", "limits", "most", "over", "new"),
+        *("unused_quotas", "remarks"),
+    ]
+    assert list(report["days"][0]) == ["day", "recipients", "accounts", "refused_recipients"]
+    assert list(report["most"][0]) == ["key", "quota", "recipients", "windows", "worst"]
+    assert list(report["limits"][0]) == [
+        *("limit", "period", "window", "counts", "enforced", "quota", "accounts", "recipients", "refused_recipients"),
+        *("refused_accounts", "refused", "quantiles", "quota_for", "histogram"),
+    ]
+    assert list(report["unused_quotas"][0]) == ["limit", "of", "source", "quota", "accounts", "worst"]
+
+
 def test_verbs_about_the_daemon(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     assert list(printed(ctl_of(daemon, "dump", "--json"))) == ["file"]
     assert printed(ctl_of(daemon, "reload", "--json")) == {"needs_start": []}

@@ -105,11 +105,11 @@ def files(daemon: Ratelimitd) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-@pytest.mark.parametrize("arguments", [("status",), ("show", ALICE)])
+@pytest.mark.parametrize("arguments", [("status",), ("show", ALICE), ("history", ALICE), ("report",)])
 def test_who_only_looks_locks_creates_and_changes_nothing(
     start: Start, ctl_of: Ctl, arguments: tuple[str, ...], end: str
 ) -> None:
-    daemon = start(store={"flush_interval_s": 3600})
+    daemon = start(store={"flush_interval_s": 3600, "history_days": 30})
     send(daemon, 4)
     getattr(daemon, end)()
     (daemon.state / "journal" / ".7.new").write_text("of a rewrite that was killed")
@@ -118,7 +118,7 @@ def test_who_only_looks_locks_creates_and_changes_nothing(
         ran = ctl_of(daemon, *arguments, "--json")
         assert files(daemon) == before
     assert ran.status == (3 if arguments == ("status",) else 0)
-    if arguments != ("status",):
+    if arguments in (("show", ALICE), ("history", ALICE)):
         assert used(ran.json["limits"]) == [4]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ratelimitd.core.rows import Account
 from ratelimitd.stores import Names, Store, history_statements, schema
-from ratelimitd.stores.dialect import SQLite
+from ratelimitd.stores.dialect import MySQL, PostgreSQL, SQLite
 from ratelimitd.stores.history import Kept, Values
 from ratelimitd.stores.looking import SQLiteLook
 from ratelimitd.stores.mysql.store import MySQLLook, MySQLStore
@@ -147,13 +147,29 @@ async def test_other_names_of_the_table_and_its_columns_hold(backend: Backend) -
     await made.close()
 
 
+async def test_no_server_sorts_the_table_for_a_page(backend: Backend, history: Store) -> None:
+    if backend.name == "sqlite":
+        return
+    await flush(history, [delta(f"u{n:03}", 1, expiry=NOW - day * DAY) for n in range(500) for day in range(40)])
+    backend.sql("ANALYZE" + " TABLE" * (backend.name != "postgresql") + " ratelimit_history")
+    dialect = PostgreSQL() if backend.name == "postgresql" else MySQL()
+    statement = dialect.sql(Names(), history_statements.page(dialect))
+    values = [repr(value) for value in (*dialect.spot("u250", "daily", NOW - 9 * DAY), NOW - 30 * DAY)]
+    for place, value in reversed(list(enumerate(values, 1))):
+        statement = statement.replace(f"${place}", value)
+    asked = statement % tuple(values) if "%s" in statement else statement
+    plan = str(backend.sql(f"EXPLAIN {asked}"))
+    assert "sort" not in plan.lower()
+    assert "ratelimit_history_pkey" in plan or "PRIMARY" in plan
+
+
 def test_SQLite_reads_each_page_by_the_primary_key_from_its_place_on() -> None:
     connection = sqlite3.connect(":memory:")
     connection.executescript(schema("sqlite"))
     d = SQLite()
     by_key = "SEARCH ratelimit_history USING PRIMARY KEY"
     wanted = {
-        history_statements.page(d): (5, f"{by_key} ((sender,limit_name,expiry)>(?,?,?))"),
+        history_statements.page(d): (4, f"{by_key} ((sender,limit_name,expiry)>(?,?,?))"),
         history_statements.WINDOWS: (4, f"{by_key} (sender=? AND limit_name=? AND expiry>? AND expiry<?)"),
     }
     for statement, (arguments, plan) in wanted.items():

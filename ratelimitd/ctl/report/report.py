@@ -144,11 +144,12 @@ def _over(totals: Sequence[Totals], zone: tzinfo) -> list[OverAccount]:
 
 
 def _new(base: Totals, first: int, zone: tzinfo) -> list[NewAccount]:
-    """Those that were new and sent much: more than is used in 99 of 100 windows."""
+    """Those that were new and sent much: as much as is used in one of 100 windows at most, and more than in half."""
     days = len(base.days) - first
     since = first + min(BASE_DAYS, -(-days // BASE_SHARE))
-    much = base.distribution.quantiles()["99"]
-    found = [account for day in base.new[since:] for account in day.items() if account.at_once > much]
+    uses = base.distribution.quantiles()
+    much = max(uses["99"], uses["50"] + 1)
+    found = [account for day in base.new[since:] for account in day.items() if account.at_once >= much]
     return [
         NewAccount(**asdict(_sender(account)), first=_local(account.begun, zone), at_once=account.at_once)
         for account in sorted(found, key=lambda account: -account.at_once)

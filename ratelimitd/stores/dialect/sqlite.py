@@ -39,8 +39,9 @@ class SQLite(Dialect):
     def beyond(self) -> str:
         """A text that is not UTF-8 goes as bytes; what is no text stands after all texts, and is no name. The signs
         take the affinity of the texts away: with it SQLite would look at the first column alone."""
-        names = "typeof(\"sender\") = 'text' AND typeof(\"limit_name\") = 'text'"
-        return f'{names} AND ("sender", "limit_name", "expiry") > (+CAST(%s AS TEXT), +CAST(%s AS TEXT), %s)'
+        kinds = {"sender": "text", "limit_name": "text", "expiry": "integer"}
+        are = " AND ".join(f"typeof(\"{column}\") = '{kind}'" for column, kind in kinds.items())
+        return f'{are} AND ("sender", "limit_name", "expiry") > (+CAST(%s AS TEXT), +CAST(%s AS TEXT), %s)'
 
     def spot(self, key: str, limit: str, expiry: int) -> Sequence[object]:
         """As bytes."""

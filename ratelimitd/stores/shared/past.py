@@ -37,5 +37,5 @@ class SharedPast:
 
     async def page(self, after: Place, since: int, now: int) -> Page:
         """The next rows of all."""
-        values = (*self._dialect.spot(*after), since, until(now))
-        return page_of(await self._found(statements.page(self._dialect), values), self._remarks)
+        values = (*self._dialect.spot(*after), since)
+        return page_of(await self._found(statements.page(self._dialect), values), now, self._remarks)
