@@ -68,16 +68,20 @@ def test_its_mode_is_that_of_a_page(replay: Replay, tmp_path: Path, umask: int, 
     assert (tmp_path / "page.html").stat().st_mode & 0o7777 == mode
 
 
-def test_an_earlier_page_is_replaced_in_one_step_and_a_link_leads_to_the_new_one(
-    replay: Replay, tmp_path: Path
-) -> None:
-    (tmp_path / "real.html").write_text("before")
-    (tmp_path / "link.html").symlink_to("real.html")
-    with (tmp_path / "real.html").open() as open_before:
-        assert replay("--html", tmp_path / "link.html") == 0
+def test_an_earlier_page_is_replaced_in_one_step(replay: Replay, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("before")
+    with (tmp_path / "page.html").open() as open_before:
+        assert replay("--html", tmp_path / "page.html") == 0
         assert open_before.read() == "before"
-    assert (tmp_path / "link.html").is_symlink()
-    assert (tmp_path / "real.html").read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(replay: Replay, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "page.html").symlink_to("precious")
+    assert replay("--html", tmp_path / "page.html") == 0
+    assert not (tmp_path / "page.html").is_symlink()
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 @pytest.mark.parametrize(

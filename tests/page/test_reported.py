@@ -1,5 +1,9 @@
 """The page of a report: the numbers of the answer, exact, and none that is not known."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +79,25 @@ def test_a_hostile_key_is_no_element(text: str) -> None:
     found, plain = page(reported([text], remarks=[text])), page(reported(["plain"], remarks=["plain"]))
     assert [each.tag for each in found.all() if each.tag != "wbr"] == [each.tag for each in plain.all()]
     assert all(c.isprintable() or c == "\n" for c in found.all("main")[0].text)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_page_is_written_where_root_may_although_report_becomes_the_daemon_s_user(
+    folder: Path, make: Start
+) -> None:
+    daemon = make(limit=[{"name": "daily", "quota": 2}], user="daemon", store={"history_days": 30})
+    daemon.state.mkdir()
+    shutil.chown(daemon.state, "daemon")
+    daemon.start()
+    with daemon.client() as client:
+        client.ask("alice@example.com")
+    daemon.stop()
+    (private := folder / "private").mkdir(mode=0o700)
+    command: list[str | Path] = [Path(sys.executable).with_name("ratelimitctl"), "-c", daemon.file, "report", "--html"]
+    done = subprocess.run([*command, private / "page.html"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "alice@" in read((private / "page.html").read_text()).text
+    assert [path.name for path in private.iterdir()] == ["page.html"]
 
 
 def test_report_writes_the_page_of_what_a_daemon_has_counted(start: Start, ctl_of: Ctl, tmp_path: Path) -> None:

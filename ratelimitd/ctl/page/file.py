@@ -1,19 +1,15 @@
-"""The file of a page: it is there whole, or not at all. `-` is standard output; a pipe or a device is written to."""
+"""Where a page goes: to a file, which is there whole or not at all, or to standard output (`-`)."""
 
 import contextlib
-import os
+import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO
 
 from ratelimitd.control.commands import Refused
-from ratelimitd.ctl.page import render
+from ratelimitd.ctl.page import render, writer
 from ratelimitd.ctl.page.content import Page
 
 STDOUT = "-"
-_MODE = 0o644
 
 Write = Callable[[Page], None]
 
@@ -25,45 +21,23 @@ def page_file(name: str) -> Iterator[Write]:
     if name == STDOUT:
         yield lambda page: _print(render.html(page))
         return
-    path = Path(name)
-    with _refusing(name):
-        if path.exists() and not path.is_file():
-            new, file = "", path.open("w", encoding="utf-8")
-        else:
-            path = path.resolve()  # the file that a link leads to is replaced, not the link
-            descriptor, new = tempfile.mkstemp(prefix=".ratelimitctl-", suffix=".html", dir=path.parent)
-            file = os.fdopen(descriptor, "w", encoding="utf-8")
-    try:
-        yield lambda page: _write(name, render.html(page), file, new, path)
-    finally:
-        file.close()
-        if new:
-            Path(new).unlink(missing_ok=True)
+    command = [sys.executable, "-I", writer.__file__, name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:  # noqa: S603  it is ours
+        assert program.stdout is not None
+        _check(name, program.stdout.readline())
+        yield lambda page: _send(name, program, render.html(page).encode())
 
 
 def _print(text: str) -> None:
     sys.stdout.buffer.write(text.encode())  # as the page says that it is, whatever the terminal reads
 
 
-def _write(name: str, text: str, file: IO[str], new: str, path: Path) -> None:
-    with _refusing(name):
-        file.write(text)
-        file.close()
-        if new:
-            os.chmod(new, _MODE & ~_umask())
-            os.replace(new, path)
+def _send(name: str, program: subprocess.Popen[bytes], content: bytes) -> None:
+    said, _ = program.communicate(b"%d\n%b" % (len(content), content))
+    _check(name, said if program.returncode == 0 else b"it was not written\n")
 
 
-@contextlib.contextmanager
-def _refusing(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Refused(f"{name}: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    """What this process takes away from the modes of new files."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _check(name: str, said: bytes) -> None:
+    """What the program has said: nothing, or why the file cannot be written."""
+    if not said.isspace() and said:
+        raise Refused(f"{name}: {said.decode().strip()}")

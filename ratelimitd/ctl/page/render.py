@@ -21,8 +21,10 @@ _SCRIPTS = ("page.js",)
 
 
 def check() -> None:
-    """Raises Refused where a page cannot be made."""
-    _templates()
+    """Read all that a page needs: afterwards this process may be a user who may not. Raises Refused."""
+    templates = _templates()
+    for name in templates.list_templates():
+        templates.get_template(name)
 
 
 def html(page: Page) -> str:
@@ -55,6 +57,7 @@ def _templates() -> "Environment":
     return Environment(
         loader=PackageLoader("ratelimitd.ctl.page"),
         autoescape=True,
+        auto_reload=False,
         undefined=StrictUndefined,
         finalize=_printable,
         trim_blocks=True,
@@ -70,9 +73,7 @@ def _printable(value: object) -> object:
 
 def _source(templates: "Environment", names: Sequence[str]) -> str:
     """Styles or scripts, as they are in the page."""
-    loader = templates.loader
-    assert loader is not None
-    return "".join([loader.get_source(templates, name)[0] for name in names])
+    return "".join([templates.get_template(name).render() for name in names])
 
 
 def _hash(source: str) -> str:
