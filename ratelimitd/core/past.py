@@ -42,13 +42,16 @@ class Past:
 
     def add(self, end: int, used: int) -> Used | None:
         """The next row; a window that is complete with it."""
-        self.begin = self.beyond = 0
         if end <= self._since or not used:
+            self._note(0, 0)
             return None
-        self.begin = begin = self._period.begin(end)
-        if self._quota != UNLIMITED and used > self._quota:
-            self.beyond = used - self._quota
-        return Used(begin, end, used, used, self.beyond, (begin or end) if self.beyond else 0)
+        begin = self._period.begin(end)
+        beyond = used - self._quota if self._quota != UNLIMITED and used > self._quota else 0
+        self._note(begin, beyond)
+        return Used(begin, end, used, used, beyond, (begin or end) if beyond else 0)
+
+    def _note(self, begin: int, beyond: int) -> None:
+        self.begin, self.beyond = begin, beyond
 
     def finish(self) -> Used | None:
         """The last window, where it was not complete before."""
@@ -67,7 +70,7 @@ class SlidingPast(Past):
 
     def add(self, end: int, used: int) -> Used | None:
         """The next part; the stretch before it, where this part is the first one of another."""
-        self.begin = self.beyond = 0
+        self._note(0, 0)
         if not used:
             return None
         begin = end - self._length_s - self._part_s
@@ -78,16 +81,17 @@ class SlidingPast(Past):
         self._sum += used
         if begin < self._since:
             return None
-        self.begin = begin
+        beyond = 0
         if self._quota != UNLIMITED and self._sum > self._quota:
-            self.beyond = min(used, self._sum - self._quota)
+            beyond = min(used, self._sum - self._quota)
+        self._note(begin, beyond)
         before, start = self._stretch, begin - begin % self._length_s
-        first = begin if self.beyond else 0
+        first = begin if beyond else 0
         if before is None or before.begin != start:
-            self._stretch = Used(start, start + self._length_s, used, self._sum, self.beyond, first)
+            self._stretch = Used(start, start + self._length_s, used, self._sum, beyond, first)
             return before
-        most, beyond = max(before.most, self._sum), before.beyond + self.beyond
-        self._stretch = Used(start, before.end, before.used + used, most, beyond, before.first or first)
+        most = max(before.most, self._sum)
+        self._stretch = Used(start, before.end, before.used + used, most, before.beyond + beyond, before.first or first)
         return None
 
     def finish(self) -> Used | None:

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from ratelimitd.control.answers import (
+    AccountHistory,
     Answer,
     CountsReset,
     DumpWritten,
@@ -246,6 +247,7 @@ class Report(Answer, frozen=True, kw_only=True):
 PRINTED: dict[str, tuple[type[Answer], ...]] = {
     "status": (RunningStatus, StoppedStatus),
     "show": (ShownAccount,),
+    "history": (AccountHistory,),
     "top": (Ranking,),
     "set": (QuotaSet,),
     "unset": (QuotasUnset,),

@@ -121,7 +121,9 @@ def read(config: Configuration, work: Callable[[Store], Awaitable[T]]) -> tuple[
         try:
             with trio.fail_after(CHECK_TIMEOUT_S):
                 await store.open()
-            return await work(store)
+            found = await work(store)
+            await store.check()
+            return found
         finally:
             await store.close()
 

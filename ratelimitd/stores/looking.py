@@ -8,6 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote
 
+import trio
+
+from ratelimitd.errors import StoreError
 from ratelimitd.stores import Names
 from ratelimitd.stores.file import text
 from ratelimitd.stores.sqlite import SQLiteStore
@@ -23,6 +26,7 @@ class SQLiteLook(SQLiteStore):
         super().__init__(path, names)
         self._at = path
         self._reader: sqlite3.Connection | None = None
+        self._alone = False  # no daemon had the file open
         self._lacks: list[str] = []  # columns; SQLite would take the name of one that is not there for a text
 
     async def open(self) -> None:
@@ -32,10 +36,18 @@ class SQLiteLook(SQLiteStore):
     async def forget(self, but: Collection[str], now: int) -> None:
         """Nothing: a daemon forgets runs of long ago."""
 
+    async def check(self) -> None:
+        """Raise StoreError where a daemon has begun to write to the file: what was read since may be half of each."""
+        if self._alone and await trio.to_thread.run_sync(self._has_log):
+            raise StoreError(f"{self.name}: a daemon has started meanwhile; ask again")
+
+    def _has_log(self) -> bool:
+        return self._at.with_name(self._at.name + "-wal").exists()
+
     def _look(self) -> None:
         # Without a write-ahead log the file is complete, and `immutable` keeps SQLite from making one for us.
-        alone = "" if self._at.with_name(self._at.name + "-wal").exists() else "&immutable=1"
-        uri = f"file:{quote(str(self._at))}?mode=ro{alone}"
+        self._alone = not self._has_log()
+        uri = f"file:{quote(str(self._at))}?mode=ro{'&immutable=1' if self._alone else ''}"
         self._reader = reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         reader.text_factory = text
         # A file of a version before may lack these: its rows say what was used.

@@ -36,7 +36,7 @@ def options(of: argparse.ArgumentParser) -> list[str]:
 
 def test_verbs_and_global_options_are_offered() -> None:
     assert complete("") == sorted([*options(parser(Path("x"))), *verbs()])
-    assert complete("-c", "a.toml", "re") == ["reload", "replay", "reset"]
+    assert complete("-c", "a.toml", "re") == ["reload", "replay", "report", "reset"]
 
 
 @pytest.mark.parametrize("verb", verbs())
@@ -56,3 +56,4 @@ def test_values_are_offered_where_they_are_known(tmp_path: Path) -> None:
     assert complete("set", "alice", "--quota", "u") == ["unlimited"]
     assert complete("top", "--sort", "") == ["rate", "share", "use"]
     assert complete("set", "alice", "--limit", "") == []
+    assert complete("history", "alice", "--days", "") == []

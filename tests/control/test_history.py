@@ -4,9 +4,11 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from typing import Any
 
 import pytest
 
+from ratelimitd.ctl.report.totals import Reading, Totals
 from tests.control.conftest import Ctl, Start
 from tests.daemon.process import Ratelimitd
 
@@ -169,6 +171,30 @@ def test_a_report_of_limits_of_one_message_alone_is_refused_in_one_line(start: S
     daemon = start(limit=[{"name": "size", "period": "message"}], store=KEPT)
     ran = ctl_of(daemon, "report")
     assert (ran.status, ran.err) == (1, "ratelimitctl: no limit is stored: all count the recipients of one message\n")
+
+
+def test_what_a_limit_counted_that_is_gone_is_remarked(daemon: Ratelimitd, ctl_of: Ctl) -> None:
+    remember(daemon, ("hourly\x1b[2J", ALICE, 1, 12))
+    remarks = ctl_of(daemon, "report", "--json").json["remarks"]
+    assert remarks[-1] == "what limits counted that are configured no more is left out: hourly\\x1b[2J"
+
+
+def test_a_daemon_that_starts_while_the_file_is_read_alone_is_said(
+    daemon: Ratelimitd, ctl_of: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.stop()
+    made = Totals.begin
+
+    def begin(*arguments: Any) -> Reading:
+        if not daemon.process.running():
+            daemon.start()
+        return made(*arguments)
+
+    monkeypatch.setattr(Totals, "begin", begin)
+    ran = ctl_of(daemon, "report")
+    assert (ran.status, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert "a daemon has started meanwhile; ask again" in ran.err
+    assert ctl_of(daemon, "report").status == 0
 
 
 def test_a_report_without_a_database_says_so(daemon: Ratelimitd, ctl_of: Ctl) -> None:

@@ -23,6 +23,7 @@ def test_every_command_names_the_type_of_its_answer() -> None:
     assert {kind.__name__: commands.answer_type(kind).__name__ for kind in kinds} == {
         "Status": "RunningStatus",
         "Show": "ShownAccount",
+        "History": "AccountHistory",
         "Top": "Ranking",
         "Set": "QuotaSet",
         "Unset": "QuotasUnset",

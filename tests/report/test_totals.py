@@ -244,7 +244,8 @@ async def test_every_store_gives_the_same_report(store: Store) -> None:
         of_domain = {"other.example": 60, "dom.example": 70}.get(key.partition("@")[2], 50)
         return 500 if key == "exception@example.com" else of_domain
 
-    found, sliding = await gather(store, [daily, burst], MIDNIGHTS, NOW)
+    (found, sliding), others = await gather(store, [daily, burst], MIDNIGHTS, NOW)
+    assert others == ["gone"]
     assert found.accounts == len({key for key, _ in rows})
     assert found.recipients == sum(rows.values())
     beyond = {place: used - quota(place[0]) for place, used in rows.items() if used > quota(place[0])}

@@ -4,6 +4,7 @@ Nothing is held but a page, and one account that goes on in the next one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.quotas import Bases, Held, of_row
@@ -12,14 +13,24 @@ from ratelimitd.ctl.report.totals import Reading, Totals
 from ratelimitd.stores import Store
 from ratelimitd.stores.past import START, Place
 
+MAX_OTHERS = 10
 
-async def gather(store: Store, limits: Sequence[Limit], midnights: Sequence[int], now: int) -> list[Totals]:
-    """What was used under each limit on the days that begin at `midnights`. Raises StoreError."""
+
+class Gathered(NamedTuple):
+    """What was used under each limit, and the names of some `others` that have rows."""
+
+    totals: list[Totals]
+    others: list[str]
+
+
+async def gather(store: Store, limits: Sequence[Limit], midnights: Sequence[int], now: int) -> Gathered:
+    """What was used on the days that begin at `midnights`. Raises StoreError."""
     totals = {limit.name: Totals(limit, midnights) for limit in limits}
     quotas = Quotas(store, {limit.name: limit for limit in limits}, now)
     place: Place | None = START
     at = Account("", "")  # whose rows are read
     reading: Reading | None = None
+    others: dict[str, None] = {}
     while place is not None:
         page = await store.past.page(place, midnights[0], now)
         held = await quotas.of(dict.fromkeys(Account(limit, key) for limit, key, *_ in page.rows))
@@ -29,12 +40,14 @@ async def gather(store: Store, limits: Sequence[Limit], midnights: Sequence[int]
                 if reading is not None:
                     reading.finish()
                 reading = totals[limit].begin(key, held[at]) if limit in totals else None
+                if reading is None and len(others) < MAX_OTHERS:
+                    others[limit] = None
             if reading is not None:
                 reading.add(end, used)
         place = page.after
     if reading is not None:
         reading.finish()
-    return list(totals.values())
+    return Gathered(list(totals.values()), sorted(others))
 
 
 class Quotas:

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.commands import NO, Refused
 from ratelimitd.control.history import check_kept, midnights
+from ratelimitd.core.rows import shown
 from ratelimitd.ctl import offline
 from ratelimitd.ctl.answers import (
     LimitUse,
@@ -25,7 +26,7 @@ from ratelimitd.ctl.answers import (
     ReportedDay,
     UnusedQuota,
 )
-from ratelimitd.ctl.report.gather import gather
+from ratelimitd.ctl.report.gather import Gathered, gather
 from ratelimitd.ctl.report.totals import LISTED, Account, Totals
 from ratelimitd.settings import LimitSettings
 from ratelimitd.stores import Store
@@ -43,11 +44,14 @@ def report(configuration: Configuration, days: int) -> Report:
     now = int(time.time())
     begins = midnights(configuration.limits[0].period.zone, now, days)
 
-    async def work(store: Store) -> list[Totals]:
+    async def work(store: Store) -> Gathered:
         return await gather(store, limits, begins, now)
 
-    totals, remarks = offline.read(configuration, work)
-    return answer(totals, configuration.settings.limit, now, [*_remarks(configuration, days), *remarks])
+    (totals, others), remarks = offline.read(configuration, work)
+    remarks = [*_remarks(configuration, days), *remarks]
+    if others:
+        remarks.append(f"what limits counted that are configured no more is left out: {', '.join(map(shown, others))}")
+    return answer(totals, configuration.settings.limit, now, remarks)
 
 
 def answer(totals: Sequence[Totals], settings: Sequence[LimitSettings], now: int, remarks: list[str]) -> Report:
