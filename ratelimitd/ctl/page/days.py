@@ -29,8 +29,8 @@ _UNITS = (
     _Unit("week", lambda day: day - timedelta(day.weekday()), 7, "%d %b"),
     _Unit("month", lambda day: day.replace(day=1), 31, "%b %Y"),
     _Unit("year", lambda day: day.replace(month=1, day=1), 366, "%Y"),
-    _Unit("decade", lambda day: date(day.year // 10 * 10, 1, 1), 3660, "%Y"),
-    _Unit("century", lambda day: date(day.year // 100 * 100, 1, 1), 36_600, "%Y"),
+    _Unit("decade", lambda day: date(max(1, day.year // 10 * 10), 1, 1), 3660, "%Y"),
+    _Unit("century", lambda day: date(max(1, day.year // 100 * 100), 1, 1), 36_600, "%Y"),
 )
 
 
@@ -125,9 +125,9 @@ def _bars(span: Span, x: float, step: float, most: int) -> list[Shape]:
     """What was admitted, above what was refused."""
     left, width = (x + 0.5, step - 1) if step < 8 else (x + 1, step - 2)
     sent, refused = (_BARS_PX * number / most for number in (span.recipients, min(span.refused, span.recipients)))
-    title = f"{span.begins}: {counted(span.recipients, 'recipient')}" + f", {span.refused:,} refused" * (
-        span.refused > 0
-    )
+    title = f"{span.begins}: {counted(span.recipients, 'recipient')}"
+    if span.refused:
+        title += f", {span.refused:,} refused"
     return [
         *([drawing.bar("bar", left, _BASE - sent, width, sent - refused, title)] if sent > refused else []),
         *([drawing.bar("bar over", left, _BASE - refused, width, refused, title)] if refused else []),

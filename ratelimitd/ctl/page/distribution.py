@@ -93,7 +93,7 @@ def _bars(limit: LimitUse, axis: Axis, top: float) -> list[Shape]:
     for bucket in limit.histogram:
         left, right = axis.at(bucket.from_ - 1), axis.at(bucket.to)
         height = max(1.5, _high(bucket.windows, most))
-        title = f"{between(bucket.from_, bucket.to)} {limit.counts}: {bucket.windows:,} windows"
+        title = f"{between(bucket.from_, bucket.to)} {limit.counts}: {bucket.windows:,} {window_of(limit)}s"
         shapes += (
             [drawing.bar("bar", left + 0.5, base - height, right - left - 1, height, title)] if bucket.windows else []
         )
@@ -131,8 +131,9 @@ def _refusing(limit: LimitUse, axis: Axis, top: float) -> _Points:
 
 def _y(accounts: int, limit: LimitUse, top: float) -> float:
     """The height of so many accounts among all: a tenth of them is one step lower, none are at the bottom."""
-    steps = -math.log10(accounts / limit.accounts) if accounts else math.inf
-    return top + min(_CURVE_PX, steps * _step_px(limit))
+    if not accounts:
+        return top + _CURVE_PX
+    return top + min(_CURVE_PX - 3, -math.log10(accounts / limit.accounts) * _step_px(limit))
 
 
 def _step_px(limit: LimitUse) -> float:

@@ -122,17 +122,18 @@ def _refused(limit: LimitUse) -> Table:
         [key(each.key), number(each.refused), moment(each.first), number(each.worst)]
         for each in limit.refused[:MAX_ROWS]
     ]
-    whom = "refused" if limit.enforced else "it would refuse"
     columns = [
         Column("Account", "key"),
         Column("Refused"),
         Column("First at", "time"),
         Column(f"Most in a {window_of(limit)}"),
     ]
-    more = (limit.refused_accounts or 0) - len(rows)
+    all_refused, more = limit.refused_accounts or 0, ""
+    if all_refused > len(rows):
+        more = f"These {len(rows)} of {all_refused:,} most; --json has {len(limit.refused):,}."
     return Table(
         f"Whom limit {limit.limit} refused" if limit.enforced else f"Whom limit {limit.limit} would refuse",
         columns,
         rows,
-        f"These {len(rows)} were {whom} most; there are {more:,} more, and --json has all." if more else "",
+        more,
     )
