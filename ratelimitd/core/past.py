@@ -13,13 +13,12 @@ from ratelimitd.core.windows import Period, Sliding
 
 
 class Used(NamedTuple):
-    """A window: `begin` and `end` in seconds since 1970, `begin` 0 where that is not known.
+    """A window that ends at `end`, in seconds since 1970.
 
     `most` is the most that counted at a time, in a fixed window all that was used; `beyond`: how much of what was used
-    was more than the quota, and `first`, where there is some, when the window or part of the first of it begins.
+    was more than the quota, and `first`, where there is some, an instant of the window, or part, that has the first.
     """
 
-    begin: int
     end: int
     used: int
     most: int
@@ -30,13 +29,12 @@ class Used(NamedTuple):
 class Past:
     """An account's windows under one limit, of rows in the order of their ends; from an instant on.
 
-    `begin` and `beyond` are of the row that was added last: when its window or part began, 0 where that is not known
-    or before that instant; and how much of it was more than the quota.
+    `instant` and `beyond` are of the row that was added last: an instant of its window, or the one at which its part
+    began; 0 where that is before those that are looked at; and how much of it was more than the quota.
     """
 
-    def __init__(self, period: Period, quota: int, since: int) -> None:
-        self.begin = self.beyond = 0
-        self._period = period
+    def __init__(self, quota: int, since: int) -> None:
+        self.instant = self.beyond = 0
         self._quota = quota
         self._since = since
 
@@ -45,13 +43,12 @@ class Past:
         if end <= self._since or not used:
             self._note(0, 0)
             return None
-        begin = self._period.begin(end)
         beyond = used - self._quota if self._quota != UNLIMITED and used > self._quota else 0
-        self._note(begin, beyond)
-        return Used(begin, end, used, used, beyond, (begin or end) if beyond else 0)
+        self._note(end - 1, beyond)
+        return Used(end, used, used, beyond, end - 1 if beyond else 0)
 
-    def _note(self, begin: int, beyond: int) -> None:
-        self.begin, self.beyond = begin, beyond
+    def _note(self, instant: int, beyond: int) -> None:
+        self.instant, self.beyond = instant, beyond
 
     def finish(self) -> Used | None:
         """The last window, where it was not complete before."""
@@ -62,8 +59,8 @@ class SlidingPast(Past):
     """The same under a sliding limit: its rows are parts."""
 
     def __init__(self, period: Sliding, quota: int, since: int) -> None:
-        super().__init__(period, quota, since)
-        self._length_s, self._part_s = period.length_s, period.part_s
+        super().__init__(quota, since)
+        self._period = period
         self._counting: deque[tuple[int, int]] = deque()  # parts that have not left: when each leaves, what was used
         self._sum = 0
         self._stretch: Used | None = None
@@ -73,7 +70,8 @@ class SlidingPast(Past):
         self._note(0, 0)
         if not used:
             return None
-        begin = end - self._length_s - self._part_s
+        length_s = self._period.length_s
+        begin = end - length_s - self._period.part_s
         counting = self._counting
         while counting and counting[0][0] <= begin:
             self._sum -= counting.popleft()[1]
@@ -85,13 +83,13 @@ class SlidingPast(Past):
         if self._quota != UNLIMITED and self._sum > self._quota:
             beyond = min(used, self._sum - self._quota)
         self._note(begin, beyond)
-        before, start = self._stretch, begin - begin % self._length_s
+        before, until = self._stretch, begin - begin % length_s + length_s
         first = begin if beyond else 0
-        if before is None or before.begin != start:
-            self._stretch = Used(start, start + self._length_s, used, self._sum, beyond, first)
+        if before is None or before.end != until:
+            self._stretch = Used(until, used, self._sum, beyond, first)
             return before
         most = max(before.most, self._sum)
-        self._stretch = Used(start, before.end, before.used + used, most, before.beyond + beyond, before.first or first)
+        self._stretch = Used(until, before.used + used, most, before.beyond + beyond, before.first or first)
         return None
 
     def finish(self) -> Used | None:
@@ -101,7 +99,7 @@ class SlidingPast(Past):
 
 def past(period: Period, quota: int, since: int) -> Past:
     """For the windows of this period."""
-    return SlidingPast(period, quota, since) if isinstance(period, Sliding) else Past(period, quota, since)
+    return SlidingPast(period, quota, since) if isinstance(period, Sliding) else Past(quota, since)
 
 
 def windows(of: Past, rows: Iterable[tuple[int, int]]) -> Iterator[Used]:
@@ -111,3 +109,13 @@ def windows(of: Past, rows: Iterable[tuple[int, int]]) -> Iterator[Used]:
             yield window
     if window := of.finish():
         yield window
+
+
+def begin(period: Period, end: int) -> int:
+    """When the window begins that ends then, of `Used`; 0: there is none as the period is now."""
+    return end - period.length_s if isinstance(period, Sliding) else period.begin(end)
+
+
+def begin_at(period: Period, instant: int) -> int:
+    """When the window began that an instant of `Past` or `Used` is in; of a sliding limit its part did then."""
+    return instant if isinstance(period, Sliding) else period.begin(period.end(instant))

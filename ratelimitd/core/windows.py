@@ -19,8 +19,6 @@ LENGTHS_S: dict[str, int] = {"hourly": HOUR_S, "daily": DAY_S, "weekly": 7 * DAY
 LONGEST_S = 366 * DAY_S
 PARTS = 60
 """A sliding window has so many parts, or a few more: a part is a whole number of seconds, and no longer than that."""
-KEPT_BEGINS = 10_000
-"""Windows whose begin is remembered: to find one takes a hundred times as long."""
 
 _UNITS_S = {"s": 1, "m": MINUTE_S, "h": HOUR_S, "d": DAY_S}
 _UNIT_NAMES = {DAY_S: "day", HOUR_S: "hour", MINUTE_S: "minute", 1: "second"}
@@ -49,7 +47,6 @@ class Period(ABC):
         # Each replaced in one step: a flush asks in a thread of its own.
         self._window = 0, 0, 0  # of the last answer: from and until when it holds, and the answer
         self._next = -1, -1  # the ends of a window and of the next one
-        self._begins: dict[int, int] = {}  # the last answers of `begin`
 
     @abstractmethod
     def _boundary(self, now: int) -> int:
@@ -76,14 +73,6 @@ class Period(ABC):
 
     def begin(self, end: int) -> int:
         """When the window begins that ends then; of sliding ones, the part that leaves then. 0: there is none."""
-        begin = self._begins.get(end)
-        if begin is None:
-            if len(self._begins) >= KEPT_BEGINS:
-                self._begins.clear()
-            begin = self._begins[end] = self._start(end)
-        return begin
-
-    def _start(self, end: int) -> int:
         if self._boundary(end - 1) != end:
             return 0
         before = end - 1

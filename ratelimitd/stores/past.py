@@ -54,18 +54,20 @@ def page_of(found: Sequence[Sequence[object]], now: int, remarks: Remarks) -> Pa
     """The page of a database's values."""
     latest = until(now)
     rows: list[Values] = []
-    place = None
     for sender, limit_name, expiry, used in found:
         key, limit = _name(sender), _name(limit_name)
-        place = Place(key, limit, int(str(expiry)))
-        if place.end > latest:
-            continue
-        if type(used) is int and used >= 0 and key.isascii() and limit.isascii():
-            rows.append((limit, key, place.end, used))
+        if type(used) is int and type(expiry) is int and used >= 0:  # as a rule
+            parts: Stood = ((expiry, used),)
         else:
-            rows += [(limit, key, *row) for row in parts_of(limit, key, [(expiry, used)], remarks)]
-    return Page(rows, place if len(found) == PAGE else None)
+            parts = parts_of(limit, key, [(expiry, used)], remarks)
+        rows += [(limit, key, end, recipients) for end, recipients in parts if end <= latest]
+    if len(found) < PAGE:
+        return Page(rows, None)
+    sender, limit_name, expiry, _ = found[-1]
+    return Page(rows, Place(_name(sender), _name(limit_name), int(str(expiry))))
 
 
 def _name(value: object) -> str:
+    if type(value) is str:
+        return value
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

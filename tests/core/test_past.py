@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimitd.core.calendars import Calendar, Length
-from ratelimitd.core.past import Used, past, windows
+from ratelimitd.core.past import Used, begin, begin_at, past, windows
 from ratelimitd.core.policy import Rules
 from ratelimitd.core.windows import DAY_S, HOUR_S, Message, Period, Sliding
 from ratelimitd.ctl.replay.lines import Login
@@ -42,10 +42,10 @@ def periods(zone: str) -> list[Period]:
 def test_a_window_begins_where_the_one_before_ends(zone: str, number: int, now: int) -> None:
     period = periods(zone)[number]
     end = period.end(now)
-    begin = period.begin(end)
-    assert begin <= now < end
-    assert period.end(begin) == end
-    assert period.end(begin - 1) == begin
+    first = period.begin(end)
+    assert first <= now < end
+    assert period.end(first) == end
+    assert period.end(first - 1) == first
 
 
 @pytest.mark.parametrize(("end", "hours"), [("2026-03-30", 23), ("2026-10-26", 25), ("2026-11-26", 24)])
@@ -77,14 +77,20 @@ def test_a_row_of_a_fixed_limit_is_a_window() -> None:
     days = [at(f"2026-11-{day}") for day in (23, 24, 26)]
     found = of(Calendar("daily", ZURICH, "sunday"), 10, [(days[0], 3), (days[1], 0), (days[2], 14)])
     assert found == [
-        Used(at("2026-11-22"), days[0], 3, 3),
-        Used(at("2026-11-25"), days[2], 14, 14, beyond=4, first=at("2026-11-25")),
+        Used(days[0], 3, 3),
+        Used(days[2], 14, 14, beyond=4, first=days[2] - 1),
     ]
+    assert [begin(Calendar("daily", ZURICH, "sunday"), used.end) for used in found] == [
+        at("2026-11-22"), at("2026-11-25"),
+    ]  # fmt: skip
+    assert begin_at(Calendar("daily", ZURICH, "sunday"), found[1].first) == at("2026-11-25")
 
 
 def test_a_window_that_is_none_as_configured_now_has_no_begin() -> None:
     end = at("2026-11-23 01:00")
-    assert of(Calendar("daily", ZURICH, "sunday"), 2, [(end, 3)]) == [Used(0, end, 3, 3, 1, end)]
+    daily = Calendar("daily", ZURICH, "sunday")
+    assert of(daily, 2, [(end, 3)]) == [Used(end, 3, 3, 1, end - 1)]
+    assert begin(daily, end) == 0
 
 
 def test_windows_that_ended_before_are_left_out() -> None:
@@ -103,15 +109,17 @@ def test_parts_are_stretches_of_the_period_each_with_the_most_at_once() -> None:
     counted = [(NOON + 50 * 60, 6), (NOON + 55 * 60, 2), (NOON + 70 * 60, 5), (NOON + 119 * 60, 4)]
     rows = [(period.end(when), used) for when, used in counted]
     assert of(period, 10, rows) == [
-        Used(NOON, NOON + HOUR_S, 8, 8),
-        Used(NOON + HOUR_S, NOON + 2 * HOUR_S, 9, 13, beyond=3, first=NOON + 70 * 60),
+        Used(NOON + HOUR_S, 8, 8),
+        Used(NOON + 2 * HOUR_S, 9, 13, beyond=3, first=NOON + 70 * 60),
     ]
+    assert begin(period, NOON + HOUR_S) == NOON
+    assert begin_at(period, NOON + 70 * 60) == NOON + 70 * 60
 
 
 def test_parts_before_the_first_stretch_count_in_it_where_they_had_not_left() -> None:
     period = Sliding(HOUR_S, ZURICH)
     rows = [(period.end(NOON - 600), 6), (period.end(NOON + 60), 5)]
-    assert of(period, 10, rows, since=NOON) == [Used(NOON, NOON + HOUR_S, 5, 11, 1, NOON + 60)]
+    assert of(period, 10, rows, since=NOON) == [Used(NOON + HOUR_S, 5, 11, 1, NOON + 60)]
 
 
 @settings(max_examples=150, deadline=None)
@@ -147,6 +155,7 @@ def test_windows_are_those_that_replay_finds(
     first = next((used.first for used in found if used.beyond), 0)
     if refused:
         period = asked.period
+        first = begin_at(period, first)
         part_s = period.part_s if isinstance(period, Sliding) else period.end(first) - first
         assert first <= refused["alice"].first < first + part_s
     else:

@@ -33,7 +33,7 @@ async def gather(store: Store, limits: Sequence[Limit], midnights: Sequence[int]
     others: dict[str, None] = {}
     while place is not None:
         page = await store.past.page(place, midnights[0], now)
-        held = await quotas.of(dict.fromkeys(Account(limit, key) for limit, key, *_ in page.rows))
+        held = await quotas.of([Account(limit, key) for limit, key in dict.fromkeys(row[:2] for row in page.rows)])
         for limit, key, end, used in page.rows:
             if (limit, key) != at:
                 at = Account(limit, key)

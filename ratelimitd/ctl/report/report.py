@@ -14,6 +14,8 @@ from msgspec.structs import asdict
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.commands import NO, Refused
 from ratelimitd.control.history import check_kept, midnights
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.past import begin_at
 from ratelimitd.core.rows import shown
 from ratelimitd.ctl import offline
 from ratelimitd.ctl.answers import (
@@ -67,10 +69,10 @@ def answer(totals: Sequence[Totals], settings: Sequence[LimitSettings], now: int
         recipients=base.recipients if base else 0,
         accounts=base.accounts if base else 0,
         days=_days(base, first, zone) if base and base.has_days else [],
-        limits=[_limit(each, settings_of[each.limit.name], zone) for each in totals],
+        limits=[_limit(each, settings_of[each.limit.name]) for each in totals],
         most=list(map(_sender, base.most.items())) if base else [],
-        over=_over(totals, zone),
-        new=_new(base, first, zone) if base else [],
+        over=_over(totals),
+        new=_new(base, first) if base else [],
         unused_quotas=_unused(totals),
         remarks=remarks,
     )
@@ -97,7 +99,7 @@ def _days(base: Totals, first: int, zone: tzinfo) -> list[ReportedDay]:
     ]
 
 
-def _limit(totals: Totals, settings: LimitSettings, zone: tzinfo) -> LimitUse:
+def _limit(totals: Totals, settings: LimitSettings) -> LimitUse:
     limit, distribution = totals.limit, totals.distribution
     known = totals.knows_refused
     refused = totals.refused.items() if known else []
@@ -112,7 +114,7 @@ def _limit(totals: Totals, settings: LimitSettings, zone: tzinfo) -> LimitUse:
         recipients=totals.recipients,
         refused_recipients=totals.beyond if known else None,
         refused_accounts=totals.accounts_over if known else None,
-        refused=[RefusedAccount(one.key, one.beyond, _local(one.first_over, zone), one.worst) for one in refused],
+        refused=[RefusedAccount(one.key, one.beyond, _began(limit, one.first_over), one.worst) for one in refused],
         quantiles=distribution.quantiles(),
         quota_for=distribution.quota_for(),
         histogram=distribution.histogram(),
@@ -129,7 +131,7 @@ def _sender(account: Account) -> ReportedAccount:
     )
 
 
-def _over(totals: Sequence[Totals], zone: tzinfo) -> list[OverAccount]:
+def _over(totals: Sequence[Totals]) -> list[OverAccount]:
     found = [
         OverAccount(
             limit=each.limit.name,
@@ -138,8 +140,8 @@ def _over(totals: Sequence[Totals], zone: tzinfo) -> list[OverAccount]:
             worst=account.worst,
             over=account.worst - account.quota,
             windows=account.windows_over,
-            first=_local(account.first_over, zone),
-            last=_local(account.last_over, zone),
+            first=_began(each.limit, account.first_over),
+            last=_began(each.limit, account.last_over),
         )
         for each in totals
         for account in each.over.items()
@@ -147,7 +149,7 @@ def _over(totals: Sequence[Totals], zone: tzinfo) -> list[OverAccount]:
     return sorted(found, key=lambda one: -one.over)[:LISTED]
 
 
-def _new(base: Totals, first: int, zone: tzinfo) -> list[NewAccount]:
+def _new(base: Totals, first: int) -> list[NewAccount]:
     """Those that were new and sent much: as much as is used in one of 100 windows at most, and more than in half."""
     days = len(base.days) - first
     since = first + min(BASE_DAYS, -(-days // BASE_SHARE))
@@ -155,7 +157,7 @@ def _new(base: Totals, first: int, zone: tzinfo) -> list[NewAccount]:
     much = max(uses["99"], uses["50"] + 1)
     found = [account for day in base.new[since:] for account in day.items() if account.at_once >= much]
     return [
-        NewAccount(**asdict(_sender(account)), first=_local(account.begun, zone), at_once=account.at_once)
+        NewAccount(**asdict(_sender(account)), first=_began(base.limit, account.begun), at_once=account.at_once)
         for account in sorted(found, key=lambda account: -account.at_once)
     ]
 
@@ -189,6 +191,10 @@ def _remarks(configuration: Configuration, days: int) -> list[str]:
         elif not limit.count_rejected and limit.enforce:
             remarks.append(f"limit {limit.name} does not count what it refuses (count_rejected): that is not known")
     return remarks
+
+
+def _began(limit: Limit, instant: int) -> str:
+    return _local(begin_at(limit.period, instant), limit.period.zone)
 
 
 def _local(instant: int, zone: tzinfo) -> str:

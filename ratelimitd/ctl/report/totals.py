@@ -34,8 +34,8 @@ class OneDay(Struct):
 
 
 class Account(Struct):
-    """What one account used in all windows; `beyond`: what was more than its quota, in windows of which the `first`
-    and `last` began then."""
+    """What one account used in all windows; `beyond`: what was more than its quota. Times are instants of windows, as
+    core/past.py has them."""
 
     key: str
     quota: int
@@ -46,7 +46,7 @@ class Account(Struct):
     windows_over: int = 0
     first_over: int = 0
     last_over: int = 0
-    begun: int = 0  # when its first window began
+    begun: int = 0  # in its first window
     at_once: int = 0  # what it used in that
 
 
@@ -77,7 +77,7 @@ class Totals:
         self.limit = limit
         self.midnights = midnights
         self.recipients = self.accounts = self.beyond = self.accounts_over = 0
-        self.begins = midnights[-1]  # when the first window did
+        self.begins = midnights[-1]  # an instant of the first window
         self.days = [OneDay() for _ in midnights[1:]]
         self.most: Largest[Account] = Largest(LISTED)
         self.over: Largest[Account] = Largest(LISTED)
@@ -170,16 +170,20 @@ class Reading:
     def add(self, end: int, used: int) -> None:
         """The next row."""
         window = self._past.add(end, used)
-        begin = self._past.begin
-        if begin or window:
-            number = self._totals.day_of(begin or end - 1)
-            day = self._totals.days[number]
-            day.recipients += used
-            day.beyond += self._past.beyond
-            day.accounts += number != self._day
-            self._day = number
+        if self._past.instant:
+            self._count_day(self._past.instant, used)
         if window:
             self._take(window)
+
+    def _count_day(self, instant: int, used: int) -> None:
+        self._account.begun = self._account.begun or instant
+        number = self._totals.day_of(instant)
+        day = self._totals.days[number]
+        day.recipients += used
+        day.beyond += self._past.beyond
+        if number != self._day:
+            day.accounts += 1
+            self._day = number
 
     def finish(self) -> None:
         """All rows were added."""
@@ -190,12 +194,13 @@ class Reading:
 
     def _take(self, window: Used) -> None:
         self._totals.count_window(window)
-        account, begun = self._account, max(window.begin or window.end - 1, self._totals.since)
+        account = self._account
         if not account.windows:
-            account.begun, account.at_once = begun, window.most
+            account.at_once = window.most
         account.windows += 1
         account.recipients += window.used
-        account.worst = max(account.worst, window.most)
+        if window.most > account.worst:
+            account.worst = window.most
         if window.beyond:
             account.beyond += window.beyond
             account.windows_over += 1
