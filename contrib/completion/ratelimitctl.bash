@@ -11,7 +11,7 @@ _ratelimitctl() {
         esac
     done
     case $before in
-    -c | --config)
+    -c | --config | --html)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -36,11 +36,12 @@ _ratelimitctl() {
         words+=' status show history top set unset reset dump reload check doctor plugins replay report migrate'
         ;;
     history) words+=' --limit --days' ;;
-    report) words+=' --days' ;;
+    report) words+=' --days --html' ;;
     top) words+=' --limit --count --interval --sort --once' ;;
     set) words+=' --quota --persist --until --for --limit --reason' ;;
     unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;
+    replay) words+=' --html' ;;
     migrate) words+=' --dry-run' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

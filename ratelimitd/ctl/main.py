@@ -37,11 +37,15 @@ from ratelimitd.control.commands import (
 )
 from ratelimitd.control.record import Edit
 from ratelimitd.ctl import history, inventory, offline, tables
-from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated
+from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated, Report
 from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.colours import DOCTOR, HISTORY, STATUS, Colours, shown
 from ratelimitd.ctl.doctor import diagnosis as doctor
+from ratelimitd.ctl.page.content import Page
+from ratelimitd.ctl.page.file import STDOUT, page_file
+from ratelimitd.ctl.page.replayed import of_replay
+from ratelimitd.ctl.page.reported import of_report
 from ratelimitd.ctl.replay.replay import replay
 from ratelimitd.ctl.report import table as report_table
 from ratelimitd.ctl.report.report import report
@@ -99,9 +103,28 @@ def _run(options: argparse.Namespace) -> Outcome:
         case "plugins":
             return _plugins(options)
         case "replay":
-            return Outcome(*replay(config.read(options.config, lenient=True), options.logs))
+            return _with_page(
+                options, of_replay, lambda: replay(config.read(options.config, lenient=True), options.logs)
+            )
         case _:
             return _run_on(config.read(options.config), options)
+
+
+def _with_page(options: argparse.Namespace, content: Callable[[A], Page], work: Callable[[], tuple[A, str]]) -> Outcome:
+    """The outcome of what gives an answer and its text, and with `--html` a page of it."""
+    if options.html is None:
+        return Outcome(*work())
+    if options.html == STDOUT and options.json:
+        raise Refused("--json and --html - would both write to standard output")
+    with page_file(options.html) as write:
+        answer, text = work()
+        write(content(answer))
+    return Outcome(answer, "" if options.html == STDOUT else text)
+
+
+def _report(configuration: Configuration, days: int) -> tuple[Report, str]:
+    reported = report(configuration, days)
+    return reported, report_table.text(reported, bars())
 
 
 def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcome:
@@ -118,8 +141,7 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             found = _ask(configuration, past, lambda accounts: accounts.history(past), offline.look)
             return Outcome(found, history.text(found, bars()), OK if found.found else NO, HISTORY)
         case "report":
-            reported = report(configuration, options.days)
-            return Outcome(reported, report_table.text(reported, bars()))
+            return _with_page(options, of_report, lambda: _report(configuration, options.days))
         case "top":
             return _top(configuration, options)
         case "set":

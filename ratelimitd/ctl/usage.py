@@ -93,7 +93,12 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     replayed.add_argument(
         "logs", nargs="+", metavar="LOG", help="mail logs, also .gz, .xz and .bz2, in any order; -: stdin"
     )
-    _days(verb("report", "what accounts used in the last days, who sent most, who was over, and what a quota would do"))
+    _page(replayed)
+    reported = verb(
+        "report", "what accounts used in the last days, who sent most, who was over, and what a quota would do"
+    )
+    _days(reported)
+    _page(reported)
     migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return made
@@ -107,6 +112,10 @@ def _days(of: argparse.ArgumentParser) -> None:
 
 def _reason(of: argparse.ArgumentParser) -> None:
     of.add_argument("--reason", type=_one_line, default="", metavar="TEXT", help="why, for the log")
+
+
+def _page(of: argparse.ArgumentParser) -> None:
+    of.add_argument("--html", metavar="FILE", help="write a page with pictures, too; -: only that, to standard output")
 
 
 def _text(argument: str) -> str:

@@ -52,6 +52,7 @@ def test_values_are_offered_where_they_are_known(tmp_path: Path) -> None:
     assert complete("-c", "", folder=tmp_path) == ["a.toml", "b"]
     assert complete("doctor", "--postfix-config", "", folder=tmp_path) == ["b"]
     assert complete("replay", "a.toml", "", folder=tmp_path) == ["a.toml", "b"]
+    assert complete("replay", "a.toml", "--html", "", folder=tmp_path) == ["a.toml", "b"]
     assert complete("set", "alice", "--quota", "u") == ["unlimited"]
     assert complete("top", "--sort", "") == ["rate", "share", "use"]
     assert complete("set", "alice", "--limit", "") == []

@@ -22,6 +22,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "logrotate": ("logrotate",),
     "start-stop-daemon": ("start-stop-daemon",),
     "systemd": ("systemd-analyze",),
+    "chromium": ("chromium", "chromedriver"),
 }
 _NEED_ROOT = {"postfix", "mysql9"}
 
