@@ -156,7 +156,7 @@ class Chunk(NamedTuple):
             if kept.history_days:  # as what is over
                 written[self.now] = min(sum(stood[leave] for leave in later), MAX_USED)
             later = []
-        ends = parts or later or [delta.expiry for delta in self.deltas[row.key]]
+        ends = [*parts, *later] or [delta.expiry for delta in self.deltas[row.key]]
         return Settled(
             row._replace(used=used, expiry=max(ends), in_parts=used, parts=tuple(sorted(parts.items()))),
             written,

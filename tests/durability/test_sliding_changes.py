@@ -308,9 +308,9 @@ async def _walk(folder: Path, first: Limit, done: list[tuple[str, int]]) -> None
             await run.send(max(1, number))
         elif what == "reload":
             reload(run, KINDS[number])
-            await run.node.sync.settle()
             await run.send(1)
             await run.node.flush()
+            await run.node.sync.settle()
         elif what == "reset":
             await reset(run)
         elif what == "evict":

@@ -96,7 +96,7 @@ async def test_parts_that_leave_after_the_next_window_do_not_count_here_but_may_
     """The period was longer, or is for a node that was not reloaded yet; or a clock was ahead."""
     await flush(sliding, [part("alice", 3, HOUR), part("alice", 4, 3 * HOUR)._replace(latest=NOW + DAY)])
     (after,) = (await flush(sliding, [part("alice", 1, HOUR)])).rows
-    assert (after.used, after.expiry, after.parts) == (4, NOW + HOUR, parts((HOUR, 4)))
+    assert (after.used, after.expiry, after.parts) == (4, NOW + 3 * HOUR, parts((HOUR, 4)))
     (longer,) = (await flush(sliding, [part("alice", 1, HOUR)._replace(latest=NOW + DAY)])).rows
     assert (longer.used, longer.parts) == (9, parts((HOUR, 5), (3 * HOUR, 4)))
     assert sorted(written(backend, "used")) == [("4",), ("5",)]

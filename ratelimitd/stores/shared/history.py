@@ -146,11 +146,13 @@ class SharedHistory:
         after: int,
         select: Callable[[Session, Iterable[Account]], Awaitable[list[Row]]],
     ) -> int:
-        """As `Store.settle`, within a transaction; `select` locks the rows."""
+        """As `Store.settle`; `select` locks the rows."""
+        await session.begin()
         found = await session.run(self._sql(statements.others(self._dialect)), of_another_kind(present, after))
         rows = await select(session, [Account(present.limit, str(text(key))) for _, key in found])
         for chunk in settling(present, rows).chunks():
             await self._settle(session, chunk, [row for row in rows if row.key in chunk.deltas], How.FOR_GOOD)
+        await session.commit()
         return int(found[-1][0]) if found else 0
 
     async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], how: How) -> list[Row]:

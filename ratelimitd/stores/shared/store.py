@@ -245,13 +245,9 @@ class SharedStore(ABC):
 
     async def settle(self, present: Delta, after: int) -> int:
         """Have rows say what they say in the present window."""
-        return await self._servers.attempt(lambda session: self._settle(session, present, after))
-
-    async def _settle(self, session: Session, present: Delta, after: int) -> int:
-        await session.begin()
-        last = await self._history.settle_for_good(session, present, after, partial(self._rows.select, lock=LOCK))
-        await session.commit()
-        return last
+        select = partial(self._rows.select, lock=LOCK)
+        of = partial(self._history.settle_for_good, present=present, after=after, select=select)
+        return await self._servers.attempt(of)
 
     async def survey(self) -> Survey:
         """What stands in the table."""
