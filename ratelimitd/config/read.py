@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,15 @@ class Configuration:
         return self.file.parent
 
     def path(self, setting: str) -> Path:
-        """The path of a setting; a relative one is relative to the file's folder."""
-        return self.folder / setting
+        """The path of a setting; a relative one is relative to the file's folder. There is no ".." in it."""
+        return without_up(self.folder / setting)
 
     @property
     def has_secrets(self) -> bool:
         """Whether a password or another secret is in the file itself."""
         return bool(self.settings.store.password or any(notify.secret for notify in self.settings.notify))
 
-    @property
+    @cached_property  # one folder for the whole run, also where its user may not look at those above it
     def state_dir(self) -> Path:
         """The folder of journal, SQLite file and cache dump."""
         return self.path(self.settings.state_dir)
@@ -118,6 +119,15 @@ def parse(file: Path) -> dict[str, Any]:
         return tomli.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists 400 deep: no TOMLDecodeError
         raise ConfigError("syntax", str(error), "TOML", line=_line_in(str(error), text)) from error
+
+
+def without_up(path: Path) -> Path:
+    """The same path without "..", which is the folder above what a link leads to. What follows the last one stays."""
+    parts = path.parts
+    if ".." not in parts:
+        return path
+    end = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:end]).resolve().joinpath(*parts[end:])
 
 
 def _text(file: Path) -> str:

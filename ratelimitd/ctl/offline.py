@@ -21,8 +21,9 @@ from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
 from ratelimitd.daemon.parts import Parts, compose, hold, make_store
 from ratelimitd.errors import StartError, StoreError
+from ratelimitd.log.destinations import open_sinks
 from ratelimitd.log.log import Log
-from ratelimitd.log.sinks import StderrSink, open_sinks
+from ratelimitd.log.sinks import StderrSink
 from ratelimitd.settings import LogSettings
 from ratelimitd.stores import Store
 

@@ -13,7 +13,8 @@ from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.daemon.advice import Advice, advice
 from ratelimitd.daemon.parts import Parts, bounds
 from ratelimitd.errors import RatelimitdError
-from ratelimitd.log.sinks import Sink, need_other_sinks, open_sinks
+from ratelimitd.log.destinations import need_other_sinks, open_sinks
+from ratelimitd.log.sinks import Sink
 from ratelimitd.net import systemd
 from ratelimitd.net.listeners import close_all
 from ratelimitd.server.connections import Bounds

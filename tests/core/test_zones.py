@@ -44,9 +44,7 @@ def test_a_rule_means_what_it_means_to_the_c_library(local: pytest.MonkeyPatch, 
         assert offset.total_seconds() == time.localtime(moment).tm_gmtoff
 
 
-@pytest.mark.parametrize(
-    "rule", ["", "CET", "Europe/Nowhere", "CET-1CEST,tomorrow", "CET-1\n", "CET-1CEST,M3.5.0", "ä-1"]
-)
+@pytest.mark.parametrize("rule", ["CET", "Europe/Nowhere", "CET-1CEST,tomorrow", "CET-1\n", "CET-1CEST,M3.5.0", "ä-1"])
 def test_what_is_no_rule_is_refused(rule: str) -> None:
     with pytest.raises(ValueError, match=re.escape(rule)):
         by_rule(rule)
