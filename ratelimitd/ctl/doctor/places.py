@@ -36,7 +36,8 @@ def examine(postfix: Postfix, is_ours: Callable[[Use], bool]) -> Iterator[Fault]
         yield from _badly(use)
     if not any(smtpd.is_on(AUTH) for smtpd in postfix.smtpds):
         what = f"no smtpd of Postfix lets clients log in ({AUTH} = no), and only logins are counted"
-        smtpd = next((smtpd for smtpd in postfix.smtpds if smtpd.name in LOGIN_SERVICES), None)
+        of_users = (smtpd for smtpd in postfix.smtpds if smtpd.name in LOGIN_SERVICES or AUTH in smtpd.overrides)
+        smtpd = next(of_users, None)
         fixes = [Line(MAIN, "", f"{AUTH} = yes")] if smtpd is None else [option(smtpd, AUTH, "yes")]
         yield Fault("no-login", what, f"let them where your users send, {_in(fixes)}", fixes)
     for smtpd in filter(admits_logins, postfix.smtpds):

@@ -63,7 +63,8 @@ def unreachable(postfix: Postfix, addresses: Sequence[Address]) -> Iterator[Faul
                 what = f"{use.where}: {use.address} is {path} to Postfix, but ratelimitd listens on {meant}"
                 inside = postfix.queue_directory / "private" / meant.name
                 there = use._replace(address=f"unix:private/{meant.name}")
-                lines = [Line(OURS, "[server]", f'listen = ["unix:{inside}"]'), *right(there)]
+                settings = (f'listen = ["unix:{inside}"]', f'unix_group = "{postfix.owner}"')
+                lines = [*(Line(OURS, "[server]", setting) for setting in settings), *right(there)]
                 yield Fault("unreachable", what, f"under [server] of {OURS}, before a restart, and in main.cf", lines)
             elif not _may_connect(path, postfix.owner):
                 what = f"{use.where}: the user {postfix.owner} may not connect to {path}"
