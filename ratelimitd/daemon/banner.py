@@ -13,6 +13,7 @@ from ratelimitd import __version__
 from ratelimitd.config.read import Configuration
 from ratelimitd.log.log import Log
 
+OPTIONS = "timeout=10s, default_action=DUNNO"
 TO_TRY = (
     "request=smtpd_access_policy",
     "protocol_state=DATA",
@@ -48,7 +49,7 @@ def _banner(config: Configuration, store: str, addresses: Sequence[str], limits:
         to_ask(address),
         f"{ctl} show alice@example.com",
         "  Postfix       in main.cf, then `postfix reload`:",
-        f"smtpd_sender_restrictions = check_policy_service {{ {asked}, timeout=10s, default_action=DUNNO }}",
+        f"smtpd_sender_restrictions = reject_unlisted_recipient, check_policy_service {{ {asked}, {OPTIONS} }}",
         "  to check it   as root:",
         f"{ctl} doctor",
         "  to stop       Ctrl-C",

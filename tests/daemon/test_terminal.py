@@ -59,7 +59,8 @@ def test_a_daemon_in_a_terminal_says_where_it_listens_and_how_to_wire_postfix(ma
     assert "limit         day: 5 daily per email\n" in said
     assert "limit         pool: unlimited monthly per domain\n" in said
     wiring = f"check_policy_service {{ inet:127.0.0.1:{port}, timeout=10s, default_action=DUNNO }}"
-    assert f"\nsmtpd_sender_restrictions = {wiring}\n" in said  # whole, and in the first column, for main.cf
+    # Whole, and in the first column, for main.cf:
+    assert f"\nsmtpd_sender_restrictions = reject_unlisted_recipient, {wiring}\n" in said
     assert "Ctrl-C" in said
 
 
