@@ -229,6 +229,26 @@ def test_without_free_recipients_postfix_need_not_name_any(daemon: Ratelimitd, e
     assert names(examine(daemon, DATA)) == []
 
 
+def test_postfix_shut_out(start: Start, examine: Examine) -> None:
+    daemon = start(server={"allow": ["192.0.2.0/24"]})
+    ran = examine(daemon, SENDER)
+    assert set(names(ran)) == {"shut-out"}
+    assert "Postfix connects from 127.0.0.1, which server.allow does not have" in ran.out
+    assert texts(ran, "ratelimitd.toml") == ['allow = ["192.0.2.0/24", "127.0.0.1"]']
+
+
+def test_a_name_with_addresses_that_nobody_listens_at_is_no_fault(start: Start, examine: Examine) -> None:
+    daemon = start(server={"allow": ["127.0.0.1"]})
+    assert names(examine(daemon, SENDER.replace("@", f"inet:localhost:{daemon.port}"))) == []
+
+
+def test_what_a_later_list_rejects(daemon: Ratelimitd, examine: Examine) -> None:
+    later = "smtpd_recipient_restrictions = permit_mynetworks, reject_unlisted_recipient, permit_sasl_authenticated"
+    ran = examine(daemon, f"{SENDER}\n{later}")
+    assert says(ran, "too-early", "reject_unlisted_recipient may reject", "to what permit_mynetworks permits then")
+    assert names(examine(daemon, f"{texts(ran, 'main.cf')[0]}\n{later}")) == []
+
+
 def test_wired_too_early(daemon: Ratelimitd, examine: Examine) -> None:
     wired = SENDER.replace("_sender_", "_recipient_")
     ran = examine(daemon, f"{wired}, reject_unknown_recipient_domain, permit_sasl_authenticated, reject")

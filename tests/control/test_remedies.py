@@ -29,6 +29,7 @@ class Wrong(NamedTuple):
     options: tuple[str, ...] = ()
     server: Mapping[str, Any] = {}
     chroot: str = "n"
+    free: tuple[str, ...] = ()
 
 
 WRONG = {
@@ -60,6 +61,9 @@ WRONG = {
     "no default action": Wrong("no-default-action", {SENDER: "check_policy_service @"}),
     "no logins": Wrong("no-login", {SENDER: ASKS, "smtpd_sasl_auth_enable": "no"}),
     "no logins, by -o": Wrong("no-login", {SENDER: ASKS}, ("-o smtpd_sasl_auth_enable=no",)),
+    "free recipients, and asked at DATA": Wrong(
+        "recipients-unknown", {"smtpd_data_restrictions": ASKS}, free=("@example.org",)
+    ),
     "shut out": Wrong("shut-out", {SENDER: ASKS}, server={"allow": ["192.0.2.0/24"]}),
     "a socket that Postfix may not use": Wrong(
         "unreachable", {SENDER: ASKS}, server={"listen": ["unix:FOLDER/s"], "unix_mode": "0600"}
@@ -113,7 +117,7 @@ def apply_to_ours(daemon: Ratelimitd, line: Mapping[str, str]) -> None:
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_postfix_to_which_the_remedy_is_applied_counts(make: Start, ctl_of: Ctl, folder: Path, kind: str) -> None:
     wrong = WRONG[kind]
-    limit = [{"quota": 2}]
+    limit = [{"quota": 2, "free_recipients": list(wrong.free)}]
     server = {
         name: [each.replace("FOLDER", str(folder)) for each in value] if isinstance(value, list) else value
         for name, value in wrong.server.items()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from ratelimitd.ctl.answers import Fault, Line
-from ratelimitd.ctl.doctor.postconf import Postfix
+from ratelimitd.ctl.doctor.postconf import Postfix, Smtpd
 from ratelimitd.ctl.doctor.remedy import MAIN, SENDER, line, option, right, wired
 from ratelimitd.ctl.doctor.restrictions import (
     AT_MESSAGE,
@@ -18,6 +18,7 @@ from ratelimitd.ctl.doctor.restrictions import (
     Use,
     admits_logins,
     items,
+    items_of,
     met_later,
     uses,
 )
@@ -111,6 +112,13 @@ def _passed_by(asked: Sequence[Use]) -> Iterator[Fault]:
         yield _fault("passed-by", what, f"move {SERVICE} before {word}", use)
 
 
+def _also_for(smtpd: Smtpd, list_name: str, item: str) -> str:
+    """Whom a restriction spares where it stands, and would not if it stood before the service, for people."""
+    before = items_of(smtpd, list_name)
+    permits = [word for word in before[: before.index(item)] if word.startswith(PERMITS)]
+    return f" (it applies to what {permits[0]} permits then)" if permits else ""
+
+
 def _too_early(use: Use) -> Iterator[Fault]:
     """Whether recipients are counted that Postfix then rejects."""
     if use.list_name in BEFORE_ALL_OTHERS and use.smtpd.is_on("smtpd_delay_reject"):
@@ -128,5 +136,6 @@ def _too_early(use: Use) -> Iterator[Fault]:
             return
     for list_name, item in met_later(use.smtpd, use.list_name):
         what = f"{use.where} comes before {list_name}, where {item} may reject a recipient: it has been counted then"
-        yield _fault("too-early", what, f"put {item} before {SERVICE}, too", use)
+        fix = f"put {item} before {SERVICE}, too{_also_for(use.smtpd, list_name, item)}"
+        yield _fault("too-early", what, fix, use)
         return
