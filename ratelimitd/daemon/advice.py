@@ -40,11 +40,17 @@ def advice(config: Configuration) -> Iterator[Advice]:
         if notify.command and not _can_be_run(notify.command[0]):
             what = "the program of a [[notify]] cannot be run, so its notices will not be delivered"
             yield Advice(what, {"setting": f"notify[{i}].command", "program": notify.command[0]})
-    if lacks_syslog(settings.log):
-        what = f"there is no {settings.log.syslog}, so the log goes to stderr; set log.stderr = true if that is wanted"
-        yield Advice(what, {})
     if not (settings.log.syslog or settings.log.file or settings.log.stderr):
         yield Advice('nothing is logged: log.syslog is "", and neither log.file nor log.stderr is set', {})
+
+
+def at_start(config: Configuration) -> Iterator[Advice]:
+    """The same, and what shows only where the daemon runs."""
+    yield from advice(config)
+    log = config.settings.log
+    if lacks_syslog(log):
+        what = f"there is no {log.syslog}, so the log goes to stderr; set log.stderr = true if that is wanted"
+        yield Advice(what, {})
 
 
 def _can_be_run(program: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import handover, privileges
-from ratelimitd.daemon.advice import advice
+from ratelimitd.daemon.advice import at_start
 from ratelimitd.errors import InUse, StartError
 from ratelimitd.folders import opened, replace
 from ratelimitd.log.log import Log
@@ -159,7 +159,7 @@ def warn(config: Configuration, max_connections: int, log: Log) -> None:
             max_connections=wanted,
             in_force=max_connections,
         )
-    for found in advice(config):
+    for found in at_start(config):
         log.warning(found.event, **found.fields)
         if not log.sinks:
             print(f"ratelimitd: warning: {config.file}: {escape(str(found))}", file=sys.stderr, flush=True)
