@@ -63,10 +63,14 @@ class InUse(StartError):
 
 
 class ConfigError(StartError):
-    """The configuration is wrong: the path of the setting, what was found there, what is allowed."""
+    """The configuration is wrong: the path of the setting, what was found there, what is allowed.
 
-    def __init__(self, path: str, found: str, allowed: str) -> None:
+    `line`: the one of the file, where what is wrong there is no setting.
+    """
+
+    def __init__(self, path: str, found: str, allowed: str, *, line: int | None = None) -> None:
         super().__init__(path, found, allowed)
+        self.line = line
         self.path = path
         self.found = found
         self.allowed = allowed

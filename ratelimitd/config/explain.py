@@ -4,6 +4,8 @@ It takes the text of the error apart; tests/core/test_explain.py holds those tex
 """
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -25,12 +27,20 @@ def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[ms
     unknown, missing = _UNKNOWN.fullmatch(what), _MISSING.fullmatch(what)
     if unknown:
         name = unknown["name"]
-        return ConfigError(_join(path, name), "an unknown setting", allowed(expected) + _elsewhere(name, shape))
+        names = [field.encode_name for field in getattr(expected, "fields", ())]
+        found = "an unknown setting" + meant(name, names)
+        return ConfigError(_join(path, name), found, allowed(expected) + _elsewhere(name, shape))
     if missing:
         where, kind = _join(path, missing["name"]), _field(expected, missing["name"])
         return ConfigError(where, "nothing", _list_of(where, None, kind) or allowed(kind))
     what = "a secret" if is_secret(path) else "an empty list" if found == [] else shown(found)
     return ConfigError(path or "the file", what, _list_of(path, found, expected) or allowed(expected))
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """Which of the names a misspelt one may be; "" if it is like none of them."""
+    [nearest] = get_close_matches(name, names, 1) or [""]
+    return f" (did you mean {nearest}?)" if nearest else ""
 
 
 def _elsewhere(name: str, shape: type[msgspec.Struct]) -> str:

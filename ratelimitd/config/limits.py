@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
+from ratelimitd.config.zones import by_rule
 from ratelimitd.core.action import ActionError, Template
 from ratelimitd.core.calendars import Calendar, Length
 from ratelimitd.core.limits import UNLIMITED, KeyHealth, Limit
@@ -40,7 +41,8 @@ def make_limit(
     for account, quota in limit.quotas.items():
         key = normalise(account, lowercase)
         if not key or key in quotas:
-            raise ConfigError(f"{where}.quotas", f'"{account}"', "each account or @domain once, upper or lower case")
+            found = f'"{account}" again' if key else '""'
+            raise ConfigError(f'{where}.quotas."{account}"', found, "each account or @domain once, upper or lower case")
         quotas[key] = _quota(quota)
     _check_message(where, limit)
     of_message = limit.period == MESSAGE
@@ -131,6 +133,10 @@ def time_zone(name: str) -> tzinfo:
         if not name or Path(name).is_absolute():
             with Path(name or _LOCALTIME).open("rb") as stream:
                 return ZoneInfo.from_file(stream, key=name or "local")
-        return ZoneInfo(name)
+        try:
+            return ZoneInfo(name)
+        except KeyError:
+            return by_rule(name)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError("timezone", found, '"local" or a name such as "Europe/Zurich"') from error
+        wanted = '"local", a name such as "Europe/Zurich", or a rule as TZ has it, "CET-1CEST,M3.5.0,M10.5.0/3"'
+        raise ConfigError("timezone", found, wanted) from error

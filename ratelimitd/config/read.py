@@ -3,19 +3,21 @@
 Values are checked by values.py, limits made by limits.py; explain.py words what msgspec finds.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import tomli
 
-from ratelimitd.config.explain import explain
+from ratelimitd.config.explain import explain, meant
 from ratelimitd.config.limits import MESSAGE, make_limit, template, time_zone
 from ratelimitd.config.places import line_of, named
-from ratelimitd.config.values import Network, check, database_names, networks, uids
+from ratelimitd.config.values import Network, as_listened, check, database_names, networks, uids
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
 from ratelimitd.errors import ConfigError, StartError, is_secret, shown
@@ -24,6 +26,8 @@ from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.plugins import installed, load
 from ratelimitd.settings import Keys, Settings
 from ratelimitd.stores import Names
+
+_AT_LINE = re.compile(r"\(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,15 @@ class Configuration:
         return self.file.parent
 
     def path(self, setting: str) -> Path:
-        """The path of a setting; a relative one is relative to the file's folder."""
-        return self.folder / setting
+        """The path of a setting; a relative one is relative to the file's folder. There is no ".." in it."""
+        return without_up(self.folder / setting)
 
     @property
     def has_secrets(self) -> bool:
         """Whether a password or another secret is in the file itself."""
         return bool(self.settings.store.password or any(notify.secret for notify in self.settings.notify))
 
-    @property
+    @cached_property  # one folder for the whole run, also where its user may not look at those above it
     def state_dir(self) -> Path:
         """The folder of journal, SQLite file and cache dump."""
         return self.path(self.settings.state_dir)
@@ -83,16 +87,18 @@ def naming(file: Path) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(_place(file, error.path), error.found, error.allowed) from error
+        raise ConfigError(_place(file, error.path, error.line), error.found, error.allowed) from error
     except StartError as error:
         setting, colon, rest = str(error).partition(": ")
         raise type(error)(_place(file, setting) + colon + rest) from error
 
 
-def _place(file: Path, path: str) -> str:
+def _place(file: Path, path: str, line: int | None = None) -> str:
     """`FILE:12: limit "daily".quota`; without the line where it is not known."""
+    if line is not None:
+        return f"{file}:{line}: {path}"
     try:
-        text = file.read_bytes().decode()
+        text = _text(file)
         data = tomli.loads(text)
     except (OSError, ValueError, RecursionError):
         return f"{file}: {path}"
@@ -103,20 +109,44 @@ def _place(file: Path, path: str) -> str:
 def parse(file: Path) -> dict[str, Any]:
     """The TOML of a file, not checked. Raises ConfigError."""
     try:
-        with file.open("rb") as stream:
-            return tomli.load(stream)
+        text = _text(file)
     except OSError as error:
         raise ConfigError("cannot be read", error.strerror or str(error), "a readable file") from error
     except UnicodeDecodeError as error:
-        raise ConfigError("not UTF-8", f"byte {error.start}", "TOML in UTF-8") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError("not UTF-8", f"byte {error.start}", "TOML in UTF-8", line=line) from error
+    try:
+        return tomli.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists 400 deep: no TOMLDecodeError
-        raise ConfigError("syntax", str(error), "TOML") from error
+        raise ConfigError("syntax", str(error), "TOML", line=_line_in(str(error), text)) from error
+
+
+def without_up(path: Path) -> Path:
+    """The same path without "..", which is the folder above what a link leads to. What follows the last one stays."""
+    parts = path.parts
+    if ".." not in parts:
+        return path
+    end = len(parts) - parts[::-1].index("..")
+    return Path(*parts[:end]).resolve().joinpath(*parts[end:])
+
+
+def _text(file: Path) -> str:
+    """The text of a file; the mark that some editors begin UTF-8 with is no part of it."""
+    return file.read_bytes().decode("utf-8-sig")
+
+
+def _line_in(error: str, text: str) -> int | None:
+    """The line that an error of the TOML parser names."""
+    found = _AT_LINE.search(error)
+    if found is None:
+        return None
+    return int(found["line"]) if found["line"] else text.rstrip().count("\n") + 1
 
 
 def _make(file: Path, data: dict[str, Any], credentials: Credentials) -> Configuration:
     options = _plugin_options(data)
     try:
-        settings = msgspec.convert(data, Settings)
+        settings = as_listened(msgspec.convert(data, Settings))
     except msgspec.ValidationError as error:
         raise explain(error, data, Settings) from error
     check(settings)
@@ -153,10 +183,11 @@ def _plugin_options(data: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for name, table in options.items():
         if not isinstance(table, dict):
             found = "a secret" if is_secret(name) else shown(table)
-            raise ConfigError(f"keys.{name}", found, f"{', '.join(own)}, or a table of a key plugin's options")
+            allowed = f"{', '.join(own)}, or a table of a key plugin's options"
+            raise ConfigError(f"keys.{name}", found + meant(name, own), allowed)
         if name not in installed():
             plugins = ", ".join(sorted(installed()))
             allowed = f"the installed key plugins: {plugins}; without the plugin this table must go, too"
-            raise ConfigError(f"keys.{name}", "no such key plugin", allowed)
+            raise ConfigError(f"keys.{name}", "no such key plugin" + meant(name, installed()), allowed)
     data["keys"] = {name: keys[name] for name in keys if name in own}
     return options

@@ -3,7 +3,7 @@
 import pwd
 import re
 from importlib.util import find_spec
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from ratelimitd.stores.shared.addresses import addresses
 
 Network = IPv4Network | IPv6Network
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+INET = "inet:"
 _DOMAIN = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -77,6 +78,15 @@ def _check_metrics(settings: Settings) -> None:
         raise ConfigError("metrics.listen", f'"{listen}" without prometheus-client', extra)
 
 
+def as_listened(settings: Settings) -> Settings:
+    """The settings with addresses as `server.listen` has them: `inet:` before one, as main.cf has it, is left out."""
+    server, metrics = settings.server, settings.metrics
+    listen = [text.removeprefix(INET) for text in server.listen]
+    server = msgspec.structs.replace(server, listen=listen)
+    metrics = msgspec.structs.replace(metrics, listen=metrics.listen.removeprefix(INET))
+    return msgspec.structs.replace(settings, server=server, metrics=metrics)
+
+
 def networks(allow: list[str]) -> tuple[Network, ...]:
     """The networks of `server.allow`. Raises ConfigError."""
     found: list[Network] = []
@@ -84,8 +94,17 @@ def networks(allow: list[str]) -> tuple[Network, ...]:
         try:
             found.append(ip_network(text))
         except ValueError as error:
-            raise ConfigError(f"server.allow[{i}]", f'"{text}"', "an address or a network as 192.0.2.0/24") from error
+            raise ConfigError(f"server.allow[{i}]", f'"{text}"', _network_meant(text)) from error
     return tuple(found)
+
+
+def _network_meant(text: str) -> str:
+    """What may stand in `server.allow` in place of what is no network."""
+    try:
+        inside = ip_interface(text)
+    except ValueError:
+        return "an address or a network as 192.0.2.0/24"
+    return f'"{inside.network}", or "{inside.ip}" for this address alone: there are host bits set in it'
 
 
 def uids(users: list[str]) -> frozenset[int]:
@@ -109,12 +128,17 @@ def database_names(settings: Settings) -> Names:
     try:
         names.checked()
     except ValueError as error:
+        refused = str(error)
+        columns = [column for column, name in settings.store.columns.items() if refused in (column, name)]
+        path = "store.table" if refused == settings.store.table else f'store.columns."{columns[0]}"'
         wanted = "letters, digits and underscores; columns are " + ", ".join(COLUMNS)
-        raise ConfigError("store.table or store.columns", f'"{error}"', wanted) from error
+        raise ConfigError(path, f'"{refused}"', wanted) from error
     taken: dict[str, str] = {}
     for column in COLUMNS:
         name = settings.store.columns.get(column, column)
         other = taken.setdefault(name.lower(), column)
         if other != column:
-            raise ConfigError("store.columns", f'"{name}" for {other} and for {column}', "a name for each column")
+            raise ConfigError(
+                f'store.columns."{column}"', f'"{name}" for {other} and for {column}', "a name for each column"
+            )
     return names

@@ -37,12 +37,25 @@ class Checked(Answer, frozen=True):
     remarks: Annotated[list[str], Meta(description="what should be looked at, as rows that can never match a key")]
 
 
+class Line(Answer, frozen=True):
+    """A line of a configuration that fixes something; in place of the one that sets the same, if there is one."""
+
+    file: Annotated[str, Meta(description="the file: `main.cf`, `master.cf` or `ratelimitd.toml`")]
+    under: Annotated[
+        str, Meta(description="the service of master.cf, or the table of ratelimitd.toml; empty for main.cf")
+    ]
+    text: Annotated[str, Meta(description="the line as it is to be written, with the blanks that it begins with")]
+
+
 class Fault(Answer, frozen=True):
     """Something that is wrong."""
 
     name: Annotated[str, Meta(description="its name, for programs")]
     what: Annotated[str, Meta(description="what is wrong, for people")]
     fix: Annotated[str, Meta(description="how to fix it, for people")]
+    lines: Annotated[list[Line], Meta(description="lines that do; empty where there is more to it")] = field(
+        default_factory=list
+    )
 
 
 class Diagnosis(Answer, frozen=True):

@@ -1,16 +1,17 @@
 """`ratelimitctl plugins`: which key plugins are installed, from which distribution, which limits use them, which fail.
 
 It is most needed when the daemon does not start. So the configuration is read without being checked, and every plugin
-is tried by itself.
+is tried by itself. Before the first configuration is written it tells what can be written there.
 """
 
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
-from ratelimitd.config.read import parse
+from ratelimitd.config.read import naming, parse
 from ratelimitd.ctl.answers import InstalledPlugin, Inventory
 from ratelimitd.ctl.tables import table
+from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import ConfigError
 from ratelimitd.plugins import imported, installed, load, owner
 from ratelimitd.settings import LimitSettings
@@ -22,10 +23,12 @@ _LIMIT = LimitSettings(quota=0)
 def inventory(config: Path | str) -> Inventory:
     """The plugins that are installed, and those that a configuration uses."""
     file, error, data = Path(config), None, {}
-    try:
-        data = parse(file.absolute())
-    except ConfigError as wrong:
-        error = f"{file}: {wrong}"
+    if file != DEFAULT_CONFIG or file.exists():
+        try:
+            with naming(file):
+                data = parse(file)
+        except ConfigError as wrong:
+            error = str(wrong)
     users, options = _users(data), _options(data)
     found = installed()
     plugins: list[InstalledPlugin] = []

@@ -22,8 +22,9 @@ from ratelimitd.daemon import privileges
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.daemon.parts import Parts, compose, hold
 from ratelimitd.errors import StartError, StoreError
+from ratelimitd.log.destinations import open_sinks
 from ratelimitd.log.log import Log
-from ratelimitd.log.sinks import StderrSink, open_sinks
+from ratelimitd.log.sinks import StderrSink
 from ratelimitd.settings import LogSettings
 from ratelimitd.stores import Store
 from ratelimitd.stores.history import Kept

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import privileges
+from ratelimitd.log.destinations import lacks_syslog
 
 
 class Advice(NamedTuple):
@@ -41,6 +42,15 @@ def advice(config: Configuration) -> Iterator[Advice]:
             yield Advice(what, {"setting": f"notify[{i}].command", "program": notify.command[0]})
     if not (settings.log.syslog or settings.log.file or settings.log.stderr):
         yield Advice('nothing is logged: log.syslog is "", and neither log.file nor log.stderr is set', {})
+
+
+def at_start(config: Configuration) -> Iterator[Advice]:
+    """The same, and what shows only where the daemon runs."""
+    yield from advice(config)
+    log = config.settings.log
+    if lacks_syslog(log):
+        what = f"there is no {log.syslog}, so the log goes to stderr; set log.stderr = true if that is wanted"
+        yield Advice(what, {})
 
 
 def _can_be_run(program: str) -> bool:

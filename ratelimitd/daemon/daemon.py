@@ -18,10 +18,11 @@ import trio
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.socket import Control
 from ratelimitd.control.verbs import Administration
+from ratelimitd.daemon.banner import announce
 from ratelimitd.daemon.parts import Parts, compose, hold
 from ratelimitd.daemon.reaper import keep_reaping
 from ratelimitd.daemon.reload import Reloader
-from ratelimitd.daemon.start import announce, prepare, remove_pid_file, warn
+from ratelimitd.daemon.start import prepare, remove_pid_file, warn
 from ratelimitd.errors import InternalError, RatelimitdError
 from ratelimitd.net import systemd
 from ratelimitd.net.http import serve

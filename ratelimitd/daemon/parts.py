@@ -18,10 +18,10 @@ from ratelimitd.core.policy import Policy, Rules
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.daemon.start import Held, Sockets, connections_for
 from ratelimitd.errors import StartError
+from ratelimitd.log.destinations import open_sinks
 from ratelimitd.log.keywatch import KeyWatch
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
-from ratelimitd.log.sinks import open_sinks
 from ratelimitd.notify.notifier import Notifier
 from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump

@@ -10,10 +10,11 @@ from pathlib import Path
 import trio
 
 from ratelimitd.config.read import Configuration, naming, read
-from ratelimitd.daemon.advice import Advice, advice
+from ratelimitd.daemon.advice import Advice, at_start
 from ratelimitd.daemon.parts import Parts, bounds
 from ratelimitd.errors import RatelimitdError
-from ratelimitd.log.sinks import Sink, need_other_sinks, open_sinks
+from ratelimitd.log.destinations import need_other_sinks, open_sinks
+from ratelimitd.log.sinks import Sink
 from ratelimitd.net import systemd
 from ratelimitd.net.listeners import close_all
 from ratelimitd.server.connections import Bounds
@@ -36,7 +37,7 @@ class Reloader:
     def __init__(self, config: Configuration, parts: Parts) -> None:
         self.config = config
         self._started = config
-        self._advised = list(advice(config))
+        self._advised = list(at_start(config))
         self._parts = parts
         self._lock = trio.Lock()
 
@@ -128,4 +129,4 @@ class Reloader:
 def _read(file: Path) -> tuple[Configuration, list[Advice]]:
     """A configuration, and what should be looked at in it; both look at files. Raises ConfigError."""
     fresh = read(file)
-    return fresh, list(advice(fresh))
+    return fresh, list(at_start(fresh))

@@ -1,6 +1,6 @@
 """Before the parts are made: take over the service manager's sockets, do what only root may do, then stop being root.
 
-Also what a start says: warnings, and on a terminal how to wire Postfix.
+Also what a start warns of.
 """
 
 import importlib
@@ -9,15 +9,13 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratelimitd import __version__
 from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import handover, privileges
-from ratelimitd.daemon.advice import advice
+from ratelimitd.daemon.advice import at_start
 from ratelimitd.errors import InUse, StartError
 from ratelimitd.folders import opened, replace
 from ratelimitd.log.log import Log
@@ -161,7 +159,7 @@ def warn(config: Configuration, max_connections: int, log: Log) -> None:
             max_connections=wanted,
             in_force=max_connections,
         )
-    for found in advice(config):
+    for found in at_start(config):
         log.warning(found.event, **found.fields)
         if not log.sinks:
             print(f"ratelimitd: warning: {config.file}: {escape(str(found))}", file=sys.stderr, flush=True)
@@ -216,28 +214,3 @@ def remove_pid_file(path: Path) -> None:
     with suppress(OSError):
         if path.read_text("ascii").strip() == str(os.getpid()):
             path.unlink()
-
-
-def announce(config: Configuration, store: str, addresses: Sequence[str], log: Log) -> None:
-    """Say where the daemon listens, and which store and limits are in force."""
-    ready = f"ratelimitd {__version__} is ready"
-    limits = [
-        f"{limit.name}: {limit.quota or 'unlimited'} {limit.period.name} per {limit.key_name}"
-        for limit in config.limits
-    ]
-    log.info(ready, listen=" ".join(addresses), store=store, limits="; ".join(limits))
-    if sys.stderr.isatty():
-        first = addresses[0] if addresses[0].startswith("unix:") else f"inet:{addresses[0]}"
-        print(
-            ready,
-            *[f"  listening on  {address}" for address in addresses],
-            f"  store         {store}",
-            *[f"  limit         {limit}" for limit in limits],
-            "  Postfix       in main.cf, then `postfix reload`:",
-            "    smtpd_sender_restrictions = check_policy_service",
-            f"        {{ {first}, timeout=10s, default_action=DUNNO }}",
-            "  to stop       Ctrl-C",
-            sep="\n",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -122,10 +122,11 @@ class Log:
         self._levels = frozenset(name for name, value in PRIORITIES.items() if value <= PRIORITIES[level])
         self._json = settings.format == "json"
         self._line = json_line if self._json else policyd_line
+        self._lowest = _STRUCTLOG_LEVELS[level]
         events = structlog.wrap_logger(
             _Output(self),
             processors=[self._render],
-            wrapper_class=structlog.make_filtering_bound_logger(_STRUCTLOG_LEVELS[level]),
+            wrapper_class=structlog.make_filtering_bound_logger(self._lowest),
         ).bind()
         self.debug, self.info = events.debug, events.info
         self.warning, self.error = events.warning, events.error
@@ -162,6 +163,10 @@ class Log:
         """Write rendered lines."""
         for sink in self.sinks:
             sink.write(entries)
+
+    def shows(self, level: str) -> bool:
+        """Whether an event of this level is seen on stderr."""
+        return _STRUCTLOG_LEVELS[level] >= self._lowest and any(sink.on_stderr for sink in self.sinks)
 
     @property
     def dropped(self) -> int:

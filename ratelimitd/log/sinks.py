@@ -15,12 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import trio
 
-from ratelimitd.errors import StartError
 from ratelimitd.log import colour
-from ratelimitd.settings import LogSettings
 
 RETRY_S = 1.0
 _PIPE_BUF = 4096  # a pipe that select calls writable takes this much without blocking (pipe(7))
@@ -50,9 +47,17 @@ Entry = tuple[str, str]
 
 
 class Sink(Protocol):
-    """Takes lines without ever waiting; `dropped` counts those it could not take."""
+    """Takes lines without ever waiting."""
 
-    dropped: int
+    @property
+    def dropped(self) -> int:
+        """How many lines it could not take."""
+        ...
+
+    @property
+    def on_stderr(self) -> bool:
+        """Whether its lines are seen on stderr."""
+        ...
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Take the lines, or drop and count them."""
@@ -73,6 +78,8 @@ class Sink(Protocol):
 
 class SyslogSink:
     """Datagrams to a local syslog socket in the form that syslog(3) sends (RFC 3164, without a host name)."""
+
+    on_stderr = False
 
     def __init__(self, path: str, ident: str, facility: str, backlog_bytes: int) -> None:
         self.dropped = 0
@@ -180,6 +187,8 @@ class FileSink:
     `bare`: the lines alone; they have their time in them.
     """
 
+    on_stderr = False
+
     def __init__(self, path: Path, *, bare: bool = False) -> None:
         self.dropped = 0
         self._path = path
@@ -227,6 +236,8 @@ class StderrSink:
     On a terminal lines are coloured by their level; the text between the colours is the same.
     """
 
+    on_stderr = True
+
     def __init__(self, fd: int = 2) -> None:
         self.dropped = 0
         self._fd = fd
@@ -254,24 +265,3 @@ class StderrSink:
 
     def close(self) -> None:
         """Nothing: stderr is not ours."""
-
-
-def open_sinks(settings: LogSettings, folder: Path) -> list[Sink]:
-    """Where the lines go; a file may be relative to `folder`. Raises StartError."""
-    sinks: list[Sink] = []
-    if settings.file:
-        path = folder / settings.file
-        try:
-            sinks.append(FileSink(path, bare=settings.format == "json"))
-        except OSError as error:
-            raise StartError(f"log.file: {path}: {error.strerror}") from error
-    if settings.syslog:
-        sinks.append(SyslogSink(settings.syslog, settings.ident, settings.facility, settings.max_backlog_bytes))
-    if settings.stderr:
-        sinks.append(StderrSink())
-    return sinks
-
-
-def need_other_sinks(old: LogSettings, new: LogSettings) -> bool:
-    """Whether lines go elsewhere, under another name or in another form, by the new settings."""
-    return msgspec.structs.replace(old, level=new.level) != new

@@ -25,10 +25,11 @@ def recognise(
             return f"uid {uid}", "not in server.unix_users"
         return "unix", ""
     peer = f"{address[0]}:{address[1]}"
-    return peer, "" if _is_in(str(address[0]), allow) else "not in server.allow"
+    return peer, "" if is_in(str(address[0]), allow) else "not in server.allow"
 
 
-def _is_in(host: str, allow: Collection[IPv4Network | IPv6Network]) -> bool:
+def is_in(host: str, allow: Collection[IPv4Network | IPv6Network]) -> bool:
+    """Whether an address is in one of the networks."""
     address = ip_address(host.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in allow)

@@ -1,5 +1,6 @@
 """Reads the files of secrets and certificates that settings name."""
 
+import codecs
 import ssl
 from pathlib import Path
 
@@ -23,10 +24,13 @@ class Credentials:
         return self._folder / name
 
     def read(self, setting: str, name: str) -> bytes | None:
-        """The content of a file, which `setting` names; None: it is unreadable. Raises ConfigError."""
+        """The content of a file, which `setting` names; None: it is unreadable. Raises ConfigError.
+
+        The mark that some editors begin UTF-8 with is no part of it.
+        """
         file = self.path(name)
         try:
-            return file.read_bytes()
+            return file.read_bytes().removeprefix(codecs.BOM_UTF8)
         except OSError as error:
             self._note(setting, file, error, "a readable file")
             return None

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,54 @@ def test_a_fragment_limits_what_a_real_postfix_takes(
         daemon.kill()
 
 
+@pytest.mark.real
+def test_a_mistyped_address_of_an_own_domain_is_not_counted(folder: Path, postfix: Postfix) -> None:
+    daemon = Ratelimitd(folder, config())
+    daemon.start()
+    try:
+        main_cf = {
+            name: value.replace(ADDRESS, f"127.0.0.1:{daemon.port}")
+            for name, value in settings("sender-restrictions.cf").items()
+        }
+        own = {"mydestination": "example.org", "local_recipient_maps": "inline:{bob=x}"}
+        postfix.start(main_cf | own, xclient=True)
+        with Smtp(postfix.port) as smtp:
+            smtp.xclient(login="alice@example.com")
+            replies = smtp.message("a@example.com", "bbo@example.org", "bob@example.org", "obb@example.org")
+        assert [reply.code for reply in replies] == [250, 550, 250, 550, 250]
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    assert daemon.used() == {"alice@example.com": 1}
+
+
+@pytest.mark.real
+def test_the_mail_to_try_is_sent_and_counted(folder: Path, postfix: Postfix) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        missing("curl")
+    text = (FRAGMENTS / "sender-restrictions.cf").read_text(encoding="utf-8")
+    [command] = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#     curl ")]
+    daemon = Ratelimitd(folder, config())
+    daemon.start()
+    postfix.add_user("alice", "example.com", "secret")
+    try:
+        service = f"check_policy_service {{ inet:127.0.0.1:{daemon.port}, default_action=DUNNO }}"
+        postfix.start({"smtpd_sender_restrictions": service})
+        here = command.replace("mail.example.com:587", f"127.0.0.1:{postfix.port}").replace("--ssl-reqd ", "")
+        ran = subprocess.run(["bash", "-c", here.replace("PASSWORD", "secret")], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    assert daemon.used() == {"alice@example.com": 1}
+
+
 def test_every_fragment_asks_the_service_with_a_time_and_a_default() -> None:
     for name in ("sender-restrictions.cf", "sasl-mysql.cf", "data-restrictions.cf", "unix-socket.cf"):
         (value,) = settings(name).values()
         assert re.search(r"check_policy_service \{ \S+, timeout=10s, default_action=DUNNO \}$", value), name
     assert settings("sasl-mysql.cf")["smtpd_sender_restrictions"].startswith(
-        "check_sender_access mysql:/etc/postfix/clients.cf, check_policy_service"
+        "check_sender_access mysql:/etc/postfix/clients.cf, reject_unlisted_recipient, check_policy_service"
     )
     assert {"hosts", "user", "password", "dbname", "query"} == set(settings("clients.cf"))

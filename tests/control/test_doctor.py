@@ -61,8 +61,9 @@ def examine(folder: Path, ctl_of: Ctl) -> Examine:
         found = ctl_of(daemon, "doctor", "--postfix-config", str(etc), "--json")
         assert text.status == found.status
         for fault in found.json["faults"]:
-            assert list(fault) == ["name", "what", "fix"]
-            assert f"WRONG  {fault['what']}\n  fix  {fault['fix']}\n" in text.out
+            assert list(fault) == ["name", "what", "fix", "lines"]
+            lines = "".join(f"{line['text']}\n" for line in fault["lines"])
+            assert f"WRONG  {fault['what']}\n  fix  {fault['fix']}{':' if lines else ''}\n{lines}" in text.out
         return found
 
     return run
@@ -77,7 +78,13 @@ def says(ran: Ran, name: str, *parts: str) -> bool:
     """Whether this is the only fault, and its text has these parts."""
     assert names(ran) == [name]
     (fault,) = ran.json["faults"]
-    return all(part in fault["what"] + fault["fix"] for part in parts)
+    said = fault["what"] + fault["fix"] + "".join(line["text"] for line in fault["lines"])
+    return all(part in said for part in parts)
+
+
+def texts(ran: Ran, file: str) -> list[str]:
+    """The lines of a file that fix the first fault, without the blanks and the -o that they begin with."""
+    return [line["text"].removeprefix("  -o ") for line in ran.json["faults"][0]["lines"] if line["file"] == file]
 
 
 SENDER = "smtpd_sender_restrictions = check_policy_service { @, timeout=10s, default_action=DUNNO }"
@@ -147,9 +154,9 @@ OVERRIDDEN = {
     ),
     "a value without braces": (
         SENDER,
-        "smtpd_sender_restrictions=check_policy_service { @, timeout=10s }",
-        "-o smtpd_sender_restrictions=check_policy_service overrides main.cf, which asks it",
-        "with the braces",
+        "smtpd_sender_restrictions=check_policy_service { @, default_action=DUNNO }",
+        "smtpd_sender_restrictions=check_policy_service inet:",
+        "blanks in a value need braces",
     ),
 }
 
@@ -158,8 +165,9 @@ OVERRIDDEN = {
 def test_overridden_where_users_log_in(daemon: Ratelimitd, examine: Examine, kind: str) -> None:
     main_cf, option, why, how = OVERRIDDEN[kind]
     ran = examine(daemon, main_cf, options=option)
-    assert says(ran, "not-wired", "in master.cf, under submission", why, how)
-    _, _, line = ran.json["faults"][0]["fix"].rpartition(": -o ")
+    name = "malformed" if kind == "a value without braces" else "not-wired"
+    assert says(ran, name, "in master.cf, under submission", why, how)
+    [line] = texts(ran, "master.cf")
     assert names(examine(daemon, main_cf, options=line)) == []
     assert names(examine(daemon, main_cf)) == ([] if main_cf else ["not-wired"])
 
@@ -173,11 +181,9 @@ def test_a_line_that_continues_another(daemon: Ratelimitd, examine: Examine) -> 
 
 def test_what_is_to_be_put_into_main_cf_is_right_there(daemon: Ratelimitd, examine: Examine) -> None:
     there = f"smtpd_sender_restrictions = {LOGIN_MISMATCH}, permit_mynetworks"
-    fix = examine(daemon, there).json["faults"][0]["fix"]
-    line, separator, option = fix.removeprefix("in main.cf: ").partition("; or for submission alone, in master.cf: -o ")
-    assert separator
+    [line] = texts(examine(daemon, there), "main.cf")
+    assert line.startswith("smtpd_sender_restrictions = ")
     assert names(examine(daemon, line)) == []
-    assert names(examine(daemon, there, options=option)) == []
 
 
 def test_nobody_can_log_in(daemon: Ratelimitd, examine: Examine) -> None:
@@ -221,6 +227,26 @@ def test_free_recipients_where_postfix_names_none(start: Start, examine: Examine
 
 def test_without_free_recipients_postfix_need_not_name_any(daemon: Ratelimitd, examine: Examine) -> None:
     assert names(examine(daemon, DATA)) == []
+
+
+def test_postfix_shut_out(start: Start, examine: Examine) -> None:
+    daemon = start(server={"allow": ["192.0.2.0/24"]})
+    ran = examine(daemon, SENDER)
+    assert set(names(ran)) == {"shut-out"}
+    assert "Postfix connects from 127.0.0.1, which server.allow does not have" in ran.out
+    assert texts(ran, "ratelimitd.toml") == ['allow = ["192.0.2.0/24", "127.0.0.1"]']
+
+
+def test_a_name_with_addresses_that_nobody_listens_at_is_no_fault(start: Start, examine: Examine) -> None:
+    daemon = start(server={"allow": ["127.0.0.1"]})
+    assert names(examine(daemon, SENDER.replace("@", f"inet:localhost:{daemon.port}"))) == []
+
+
+def test_what_a_later_list_rejects(daemon: Ratelimitd, examine: Examine) -> None:
+    later = "smtpd_recipient_restrictions = permit_mynetworks, reject_unlisted_recipient, permit_sasl_authenticated"
+    ran = examine(daemon, f"{SENDER}\n{later}")
+    assert says(ran, "too-early", "reject_unlisted_recipient may reject", "to what permit_mynetworks permits then")
+    assert names(examine(daemon, f"{texts(ran, 'main.cf')[0]}\n{later}")) == []
 
 
 def test_wired_too_early(daemon: Ratelimitd, examine: Examine) -> None:

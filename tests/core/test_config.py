@@ -53,6 +53,10 @@ def refused(path: Path) -> str:
         ("[limit]\nquota = 1", "limit: found a table; allowed: [[limit]] in double brackets"),
         ("server = 5\n" + LIMIT, "server: found 5; allowed: a table of listen, unix_mode,"),
         ("keys = 5\n" + LIMIT, "keys: found 5; allowed: a table of lowercase, default_domain"),
+        (
+            "sever = {}\n" + LIMIT,
+            "sever: found an unknown setting (did you mean server?); allowed: a table of",
+        ),
         ("nonsense = 1\n" + LIMIT, "nonsense: found an unknown setting; allowed: a table of state_dir, timezone,"),
         # syntax
         ("[[limit]\nquota = 1", "syntax: found "),
@@ -73,7 +77,12 @@ def refused(path: Path) -> str:
         ('[[limit]]\nquota = "many"', 'limit "default".quota: found "many"; allowed: '),
         ('[[limit]]\nquota = "5"', 'limit "default".quota: found "5"; allowed: '),
         (LIMIT + "period = 'yearly'", 'limit "default".period: found "yearly"; allowed: "hourly", "daily", "weekly", '),
-        (LIMIT + "periode = 'daily'", 'limit "default".periode: found an unknown setting; allowed: a table of name,'),
+        (
+            LIMIT + "periode = 'daily'",
+            'limit "default".periode: found an unknown setting (did you mean period?); ',
+        ),
+        (LIMIT + "[keys]\ndefault_domian = 'x'", 'keys.default_domian: found "x" (did you mean default_domain?); al'),
+        (LIMIT + "[keys.emial]\na = 1", "keys.emial: found no such key plugin (did you mean email?); allowed: "),
         (LIMIT + "name = ''", 'limit "".name: found ""; allowed: a text that matches'),
         (LIMIT + "name = 'a b'", 'limit "a b".name: found "a b"; allowed: a text that matches'),
         (LIMIT + LIMIT, 'limit "default".name: found "default" again; allowed: a name of its own'),
@@ -85,8 +94,8 @@ def refused(path: Path) -> str:
         (LIMIT + "quotas = 5", 'limit "default".quotas: found 5; allowed: a table of names and for each '),
         (LIMIT + "quotas.alice = -1", 'limit "default".quotas."alice": found -1; allowed: a whole number'),
         (LIMIT + "[limit.quotas]\na = 1\n'b@x.y' = 'no'", 'limit "default".quotas."b@x.y": found "no"; allowed: '),
-        (LIMIT + "quotas = {alice = 1, Alice = 2}", 'limit "default".quotas: found "Alice"; allowed: each account'),
-        (LIMIT + "quotas = {'' = 1}", 'limit "default".quotas: found ""; allowed: each account'),
+        (LIMIT + "quotas = {alice = 1, Alice = 2}", 'limit "default".quotas."Alice": found "Alice" again; al'),
+        (LIMIT + "quotas = {'' = 1}", 'limit "default".quotas."": found ""; allowed: each account'),
         (LIMIT + LIMIT.replace("quota", "name = 'b'\nquota") + "key = 'x'", 'limit "b".key: found "x"; allowed: '),
         # keys and plugins
         (LIMIT + "[keys]\nlowercase = 'yes'", 'keys.lowercase: found "yes"; allowed: true or false'),
@@ -105,8 +114,11 @@ def refused(path: Path) -> str:
             'keys.domains[0]: found ""; allowed: a domain, without @',
         ),
         (LIMIT + "[keys]\ndomains = 'a.b'", 'keys.domains: found "a.b"; allowed: a list: a text'),
-        (LIMIT + "[keys]\nlower = 1", "keys.lower: found 1; allowed: lowercase, default_domain, domains, or a table"),
-        (LIMIT + "[keys.mail]\na = 1", "keys.mail: found no such key plugin; allowed: the installed key plugins: "),
+        (
+            LIMIT + "[keys]\nlower = 1",
+            "keys.lower: found 1 (did you mean lowercase?); allowed: lowercase, ",
+        ),
+        (LIMIT + "[keys.mail]\na = 1", "keys.mail: found no such key plugin (did you mean email?); allowed: the "),
         (
             LIMIT + "[keys.email]\na = 1",
             "keys.email.a: found an unknown option; allowed: none: this plugin has no options",
@@ -116,9 +128,14 @@ def refused(path: Path) -> str:
         (LIMIT + "[server]\nlisten = '127.0.0.1:1'", 'server.listen: found "127.0.0.1:1"; allowed: a list'),
         (LIMIT + "[server]\nlisten = ['[::1]:1', 5]", "server.listen[1]: found 5; allowed: a text"),
         (LIMIT + "[server]\nlisten = ['127.0.0.1']", 'server.listen[0]: found "127.0.0.1"; allowed: "ADDRESS:PORT"'),
+        (LIMIT + "[server]\nlisten = ['inet:127.0.0.1']", 'server.listen[0]: found "127.0.0.1"; allowed: "ADDRESS'),
         (LIMIT + "[server]\nlisten = ['unix:x']", 'server.listen[0]: found "unix:x"; allowed: "ADDRESS:PORT"'),
         (LIMIT + '[server]\nlisten = ["unix:/a\\u0000"]', 'server.listen[0]: found "unix:/a\\x00"; allowed: a text'),
-        (LIMIT + "[server]\nallow = ['10.0.0.1/8']", 'server.allow[0]: found "10.0.0.1/8"; allowed: an address or'),
+        (
+            LIMIT + "[server]\nallow = ['10.0.0.1/8']",
+            'server.allow[0]: found "10.0.0.1/8"; allowed: "10.0.0.0/8",',
+        ),
+        (LIMIT + "[server]\nallow = ['fd00::1/64']", 'server.allow[0]: found "fd00::1/64"; allowed: "fd00::/64", or "'),
         (LIMIT + "[server]\nallow = ['::1', 'all']", 'server.allow[1]: found "all"; allowed: an address or'),
         (LIMIT + "[server]\nunix_mode = '999'", 'server.unix_mode: found "999"; allowed: a text that matches'),
         (LIMIT + "[server]\nunix_mode = 660", "server.unix_mode: found 660; allowed: a text that matches"),
@@ -134,18 +151,19 @@ def refused(path: Path) -> str:
         (LIMIT + '[store]\npath = "a\\u0000b"', 'store.path: found "a\\x00b"; allowed: a text without control'),
         (LIMIT + "[store]\nhost = ['a', '']", 'store.host[1]: found ""; allowed: a text, not empty'),
         (LIMIT + "[store]\nport = 65536", "store.port: found 65536; allowed: a whole number from 0 to 65535"),
-        (LIMIT + "[store]\ntable = 'a;b'", 'store.table or store.columns: found "a;b"; allowed: letters,'),
-        (LIMIT + "[store]\ncolumns.used = 'a b'", 'store.table or store.columns: found "a b"; allowed: letters,'),
-        (LIMIT + "[store]\ncolumns.usage = 'x'", 'store.table or store.columns: found "usage"; allowed: letters,'),
+        (LIMIT + "[store]\ntable = 'a;b'", 'store.table: found "a;b"; allowed: letters,'),
+        (LIMIT + "[store]\ncolumns.used = 'a b'", 'store.columns."used": found "a b"; allowed: letters,'),
+        (LIMIT + "[store]\ncolumns.usage = 'x'", 'store.columns."usage": found "usage"; allowed: letters,'),
         (LIMIT + "[store]\ncolumns.used = 5", 'store.columns."used": found 5; allowed: a text'),
         (LIMIT + "[store]\ncolumns = {used = 'x', quota = 5}", 'store.columns."quota": found 5; allowed: a text'),
         (LIMIT + "quotas = {a = 'unlimited', b = 'x'}", 'limit "default".quotas."b": found "x"; allowed: '),
-        (LIMIT + "[store]\ncolumns.used = 'Quota'", 'store.columns: found "Quota" for quota and for used; allowed: '),
+        (LIMIT + "[store]\ncolumns.used = 'Quota'", 'store.columns."used": found "Quota" for quota and for used'),
         # the rest
-        ("timezone = 'Mars'\n" + LIMIT, 'timezone: found "Mars"; allowed: "local" or a name such as'),
-        ("timezone = 'Europe'\n" + LIMIT, 'timezone: found "Europe"; allowed: "local" or a name such as'),
-        ("timezone = '../etc'\n" + LIMIT, 'timezone: found "../etc"; allowed: "local" or a name such as'),
-        ("timezone = '/nowhere'\n" + LIMIT, 'timezone: found "/nowhere"; allowed: "local" or a name such as'),
+        ("timezone = 'Mars'\n" + LIMIT, 'timezone: found "Mars"; allowed: "local", a name such as'),
+        ("timezone = 'Europe'\n" + LIMIT, 'timezone: found "Europe"; allowed: "local", a name such as'),
+        ("timezone = 'CET-1CEST,M3.5.0'\n" + LIMIT, 'timezone: found "CET-1CEST,M3.5.0"; allowed: "local", a'),
+        ("timezone = '../etc'\n" + LIMIT, 'timezone: found "../etc"; allowed: "local", a name such as'),
+        ("timezone = '/nowhere'\n" + LIMIT, 'timezone: found "/nowhere"; allowed: "local", a name such as'),
         ("timezone = ''\n" + LIMIT, 'timezone: found ""; allowed: a text, not empty'),
         ("week_starts = 'friday'\n" + LIMIT, 'week_starts: found "friday"; allowed: "monday" or "sunday"'),
         ('state_dir = "a\\u001b"\n' + LIMIT, 'state_dir: found "a\\x1b"; allowed: a text without control'),
@@ -204,6 +222,15 @@ def test_quotas_are_normalised_as_keys_are(write: Write) -> None:
 def test_paths_are_relative_to_the_file(write: Write) -> None:
     path = write("state_dir = 'state'\n" + LIMIT)
     assert config.read(path).state_dir == path.parent / "state"
+
+
+def test_an_address_may_be_written_as_main_cf_has_it(write: Write) -> None:
+    path = write(LIMIT + '[server]\nlisten = ["inet:127.0.0.1:10032", "inet:[::1]:10032", "unix:/a"]\n')
+    assert config.read(path).settings.server.listen == ["127.0.0.1:10032", "[::1]:10032", "unix:/a"]
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_it(write: Write) -> None:
+    assert config.read(write("\ufeff" + LIMIT)).limits[0].quota == 1000
 
 
 def zone(path: Path) -> object:

@@ -35,6 +35,14 @@ WRONG = {
     "a separator that ends no line of TOML": (
         "[[limit]]\nname = 'b' # \u2028\x0c\u0085\nquota = -1\n".replace("\x0c", ""), 3, 'limit "b".quota: found -1',
     ),
+    "a quota for an account that has one": (
+        f'{LIMIT}[limit.quotas]\n"a@b.c" = 1\n"A@b.c" = 2\n', 5, 'limit "default".quotas."A@b.c": found "A@b.c" again',
+    ),
+    "a column of the table": (f"{LIMIT}[store]\ntable = 't'\ncolumns.used = 'a b'\n", 5, 'store.columns."used"'),
+    "behind the mark that some editors begin a file with": (f"\ufeff\n{LIMIT}key = 5", 4, 'limit "default".key: fo'),
+    "what is no TOML": (f"{LIMIT}[log\n", 3, "syntax: found Expected ']' at the end of a table declaration"),
+    "a list without an end": (f"{LIMIT}a = [\n", 3, "syntax: found Invalid value (at end of document)"),
+    "a table twice": (f"[log]\n{LIMIT}[log]\n", 4, "syntax: found Cannot declare"),
     "single brackets": ("# x\n[limit]\nquota = 1\n", 2, "limit: found a table; allowed: [[limit]] in double brackets"),
 }  # fmt: skip
 
@@ -47,6 +55,14 @@ def test_the_line_and_the_name_are_said(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ConfigError) as raised:
         config.read(file)
     assert str(raised.value).startswith(f"{file}:{line}: {words}")
+
+
+def test_the_line_of_a_byte_that_is_no_text_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "ratelimitd.toml"
+    file.write_bytes(LIMIT.encode() + b"# \xe4\n")
+    with pytest.raises(ConfigError) as raised:
+        config.read(file)
+    assert str(raised.value).startswith(f"{file}:3: not UTF-8: found byte")
 
 
 def test_a_setting_at_the_wrong_place_is_said_to_belong_elsewhere(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ BROKEN = {
     "a network that is none": ('[server]\nallow = ["127.0.0.1/8"]\n' + LIMIT, "server.allow[0]: found"),
     "a time zone that is none": ('timezone = "Mars/Olympus"\n' + LIMIT, 'timezone: found "Mars/Olympus"'),
     "a facility that is none": ('[log]\nfacility = "post"\n' + LIMIT, 'log.facility: found "post"'),
-    "a column that is none": ('[store]\ncolumns = { used = "a b" }\n' + LIMIT, "store.table or store.columns"),
+    "a column that is none": ('[store]\ncolumns = { used = "a b" }\n' + LIMIT, 'store.columns."used"'),
     "two limits of one name": (LIMIT * 2, 'limit "default".name'),
     "a NUL in a path": ('state_dir = "a\\u0000b"\n' + LIMIT, "state_dir"),
     "a NUL in the log's path": ('[log]\nfile = "a\\u0000b"\n' + LIMIT, "log.file"),
@@ -122,7 +122,7 @@ def test_a_daemon_does_not_start_on_a_broken_configuration(make: Start, kind: st
 def test_a_file_that_is_missing_no_file_or_no_utf8_is_refused(make: Start) -> None:
     daemon = make()
     daemon.file.write_bytes(b"\xff")
-    expect_refusal(daemon, f"{daemon.file}: not UTF-8")
+    expect_refusal(daemon, f"{daemon.file}:1: not UTF-8")
     daemon.file.unlink()
     expect_refusal(daemon, f"{daemon.file}: cannot be read: found No such file or directory")
     daemon.file.mkdir()

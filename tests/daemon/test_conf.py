@@ -69,5 +69,5 @@ def test_every_setting_that_needs_a_restart_says_so_and_no_other() -> None:
 
 def test_the_example_runs_from_the_checkout() -> None:
     example = config.read(CONF / "example.toml")
-    assert example.state_dir == CONF / "../.state"
+    assert example.state_dir == ROOT / ".state"
     assert example.settings.server.listen == ["127.0.0.1:10032"]

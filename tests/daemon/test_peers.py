@@ -166,6 +166,19 @@ def test_a_half_closed_client_has_its_reply(start: Start) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("times", [2, 300])  # more than are read at once, too
+def test_a_client_that_half_closes_behind_several_requests_has_all_replies(start: Start, times: int) -> None:
+    daemon = start(limit=[{"quota": "unlimited"}])
+    for second in ("alice@example.com", "bob@example.com"):  # bob is looked up while the client has half-closed
+        with daemon.client() as client:
+            client.send(request() * (times - 1) + request(second))  # but for the last, one request again and again
+            client.socket.shutdown(socket.SHUT_WR)
+            assert [client.reply() for _ in range(times)] == ["DUNNO"] * times
+            assert client.at_end()
+    assert daemon.stop() == 0
+    assert daemon.used() == {"alice@example.com": 3, "bob@example.com": 1}
+
+
 def test_one_that_floods_gets_its_share_only(start: Start) -> None:
     daemon = start(limit=[{"quota": "unlimited"}])
     with daemon.client() as flood, daemon.client() as other:

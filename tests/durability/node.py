@@ -57,6 +57,7 @@ class ListSink:
     """Keeps the log's lines."""
 
     dropped = 0
+    on_stderr = False
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -10,6 +10,8 @@ from ratelimitd.log.sinks import Entry
 class Lines:
     """Every line with its level."""
 
+    on_stderr = False
+
     def __init__(self) -> None:
         self.dropped = 0
         self.entries: list[Entry] = []

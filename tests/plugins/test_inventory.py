@@ -119,7 +119,21 @@ def test_whatever_the_configuration_says_the_list_is_given(run: Run, text: str) 
 def test_a_configuration_that_cannot_be_read_is_said_below_the_list(run: Run) -> None:
     status, text = run("= nonsense")
     assert status == 2
-    assert "ratelimitd.toml: syntax: found" in text
+    assert "ratelimitd.toml:1: syntax: found" in text
+
+
+def test_before_there_is_a_configuration_the_list_is_given_and_nothing_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "ratelimitd.toml"
+    with monkeypatch.context() as default:
+        for module in ("main", "inventory"):
+            default.setattr(f"ratelimitd.ctl.{module}.DEFAULT_CONFIG", missing)
+        assert main(["plugins"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1].split() == ["email", "ratelimitd", __version__, "-"]
+    assert main(["-c", str(missing), "plugins"]) == 2
+    assert f"{missing}: cannot be read: found No such file or directory" in capsys.readouterr().out
 
 
 def test_the_same_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

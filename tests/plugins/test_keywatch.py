@@ -25,6 +25,8 @@ from tests.core.build import memo, rules
 class Lines:
     """A sink that keeps what it is given."""
 
+    on_stderr = False
+
     def __init__(self) -> None:
         self.dropped = 0
         self.entries: list[Entry] = []

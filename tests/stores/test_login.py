@@ -214,6 +214,11 @@ def test_a_host_that_is_none_is_refused(host: str) -> None:
         address(host, 3306)
 
 
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_a_password(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("\ufeffs3cret\n")
+    assert access(StoreSettings(password_file="secret"), tmp_path).password == b"s3cret"
+
+
 def test_the_password_file_is_read_without_its_line_end(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes("pässword \n".encode())
     known = access(StoreSettings(password="other", password_file="secret"), tmp_path)

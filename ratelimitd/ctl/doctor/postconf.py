@@ -1,11 +1,13 @@
 """Postfix's configuration, as `postconf` shows it: main.cf, and master.cf with its overrides, parameters expanded."""
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ratelimitd.control.commands import WRONG, Refused
 
@@ -14,19 +16,34 @@ _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin
 _WITH_DEFAULTS = (
     *("smtpd_sasl_type", "smtpd_sasl_path", "cyrus_sasl_config_path"),
     *("smtpd_delay_reject", "smtpd_sasl_auth_enable", "smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
-    *("smtpd_policy_service_try_limit", "smtpd_policy_service_default_action"),
+    *("smtpd_reject_unlisted_recipient", "smtpd_policy_service_try_limit", "smtpd_policy_service_default_action"),
     *("queue_directory", "mail_owner", "compatibility_level"),
 )
 
 
+_UNBRACED = re.compile(r"\b(check_policy_service)\s+([^\s,{}]+(?:[\s,]+\w+=[^\s,{}]+)+)")
+
+
+class Malformed(NamedTuple):
+    """A -o of master.cf that no smtpd understands: as it is written, and what is meant."""
+
+    text: str
+    name: str
+    value: str
+
+
 @dataclass(frozen=True)
 class Smtpd:
-    """An smtpd service of master.cf, every parameter that applies to it, and those that its -o sets."""
+    """An smtpd service of master.cf, every parameter that applies to it, and those that its -o sets.
+
+    Both are what they would be without what is `malformed`.
+    """
 
     name: str
     chroot: bool
     parameters: Mapping[str, str]
     overrides: Mapping[str, str] = field(default_factory=dict)
+    malformed: tuple[Malformed, ...] = ()
 
     def is_on(self, parameter: str) -> bool:
         """Whether a yes-or-no parameter is yes."""
@@ -61,9 +78,44 @@ def read(folder: Path | None) -> Postfix:
             ports.append(name)
         if command == "smtpd" and kind in ("inet", "pass"):
             is_chroot = chroot == "y" or (chroot == "-" and main["compatibility_level"].startswith("0"))
-            own = overrides.get(f"{name}/{kind}", {})
-            smtpds.append(Smtpd(name, is_chroot, main | own, own))
+            wrong = malformed(fields[8]) if len(fields) > 8 else ()
+            own = overrides.get(f"{name}/{kind}", {}) | {each.name: each.value for each in wrong}
+            smtpds.append(Smtpd(name, is_chroot, main | own, own, wrong))
     return Postfix(Path(main["queue_directory"]), main["mail_owner"], smtpds, ports, main)
+
+
+def malformed(text: str) -> tuple[Malformed, ...]:
+    """The -o among the arguments of an smtpd that have blanks outside of braces.
+
+    >>> malformed("-o a=b -o {c = d e} -v -o f = g h -o i=k l")
+    (Malformed(text='-o f = g h', name='f', value='g h'), Malformed(text='-o i=k l', name='i', value='k l'))
+    """
+    options: list[list[str]] = []
+    for argument in _arguments(text):
+        if argument.startswith("-") or not options:
+            options.append([argument])
+        else:
+            options[-1].append(argument)
+    found = []
+    for flag, *words in options:
+        name, _, value = " ".join(words).partition("=")
+        if flag.endswith("o") and len(words) > 1 and name.strip():
+            meant = _UNBRACED.sub(r"\1 { \2 }", value.strip())
+            found.append(Malformed(" ".join([flag, *words]), name.strip(), meant))
+    return tuple(found)
+
+
+def _arguments(text: str) -> Iterator[str]:
+    """The arguments of a command of master.cf: words, and what is in braces, which may have others in them."""
+    argument, depth = "", 0
+    for word in text.split():
+        argument = f"{argument} {word}" if argument else word
+        depth += word.count("{") - word.count("}")
+        if depth <= 0:
+            yield argument
+            argument, depth = "", 0
+    if argument:
+        yield argument
 
 
 def _parameters(text: str) -> dict[str, str]:

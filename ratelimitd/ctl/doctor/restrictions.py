@@ -1,30 +1,34 @@
-"""What is wrong with how Postfix asks this service: examines its restriction lists, and nothing else."""
+"""Postfix's restriction lists: what stands in them, and where they ask a policy service."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ratelimitd.ctl.answers import Fault
 from ratelimitd.ctl.doctor.postconf import Postfix, Smtpd
 
-RIGHT = "smtpd_sender_restrictions = check_policy_service { %s, timeout=10s, default_action=DUNNO }"
 AT_RCPT = ("smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions")
+ETRN = "smtpd_etrn_restrictions"
 AT_MESSAGE = ("smtpd_data_restrictions", "smtpd_end_of_data_restrictions")
 LISTS = (
     *AT_RCPT,
     *("smtpd_relay_restrictions", "smtpd_recipient_restrictions"),
     *AT_MESSAGE,
-    "smtpd_etrn_restrictions",
+    ETRN,
 )
+ASKED_AT_RCPT = LISTS[:5]
+"""The lists that Postfix evaluates for each recipient, in its order, unless smtpd_delay_reject is no."""
 BEFORE_ALL_OTHERS = ("smtpd_client_restrictions", "smtpd_helo_restrictions")
 ENDS = ("permit_sasl_authenticated", "permit", "reject", "defer")
 """What ends a list for a client that has logged in."""
 PERMITS = "permit_"
 """How the names begin of what ends a list for some, with a login or without."""
+REJECTS = "reject_"
+WHO_MAY_SEND = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 DEFAULT_ACTION = "451 4.3.5 Server configuration problem"
 SERVICE = "check_policy_service"
 
 WORD = re.compile(r"\{[^}]*\}|[^\s,{}]+")
+_WITH_ARGUMENT = re.compile(r"check_\w+|reject_r(?:bl|hsbl)_\w+|permit_(?:dnswl|rhswl)_\w+|sleep|warn_if_reject")
 MAX_DEPTH = 10
 
 
@@ -82,81 +86,47 @@ def _service(word: str) -> tuple[str, dict[str, str]]:
     return address, options
 
 
-def examine(postfix: Postfix, is_ours: Callable[[Use], bool]) -> list[Fault]:
-    """The faults of how we are asked. `is_ours` tells whether a use asks us."""
-    ours = [use for use in uses(postfix) if is_ours(use)]
-    faults = [fault for use in ours for fault in _of_use(use)]
-    logins = [smtpd for smtpd in postfix.smtpds if smtpd.is_on("smtpd_sasl_auth_enable")]
-    if not logins:
-        what = "no smtpd of Postfix lets clients log in (smtpd_sasl_auth_enable = no), and only logins are counted"
-        faults.append(Fault("no-login", what, "set smtpd_sasl_auth_enable = yes where your users send"))
-    for smtpd in logins:
-        faults += _passed_by([use for use in ours if use.smtpd is smtpd])
-    return list(dict.fromkeys(faults))
+def items_of(smtpd: Smtpd, list_name: str) -> list[str]:
+    """The restrictions of a list, each with its argument."""
+    return items(_words(smtpd, smtpd.parameters.get(list_name, "")))
 
 
-def recipients_unknown(postfix: Postfix, is_ours: Callable[[Use], bool], limits: Sequence[str]) -> Iterator[Fault]:
-    """Where an smtpd asks us when Postfix no longer names recipients, which these limits have free ones of."""
-    ours = [use for use in uses(postfix) if is_ours(use)]
-    for smtpd in postfix.smtpds if limits else ():
-        asks = [use for use in ours if use.smtpd is smtpd and smtpd.is_on("smtpd_sasl_auth_enable")]
-        if asks and all(use.list_name in AT_MESSAGE for use in asks):
-            lists = " and ".join(dict.fromkeys(use.list_name for use in asks))
-            what = (
-                f"the service {smtpd.name} asks only in {lists}, where Postfix names no recipient of a mail that has "
-                f"several: the free_recipients of the limit {', '.join(limits)} are counted in such a mail"
-            )
-            yield Fault("recipients-unknown", what, f"ask at RCPT, too: {RIGHT % asks[0].address}")
+def items(words: Iterable[str]) -> list[str]:
+    """Words of a list as restrictions, each with its argument."""
+    found: list[str] = []
+    argument_due = False
+    for word in words:
+        if argument_due:
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+        argument_due = _WITH_ARGUMENT.fullmatch(word) is not None
+    return found
 
 
-def _of_use(use: Use) -> Iterator[Fault]:
-    yield from _counts_nothing(use)
-    yield from _too_early(use)
-    parameters = use.smtpd.parameters
-    tries = use.options.get("try_limit", parameters["smtpd_policy_service_try_limit"])
-    if tries == "1":
-        what = f"try_limit is 1 in {use.where}: after one time-out Postfix skips the service, or defers all mail"
-        yield Fault("try-limit", what, "leave smtpd_policy_service_try_limit and try_limit at their default, 2")
-    action = use.options.get("default_action", parameters["smtpd_policy_service_default_action"])
-    if action == DEFAULT_ACTION:
-        what = f"there is no default_action in {use.where}: while ratelimitd is down no mail is accepted"
-        fix = f"{SERVICE} {{ {use.address}, timeout=10s, default_action=DUNNO }}"
-        yield Fault("no-default-action", what, fix)
+def met_later(smtpd: Smtpd, list_name: str) -> Iterator[tuple[str, str]]:
+    """What may still reject a recipient of somebody who has logged in once this list has passed: list, restriction."""
+    if list_name not in ASKED_AT_RCPT:
+        return
+    at = ASKED_AT_RCPT.index(list_name) + 1
+    seen = {item for name in ASKED_AT_RCPT[:at] for item in items_of(smtpd, name)}
+    for name in ASKED_AT_RCPT[at:]:
+        for item in items_of(smtpd, name):
+            if item.split()[0] in ENDS:
+                break
+            if item.startswith(REJECTS) and item not in seen:
+                seen.add(item)
+                yield name, item
 
 
-def _counts_nothing(use: Use) -> Iterator[Fault]:
-    if use.list_name == "smtpd_etrn_restrictions":
-        yield Fault("counts-nothing", f"{use.where}: ETRN sends no mail", "move it to smtpd_sender_restrictions")
-    if use.list_name in AT_RCPT and not use.smtpd.is_on("smtpd_delay_reject"):
-        what = f"{use.where} is evaluated before RCPT, since smtpd_delay_reject = no: nothing is counted there"
-        yield Fault("counts-nothing", what, "set smtpd_delay_reject = yes, or move it to smtpd_recipient_restrictions")
-    for word in ENDS:
-        if word in use.before:
-            what = f"in {use.where} {word} comes before the service, which is never asked about users who log in"
-            yield Fault("counts-nothing", what, f"move {SERVICE} before {word}")
-            return
+def admits_logins(smtpd: Smtpd) -> bool:
+    """Whether users log in at an smtpd to send. At the port that a content filter returns mail to nobody does: it
+    inherits the setting that lets clients log in, and rejects all but mynetworks."""
+    return smtpd.is_on("smtpd_sasl_auth_enable") and not any(_is_closed(smtpd, name) for name in WHO_MAY_SEND)
 
 
-def _passed_by(asked: Sequence[Use]) -> Iterator[Fault]:
-    """Whether some who log in are permitted wherever an smtpd would ask us of them."""
-    open_to_all = [use for use in asked if not any(word in ENDS for word in use.before)]
-    permits = [[word for word in use.before if word.startswith(PERMITS)] for use in open_to_all]
-    if permits and all(permits):
-        use, word = open_to_all[0], permits[0][0]
-        who = "from mynetworks, by a webmail for example," if word == "permit_mynetworks" else "that it permits"
-        what = f"in {use.where} {word} comes before the service: what is sent {who} with a login is not counted"
-        yield Fault("passed-by", what, f"move {SERVICE} before {word}")
-
-
-def _too_early(use: Use) -> Iterator[Fault]:
-    """Whether recipients are counted that Postfix then rejects."""
-    if use.list_name in BEFORE_ALL_OTHERS and use.smtpd.is_on("smtpd_delay_reject"):
-        what = f"{use.where} comes before all other lists: recipients that those reject are counted"
-        yield Fault("too-early", what, "move it to smtpd_sender_restrictions or smtpd_recipient_restrictions")
-    for word in use.after:
-        if word in ENDS:
-            return
-        if word.startswith("reject_"):
-            what = f"in {use.where} the service is asked before {word}: what that rejects is counted"
-            yield Fault("too-early", what, f"move {SERVICE} after {word}")
-            return
+def _is_closed(smtpd: Smtpd, list_name: str) -> bool:
+    """Whether a list rejects all but those that something other than a login permits."""
+    words = [item.split()[0] for item in items_of(smtpd, list_name)]
+    ends = next((word for word in words if word in ENDS), "")
+    return ends in ("reject", "defer") and "check_sasl_access" not in words
