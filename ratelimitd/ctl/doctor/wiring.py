@@ -57,7 +57,6 @@ def _option(name: str, value: str) -> str:
 def _with_service(text: str, address: str) -> str:
     """A list with this service in it, before the first word that ends it for somebody."""
     service = (RIGHT % address).partition(" = ")[2]
-    before = WORD.findall(text)
-    ends = (i for i, word in enumerate(before) if word in ENDS or word.startswith(PERMITS))
-    at = next(ends, len(before))
-    return ", ".join([*before[:at], service, *before[at:]])
+    ends = (word.start() for word in WORD.finditer(text) if word[0] in ENDS or word[0].startswith(PERMITS))
+    at = next(ends, len(text))
+    return ", ".join(part for part in (text[:at].rstrip(" ,"), service, text[at:]) if part)
