@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import trio
 
-from ratelimitd.config.read import Configuration
+from ratelimitd.config.read import Configuration, naming
 from ratelimitd.core.limits import UNLIMITED, Limit
-from ratelimitd.errors import StartError, StoreError
+from ratelimitd.errors import ConfigError, StoreError
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, schema
 from ratelimitd.stores.mysql.access import USUAL_PORT, Access
@@ -48,11 +48,13 @@ _TYPES = {
 def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
     """Migrate the table of `[store]`; what was done, or with `dry_run` would be, one line each.
 
-    Raises StartError for another backend; StoreError. A table that is neither the Perl daemon's nor ours is an
+    Raises ConfigError for another backend; StoreError. A table that is neither the Perl daemon's nor ours is an
     error too, and left alone.
     """
     if config.settings.store.backend != "mysql":
-        raise StartError(f'{config.file}: store.backend: found "{config.settings.store.backend}"; allowed: "mysql"')
+        found = f'"{config.settings.store.backend}"'
+        with naming(config.file):
+            raise ConfigError("store.backend", found, '"mysql": other tables the daemon completes when it starts')
     return trio.run(_migrate, config, dry_run)
 
 

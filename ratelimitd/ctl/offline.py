@@ -21,6 +21,7 @@ from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.daemon.parts import Parts, compose, hold
+from ratelimitd.daemon.start import load_what_is_loaded_late
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink, open_sinks
@@ -158,6 +159,9 @@ def _become_owner(config: Configuration, *, or_user: bool) -> bool:
             reason = f"state_dir: {config.state_dir}: {error.strerror}"
             raise Refused(f"no ratelimitd is running, and none has ever run: {reason}", NO_DAEMON) from error
         owner = privileges.find(config.settings.user, config.settings.group)
-    if owner is not None:
+    if owner is None:
+        privileges.settle()
+    else:
+        load_what_is_loaded_late(config)
         privileges.become(owner)
     return is_there
