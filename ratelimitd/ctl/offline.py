@@ -130,8 +130,12 @@ async def _check_store(store: Store, config: Configuration) -> CheckedStore:
         with trio.fail_after(CHECK_TIMEOUT_S):
             try:
                 await store.open()
+                remarks = store.remarks.take()
+                found = [f"{remark.event}: {remark.said}" for remark in remarks]
+                for remark in remarks:
+                    if remark.must:
+                        raise Refused(f"store: {store.name}: {remark.event}: {remark.said}", NO)
                 await store.recorded("")
-                found = [f"{remark.event}: {remark.said}" for remark in store.remarks.take()]
                 found += (await store.survey()).remarks(config.limits)
             finally:
                 await store.close()

@@ -52,7 +52,8 @@ class StoreLink:
     def say(self) -> None:
         """Log what the store has to say."""
         for remark in self.store.remarks.take():
-            self._log.warning(remark.event, **dict(remark.fields))
+            say = self._log.error if remark.must else self._log.warning
+            say(remark.event, **dict(remark.fields))
 
     def say_once(self, event: str, **fields: object) -> None:
         """Log a warning, unless it was logged; no more of them than a log can bear."""

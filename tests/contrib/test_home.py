@@ -89,7 +89,7 @@ sys.exit(main.main(sys.argv[1:]))
 def test_check_reads_nothing_of_pythons_once_it_is_the_daemons_user(
     make: Start, mariadb: MariaDB, postgresql: PostgreSQL, database: str, roots: Path, backend: str
 ) -> None:
-    servers = {
+    servers: dict[str, dict[str, Any]] = {
         "mysql": {"unix_socket": str(mariadb.socket), "user": "root"},
         "postgresql": {"unix_socket": str(postgresql.socket), "port": postgresql.port, "user": "postgres"},
     }
