@@ -252,3 +252,4 @@ class Evidence(Answer, frozen=True):
     bare_and_qualified: list[tuple[str, str]]
     many_domains: list[tuple[str, int]]
     other_windows: list[str] = []
+    store_unavailable: str = ""

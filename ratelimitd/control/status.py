@@ -139,7 +139,13 @@ class DaemonStatus:
             bare_and_qualified=await self._bare_and_qualified(),
             many_domains=await self._many_domains(),
             other_windows=self._sync.zones.differing,
+            store_unavailable=self._store_unavailable(),
         )
+
+    def _store_unavailable(self) -> str:
+        """Which store is unavailable, and why; "": it is available, or nothing was asked of it yet."""
+        link = self._sync.link
+        return f"{link.name}: {link.failure}" if link.failure else ""
 
     async def _bare_and_qualified(self) -> list[tuple[str, str]]:
         """Pairs of keys such as `alice` and `alice@example.com` under one limit, at most MAX_PAIRS of them.

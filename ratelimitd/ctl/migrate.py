@@ -52,8 +52,9 @@ def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
     error too, and left alone.
     """
     if config.settings.store.backend != "mysql":
+        found = f'"{config.settings.store.backend}"'
         with naming(config.file):
-            raise ConfigError("store.backend", f'"{config.settings.store.backend}"', '"mysql"')
+            raise ConfigError("store.backend", found, '"mysql": other tables the daemon completes when it starts')
     return trio.run(_migrate, config, dry_run)
 
 

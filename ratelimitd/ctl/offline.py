@@ -21,6 +21,7 @@ from ratelimitd.control.status import not_stored
 from ratelimitd.daemon import privileges
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.daemon.parts import Parts, compose, hold
+from ratelimitd.daemon.start import load_what_is_loaded_late
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.log.destinations import open_sinks
 from ratelimitd.log.log import Log
@@ -157,8 +158,12 @@ async def _check_store(store: Store, config: Configuration) -> CheckedStore:
         with trio.fail_after(CHECK_TIMEOUT_S):
             try:
                 await store.open()
+                remarks = store.remarks.take()
+                found = [f"{remark.event}: {remark.said}" for remark in remarks]
+                for remark in remarks:
+                    if remark.must:
+                        raise Refused(f"store: {store.name}: {remark.event}: {remark.said}", NO)
                 await store.recorded("")
-                found = [f"{remark.event}: {remark.said}" for remark in store.remarks.take()]
                 found += (await store.survey()).remarks(config.limits)
             finally:
                 await store.close()
@@ -186,6 +191,9 @@ def _become_owner(config: Configuration, *, or_user: bool) -> bool:
             reason = f"state_dir: {config.state_dir}: {error.strerror}"
             raise Refused(f"no ratelimitd is running, and none has ever run: {reason}", NO_DAEMON) from error
         owner = privileges.find(config.settings.user, config.settings.group)
-    if owner is not None:
+    if owner is None:
+        privileges.settle()
+    else:
+        load_what_is_loaded_late(config)
         privileges.become(owner)
     return is_there

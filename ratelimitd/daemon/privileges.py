@@ -79,6 +79,34 @@ def become(identity: Identity) -> None:
         os.setresuid(identity.uid, identity.uid, identity.uid)
     except OSError as error:
         raise StartError(f"user: cannot become {identity.user}: {error.strerror}") from error
+    os.environ["HOME"] = _home(identity.uid)
+
+
+def settle() -> None:
+    """Where nobody else is to be become: have HOME be a folder that this user may look into.
+
+    Some ways to run a program as another user leave HOME as it was, and libpq fails where it may not look there.
+    """
+    if _is_closed(os.environ.get("HOME", "")):
+        os.environ["HOME"] = _home(os.geteuid())
+
+
+def _home(uid: int) -> str:
+    """The home of a user; "/" for one who has none, or may not look into it."""
+    try:
+        home = pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return "/"
+    return "/" if _is_closed(home) else home
+
+
+def _is_closed(folder: str) -> bool:
+    """Whether this user may not look for a file in a folder; one that does not exist is not closed."""
+    try:
+        os.stat(f"{folder}/.")
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False
 
 
 @contextmanager

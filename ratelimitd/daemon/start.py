@@ -105,6 +105,7 @@ def prepare(config: Configuration, held: Held) -> None:
     held.sockets.policy.inherit(take_sockets())
     identity = privileges.find(settings.user, settings.group)
     if identity is None:
+        privileges.settle()
         hold(held.state)
         _write_pid_file(config)
         return
@@ -117,7 +118,7 @@ def prepare(config: Configuration, held: Held) -> None:
     with privileges.acting_as(identity) if _pid_file_is_the_users(config, identity) else nullcontext():
         _write_pid_file(config)
     held.sockets.open_as_root(config, identity)
-    _load_what_is_loaded_late(config)
+    load_what_is_loaded_late(config)
     privileges.become(identity)
 
 
@@ -140,7 +141,7 @@ def hold(state: StateDir) -> None:
         time.sleep(0.1)
 
 
-def _load_what_is_loaded_late(config: Configuration) -> None:
+def load_what_is_loaded_late(config: Configuration) -> None:
     """Import now what would be imported later: the user may not be able to read Python's own files."""
     importlib.import_module("encodings.idna")  # for names of hosts
     schema(config.settings.store.backend)

@@ -244,6 +244,11 @@ class Names(NamedTuple):
                 raise ValueError(name)
         return self
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables of a server's database."""
+        return self.table, f"{self.table}_node", f"{self.table}_window", f"{self.table}_history"
+
     def apply(self, statement: str, quote: str) -> str:
         """A statement with the configured names, between `quote`s, in place of the default ones, which are between
         quotes; and with the first limit in place of `'default'`."""

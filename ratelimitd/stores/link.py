@@ -11,15 +11,18 @@ UNAVAILABLE = (StoreError, trio.TooSlowError)
 
 
 class StoreLink:
-    """A store and its health: `up`: the last operation succeeded; `failures` counts those that did not."""
+    """A store and its health: `up`: the last operation succeeded; `failures` counts those that did not.
+
+    `failure`: why it is unavailable; "": it is not.
+    """
 
     def __init__(self, store: Store, log: Log) -> None:
         self.store = store
         self.up = False
         self.failures = 0
+        self.failure = ""
         self.cursor: Cursor | None = None  # of the changes that were applied last
         self._log = log
-        self._reported = False
         self._opened = False
 
     @property
@@ -49,7 +52,8 @@ class StoreLink:
     def say(self) -> None:
         """Log what the store has to say."""
         for remark in self.store.remarks.take():
-            self._log.warning(remark.event, **dict(remark.fields))
+            say = self._log.error if remark.must else self._log.warning
+            say(remark.event, **dict(remark.fields))
 
     def say_once(self, event: str, **fields: object) -> None:
         """Log a warning, unless it was logged; no more of them than a log can bear."""
@@ -60,8 +64,8 @@ class StoreLink:
         """Note that the store answered; whether it had been unavailable."""
         was_unavailable = not self.up
         self.up = True
-        if self._reported:
-            self._reported = False
+        if self.failure:
+            self.failure = ""
             self._log.warning("the store is available again", store=self.store.name)
         return was_unavailable
 
@@ -72,7 +76,8 @@ class StoreLink:
             self.say_once("the database refuses a change; everything else goes on", reason=error)
             return
         self.up = False
-        if not self._reported:
-            self._reported = True
-            reason = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error)
-            self._log.error("the store is unavailable; counting in memory and journal until it is back", reason=reason)
+        was_available = not self.failure
+        self.failure = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error) or "unknown"
+        if was_available:
+            text = "the store is unavailable; counting in memory and journal until it is back"
+            self._log.error(text, reason=self.failure)

@@ -13,10 +13,11 @@ MAX_SAID = 1000
 
 
 class Remark(NamedTuple):
-    """A line for the log."""
+    """A line for the log. `must`: the daemon does not work as it should until somebody has changed what it says."""
 
     event: str
     fields: tuple[tuple[str, object], ...]
+    must: bool = False
 
     @property
     def said(self) -> str:
@@ -39,7 +40,13 @@ class Remarks:
 
     def add(self, event: str, **fields: object) -> None:
         """Have this said, unless it was."""
-        remark = Remark(event, tuple(fields.items()))
+        self._add(Remark(event, tuple(fields.items())))
+
+    def demand(self, event: str, statement: str) -> None:
+        """Have it said, unless it was, that somebody must run a statement."""
+        self._add(Remark(event, (("statement", statement),), must=True))
+
+    def _add(self, remark: Remark) -> None:
         if remark in self._said:
             return
         if len(self._said) >= MAX_SAID:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -445,13 +446,43 @@ def test_nothing_is_said_where_the_real_domains_are_named(
     assert daemon.used() == {"alice@example.com": len(ANYTHING)}
 
 
-def test_a_broken_postfix_configuration_is_one_line(daemon: Ratelimitd, ctl_of: Ctl, folder: Path) -> None:
+def test_without_a_configuration_of_postfix_that_is_said_beside_what_is_found_of_the_daemon(
+    start: Start, ctl_of: Ctl, folder: Path
+) -> None:
     require("postfix")
-    ran = ctl_of(daemon, "doctor", "--postfix-config", str(folder / "nothing"))
-    assert (ran.status, ran.out) == (2, "")
-    missing = f"open {folder}/nothing/main.cf: No such file or directory"
-    folder_given = "the folder of main.cf is given by --postfix-config"
-    assert ran.err == f"ratelimitctl: doctor: postconf: {missing}; {folder_given}\n"
+    daemon = start()
+    with daemon.client() as client:
+        for _ in range(20):
+            client.ask("")
+    ran = ctl_of(daemon, "doctor", "--postfix-config", str(folder / "nothing"), "--json")
+    assert names(ran) == ["without-login", "postfix-unread"]
+    missing = f"Postfix cannot be examined: postconf: open {folder}/nothing/main.cf: No such file or directory"
+    assert ran.json["faults"][1]["what"] == missing
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "mysql", "postgresql"])
+def test_a_store_that_is_unavailable(start: Start, examine: Examine, backend: str) -> None:
+    port = free_port()
+    daemon = start(store={"backend": backend, "port": port, "timeout_s": 0.1, "flush_interval_s": 0.1})
+    connection = None
+    if backend == "sqlite":
+        connection = sqlite3.connect(daemon.state / "ratelimit.sqlite3", isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+    with daemon.client() as client:
+        client.ask("alice@example.com")
+    daemon.wait_for_log("the store is unavailable")
+    why = "locked" if backend == "sqlite" else f"127.0.0.1:{port}"
+    assert says(examine(daemon, SENDER), "store-unavailable", f"{backend}:", why, "ratelimitctl check")
+    if connection is not None:
+        connection.execute("ROLLBACK")
+        daemon.wait_for_log("the store is available again")
+        assert names(examine(daemon, SENDER)) == []
+
+
+def test_what_is_to_be_put_into_a_list_leaves_the_rest_of_it_as_it_is(daemon: Ratelimitd, examine: Examine) -> None:
+    other = "check_policy_service { inet:127.0.0.1:7, default_action=DUNNO }"
+    ran = examine(daemon, f"smtpd_sender_restrictions = reject_non_fqdn_sender {other}, permit_mynetworks")
+    assert says(ran, "not-wired", f"= reject_non_fqdn_sender {other}, check_policy_service {{ inet:{daemon.listen[0]}")
 
 
 def test_several_faults_are_all_named(daemon: Ratelimitd, examine: Examine) -> None:

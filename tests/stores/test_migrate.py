@@ -342,8 +342,9 @@ def test_the_hosts_are_tried_in_turn_and_that_none_answers_is_no_wrong_usage(
 
 def test_only_a_mysql_table_is_migrated(tmp_path: Path) -> None:
     file = tmp_path / "ratelimitd.toml"
-    file.write_text(LIMIT)
-    with pytest.raises(StartError, match=r'store\.backend: found "sqlite"; allowed: "mysql"'):
+    file.write_text(f'{LIMIT}[store]\nbackend = "sqlite"\n')
+    line = LIMIT.count("\n") + 2
+    with pytest.raises(StartError, match=rf'toml:{line}: store\.backend: found "sqlite"; allowed: "mysql": other tab'):
         migrate(config.read(file))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.answers import Evidence
-from ratelimitd.control.commands import Doctor
+from ratelimitd.control.commands import Doctor, Refused
 from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
 from ratelimitd.ctl.doctor import places, postconf, reach, sasl, wiring
@@ -32,7 +32,10 @@ def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
         faults = list(_seen(evidence))
     listen = evidence.listen if evidence is not None else configuration.settings.server.listen
     addresses = [parse_address(text) for text in listen]
-    postfix = postconf.read(folder)
+    try:
+        postfix = postconf.read(folder)
+    except Refused as error:  # what was found of the daemon is worth saying all the same
+        return Diagnosis([*faults, Fault("postfix-unread", f"Postfix cannot be examined: {error}", postconf.REMEDY)])
     shown = listen[0] if listen[0].startswith("unix:") else f"inet:{listen[0]}"
 
     def ours(use: Use) -> bool:
@@ -67,6 +70,9 @@ def _text(fault: Fault) -> str:
 
 
 def _seen(evidence: Evidence) -> Iterator[Fault]:
+    if evidence.store_unavailable:
+        what = f"the store is unavailable, and counts are in memory and journal alone: {evidence.store_unavailable}"
+        yield Fault("store-unavailable", what, "see what `ratelimitctl check` says of the store")
     if evidence.without_login >= ENOUGH_REQUESTS and not evidence.decisions and not evidence.without_key:
         what = f"all {counted(evidence.without_login, 'request')} came without sasl_username, so nothing was counted"
         fix = "wire the smtpd that users log in to (submission, port 587 or 465), or let them log in where they send"

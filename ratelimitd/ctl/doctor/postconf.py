@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ratelimitd.control.commands import WRONG, Refused
 
 TIMEOUT_S = 30
+REMEDY = "run it where Postfix is, and give the folder of its main.cf by --postfix-config where it is not the usual one"
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
 _WITH_DEFAULTS = (
     *("smtpd_sasl_type", "smtpd_sasl_path", "cyrus_sasl_config_path"),
@@ -130,15 +131,15 @@ def _parameters(text: str) -> dict[str, str]:
 def _postconf(folder: Path | None, *arguments: str) -> str:
     program = shutil.which("postconf", path=_PATH)
     if program is None:
-        raise Refused("doctor: postconf is not installed, so there is no Postfix to look at", WRONG)
+        raise Refused("postconf is not installed", WRONG)
     command = [program, *(["-c", str(folder)] if folder else []), *arguments]
     try:
         ran = subprocess.run(  # noqa: S603 postconf, found in the system's folders
             command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Refused(f"doctor: {' '.join(command)}: {error}", WRONG) from error
+        raise Refused(f"{' '.join(command)}: {error}", WRONG) from error
     if ran.returncode != 0:
         reason = " ".join(ran.stderr.split()).rpartition("fatal: ")[2]
-        raise Refused(f"doctor: postconf: {reason}; the folder of main.cf is given by --postfix-config", WRONG)
+        raise Refused(f"postconf: {reason}", WRONG)
     return ran.stdout

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, MAX_USED, Names, schema
+from ratelimitd.stores.mysql.rights import lacking, remedy
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import Session
 
@@ -213,14 +214,17 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
         await create(session, names, there, remarks, history=history)
         return
     found = await layout(session, names)
+    if not found.columns:  # the account sees that there is a table, and nothing of it
+        grants = await lacking(session, names)
+        raise StoreUnsuitable(f"the table {names.table} cannot be read: an administrator must run: {grants}")
     if not any(name in found.columns for name in ADDED):
         raise StoreUnsuitable(f"the table {names.table} is not migrated: {MIGRATE}")
     if any(repairs(found, names)):
         found = await _repair(session, names, found, remarks)
-    lacking = "; ".join(repairs(found, names))
-    remedy = f"an account with the right to ALTER must run: {lacking}" if lacking else MIGRATE
+    due = "; ".join(repairs(found, names))
+    how = f"an account with the right to ALTER must run: {due}" if due else MIGRATE
     for fault in found.faults():
-        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {remedy}")
+        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {how}")
     await create(session, names, there, remarks, history=history)
 
 
@@ -254,7 +258,8 @@ async def create(
             await session.run(statement)
         except StoreError as error:
             if name in needed:
-                raise StoreUnsuitable(f"{name} cannot be created: {error}; sql/mysql.sql has it") from error
+                how = await remedy(session) if isinstance(error, StoreUnsuitable) else "sql/mysql.sql has it"
+                raise StoreUnsuitable(f"{name} cannot be created: {error}; {how}") from error
             # Another daemon that starts now may have created it; the parts that nothing needs are not missed.
             if name != parts and name not in await tables(session):
                 what = f"{name} is missing, or not shown to the daemon's account, which may not create it"

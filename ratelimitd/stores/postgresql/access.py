@@ -5,7 +5,7 @@ from typing import Self
 
 from psycopg import pq
 
-from ratelimitd.errors import ConfigError
+from ratelimitd.errors import ConfigError, StoreUnsuitable
 from ratelimitd.net.credentials import Credentials
 from ratelimitd.settings import StoreSettings
 from ratelimitd.stores.shared.addresses import Address, addresses, place
@@ -69,7 +69,7 @@ class Access:
         return f"postgresql:{self.user}@{hosts}/{self.database}"
 
     def parameters(self, address: Address) -> dict[str, str]:
-        """What libpq is told for one of the servers."""
+        """What libpq is told for one of the servers. Raises StoreUnsuitable for a file that it could not read."""
         given = {"client_encoding": "UTF8", "application_name": "ratelimitd"}
         if self.password:
             given["password"] = self.password
@@ -77,6 +77,7 @@ class Access:
         if not (self.tls_ca or is_socket) and pq.version() >= _CAN_REFUSE:
             given["require_auth"] = "!password"  # nobody gets it in plain text, whoever answers
         if self.tls_ca:
+            _read(self.tls_ca)
             given |= {"sslmode": "verify-full" if self.tls_verify_name else "verify-ca", "sslrootcert": self.tls_ca}
         if self.service:
             return given | {"service": self.service}
@@ -93,3 +94,12 @@ class Access:
 def _socket(path: str, port: int) -> Address:
     """The socket at a path, which may be the folder that it stands in, as PostgreSQL's own settings name it."""
     return (path if "/.s.PGSQL." in path else f"{path}/.s.PGSQL.{port}", 0)
+
+
+def _read(tls_ca: str) -> None:
+    """Try what libpq will do, which would say of any file that cannot be read that it does not exist."""
+    try:
+        with open(tls_ca, "rb"):
+            pass
+    except OSError as error:
+        raise StoreUnsuitable(f"store.tls_ca: {tls_ca}: {error.strerror}; the daemon's user must read it") from error

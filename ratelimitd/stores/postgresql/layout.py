@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, Names, schema
+from ratelimitd.stores.postgresql.rights import remedy
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import Session
 
@@ -184,10 +185,10 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
         found = await _repair(session, names, remarks)
         await _create_view(session, names)
         await session.run(_NOT_ALONE, (names.table,))
-    lacking = "; ".join(repairs(found, names))
-    remedy = f": the table's owner must run: {lacking}" if lacking else "; sql/postgresql.sql has it"
+    due = "; ".join(repairs(found, names))
+    how = f": the table's owner must run: {due}" if due else "; sql/postgresql.sql has it"
     for fault in found.faults():
-        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}{remedy}")
+        raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}{how}")
 
 
 async def _create(session: Session, names: Names, *, history: bool) -> None:
@@ -202,7 +203,8 @@ async def _create(session: Session, names: Names, *, history: bool) -> None:
                 await session.run(_sql(names, 'CREATE INDEX ON "ratelimit_history" ("expiry")'))
         except StoreError as error:
             if name in needed:
-                raise StoreUnsuitable(f"{name} cannot be created: {error}; sql/postgresql.sql has it") from error
+                how = await remedy(session) if isinstance(error, StoreUnsuitable) else "sql/postgresql.sql has it"
+                raise StoreUnsuitable(f"{name} cannot be created: {error}; {how}") from error
             # The windows are compared for people: the daemon works without.
 
 

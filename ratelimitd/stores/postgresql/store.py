@@ -7,6 +7,7 @@ from ratelimitd.stores import Names
 from ratelimitd.stores.dialect import Dialect, PostgreSQL
 from ratelimitd.stores.postgresql.access import USUAL_PORT, Access
 from ratelimitd.stores.postgresql.layout import LOCK, check, tables, whole_numbers
+from ratelimitd.stores.postgresql.rights import lacking
 from ratelimitd.stores.postgresql.session import connect
 from ratelimitd.stores.shared.looking import SharedLook
 from ratelimitd.stores.shared.session import Servers, Session
@@ -29,6 +30,9 @@ class PostgreSQLStore(SharedStore):
 
     async def _dialect_now(self, session: Session) -> Dialect:
         return PostgreSQL(await whole_numbers(session, self._names))
+
+    async def _grants(self, session: Session) -> str:
+        return await lacking(session, self._names)
 
     async def _lock_what_is_not_there(self, session: Session) -> None:
         await session.run(self._sql(LOCK))

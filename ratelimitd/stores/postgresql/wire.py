@@ -14,6 +14,7 @@ from psycopg import errors, pq
 from psycopg.conninfo import make_conninfo
 
 from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores.postgresql.libpq import explained, forget_environment
 from ratelimitd.stores.shared.session import DatabaseError, Rows
 
 MAX_READS = 8192
@@ -38,7 +39,7 @@ GONE = ("42P01", "42703")
 """Somebody has dropped the table or a column."""
 _WANT_SOMEBODY = (
     "authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist", "permission denied",
-    "certificate", "does not support SSL", "is not permitted to log in", "definition of service", "root certificate",
+    "certificate", "does not support SSL", "is not permitted to log in", "definition of service", "service file",
 )  # fmt: skip
 """Parts of what is said while connecting, where libpq gives no code."""
 
@@ -71,6 +72,7 @@ class Wire:
 
     async def start(self, parameters: Mapping[str, str]) -> None:
         """Log in. Raises ServerError and StoreUnsuitable."""
+        forget_environment()
         conninfo = make_conninfo("", **parameters).encode()
         self._libpq = libpq = await trio.to_thread.run_sync(pq.PGconn.connect_start, conninfo, abandon_on_cancel=True)
         while True:
@@ -82,7 +84,7 @@ class Wire:
             elif status == pq.PollingStatus.WRITING:
                 await trio.lowlevel.wait_writable(libpq.socket)
             else:
-                text = _plain(libpq.error_message)
+                text = explained(libpq.error_message, keep_place="service" in parameters)
                 if any(words in text for words in _WANT_SOMEBODY):
                     raise StoreUnsuitable(text)
                 raise ServerError("", text)

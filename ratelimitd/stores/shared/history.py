@@ -61,13 +61,14 @@ class SharedHistory:
     def _sql(self, statement: str) -> str:
         return self._dialect.sql(self._names, statement)
 
-    async def check(self, session: Session) -> None:
-        """Raise StoreUnsuitable where it is needed, and the account may not use it."""
+    async def check(self, session: Session, grants: str) -> None:
+        """Raise StoreUnsuitable where it is needed, and the account may not use it: it lacks these `grants`."""
         if self.kept.is_needed:
             try:
                 await session.run(self._sql(statements.probe(self._dialect)))
             except StoreUnsuitable as error:
-                raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}") from error
+                how = f": an administrator must run: {grants}" if grants else ""
+                raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}{how}") from error
 
     async def with_parts(self, session: Session, rows: Sequence[Row], now: int) -> list[Row]:
         """These rows, those that count in parts with their parts that leave after `now`."""

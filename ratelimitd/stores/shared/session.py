@@ -172,7 +172,8 @@ class Servers:
                 return await self._open(address, self._timeout_s)
             except StoreError as error:
                 failed.append(error)
-                reasons.append(f"{place(address, self._usual_port)}: {error}")
+                where = place(address, self._usual_port)
+                reasons.append(f"{where}: {error}" if where else str(error))  # a service of libpq's names no place
                 self._next(address)
         unsuitable = all(isinstance(error, StoreUnsuitable) for error in failed)
         raise (StoreUnsuitable if unsuitable else StoreError)("; ".join(reasons))

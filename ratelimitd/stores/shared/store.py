@@ -38,6 +38,7 @@ from ratelimitd.stores.shared.deltas import odd, store
 from ratelimitd.stores.shared.history import SharedHistory
 from ratelimitd.stores.shared.past import SharedPast
 from ratelimitd.stores.shared.reading import CHUNK, LOCK, StoredRows
+from ratelimitd.stores.shared.rights import LACKING
 from ratelimitd.stores.shared.session import Servers, Session
 from ratelimitd.stores.shared.values import text
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey
@@ -70,6 +71,10 @@ class SharedStore(ABC):
     async def _tables(self, session: Session) -> Collection[str]:
         """Those of our tables that are there."""
 
+    @abstractmethod
+    async def _grants(self, session: Session) -> str:
+        """The statements that give the account the rights that it lacks on our tables; "": it lacks none."""
+
     async def _dialect_now(self, session: Session) -> Dialect:
         """The dialect for the table as it is: it asks each time, for a table may be altered."""
         return self._dialect
@@ -95,7 +100,10 @@ class SharedStore(ABC):
     async def _open(self, session: Session) -> None:
         await self._check_tables(session)
         self._history.exists = f"{self._names.table}_history" in await self._tables(session)
-        await self._history.check(session)
+        grants = await self._grants(session)
+        if grants:
+            self.remarks.demand(LACKING, grants)
+        await self._history.check(session, grants)
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""

@@ -1,0 +1,59 @@
+"""What libpq takes from the process's environment, and what it says of a connection that failed, for an administrator.
+
+The configuration says where the database is, and who the daemon is there: variables of whoever has started the daemon,
+or runs `ratelimitctl check`, must not say otherwise. Where libpq finds its own files they may say.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from psycopg import pq
+
+KEPT = ("PGPASSFILE", "PGSERVICEFILE", "PGSYSCONFDIR")
+_OF_A_SESSION = ("PGDATESTYLE", "PGTZ", "PGGEQO")
+"""What libpq takes from the environment besides what it is told of a connection."""
+
+_WHERE = re.compile(r'^connection to server (at "[^"]*"( \([^)]*\))?, port [0-9]+|on socket "[^"]*") failed: +')
+_LEVEL = re.compile(r"^(FATAL|ERROR): +")
+_ENCRYPTION = re.compile(r", ((SSL|GSS) encryption|no encryption|SSL on|SSL off)$")
+"""How pg_hba.conf's refusal of one of two tries, with TLS and without, differs from that of the other."""
+
+
+def forget_environment() -> None:
+    """Remove from the environment what would change a connection."""
+    variables = [option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar]
+    for name in {*variables, *_OF_A_SESSION}.difference(KEPT):
+        os.environ.pop(name, None)
+
+
+def explained(message: bytes, *, keep_place: bool = False) -> str:
+    """Why a connection failed, in one line, each thing once: libpq says it of each address and way that it has tried.
+
+    `keep_place`: of which server, which nobody else says.
+    """
+    found: dict[str, str] = {}
+    for line in map(str.strip, message.decode("utf-8", "replace").splitlines()):
+        place = _WHERE.match(line)
+        text = _LEVEL.sub("", line[place.end() :] if place else line)
+        shown = f"{place[0]}{text}" if place and keep_place else text
+        alike = _ENCRYPTION.sub("", shown)
+        found[alike] = alike if alike in found and found[alike] != shown else shown
+    text = " ".join(" ".join(found.values()).split())
+    return text + _remedy(text)
+
+
+def _remedy(text: str) -> str:
+    if "no password supplied" in text:
+        file = Path(os.environ.get("PGPASSFILE") or "~/.pgpass")
+        try:
+            is_open = file.expanduser().stat().st_mode & 0o077
+        except (OSError, RuntimeError):
+            is_open = 0
+        if is_open:
+            return f": libpq does not read {file}, which others may read: chmod 600"
+        return f": set store.password_file or store.password, or put it into libpq's file, here {file}"
+    if "definition of service" in text:
+        own = os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf"
+        return f": neither in {own} nor in the system's pg_service.conf (Debian: /etc/postgresql-common)"
+    return ""
