@@ -7,7 +7,6 @@ several nodes' flushes does not matter.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 
 import trio
@@ -15,7 +14,6 @@ import trio
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, RecordRefused, StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import (
-    RUNS_KEPT_DAYS,
     Changes,
     Cursor,
     Flushed,
@@ -31,7 +29,7 @@ from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.shared import windows
+from ratelimitd.stores.shared import runs, windows
 from ratelimitd.stores.shared.adoption import Adopter, each
 from ratelimitd.stores.shared.changes import ChangedRows
 from ratelimitd.stores.shared.deltas import odd, store
@@ -107,15 +105,8 @@ class SharedStore(ABC):
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""
-        await self._servers.attempt(lambda session: self._forget(session, but, now))
-
-    async def _forget(self, session: Session, but: Collection[str], now: int) -> None:
-        ended = self._sql(statements.ended_runs(self._dialect))
-        with suppress(StoreUnsuitable):  # an account without the right to delete leaves a small row per run
-            # One by one: a DELETE that scans the table would wait for every node that is flushing.
-            for (node,) in await session.run(ended, (now, RUNS_KEPT_DAYS * _DAY_S)):
-                if node not in but:
-                    await session.run(self._sql(statements.FORGET_RUN), (node,))
+        of = partial(runs.forget, sql=self._sql, d=self._dialect, but=but, now=now)
+        await self._servers.attempt(of)
 
     async def forget_history(self, now: int) -> bool:
         """Forget old rows of the history."""
@@ -169,7 +160,7 @@ class SharedStore(ABC):
         stored: list[Delta] = []
         dialect = await self._dialect_now(session)
         charges, slid = Charges(), Charges()  # of limits that slide, and of those that do no more
-        for batch in batches(merge(await self._begin(session, node)), CHUNK):
+        for batch in batches(merge(await runs.begin(session, self._sql, self._dialect, node)), CHUNK):
             if dialect.may_be_odd:
                 self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, dialect, batch))
             refused = await store(session, self._sql, dialect, batch)
@@ -187,18 +178,6 @@ class SharedStore(ABC):
         committing.set()
         await session.commit()
         return Flushed(rows, rejected)
-
-    async def _begin(self, session: Session, node: str) -> int:
-        """Begin the transaction with a lock on the node's row; the segment recorded in it."""
-        select = self._sql(statements.RECORDED + LOCK)
-        await session.begin()
-        found = await session.run(select, (node,))
-        if not found:  # a row that does not exist cannot be locked
-            await session.rollback()
-            await session.run(self._sql(statements.note_run(self._dialect)), (node,))
-            await session.begin()
-            found = await session.run(select, (node,))
-        return recorded_segment(found)
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
