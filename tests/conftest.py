@@ -12,10 +12,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.instances import cache
 from tests.instances.components import ComponentMissing, find
 from tests.instances.galera import Galera
 from tests.instances.mariadb import MariaDB
-from tests.instances.mysql9 import MySQL9, debian, default_cache
+from tests.instances.mysql9 import MySQL9, debian
 from tests.instances.postfix import Postfix
 from tests.instances.postgresql import PostgreSQL
 
@@ -167,7 +168,7 @@ def mysql9_on_its_way(request: pytest.FixtureRequest) -> Iterator[Future[Path] |
 
     def fetch() -> Path:
         find("mysql9")
-        return debian(default_cache())
+        return debian(cache.folder())
 
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(fetch) if any(map(_needs_mysql9, request.session.items)) else None
@@ -186,7 +187,7 @@ def mysql9(mysql9_on_its_way: Future[Path] | None) -> Iterator[MySQL9]:
     """The MySQL 9 that all tests share."""
     require("mysql9")
     with open_folder() as path:
-        server = MySQL9(default_cache(), path)
+        server = MySQL9(cache.folder(), path)
         try:
             try:
                 if mysql9_on_its_way is not None:

@@ -1,11 +1,11 @@
 """Compiles the bench's C programs, once for each version of their text."""
 
 import hashlib
-import os
 import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.instances import cache
 from tests.instances.components import program
 
 SOURCES = Path(__file__).parent
@@ -16,11 +16,11 @@ def build(name: str) -> Path:
     """The program made of NAME.c. Raises ComponentMissing without a compiler, CalledProcessError for a bad text."""
     source = SOURCES / f"{name}.c"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ratelimitd-tests"
-    made = cache / f"{name}-{digest}"
+    kept = cache.folder()
+    made = kept / f"{name}-{digest}"
     if not made.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept) as folder:
             fresh = Path(folder) / name
             command = [program("gcc"), *FLAGS, "-o", str(fresh), str(source), "-lm"]
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL)

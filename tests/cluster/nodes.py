@@ -5,7 +5,6 @@ import itertools
 import random
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -14,11 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.daemon.forked import start
 from tests.instances.ports import free_port
 from tests.instances.processes import Process
 from tests.instances.waiting import wait_until
 
-PROGRAM = Path(sys.executable).with_name("ratelimitd")
 PATIENT_S = 60.0
 
 _instances = itertools.count(1)
@@ -49,7 +48,7 @@ class Node:
 
     def start(self) -> None:
         """Start it and wait until it listens."""
-        self._process = process = Process([*self._prefix, PROGRAM, "-c", self.file], self.folder / "output")
+        self._process = process = start(["-c", self.file], self.folder / "output", prefix=self._prefix)
         wait_until(lambda: self._listens(process), "the daemon's start", PATIENT_S)
 
     def _listens(self, process: Process) -> bool:

@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import require
 from tests.daemon.client import PolicyClient
-from tests.daemon.process import PROGRAM, Ratelimitd, config
+from tests.daemon.forked import PROGRAM
+from tests.daemon.process import Ratelimitd, config
 
 SCRIPT = Path(__file__).parents[2] / "contrib" / "init.d" / "ratelimitd"
 

@@ -20,7 +20,8 @@ from ratelimitd.daemon.privileges import Identity
 from ratelimitd.errors import StartError
 from ratelimitd.net.listeners import Listeners
 from tests.contrib.test_privileges import make as make
-from tests.daemon.process import PROGRAM, Ratelimitd, config
+from tests.daemon.forked import PROGRAM
+from tests.daemon.process import Ratelimitd, config
 from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until
 

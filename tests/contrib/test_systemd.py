@@ -17,7 +17,8 @@ from ratelimitd.net import systemd
 from tests.conftest import require
 from tests.contrib.manager import Manager, activation
 from tests.daemon.client import PolicyClient
-from tests.daemon.process import PROGRAM, Ratelimitd, config
+from tests.daemon.forked import PROGRAM
+from tests.daemon.process import Ratelimitd, config
 from tests.instances.components import program
 from tests.instances.ports import free_port
 from tests.instances.waiting import wait_until

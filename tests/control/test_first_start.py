@@ -10,7 +10,8 @@ import pytest
 from tests.conftest import missing
 from tests.control.conftest import Ctl, Ran
 from tests.daemon.conftest import Start
-from tests.daemon.process import PROGRAM, Ratelimitd
+from tests.daemon.forked import PROGRAM
+from tests.daemon.process import Ratelimitd
 from tests.instances.mariadb import MariaDB
 
 ALICE = "alice@example.com"

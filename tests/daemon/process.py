@@ -14,11 +14,11 @@ import tomli
 
 from ratelimitd.net.listeners import Address, parse_address
 from tests.daemon.client import PolicyClient
+from tests.daemon.forked import start
 from tests.instances.ports import free_port
 from tests.instances.processes import Process
 from tests.instances.waiting import wait_until
 
-PROGRAM = Path(sys.executable).with_name("ratelimitd")
 TIMEOUT_S = 60.0
 
 Tables = Mapping[str, Any]
@@ -107,8 +107,8 @@ class Ratelimitd:
 
     def spawn(self, *arguments: str, stderr: int | None = None) -> Process:
         """Start the program, and wait for nothing."""
-        argv: list[str | Path] = [*self._prefix, PROGRAM, "-c", self.file, *arguments]
-        self._process = Process(argv, self.folder / "output", stderr)
+        given: list[str | Path] = ["-c", self.file, *arguments]
+        self._process = start(given, self.folder / "output", prefix=self._prefix, stderr=stderr)
         return self._process
 
     def start(self, stderr: int | None = None) -> None:

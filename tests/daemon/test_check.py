@@ -19,7 +19,8 @@ from ratelimitd.ctl.main import main as ratelimitctl
 from ratelimitd.daemon.main import main
 from tests.conftest import missing
 from tests.daemon.conftest import Start
-from tests.daemon.process import PROGRAM, Ratelimitd
+from tests.daemon.forked import PROGRAM
+from tests.daemon.process import Ratelimitd
 from tests.daemon.process import config as toml
 
 MYSQL = {"backend": "mysql"}

@@ -6,11 +6,11 @@ import selectors
 import signal
 import socket
 import sqlite3
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+from tests.daemon.forked import start
 from tests.instances.processes import Process
 from tests.instances.waiting import wait_until
 
@@ -51,8 +51,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start it; it may not listen yet."""
-        program = Path(sys.executable).with_name("ratelimitd")
-        self.process = Process([program, "-c", self.config], self.folder / "output")
+        self.process = start(["-c", self.config], self.folder / "output")
 
     def answers(self) -> bool:
         """Whether it accepts connections."""

@@ -34,6 +34,7 @@ def served(program: Path, daemon: Ratelimitd, seconds: float, rounds: int, crowd
 CROWDS = {"idle": ["-i", "900"], "half of it trickling": ["-i", "450", "-T", "450"]}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", CROWDS)
 def test_among_900_that_do_nothing_100_are_served(start: Start, load_program: Path, kind: str) -> None:
     daemon = start(limit=[{"quota": "unlimited"}], log={"file": "/dev/null"})

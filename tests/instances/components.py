@@ -15,7 +15,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
     "galera": ("mariadbd", "mariadb-install-db", "mariadb", "rsync"),
     "mysql9": ("debootstrap", "chroot"),
-    "postgresql": ("psql", "setpriv"),
+    "postgresql": ("setpriv",),
     "gcc": ("gcc",),
     "tmux": ("tmux",),
     "groff": ("groff",),
@@ -51,6 +51,7 @@ def find(component: str) -> None:
         program(name)
     if component == "postgresql":
         postgresql_program("postgres")
+        postgresql_program("psql")
     if component == "galera" and not GALERA_PROVIDER.exists():
         raise ComponentMissing(f"{GALERA_PROVIDER} is not installed")
     if component in _NEED_ROOT and os.geteuid() != 0:

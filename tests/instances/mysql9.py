@@ -1,7 +1,6 @@
 """A private MySQL 9, which knows caching_sha2_password alone, in a Debian sid folder of its own."""
 
 import fcntl
-import os
 import shutil
 import signal
 import subprocess
@@ -15,11 +14,6 @@ from .sqlclient import SQLError, quote, run_sql
 from .waiting import wait_until
 
 _PACKAGES = "mysql-server-core,mysql-client-core"
-
-
-def default_cache() -> Path:
-    """Where the Debian folder is kept between test runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ratelimitd-tests"
 
 
 def debian(cache: Path) -> Path:

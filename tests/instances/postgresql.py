@@ -167,7 +167,7 @@ class PostgreSQL:
 
     def sql(self, text: str, database: str = "", timeout: float = 30) -> list[tuple[str, ...]]:
         """Run statements as the administrator over the socket; SQLError with the server's words."""
-        command = [program("psql"), "--no-psqlrc", "--quiet", "--csv", "--tuples-only"]
+        command = [postgresql_program("psql"), "--no-psqlrc", "--quiet", "--csv", "--tuples-only"]
         command += ["--set=ON_ERROR_STOP=1", "--pset=null=NULL", f"--host={self.socket}", f"--port={self.port}"]
         command += [f"--username={ADMINISTRATOR}", f"--dbname={database or 'postgres'}"]
         data = text.encode("utf-8", "surrogateescape")

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from . import guard
 from .waiting import wait_until
@@ -37,6 +38,18 @@ def _note(sign: str, session: int) -> None:
     pipe.flush()
 
 
+class Running(Protocol):
+    """What a Process needs of Popen."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
 class Process:
     """A running server. What it prints goes to the file `log`; its stderr to the descriptor `stderr`, if given."""
 
@@ -45,17 +58,21 @@ class Process:
         self.log = log
         _guard()
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output if stderr is None else stderr,
-                start_new_session=True,
-                env=os.environ | {"LC_ALL": "C"},
-                cwd="/",
-            )
+            errors = output.fileno() if stderr is None else stderr
+            self._process = self._begin(output.fileno(), errors, os.environ | {"LC_ALL": "C"})
         self.pid = self._process.pid
         _note("+", self.pid)
+
+    def _begin(self, stdout: int, stderr: int, env: Mapping[str, str]) -> Running:
+        return subprocess.Popen(
+            self.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            env=env,
+            cwd="/",
+        )
 
     def running(self) -> bool:
         """Whether the server itself runs."""
@@ -65,7 +82,7 @@ class Process:
         """Wait until it ends by itself: its exit status."""
         wait_until(lambda: not self.running(), f"the end of {self.argv[0]}", timeout)
         _note("-", self.pid)
-        return self._process.returncode
+        return self._process.wait()
 
     def check(self) -> None:
         """RuntimeError, with the end of its log, when the server has ended."""

@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
-from tests.instances import guard
+from tests.instances import guard, ports
 from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9
 from tests.instances.policy import PolicyServer, Request
@@ -20,9 +21,24 @@ from tests.instances.smtp import Smtp, xtext
 from tests.instances.sqlclient import SQLError, parse_rows
 from tests.instances.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_ports_are_never_given_twice() -> None:
     assert len({free_port() for _ in range(100)}) == 100
+
+
+def test_a_port_is_given_to_no_other_test_run_until_that_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from tests.instances.ports import free_port; print(free_port(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        monkeypatch.setattr(ports, "_FIRST", port)
+        monkeypatch.setattr(ports, "_LAST", port)
+        with pytest.raises(RuntimeError, match="no free port"):
+            free_port()
+        other.kill()
+    assert free_port() == port
 
 
 def test_xtext() -> None:
@@ -48,8 +64,7 @@ def test_a_killed_test_run_leaves_no_server_behind(folder: Path) -> None:
         f"server = Process(['/bin/sleep', '1000'], Path({str(folder / 'log')!r}))\n"
         "print(server.pid, flush=True); os.kill(os.getpid(), 9)"
     )
-    root = Path(__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == -9, run.stderr
     wait_until(lambda: not guard.session_pids(int(run.stdout)), "the server's end", timeout=10)
 

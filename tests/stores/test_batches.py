@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ def test_more_than_a_slice_is_in_order() -> None:
     assert found == [f"user{n:05}" for n in range(count)]
 
 
+@pytest.mark.alone
 def test_others_have_their_turn_while_fifty_thousand_deltas_are_put_in_order(
     record_property: Callable[[str, object], None],
 ) -> None:

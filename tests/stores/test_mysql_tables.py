@@ -361,6 +361,7 @@ class Watch:
             last = now
 
 
+@pytest.mark.alone
 async def test_ten_thousand_dirty_accounts_hold_up_the_loop_for_milliseconds_only(
     mariadb: MariaDB, database: str, record_property: Callable[[str, object], None]
 ) -> None:
