@@ -13,6 +13,9 @@ MAX_PARSED = 200
 """So many beginnings are parsed at most: a list of thousands of lines is no reason to think for minutes."""
 _STEP = re.compile(r'"(?P<quoted>[^"]*)"|\[(?P<index>[0-9]+)\]|(?P<name>[^.\[\]"]+)')
 
+_CLOSES = re.compile(r"\]|\"{3}|'{3}")
+"""What the last line of a statement over several lines has in it."""
+
 Steps = tuple[str | int, ...]
 
 
@@ -50,7 +53,7 @@ def line_of(path: str, text: str, data: dict[str, Any]) -> int | None:
         while steps and high - low > 1:
             middle = at = (low + high) // 2
             while at < high and beginning(at) is None:
-                at += 1
+                at = next((end for end in range(at + 1, high) if _CLOSES.search(lines[end - 1])), high)
             if at < high and _walk(steps, beginning(at)) is None:
                 low = at
             else:

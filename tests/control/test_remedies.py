@@ -40,7 +40,9 @@ WRONG = {
     "a class that a -o empties": Wrong(
         "not-wired", {"smtpd_restriction_classes": "ours", "ours": ASKS, SENDER: "ours"}, ("-o ours=permit",)
     ),
-    "a line that continues another": Wrong("not-wired", {"smtpd_banner": f"x\n  {SENDER} = {ASKS}"}),
+    "a line that continues another": Wrong(
+        "not-wired", {"smtpd_banner": f"x\n  {SENDER} = reject_unlisted_recipient,\n  {ASKS}"}
+    ),
     "a -o without braces": Wrong("malformed", {}, (f"-o {SENDER}={ASKS}",)),
     "a -o without braces, and without options": Wrong("malformed", {}, (f"-o {SENDER}=check_policy_service @",)),
     "a -o with blanks around its sign": Wrong("malformed", {SENDER: ASKS}, (f"-o {SENDER} = {ASKS}",)),

@@ -57,6 +57,15 @@ def test_the_line_and_the_name_are_said(tmp_path: Path, kind: str) -> None:
     assert str(raised.value).startswith(f"{file}:{line}: {words}")
 
 
+def test_the_line_of_a_list_of_thousands_of_lines_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "ratelimitd.toml"
+    names = "".join(f'  "@{number}.example",\n' for number in range(5_000))
+    file.write_text(f'{LIMIT}free_recipients = [\n{names}  "none",\n]\n[log]\nlevel = "info"\n')
+    with pytest.raises(ConfigError) as raised:
+        config.read(file)
+    assert str(raised.value).startswith(f'{file}:3: limit "default".free_recipients[5000]: found "none"')
+
+
 def test_the_line_of_a_byte_that_is_no_text_is_said(tmp_path: Path) -> None:
     file = tmp_path / "ratelimitd.toml"
     file.write_bytes(LIMIT.encode() + b"# \xe4\n")

@@ -41,6 +41,7 @@ def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
     def ours(use: Use) -> bool:
         return is_ours(use, postfix, addresses)
 
+    faults += wiring.malformed(postfix)
     faults += places.examine(postfix, ours)
     faults += wiring.examine(postfix, ours, shown)
     free = [limit.name for limit in configuration.limits if limit.free]

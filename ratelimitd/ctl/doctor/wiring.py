@@ -9,12 +9,12 @@ from ratelimitd.ctl.doctor.postconf import Postfix, Smtpd
 from ratelimitd.ctl.doctor.remedy import SENDER, line, option, wired
 from ratelimitd.ctl.doctor.restrictions import Use, admits_logins, uses_of
 
-_INSIDE = re.compile(r"\b(smtpd_\w+_restrictions)\s*=\s*check_policy_service")
+_INSIDE = re.compile(r"\b(smtpd_\w+_restrictions)\s*=[^=]*\bcheck_policy_service")
 """A parameter in the value of another: its line begins with a blank."""
 
 
-def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> Iterator[Fault]:
-    """The faults. `is_ours` tells whether a use asks us; `address` is how we are asked."""
+def malformed(postfix: Postfix) -> Iterator[Fault]:
+    """The options of master.cf that end an smtpd as soon as it starts."""
     for smtpd in postfix.smtpds:
         for wrong in smtpd.malformed:
             what = (
@@ -23,6 +23,11 @@ def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> I
             )
             fix = f"blanks in a value need braces; in master.cf, under {smtpd.name}, in place of it"
             yield Fault("malformed", what, fix, [option(smtpd, wrong.name, wrong.value)])
+
+
+def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> Iterator[Fault]:
+    """The faults. `is_ours` tells whether a use asks us; `address` is how we are asked."""
+    for smtpd in postfix.smtpds:
         if admits_logins(smtpd) and not any(map(is_ours, uses_of(smtpd))):
             others = sorted({use.address for use in uses_of(smtpd)})
             asked = f"; it asks {', '.join(others)}" if others else ""
