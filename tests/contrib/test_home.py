@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import missing
 from tests.daemon.conftest import Start, make
-from tests.daemon.process import PROGRAM, Ratelimitd
+from tests.daemon.forked import PROGRAM
+from tests.daemon.process import Ratelimitd
 from tests.instances.components import program
 from tests.instances.mariadb import MariaDB
 from tests.instances.postgresql import PostgreSQL
