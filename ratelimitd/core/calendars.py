@@ -93,6 +93,17 @@ class Calendar(_Days):
         return change + -(change + later) % HOUR_S  # the next full hour by the new offset
 
 
+class Unknown(Calendar):
+    """The windows of a limit that is configured no longer: as long as any, and any instant may be the end of one."""
+
+    def __init__(self, zone: tzinfo) -> None:
+        super().__init__("monthly", zone, "sunday")
+
+    def is_end(self, instant: int) -> bool:
+        """Yes, for all that is known."""
+        return True
+
+
 class Length(_Days):
     """Windows of one length, one after the other.
 

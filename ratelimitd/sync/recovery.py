@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from ratelimitd.core.calendars import Calendar
+from ratelimitd.core.calendars import Unknown
 from ratelimitd.core.counters import Counter, Window
 from ratelimitd.core.limits import UNLIMITED
 from ratelimitd.core.memo import Memo
@@ -152,7 +152,7 @@ class _Counters:
     def _make(self, window: Window) -> Counter:
         limit, expiry, key = window
         if limit not in self._meters:  # no longer configured: its counts are stored, but no request is decided by them
-            period = Calendar("monthly", self._any_limit.period.zone, "sunday")  # it may have been the longest
+            period = Unknown(self._any_limit.period.zone)
             other = replace(self._any_limit, name=limit, period=period, quota=UNLIMITED, quotas={})
             self._meters[limit] = self._policy.add_removed(other)
         meter = self._meters[limit]

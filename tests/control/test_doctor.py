@@ -482,7 +482,8 @@ def test_a_store_that_is_unavailable(start: Start, examine: Examine, backend: st
 def test_what_is_to_be_put_into_a_list_leaves_the_rest_of_it_as_it_is(daemon: Ratelimitd, examine: Examine) -> None:
     other = "check_policy_service { inet:127.0.0.1:7, default_action=DUNNO }"
     ran = examine(daemon, f"smtpd_sender_restrictions = reject_non_fqdn_sender {other}, permit_mynetworks")
-    assert says(ran, "not-wired", f"= reject_non_fqdn_sender {other}, check_policy_service {{ inet:{daemon.listen[0]}")
+    ours = f"reject_unlisted_recipient, check_policy_service {{ inet:{daemon.listen[0]}"
+    assert says(ran, "not-wired", f"= reject_non_fqdn_sender, {other}, {ours}")
 
 
 def test_several_faults_are_all_named(daemon: Ratelimitd, examine: Examine) -> None:

@@ -135,6 +135,7 @@ def test_bytes_that_are_not_utf8_and_the_text_that_stands_for_them_are_counted_a
         for login in texts:
             client.send(request("LOGIN@example.com").replace(b"LOGIN", login))
             assert client.reply() == "DUNNO"
+    wait_until(lambda: len(daemon.decisions()) == 2 * len(texts), "the log lines, which are written after the replies")
     daemon.kill()
     daemon.start()
     assert daemon.stop() == 0
