@@ -35,6 +35,7 @@ class StoreLink:
         if not self._opened:
             await self.store.open()
             self._opened = True
+            await self.store.settle_default(change=True)
             self.say()
             if self.cursor is None:
                 self.cursor = (await self.store.changes(None, 0)).cursor

@@ -31,6 +31,9 @@ class SQLiteLook(SQLiteStore):
     async def forget(self, but: Collection[str], now: int) -> None:
         """Nothing: a daemon forgets runs of long ago."""
 
+    async def settle_default(self, *, change: bool) -> None:
+        """Nothing: a start does."""
+
     def _look(self) -> None:
         # Without a write-ahead log the file is complete, and `immutable` keeps SQLite from making one for us.
         alone = "" if self._at.with_name(self._at.name + "-wal").exists() else "&immutable=1"
