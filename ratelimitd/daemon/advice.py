@@ -12,7 +12,6 @@ from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import privileges
 from ratelimitd.settings import StoreSettings
 
-
 _OF_A_PLACE = ("host", "port", "unix_socket", "user", "database")
 _OF_A_SERVER = (*_OF_A_PLACE, "service", "password", "password_file", "tls_ca", "tls_verify_name", "server_public_key")
 _NOT_USED = {
