@@ -45,7 +45,7 @@ async def test_a_quota_is_given_until_a_time(backend: Backend, store: Store) -> 
     assert abs(int(stored) - 1_796_148_000) <= 14 * 3600  # 2026-12-01 18:00 UTC, or of the session's zone
 
 
-# -- how a database is made ----------------------------------------------------------------------------------------------
+# -- how a database is made --------------------------------------------------------------------------------------------
 
 OPERATIONS = (ROOT / "contrib" / "doc" / "operations.md").read_text(encoding="utf-8")
 _numbers = itertools.count(1)
