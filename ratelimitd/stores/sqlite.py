@@ -75,7 +75,7 @@ class SQLiteStore:
             await self._run(self._open, self._writing)
 
     def _open(self) -> None:
-        self._file.prepare()
+        self._file.prepare(self.remarks)
         writer = self._file.connect()
         try:
             make_durable(writer)

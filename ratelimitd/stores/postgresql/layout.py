@@ -164,7 +164,7 @@ def repairs(found: Layout, names: Names) -> Iterator[list[str]]:
     kinds = dict(_COLUMN.findall(schema("postgresql").partition(");")[0]))
     lacking = [name for name in COLUMNS if name not in found.columns]
     add = 'ALTER TABLE "ratelimit" ADD COLUMN IF NOT EXISTS "{}" {}'
-    added = [_sql(names, add.format(name, kinds[name])) for name in lacking]
+    added = [_sql(names, add.format(name, " ".join(kinds[name].split()))) for name in lacking]
     if "quota" in lacking:  # 0 would be unlimited
         added.append(_sql(names, 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "persist" = 0'))
     if added:
