@@ -7,14 +7,14 @@
 #   SYSCONF   where the configuration goes           /etc
 #   DESTDIR   put before every path; then no user is made and no service is touched
 #   PYTHON    Python >= 3.11                         python3
-#   EXTRAS    what else to install                   metrics,notify,mysql-auth,report
+#   EXTRAS    what else to install                   metrics,notify,mysql-auth,postgresql,report
 set -eu
 
 prefix=${PREFIX:-/usr/local}
 sysconf=${SYSCONF:-/etc}
 dest=${DESTDIR:-}
 python=${PYTHON:-python3}
-extras=${EXTRAS:-metrics,notify,mysql-auth,report}
+extras=${EXTRAS:-metrics,notify,mysql-auth,postgresql,report}
 user=ratelimitd
 here=$(cd "$(dirname "$0")/.." && pwd)
 lib=$prefix/lib/ratelimitd

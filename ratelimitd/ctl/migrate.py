@@ -54,7 +54,7 @@ def migrate(config: Configuration, dry_run: bool = False) -> list[str]:
     if config.settings.store.backend != "mysql":
         found = f'"{config.settings.store.backend}"'
         with naming(config.file):
-            raise ConfigError("store.backend", found, '"mysql": other tables the daemon completes when it starts')
+            raise ConfigError("store.backend", found, '"mysql" (in other databases a start completes the tables)')
     return trio.run(_migrate, config, dry_run)
 
 

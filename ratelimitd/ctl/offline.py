@@ -158,6 +158,7 @@ async def _check_store(store: Store, config: Configuration) -> CheckedStore:
         with trio.fail_after(CHECK_TIMEOUT_S):
             try:
                 await store.open()
+                await store.settle_default(change=False)
                 remarks = store.remarks.take()
                 found = [f"{remark.event}: {remark.said}" for remark in remarks]
                 for remark in remarks:

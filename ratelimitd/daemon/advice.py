@@ -11,6 +11,15 @@ from typing import NamedTuple
 from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import privileges
 from ratelimitd.log.destinations import lacks_syslog
+from ratelimitd.settings import StoreSettings
+
+_OF_A_PLACE = ("host", "port", "unix_socket", "user", "database")
+_OF_A_SERVER = (*_OF_A_PLACE, "service", "password", "password_file", "tls_ca", "tls_verify_name", "server_public_key")
+_NOT_USED = {
+    "sqlite": _OF_A_SERVER,
+    "mysql": ("path", "service"),
+    "postgresql": ("path", "server_public_key"),
+}
 
 
 class Advice(NamedTuple):
@@ -40,6 +49,9 @@ def advice(config: Configuration) -> Iterator[Advice]:
         if notify.command and not _can_be_run(notify.command[0]):
             what = "the program of a [[notify]] cannot be run, so its notices will not be delivered"
             yield Advice(what, {"setting": f"notify[{i}].command", "program": notify.command[0]})
+    unused = ", ".join(f"store.{name}" for name in _unused(settings.store))
+    if unused:
+        yield Advice("settings are set that are not used beside the others of [store]", {"settings": unused})
     if not (settings.log.syslog or settings.log.file or settings.log.stderr):
         yield Advice('nothing is logged: log.syslog is "", and neither log.file nor log.stderr is set', {})
 
@@ -51,6 +63,21 @@ def at_start(config: Configuration) -> Iterator[Advice]:
     if lacks_syslog(log):
         what = f"there is no {log.syslog}, so the log goes to stderr; set log.stderr = true if that is wanted"
         yield Advice(what, {})
+
+
+def _unused(store: StoreSettings) -> list[str]:
+    """Settings of another backend, or of another way to the server, that differ from their defaults."""
+    unused = [*_NOT_USED[store.backend]]
+    if store.backend == "postgresql" and store.service:
+        unused += _OF_A_PLACE
+    elif store.unix_socket:
+        unused.append("host")
+        if store.backend == "postgresql":
+            unused += ["tls_ca", "tls_verify_name"]  # it has no TLS over a socket
+    if not store.tls_ca:
+        unused.append("tls_verify_name")
+    defaults = StoreSettings()
+    return [name for name in dict.fromkeys(unused) if getattr(store, name) != getattr(defaults, name)]
 
 
 def _can_be_run(program: str) -> bool:

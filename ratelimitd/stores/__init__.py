@@ -88,6 +88,13 @@ class Store(Protocol):
         """Connect, and create what is missing."""
         ...
 
+    async def settle_default(self, *, change: bool) -> None:
+        """Have rows that name no limit be the first limit's, at a start; without `change` only say where they are not.
+
+        In a database that others may use, that stays as it is while rows are of the limit whose they would be.
+        """
+        ...
+
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget the runs that have stored nothing for RUNS_KEPT_DAYS, but those whose segments still exist.
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.stores.remarks import Remarks
 
 BUSY_TIMEOUT_S = 5.0
 """How long a flush waits for another process that writes (an administrator's sqlite3)."""
 
+READ_ONLY = "the daemon's user may not write the database, which an administrator must change"
 _MODE = 0o640
 _BESIDE = ("-wal", "-shm")
 _PRIMARY_CODE = 0xFF
@@ -47,8 +49,11 @@ class DatabaseFile:
         self._file: Found | None = None
         self._beside: dict[Path, Found | None] = {}
 
-    def prepare(self) -> None:
-        """Create the file, unless it is there and sound. Raises StoreUnsuitable; the file is left as it is then."""
+    def prepare(self, remarks: Remarks) -> None:
+        """Create the file, unless it is there and sound. Raises StoreUnsuitable; the file is left as it is then.
+
+        One that can be read and not written is a remark: SQLite would say so only at the first flush.
+        """
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
         if not self.path.is_file():  # SQLite would wait for somebody at the other end of a pipe
@@ -56,6 +61,9 @@ class DatabaseFile:
         self._file = _found(self.path)
         if fault := self._fault():
             raise StoreUnsuitable(f"{self.path}: damaged, or no SQLite database; it is left as it is: {fault}")
+        for path in (self.path, *self._paths_beside()):
+            if path.exists() and not os.access(path, os.W_OK):
+                remarks.demand(READ_ONLY, f"chown {os.geteuid()} {path}")
 
     def connect(self) -> sqlite3.Connection:
         """A connection."""

@@ -2,7 +2,7 @@
 
 import trio
 
-from ratelimitd.errors import RecordRefused, StoreError
+from ratelimitd.errors import RecordRefused, StoreError, StoreUnsuitable
 from ratelimitd.log.log import Log
 from ratelimitd.stores import Cursor, Store
 
@@ -35,6 +35,7 @@ class StoreLink:
         if not self._opened:
             await self.store.open()
             self._opened = True
+            await self.store.settle_default(change=True)
             self.say()
             if self.cursor is None:
                 self.cursor = (await self.store.changes(None, 0)).cursor
@@ -79,5 +80,6 @@ class StoreLink:
         was_available = not self.failure
         self.failure = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error) or "unknown"
         if was_available:
-            text = "the store is unavailable; counting in memory and journal until it is back"
+            end = "somebody has changed what is wrong" if isinstance(error, StoreUnsuitable) else "it is back"
+            text = f"the store is unavailable; counting in memory and journal until {end}"
             self._log.error(text, reason=self.failure)

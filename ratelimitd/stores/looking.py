@@ -44,6 +44,9 @@ class SQLiteLook(SQLiteStore):
     def _has_log(self) -> bool:
         return self._at.with_name(self._at.name + "-wal").exists()
 
+    async def settle_default(self, *, change: bool) -> None:
+        """Nothing: a start does."""
+
     def _look(self) -> None:
         # Without a write-ahead log the file is complete, and `immutable` keeps SQLite from making one for us.
         self._alone = not self._has_log()

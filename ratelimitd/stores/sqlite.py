@@ -37,7 +37,7 @@ from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_adopt import CHUNK, adopt, select
 from ratelimitd.stores.sqlite_deltas import store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
-from ratelimitd.stores.sqlite_layout import complete, still_complete
+from ratelimitd.stores.sqlite_layout import complete, make_durable, set_default, still_complete
 from ratelimitd.stores.sqlite_odd import each, odd
 from ratelimitd.stores.sqlite_past import SQLitePast
 from ratelimitd.stores.survey import Rename, Survey
@@ -76,12 +76,10 @@ class SQLiteStore:
             await self._run(self._open, self._writing)
 
     def _open(self) -> None:
-        self._file.prepare()
+        self._file.prepare(self.remarks)
         writer = self._file.connect()
         try:
-            writer.execute("PRAGMA journal_mode = WAL")
-            # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
-            writer.execute("PRAGMA synchronous = FULL")
+            make_durable(writer)
             self._schema = complete(writer, self._names)
             self._file.remember()
             self._reader = self._file.connect_to_read()
@@ -89,6 +87,11 @@ class SQLiteStore:
             writer.close()
             raise
         self._writer = writer
+
+    async def settle_default(self, *, change: bool) -> None:
+        """Have rows that name no limit be the first limit's; nobody else's daemon uses the file."""
+        if change:
+            self._schema = await self._run(lambda: set_default(opened(self._writer), self._names), self._writing)
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""

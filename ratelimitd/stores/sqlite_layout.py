@@ -18,8 +18,14 @@ _NO_QUOTA = 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "p
 """For a table whose quotas are gone: 0 would be unlimited."""
 
 
+def make_durable(connection: sqlite3.Connection) -> None:
+    """Have a commit survive a power cut: a segment of the journal is deleted once it is stored."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
 def complete(connection: sqlite3.Connection, names: Names) -> int:
-    """Create what the file lacks, and have rows that name no limit be the first limit's; the schema's version then.
+    """Create what the file lacks; the schema's version then.
 
     Raises StoreUnsuitable for a table that lacks what cannot be added.
     """
@@ -29,9 +35,6 @@ def complete(connection: sqlite3.Connection, names: Names) -> int:
         _add(connection, names, [name for name in COLUMNS if ours.get(name, name) not in columns])
     _free_names(connection, names)
     connection.executescript(names.apply(schema("sqlite"), '"'))
-    default = _columns(connection, names.table)[ours.get("limit_name", "limit_name")]
-    if default not in (None, f"'{names.limit}'"):
-        _set_default(connection, names, default)
     return _version(connection)
 
 
@@ -84,11 +87,15 @@ def _free_names(connection: sqlite3.Connection, names: Names) -> None:
             connection.execute(f'DROP {kind} "{names.table}_{name}"')
 
 
-def _set_default(connection: sqlite3.Connection, names: Names, default: str) -> None:
-    """Change the DEFAULT of limit_name as SQLite's documentation says: the text of the table's definition alone.
+def set_default(connection: sqlite3.Connection, names: Names) -> int:
+    """Have rows that name no limit be the first limit's; the schema's version then.
 
+    The DEFAULT of limit_name is changed as SQLite's documentation says: the text of the table's definition alone.
     https://www.sqlite.org/lang_altertable.html#otheralter
     """
+    default = _columns(connection, names.table).get(dict(names.columns).get("limit_name", "limit_name"))
+    if default in (None, f"'{names.limit}'"):
+        return _version(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         (version,) = connection.execute("PRAGMA schema_version").fetchone()
@@ -104,3 +111,4 @@ def _set_default(connection: sqlite3.Connection, names: Names, default: str) -> 
         raise
     finally:
         connection.execute("PRAGMA writable_schema = OFF")
+    return _version(connection)

@@ -68,6 +68,9 @@ class Counting:
     async def recorded(self, node: str) -> int:
         return 0
 
+    async def settle_default(self, *, change: bool) -> None:
+        pass
+
     async def note_given(self) -> None:
         pass
 

@@ -55,6 +55,14 @@ def test_it_installs_updates_and_takes_away_what_it_installed(folder: Path) -> N
     assert (folder / "var/lib/ratelimitd").stat().st_mode & 0o777 == 0o750
     own = folder / "opt/rl/lib/ratelimitd/bin"
     assert (own / "ratelimitd").read_text().startswith("#!/opt/rl/lib/ratelimitd/bin/python")
+    for backend in ("sqlite", "mysql", "postgresql"):  # the program has what each needs
+        (folder / f"{backend}.toml").write_text(f'[store]\nbackend = "{backend}"\n[[limit]]\nquota = 7\n')
+        checked = subprocess.run(
+            [own / "python", own / "ratelimitd", "-c", folder / f"{backend}.toml", "--check"],
+            capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert (checked.returncode, checked.stderr) == (0, "")
+        (folder / f"{backend}.toml").unlink()
     checked = subprocess.run(
         [own / "python", own / "ratelimitd", "-c", folder / "etc/ratelimitd.toml", "--check"],
         capture_output=True, text=True, timeout=100,

@@ -4,6 +4,7 @@ import os
 import pwd
 import signal
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ratelimitd.daemon.privileges import Identity
 from ratelimitd.errors import StartError
 from tests.conftest import missing
 from tests.daemon.client import PolicyClient
-from tests.daemon.process import Ratelimitd, config
+from tests.daemon.process import PROGRAM, Ratelimitd, config
 from tests.instances.ports import free_port
 
 USER = "daemon"  # there is one on every Unix
@@ -127,6 +128,24 @@ def test_a_readable_configuration_with_a_password_is_warned_about(folder: Path, 
         daemon.stop()
         assert sum("which has a password in it" in line for line in daemon.log()) == warned
     assert not any("sesame" in line for line in daemon.log())
+
+
+@pytest.mark.real
+def test_a_database_that_the_user_may_not_write_is_said_by_check_and_handed_over_by_a_start(make: Make) -> None:
+    daemon = make(user=USER, store={"flush_interval_s": 0.1})
+    start(daemon)
+    daemon.stop()
+    os.chown(daemon.database, 0, 0)
+    daemon.database.chmod(0o644)
+    command = [PROGRAM.with_name("ratelimitctl"), "-c", daemon.file, "check"]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 1
+    statement = f"chown {pwd.getpwnam(USER).pw_uid} {daemon.database}"
+    assert f"may not write the database, which an administrator must change: statement {statement}\n" in checked.stdout
+    start(daemon, 2)  # which hands over what is root's
+    daemon.stop()
+    assert not [line for line in daemon.log() if "may not write" in line]
+    assert subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.mark.real

@@ -16,6 +16,7 @@ import pytest
 from ratelimitd.config import read as config
 from ratelimitd.config.show import in_force
 from ratelimitd.ctl.main import main as ratelimitctl
+from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.main import main
 from tests.conftest import missing
 from tests.daemon.conftest import Start
@@ -187,6 +188,10 @@ DOUBTFUL: dict[str, tuple[dict[str, Any], str]] = {
         "every user may read a file with a password or another secret in it; chmod o-r: "
         "setting=notify[1].secret_file, file=FOLDER/open",
     ),
+    "settings of a server, where there is none": (
+        {"store": {"host": "db1", "tls_ca": "ca.pem", "user": "policyd"}},
+        "settings are set that are not used beside the others of [store]: settings=store.host, store.tls_ca",
+    ),
     "a program that is not there": (
         {"notify": [{"command": ["FOLDER/none"]}]},
         "the program of a [[notify]] cannot be run, so its notices will not be delivered: "
@@ -214,7 +219,7 @@ def test_what_should_be_looked_at_is_said_by_check_start_and_reload(
     daemon.file.write_text(text)
     daemon.file.chmod(0o644)
     assert main(["-c", str(daemon.file), "--check"]) == 0
-    assert capfd.readouterr().err == f"ratelimitd: warning: {daemon.file}: {line}\n"
+    assert capfd.readouterr().err.splitlines().count(f"ratelimitd: warning: {daemon.file}: {line}") == 1
     assert ratelimitctl(["-c", str(daemon.file), "check"]) == 0
     assert f"remark         {line}\n" in capfd.readouterr().out
     daemon.file.write_text(plain)
@@ -229,6 +234,31 @@ def test_what_should_be_looked_at_is_said_by_check_start_and_reload(
     daemon.start()
     assert daemon.stop() == 0
     assert daemon.log().count(line) == 2
+
+
+@pytest.mark.parametrize(
+    ("store", "unused"),
+    [
+        ({"backend": "sqlite", "path": "a", "port": 7}, ["port"]),
+        ({"backend": "mysql", "path": "a", "service": "b", "port": 7, "server_public_key": "k"}, ["path", "service"]),
+        ({"backend": "mysql", "tls_verify_name": False}, ["tls_verify_name"]),
+        ({"backend": "mysql", "unix_socket": "s", "host": "a", "tls_ca": "c"}, ["host"]),
+        ({"backend": "postgresql", "server_public_key": "k", "user": "u"}, ["server_public_key"]),
+        ({"backend": "postgresql", "unix_socket": "s", "port": 7, "tls_ca": "c"}, ["tls_ca"]),
+        (
+            {"backend": "postgresql", "service": "s", "user": "u", "host": ["h"], "database": "d", "password": "p"},
+            ["host", "user", "database"],
+        ),
+        ({"backend": "postgresql", "tls_ca": "c", "tls_verify_name": False, "password_file": "f"}, []),
+    ],
+)
+def test_settings_that_are_not_used_beside_the_others_are_named(
+    folder: Path, store: dict[str, Any], unused: list[str]
+) -> None:
+    file = folder / "file.toml"
+    file.write_text(toml(store=store))
+    found = [one.fields["settings"] for one in advice(config.read(file)) if "not used" in one.event]
+    assert found == ([", ".join(f"store.{name}" for name in unused)] if unused else [])
 
 
 def test_that_nothing_is_logged_is_said_on_stderr(make: Start, capfd: pytest.CaptureFixture[str]) -> None:

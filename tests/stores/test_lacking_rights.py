@@ -171,7 +171,7 @@ def test_check_fails_and_a_start_goes_on_and_says_it(
     trio.run(guest.make_tables)
     for name in TABLES:
         guest.run(guest.grant(name, "SELECT, INSERT, DELETE" if name == "ratelimit" else ALL))
-    daemon = Ratelimitd(folder, config(store=guest.settings))
+    daemon = Ratelimitd(folder, config(store={**guest.settings, "flush_interval_s": 0.1}))
     try:
         assert ratelimitctl(["-c", str(daemon.file), "check"]) == 1
         printed = capsys.readouterr().out
@@ -183,6 +183,7 @@ def test_check_fails_and_a_start_goes_on_and_says_it(
         assert guest.grant("ratelimit", "UPDATE") in line
         with daemon.client() as client:
             assert client.ask("alice@example.com") == "DUNNO"
+        daemon.wait_for_log("until somebody has changed what is wrong: reason=")
     finally:
         daemon.kill()
 

@@ -126,9 +126,11 @@ async def test_a_default_that_may_not_be_changed_is_said_with_the_statement(mari
     mariadb.add_user(f"few_{database}", "x", grant=f"SELECT, INSERT, UPDATE, DELETE ON {database}.*")
     known = replace(root, user=f"few_{database}", password=b"x")
     store = MySQLStore(known, Names(limit="daily"), timeout_s=PATIENT_S)
-    await open_and_close(store)
+    await store.open()
+    await store.settle_default(change=True)
+    await store.close()
     (remark,) = store.remarks.take()
-    assert dict(remark.fields)["statement"] == "ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'daily'"
+    assert dict(remark.fields)["statement"] == "ALTER TABLE `ratelimit` ALTER COLUMN `limit_name` SET DEFAULT 'daily'"
     mariadb.sql("ALTER TABLE ratelimit DROP COLUMN seen", database)
     with pytest.raises(StoreUnsuitable, match="seen: an account with the right to ALTER must run: ALTER TABLE `ratel"):
         await open_and_close(MySQLStore(known, timeout_s=PATIENT_S))

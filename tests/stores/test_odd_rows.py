@@ -438,11 +438,52 @@ async def test_and_after_a_start_with_another_first_limit_that_one_s(backend: Ba
     for limit in ("default", "daily", "per-hour"):
         store = backend.make(Names(limit=limit))
         await store.open()
+        await store.settle_default(change=True)
         backend.sql(f"INSERT INTO ratelimit (sender, quota, persist) VALUES ('{limit}', 50, 1)")
         assert (await row(store, limit, limit)).quota == 50
         assert remarks(store) == []
         await store.close()
-    assert len(backend.sql("SELECT * FROM ratelimit")) == 3
+        if backend.name != "sqlite":
+            backend.sql("DELETE FROM ratelimit")
+
+
+async def test_where_rows_are_of_the_limit_that_others_count_by_a_start_with_another_one_changes_nothing(
+    backend: Backend,
+) -> None:
+    if backend.name == "sqlite":  # nobody else's daemon uses the file
+        return
+    store = backend.make(Names(limit="daily"))
+    await store.open()
+    await flush(store, [delta("alice")])
+    trial = backend.make(Names(limit="default"))
+    await trial.open()
+    await trial.settle_default(change=True)
+    backend.sql("INSERT INTO ratelimit (sender, quota, persist) VALUES ('bob', 50, 1)")
+    assert (await row(store, "bob")).quota == 50
+    (remark,) = trial.remarks.take()
+    assert dict(remark.fields)["limit"] == "daily"
+    backend.sql(str(dict(remark.fields)["statement"]))
+    backend.sql("INSERT INTO ratelimit (sender, quota, persist) VALUES ('carol', 60, 1)")
+    assert (await row(store, "carol", "default")).quota == 60
+    await trial.settle_default(change=True)
+    assert trial.remarks.take() == []
+    await store.close()
+    await trial.close()
+
+
+@pytest.mark.parametrize("counted", [True, False])
+async def test_a_look_or_a_check_with_another_first_limit_changes_nothing(backend: Backend, counted: bool) -> None:
+    store = backend.make(Names(limit="daily"))
+    await store.open()
+    if counted:
+        await flush(store, [delta("alice")])
+    trial = backend.make(Names(limit="default"))
+    await trial.open()
+    await trial.settle_default(change=False)
+    await trial.close()
+    backend.sql("INSERT INTO ratelimit (sender, quota, persist) VALUES ('bob', 50, 1)")
+    assert (await row(store, "bob")).quota == 50
+    await store.close()
 
 
 PIECES = [

@@ -117,9 +117,21 @@ async def test_a_table_that_cannot_be_used_is_refused_and_says_why(
         await opened(postgresql, fresh)
 
 
-async def test_a_narrow_number_is_widened(postgresql: PostgreSQL, fresh: str) -> None:
+@pytest.mark.parametrize("column", ["configured", "quota"])
+async def test_a_narrow_number_is_widened_behind_the_view_and_the_trigger(
+    postgresql: PostgreSQL, fresh: str, column: str
+) -> None:
     await (await opened(postgresql, fresh)).close()
-    postgresql.sql("DROP VIEW view_ratelimit; ALTER TABLE ratelimit ALTER COLUMN configured TYPE INTEGER", fresh)
+    view, trigger = (
+        postgresql.sql(f"SELECT {of}", fresh)[0][0]
+        for of in (
+            "pg_get_viewdef('view_ratelimit'::regclass)",
+            "pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'ratelimit_touched'",
+        )
+    )
+    postgresql.sql("DROP VIEW view_ratelimit; DROP TRIGGER ratelimit_touched ON ratelimit", fresh)
+    postgresql.sql(f"ALTER TABLE ratelimit ALTER COLUMN {column} TYPE INTEGER", fresh)
+    postgresql.sql(f"CREATE VIEW view_ratelimit AS {view}; {trigger}", fresh)
     store = await opened(postgresql, fresh)
     assert (await flush(store, [delta("alice", quota=4_294_967_295)])).rejected == []
     assert (await row(store, "alice")).configured == 4_294_967_295
@@ -134,6 +146,72 @@ async def test_an_account_that_may_not_create_says_so(postgresql: PostgreSQL, fr
         await store.open()
 
 
+def script() -> str:
+    return schema("postgresql").replace("'default'", "'daily'")
+
+
+async def test_the_script_may_be_run_again_and_creates_what_is_missing(postgresql: PostgreSQL, fresh: str) -> None:
+    for _ in range(2):
+        postgresql.sql(f"BEGIN; {script()} COMMIT", fresh)
+    postgresql.sql("DROP TABLE ratelimit_history; DROP TRIGGER ratelimit_touched ON ratelimit", fresh)
+    postgresql.sql(f"BEGIN; {script()} COMMIT", fresh)
+    store = await opened(postgresql, fresh, Names(limit="daily"))
+    await flush(store, [delta("alice", 3)])
+    assert store.remarks.take() == []
+    await store.close()
+
+
+def grants_of_the_script() -> str:
+    """What stands at its end for the administrator."""
+    return "; ".join(line[3:] for line in script().splitlines() if line.startswith("-- GRANT"))
+
+
+@pytest.mark.parametrize("lost", ["until", "used"])
+async def test_after_an_upgrade_by_hand_there_is_the_view_and_who_could_read_it_can(
+    postgresql: PostgreSQL, fresh: str, lost: str
+) -> None:
+    user = f"hand_{fresh}"
+    postgresql.add_user(user, "secret")
+    postgresql.sql(script(), fresh)
+    postgresql.sql(grants_of_the_script().replace("policyd", user), fresh)
+    panel = f"panel_{fresh}"
+    postgresql.sql(f"CREATE ROLE {panel}", fresh)
+    # A table of an earlier version: without the column, and with all else.
+    postgresql.sql(f"DROP VIEW view_ratelimit; ALTER TABLE ratelimit DROP COLUMN {lost} CASCADE", fresh)
+    postgresql.sql("CREATE VIEW view_ratelimit AS SELECT *, now() AS expirytime FROM ratelimit", fresh)
+    postgresql.sql(f"GRANT SELECT ON view_ratelimit TO {panel}, PUBLIC", fresh)
+    store = PostgreSQLStore(replace(over_tcp(postgresql, user), database=fresh), Names(limit="daily"), timeout_s=20)
+    with pytest.raises(StoreUnsuitable, match="the table's owner must run: ALTER TABLE") as caught:
+        await store.open()
+    statements = str(caught.value).partition("must run: ")[2]
+    assert "\\n" not in statements
+    assert "\n" not in statements
+    postgresql.sql(statements, fresh)
+    store = PostgreSQLStore(replace(over_tcp(postgresql, user), database=fresh), Names(limit="daily"), timeout_s=20)
+    await store.open()
+    assert store.remarks.take() == []
+    await store.close()
+    assert postgresql.sql(f"SET ROLE {panel}; SELECT {lost}, expirytime FROM view_ratelimit", fresh) == []
+    granted = "SELECT COUNT(*) FROM information_schema.table_privileges WHERE table_name = 'view_ratelimit'"
+    assert postgresql.sql(f"{granted} AND grantee IN ('{panel}', 'PUBLIC')", fresh) == [("2",)]
+
+
+async def test_a_view_that_is_missing_is_said_with_its_statement(postgresql: PostgreSQL, fresh: str) -> None:
+    user = f"viewless_{fresh}"
+    postgresql.add_user(user, "secret")
+    postgresql.sql(script(), fresh)
+    postgresql.sql(grants_of_the_script().replace("policyd", user) + "; DROP VIEW view_ratelimit", fresh)
+    for expected in (1, 0):
+        store = PostgreSQLStore(replace(over_tcp(postgresql, user), database=fresh), Names(limit="daily"), timeout_s=20)
+        await store.open()
+        await store.close()
+        remarks = store.remarks.take()
+        assert len(remarks) == expected
+        for remark in remarks:
+            assert remark.event.startswith("view_ratelimit is missing")
+            postgresql.sql(str(dict(remark.fields)["statement"]), fresh)
+
+
 async def test_what_an_account_may_not_change_is_said_with_the_statement(postgresql: PostgreSQL, fresh: str) -> None:
     await (await opened(postgresql, fresh)).close()
     user = f"small_{fresh}"
@@ -142,6 +220,7 @@ async def test_what_an_account_may_not_change_is_said_with_the_statement(postgre
     access = replace(over_tcp(postgresql, user), database=fresh)
     store = PostgreSQLStore(access, Names(limit="daily"), timeout_s=20)
     await store.open()
+    await store.settle_default(change=True)
     (remark,) = store.remarks.take()
     assert "SET DEFAULT 'daily'" in remark.said
     await store.close()

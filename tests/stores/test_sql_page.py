@@ -1,12 +1,23 @@
-"""The statements on sql/README.md that differ between databases: they do what the page says, on each of them."""
+"""The statements on sql/README.md that differ between databases, and those that make one: they do what pages say."""
 
+import itertools
 import re
 from pathlib import Path
 
-from ratelimitd.stores import Store
-from tests.stores.backends import Backend
+import pytest
 
-PAGE = (Path(__file__).parents[2] / "sql" / "README.md").read_text(encoding="utf-8")
+from ratelimitd.stores import Store
+from ratelimitd.stores.history import Kept
+from ratelimitd.stores.mysql.access import Access
+from ratelimitd.stores.mysql.store import MySQLStore
+from ratelimitd.stores.postgresql.access import Access as PostgreSQLAccess
+from ratelimitd.stores.postgresql.store import PostgreSQLStore
+from tests.instances.mariadb import MariaDB
+from tests.instances.postgresql import PostgreSQL
+from tests.stores.backends import Backend, delta, flush, row
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "sql" / "README.md").read_text(encoding="utf-8")
 
 
 def statement(backend: Backend) -> str:
@@ -32,3 +43,57 @@ async def test_a_quota_is_given_until_a_time(backend: Backend, store: Store) -> 
     backend.sql(f"UPDATE ratelimit SET quota = 5000, until = {until}")
     ((stored,),) = backend.sql("SELECT until FROM ratelimit")
     assert abs(int(stored) - 1_796_148_000) <= 14 * 3600  # 2026-12-01 18:00 UTC, or of the session's zone
+
+
+# -- how a database is made --------------------------------------------------------------------------------------------
+
+OPERATIONS = (ROOT / "contrib" / "doc" / "operations.md").read_text(encoding="utf-8")
+_numbers = itertools.count(1)
+
+
+def recipes(page: str) -> list[str]:
+    """The blocks of SQL that make an account."""
+    return [block for block in re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "CREATE " in block]
+
+
+def of_postgresql(page: str) -> list[str]:
+    return [block for block in recipes(page) if "CREATE ROLE" in block]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("recipe", [*of_postgresql(OPERATIONS), *of_postgresql(PAGE)], ids=itertools.count())
+async def test_what_the_pages_say_makes_a_postgresql_database_that_the_daemon_counts_in(
+    postgresql: PostgreSQL, recipe: str
+) -> None:
+    name = f"recipe{next(_numbers)}"
+    text = recipe.replace("policyd", name).replace("sql/postgresql.sql", str(ROOT / "sql" / "postgresql.sql"))
+    postgresql.sql(text)
+    access = PostgreSQLAccess((("127.0.0.1", postgresql.port),), name, "change me", name)
+    store = PostgreSQLStore(access, timeout_s=20)
+    store.configure(20, Kept(7))
+    await store.open()
+    await store.settle_default(change=True)
+    await flush(store, [delta("alice", 3)])
+    assert (await row(store, "alice")).used == 3
+    assert store.remarks.take() == []
+    await store.close()
+    panel = f"panel_{name}"
+    postgresql.sql(f"CREATE ROLE {panel}; GRANT SELECT, INSERT, UPDATE ON ratelimit TO {panel}", name)
+    postgresql.sql(f"SET ROLE {panel}; INSERT INTO ratelimit (sender, quota) VALUES ('bob', 7)", name)
+    postgresql.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.real
+async def test_what_the_page_says_makes_a_mysql_database_that_the_daemon_counts_in(mariadb: MariaDB) -> None:
+    (recipe,) = [block for block in recipes(PAGE) if "CREATE USER" in block]
+    name = f"recipe{next(_numbers)}"
+    mariadb.sql(recipe.replace("policyd", name))
+    store = MySQLStore(Access(((str(mariadb.socket), 0),), name, b"change me", name), timeout_s=20)
+    store.configure(20, Kept(7))
+    await store.open()
+    await store.settle_default(change=True)
+    await flush(store, [delta("alice", 3)])
+    assert (await row(store, "alice")).used == 3
+    assert store.remarks.take() == []
+    await store.close()
+    mariadb.sql(f"DROP DATABASE {name}")

@@ -39,6 +39,8 @@ class Dialect:
     place: ClassVar[tuple[str, ...]] = ("sender", "limit_name", "expiry")
     normal: ClassVar[str]
     """A sender as it is normalised by default."""
+    default_of: ClassVar[str]
+    """The DEFAULT of a table's column, for (table, column) as the database has them."""
 
     def sql(self, names: "Names", statement: str) -> str:
         """A statement with the configured names, as this database's driver takes it."""

@@ -73,6 +73,10 @@ class MySQL(Typed):
     assigns_in_turn = True
     deletes_in_order = True
     normal = 'LOWER(TRIM("sender"))'
+    default_of = (
+        "SELECT COLUMN_DEFAULT FROM information_schema.COLUMNS "
+        "WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s AND COLUMN_NAME = %s"
+    )
 
     _FRACTION: ClassVar[str] = "(2E(30)*)?"
     # As HEX shows a text, of any character set. 12.00 is a whole number, too, which strict mode refuses to CAST.
@@ -133,6 +137,10 @@ class PostgreSQL(Typed):
     touch = "date_trunc('second', statement_timestamp())"  # CURRENT_TIMESTAMP is when the transaction began
     updated = 'CASE WHEN isfinite("updated") THEN FLOOR(EXTRACT(EPOCH FROM "updated"))::bigint END'
     normal = "lower(btrim(\"sender\", ' ' || chr(9)))"
+    default_of = (  # information_schema shows it to the owner alone
+        "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum "
+        "WHERE adrelid = to_regclass(quote_ident(%s)) AND attname = %s"
+    )
 
     _DIGITS: ClassVar[str] = "^[0-9]{1,19}([.]0*)?$"
     _NEGATIVE: ClassVar[str] = "^-[0-9]{1,18}([.]0*)?$"

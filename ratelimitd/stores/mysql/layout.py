@@ -163,9 +163,9 @@ async def whole_numbers(session: Session, names: Names) -> dict[str, str]:
 
 
 def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[str]:
-    """The statements that a table needs which is ours, and of an earlier version or another first limit.
+    """The statements that a table needs which is ours, and of an earlier version.
 
-    `thorough`: those, too, that write the whole table.
+    `thorough`: those, too, that write the whole table, or are for another first limit.
     """
     if any(name not in found.columns for name in COLUMNS if name not in LATER):
         return
@@ -173,10 +173,10 @@ def repairs(found: Layout, names: Names, *, thorough: bool = False) -> Iterator[
         if name not in found.columns:
             add = f"ALTER TABLE `ratelimit` ADD `{name}` INT UNSIGNED DEFAULT NULL AFTER `{before}`"
             yield names.apply(add, "`")
-    if found.columns["limit_name"].default != names.limit:
-        yield names.apply("ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'default'", "`")
     if not thorough:
         return
+    if found.columns["limit_name"].default != names.limit:
+        yield names.apply("ALTER TABLE `ratelimit` ALTER `limit_name` SET DEFAULT 'default'", "`")
     wrong = _no_numbers_of_ours(found)
     if wrong:
         values = ", ".join(f"`{name}` = {_clamped(name)}" for name in wrong)

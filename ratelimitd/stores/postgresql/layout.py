@@ -6,7 +6,7 @@ Only one daemon at a time changes anything.
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
@@ -46,7 +46,13 @@ SELECT "conname" FROM "pg_constraint" WHERE "conrelid" = to_regclass($1) AND "co
 UNION ALL
 SELECT "tgname" FROM "pg_trigger" WHERE "tgrelid" = to_regclass($1) AND "tgenabled" <> 'D' AND NOT "tgisinternal"
 """
+_GRANTED = """
+SELECT format('GRANT %s ON "view_ratelimit" TO %s', string_agg("privilege_type", ', '),
+    CASE "grantee" WHEN 0 THEN 'PUBLIC' ELSE "grantee"::regrole::text END)
+FROM "pg_class", aclexplode("relacl") WHERE "oid" = to_regclass($1) AND "grantee" <> "relowner" GROUP BY "grantee"
+"""
 _THERE = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NOT NULL"
+_MISSING = "%s is missing, and the daemon's account may not create it"
 _ALONE = "SELECT pg_advisory_lock(hashtext('ratelimitd'), hashtext($1))::text"
 _NOT_ALONE = "SELECT pg_advisory_unlock(hashtext('ratelimitd'), hashtext($1))"
 
@@ -71,12 +77,16 @@ class Column(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A table as it is: its columns by our names for them, its indexes' columns, its constraints and triggers."""
+    """A table as it is: its columns by our names for them, its indexes' columns, its constraints and triggers.
+
+    `granted` are the statements that give others the rights that they have on its view.
+    """
 
     columns: dict[str, Column]
     unique: frozenset[tuple[str, ...]]
     indexed: frozenset[str]
     checks: frozenset[str]
+    granted: tuple[str, ...] = ()
 
     def faults(self) -> Iterator[str]:
         """Why the daemon cannot work with the table."""
@@ -123,7 +133,8 @@ async def layout(session: Session, names: Names) -> Layout:
         if is_unique:
             unique.add(index)
     checks = [name.removeprefix(f"{names.table}_") for (name,) in await session.run(_CHECKS, (table,))]
-    return Layout(columns, frozenset(unique), frozenset(indexed), frozenset(checks))
+    granted = [str(text) for (text,) in await session.run(_sql(names, _GRANTED), (f'"view_{names.table}"',))]
+    return Layout(columns, frozenset(unique), frozenset(indexed), frozenset(checks), tuple(granted))
 
 
 async def whole_numbers(session: Session, names: Names) -> dict[str, str]:
@@ -143,31 +154,37 @@ async def tables(session: Session, names: Names) -> set[str]:
     return {name for (name,) in await session.run(_THERE, (wanted,))}
 
 
-def repairs(found: Layout, names: Names) -> Iterator[str]:
-    """The statements that a table needs which is ours, and of an earlier version or another first limit."""
+def repairs(found: Layout, names: Names) -> Iterator[list[str]]:
+    """The statements that a table needs which is ours, and of an earlier version; those that go together, together."""
     if any(name not in found.columns for name in _FIXED):
         return
+    created = _created(names)
+    touch = [text for (kind, _), text in created.items() if kind in ("FUNCTION", "TRIGGER")]
+    touch.insert(0, _sql(names, 'DROP TRIGGER IF EXISTS "ratelimit_touched" ON "ratelimit"'))
     kinds = dict(_COLUMN.findall(schema("postgresql").partition(");")[0]))
     lacking = [name for name in COLUMNS if name not in found.columns]
-    for name in lacking:
-        yield _sql(names, f'ALTER TABLE "ratelimit" ADD COLUMN IF NOT EXISTS "{name}" {kinds[name]}')
-    if lacking:
-        yield _sql(names, 'DROP VIEW IF EXISTS "view_ratelimit"')  # it names the columns that were there
+    add = 'ALTER TABLE "ratelimit" ADD COLUMN IF NOT EXISTS "{}" {}'
+    added = [_sql(names, add.format(name, " ".join(kinds[name].split()))) for name in lacking]
     if "quota" in lacking:  # 0 would be unlimited
-        yield _sql(names, 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "persist" = 0')
-    if not found.columns["limit_name"].default.startswith(f"'{names.limit}'"):
-        yield _sql(names, 'ALTER TABLE "ratelimit" ALTER COLUMN "limit_name" SET DEFAULT \'default\'')
-    for name in _LARGE:
-        if name in found.columns and found.columns[name].type in ("smallint", "integer"):
-            yield _sql(names, f'ALTER TABLE "ratelimit" ALTER COLUMN "{name}" TYPE BIGINT')
+        added.append(_sql(names, 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "persist" = 0'))
+    if added:
+        yield added
+    narrow = [name for name in _LARGE if name in found.columns and found.columns[name].type in ("smallint", "integer")]
+    if lacking or narrow:  # the view names the columns that were there, and keeps their types, as the trigger does
+        renewed = [_sql(names, 'DROP VIEW IF EXISTS "view_ratelimit"')]
+        if narrow:
+            renewed.append(touch[0])
+            renewed += [_sql(names, f'ALTER TABLE "ratelimit" ALTER COLUMN "{name}" TYPE BIGINT') for name in narrow]
+            renewed += touch[1:]
+        yield [*renewed, created["VIEW", f"view_{names.table}"], *found.granted]
     if "updated" not in found.indexed:
-        yield _sql(names, 'CREATE INDEX ON "ratelimit" ("updated")')
-    if "touched" not in found.checks:
-        yield from [text for (kind, _), text in _created(names).items() if kind in ("FUNCTION", "TRIGGER")]
+        yield [_sql(names, 'CREATE INDEX ON "ratelimit" ("updated")')]
+    if "touched" not in found.checks and not narrow:
+        yield touch
     hold_others = any(found.columns[name].type != "bigint" for name in COUNTS if name in found.columns)
     for constraint in _CONSTRAINT.finditer(schema("postgresql")):
         if constraint[1] not in found.checks and not hold_others:
-            yield _sql(names, f'ALTER TABLE "ratelimit" ADD {constraint[0]}')
+            yield [_sql(names, f'ALTER TABLE "ratelimit" ADD {constraint[0]}')]
 
 
 async def check(session: Session, names: Names, remarks: Remarks, *, history: bool) -> None:
@@ -181,17 +198,17 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
     found = await layout(session, names)
     if len(there) < len(_tables(names)) or any(repairs(found, names)):
         await session.run(_ALONE, (names.table,))
-        await _create(session, names, history=history)
+        await _create(session, names, remarks, history=history)
         found = await _repair(session, names, remarks)
-        await _create_view(session, names)
+        await _create_view(session, names, remarks)
         await session.run(_NOT_ALONE, (names.table,))
-    due = "; ".join(repairs(found, names))
+    due = "; ".join(chain.from_iterable(repairs(found, names)))
     how = f": the table's owner must run: {due}" if due else "; sql/postgresql.sql has it"
     for fault in found.faults():
         raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}{how}")
 
 
-async def _create(session: Session, names: Names, *, history: bool) -> None:
+async def _create(session: Session, names: Names, remarks: Remarks, *, history: bool) -> None:
     there = await tables(session, names)
     needed = {names.table, f"{names.table}_node", *([f"{names.table}_history"] if history else [])}
     for (kind, name), statement in _created(names).items():
@@ -205,30 +222,33 @@ async def _create(session: Session, names: Names, *, history: bool) -> None:
             if name in needed:
                 how = await remedy(session) if isinstance(error, StoreUnsuitable) else "sql/postgresql.sql has it"
                 raise StoreUnsuitable(f"{name} cannot be created: {error}; {how}") from error
-            # The windows are compared for people: the daemon works without.
+            if not name.endswith("_history"):  # the windows are compared for people: the daemon works without
+                remarks.add(_MISSING % name, statement=statement, reason=str(error))
 
 
-async def _create_view(session: Session, names: Names) -> None:
+async def _create_view(session: Session, names: Names, remarks: Remarks) -> None:
     view = f"view_{names.table}"
     if view not in await tables(session, names):
-        with suppress(StoreError):  # it is for people
-            await session.run(_created(names)["VIEW", view])
+        statement = _created(names)["VIEW", view]
+        try:
+            await session.run(statement)
+        except StoreError as error:  # it is for people: the daemon works without
+            remarks.add(_MISSING % view, statement=statement, reason=str(error))
 
 
 async def _repair(session: Session, names: Names, remarks: Remarks) -> Layout:
     """Do what a table needs where the account may; the table as it is then."""
-    failed: dict[str, str] = {}
-    for statement in repairs(await layout(session, names), names):
+    for statements in repairs(await layout(session, names), names):
+        await session.begin()
         try:
-            await session.run(statement)
+            for statement in statements:
+                await session.run(statement)
+            await session.commit()
         except StoreError as error:
-            failed[statement] = str(error)
-    found = await layout(session, names)
-    for statement in repairs(found, names):
-        if statement in failed:
+            await session.rollback()
             what = "the table should be changed, which the daemon's account may not; its owner can"
-            remarks.add(what, statement=statement, reason=failed[statement])
-    return found
+            remarks.add(what, statement="; ".join(statements), reason=str(error))
+    return await layout(session, names)
 
 
 def _tables(names: Names) -> list[str]:
@@ -241,7 +261,7 @@ def _created(names: Names) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for statement in _STATEMENT.findall(script):
         if created := _CREATES.match(statement.strip()):
-            found[created[1], created[2]] = statement.strip()
+            found[created[1], created[2]] = " ".join(statement.split())
     return found
 
 

@@ -14,3 +14,6 @@ class SharedLook(SharedStore):
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Nothing: a daemon forgets runs of long ago."""
+
+    async def settle_default(self, *, change: bool) -> None:
+        """Nothing: a start does."""

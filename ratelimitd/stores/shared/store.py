@@ -32,6 +32,7 @@ from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared import runs, windows
 from ratelimitd.stores.shared.adoption import Adopter, each
 from ratelimitd.stores.shared.changes import ChangedRows
+from ratelimitd.stores.shared.default_limit import settle
 from ratelimitd.stores.shared.deltas import odd, store
 from ratelimitd.stores.shared.history import SharedHistory
 from ratelimitd.stores.shared.past import SharedPast
@@ -97,11 +98,15 @@ class SharedStore(ABC):
 
     async def _open(self, session: Session) -> None:
         await self._check_tables(session)
-        self._history.exists = f"{self._names.table}_history" in await self._tables(session)
-        grants = await self._grants(session)
-        if grants:
+        self._history.exists = self._names.tables[-1] in await self._tables(session)
+        if grants := await self._grants(session):
             self.remarks.demand(LACKING, grants)
         await self._history.check(session, grants)
+
+    async def settle_default(self, *, change: bool) -> None:
+        """Have rows that name no limit be the first limit's."""
+        work = partial(settle, dialect=self._dialect, names=self._names, remarks=self.remarks, change=change)
+        await self._servers.attempt(work)
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""
@@ -210,8 +215,7 @@ class SharedStore(ABC):
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
         change = self._sql(statements.grant(self._dialect, grant.latest, now)), [grant.values]
-        accounts = [Account(*grant[:2])]
-        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
+        return await self._servers.attempt(lambda session: self._change(session, change, [Account(*grant[:2])], now))
 
     async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
