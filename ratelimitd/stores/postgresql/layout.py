@@ -22,6 +22,7 @@ _COLUMN = re.compile(r'^    "(\w+)" +([A-Z][^\n]*?),? *(?:--[^\n]*)?$', re.MULTI
 _CONSTRAINT = re.compile(r'CONSTRAINT "ratelimit_(\w+)" CHECK [^\n]*[^\n,]')
 _LARGE = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry")
 """Columns of numbers that must hold what is beyond INTEGER."""
+_SMALL = ("smallint", "integer")
 COUNTS = ("used", "expiry")
 """Columns that a constraint keeps from being odd, where they hold whole numbers."""
 _FIXED = ("id", "sender", "limit_name", "updated")
@@ -92,6 +93,8 @@ class Layout(NamedTuple):
         for name in _LARGE:
             if name in columns and not columns[name].holds_numbers:
                 yield f"its column {name} is {columns[name].type}, not bigint"
+        if "persist" in columns and not (columns["persist"].holds_numbers or columns["persist"].type in _SMALL):
+            yield f"its column persist is {columns['persist'].type}, not smallint"
         for name in ("sender", "limit_name"):
             if name in columns and not columns[name].is_exact_text:
                 yield f"its column {name} compares otherwise than by bytes"
@@ -157,7 +160,7 @@ def repairs(found: Layout, names: Names) -> Iterator[str]:
     if not found.columns["limit_name"].default.startswith(f"'{names.limit}'"):
         yield _sql(names, 'ALTER TABLE "ratelimit" ALTER COLUMN "limit_name" SET DEFAULT \'default\'')
     for name in _LARGE:
-        if name in found.columns and found.columns[name].type in ("smallint", "integer"):
+        if name in found.columns and found.columns[name].type in _SMALL:
             yield _sql(names, f'ALTER TABLE "ratelimit" ALTER COLUMN "{name}" TYPE BIGINT')
     if "updated" not in found.indexed:
         yield _sql(names, 'CREATE INDEX ON "ratelimit" ("updated")')

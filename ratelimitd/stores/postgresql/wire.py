@@ -5,15 +5,16 @@ of a driver that is needed here. Only connecting is done in threads: it looks up
 the SCRAM key, some milliseconds each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import trio
 from psycopg import errors, pq
 from psycopg.conninfo import make_conninfo
 
 from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores.postgresql.values import READERS
+from ratelimitd.stores.postgresql.values import row as row_of
 from ratelimitd.stores.shared.session import DatabaseError, Rows
 
 MAX_READS = 8192
@@ -21,8 +22,6 @@ MAX_READS = 8192
 PAUSE = 50
 """Rows that are taken from libpq without a pause: each value is a call, some 3 us."""
 
-_BOOL, _JSON = 16, 114
-_WHOLE = (20, 21, 23)
 _DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 _CLASS = {
     # Lost against another transaction: serialization, deadlock, a lock that was waited for too long.
@@ -135,16 +134,16 @@ class Wire:
 
     async def _taken(self, result: pq.abc.PGresult) -> Rows:
         columns = range(result.nfields)
-        readers = [_READERS.get(result.ftype(column), bytes.decode) for column in columns]
+        readers = [READERS.get(result.ftype(column), bytes.decode) for column in columns]
         get = result.get_value
-        if readers == [_json]:
+        if readers == [row_of]:
             readers = []
         rows: list[tuple[Any, ...]] = []
         for row in range(result.ntuples):
             if row % PAUSE == PAUSE - 1:
                 await trio.lowlevel.checkpoint()
             if not readers:
-                rows.append(tuple(_json(get(row, 0) or b"[]")))
+                rows.append(tuple(row_of(get(row, 0) or b"[]")))
                 continue
             values = [get(row, column) for column in columns]
             rows.append(tuple([None if v is None else read(v) for v, read in zip(values, readers, strict=True)]))
@@ -172,12 +171,3 @@ def _error(result: pq.abc.PGresult) -> ServerError:
 def _plain(text: bytes) -> str:
     """What libpq says, in one line."""
     return " ".join(text.decode("utf-8", "replace").split())
-
-
-_json = msgspec.json.Decoder(list[Any]).decode
-_READERS: dict[int, Callable[[bytes], Any]] = {
-    _JSON: _json,
-    _BOOL: lambda value: value == b"t",
-    **dict.fromkeys(_WHOLE, int),
-}
-"""How a value is read, by its type; a row that is one JSON array is that row."""
