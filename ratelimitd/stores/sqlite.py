@@ -30,6 +30,7 @@ from ratelimitd.stores import (
 from ratelimitd.stores import sqlite_runs as runs
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.dialect import SQLite
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.past import Past
@@ -43,7 +44,6 @@ from ratelimitd.stores.sqlite_past import SQLitePast
 from ratelimitd.stores.survey import Rename, Survey
 
 _DIALECT = SQLite()
-
 T = TypeVar("T")
 
 
@@ -149,13 +149,14 @@ class SQLiteStore:
             self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Delta] = []
-            charges = Charges()
+            doubts, charges = Doubts(), Charges()
             for batch in batches(merge(runs.recorded(connection, self._sql, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
-                refused = self._store(connection, batch)
+                refused = self._store(connection, batch, doubts)
                 self._history.add(connection, batch, refused, charges)
                 rejected += refused
                 stored += batch
+            doubts.decide()
             connection.execute(self._sql(statements.record(_DIALECT)), (node, segment))
             rows = self._select(connection, [Account(delta.limit, delta.key) for delta in stored])
             charges.join(rows, stored)
@@ -220,9 +221,10 @@ class SQLiteStore:
             raise
         self._file.check()
 
-    def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
-        """Store a batch; the deltas that the database refuses, each with the reason."""
-        return store(connection, self._sql, chunk)
+    def _store(
+        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+    ) -> list[tuple[Delta, str]]:
+        return store(connection, self._sql, chunk, doubts)
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""

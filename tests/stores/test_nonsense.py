@@ -17,6 +17,6 @@ async def test_what_comes_of_an_answer_is_the_store_s_error(
     async def fail(address: object, timeout_s: float) -> Session:
         raise error
 
-    monkeypatch.setattr(store._servers, "_open", fail)  # noqa: SLF001
+    monkeypatch.setattr(store._servers, "_open", fail)
     with pytest.raises(StoreError, match="makes no sense"):
         await store.lookup([], 0)

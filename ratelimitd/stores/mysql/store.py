@@ -6,7 +6,7 @@ from functools import partial
 from ratelimitd.stores import Names
 from ratelimitd.stores.dialect import Dialect, MySQL
 from ratelimitd.stores.mysql.access import USUAL_PORT, Access
-from ratelimitd.stores.mysql.layout import check, tables, whole_numbers
+from ratelimitd.stores.mysql.layout import check, layout, tables, whole_numbers
 from ratelimitd.stores.mysql.session import connect
 from ratelimitd.stores.shared.looking import SharedLook
 from ratelimitd.stores.shared.session import Servers, Session
@@ -26,6 +26,9 @@ class MySQLStore(SharedStore):
 
     async def _tables(self, session: Session) -> Collection[str]:
         return await tables(session)
+
+    async def _columns(self, session: Session) -> Collection[str]:
+        return (await layout(session, self._names)).columns
 
     async def _lock_what_is_not_there(self, session: Session) -> None:
         """Nothing: a look FOR UPDATE locks the gaps between rows, too."""

@@ -28,9 +28,12 @@ _CLASS = {
     "conflict": ("40001", "40P01", "55P03"),
     # This server cannot, another might: gone, stopping, full, read-only, its administrator ended the statement.
     "elsewhere": ("08", "25006", "25P03", "53", "57014", "57P", "58"),
-    # A value: its length, its range, a constraint, a trigger, two of one key in a statement.
-    "bad_record": ("21000", "22", "23", "P0001"),
 }
+_NO_RECORD = (
+    "0", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "5", "72", "F0", "HV", "XX",
+)  # fmt: skip
+"""All else is said of a value: its length, its range, a constraint, and whatever a trigger chooses to say."""
+_TRIGGER = "09"
 _UNSUITABLE = ("28", "3D000", "3F000", "42501", "42804", "42883", "42P10", "0A000")
 """Somebody has to change an account, a grant, a table."""
 GONE = ("42P01", "42703")
@@ -50,7 +53,7 @@ class ServerError(DatabaseError):
         self.state = state
         self.conflict = state.startswith(_CLASS["conflict"])
         self.elsewhere = not state or state.startswith(_CLASS["elsewhere"])
-        self.bad_record = state.startswith(_CLASS["bad_record"])
+        self.bad_record = bool(state) and (state.startswith(_TRIGGER) or not state.startswith(_NO_RECORD))
 
     @property
     def is_unsuitable(self) -> bool:
