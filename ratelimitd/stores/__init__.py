@@ -27,8 +27,9 @@ COLUMNS = (
     *("id", "sender", "limit_name", "persist", "quota", "configured", "seen", "until"),
     *("used", "in_parts", "updated", "expiry"),
 )
-NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
-"""What comes of a value, or of an answer, that is another than can be: too large, too few, a text in place of a number.
+NONSENSE = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError, MemoryError)
+"""What comes of a value, or of an answer, that is another than can be: too large, too deep, too few, a text in place of
+a number.
 """
 _SEGMENT = re.compile("[0-9]{1,18}")
 _QUOTED = re.compile(r"([\"`])([a-z_]+)\1")

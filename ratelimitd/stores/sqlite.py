@@ -30,6 +30,7 @@ from ratelimitd.stores import (
 from ratelimitd.stores import sqlite_runs as runs
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.dialect import SQLite
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.file import DatabaseFile, opened
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.past import Past
@@ -43,7 +44,6 @@ from ratelimitd.stores.sqlite_past import SQLitePast
 from ratelimitd.stores.survey import Rename, Survey
 
 _DIALECT = SQLite()
-
 T = TypeVar("T")
 
 
@@ -152,13 +152,14 @@ class SQLiteStore:
             self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Delta] = []
-            charges = Charges()
+            doubts, charges = Doubts(), Charges()
             for batch in batches(merge(runs.recorded(connection, self._sql, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
-                refused = self._store(connection, batch)
+                refused = self._store(connection, batch, doubts)
                 self._history.add(connection, batch, refused, charges)
                 rejected += refused
                 stored += batch
+            doubts.decide()
             connection.execute(self._sql(statements.record(_DIALECT)), (node, segment))
             rows = self._select(connection, [Account(delta.limit, delta.key) for delta in stored])
             charges.join(rows, stored)
@@ -223,9 +224,10 @@ class SQLiteStore:
             raise
         self._file.check()
 
-    def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
-        """Store a batch; the deltas that the database refuses, each with the reason."""
-        return store(connection, self._sql, chunk)
+    def _store(
+        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+    ) -> list[tuple[Delta, str]]:
+        return store(connection, self._sql, chunk, doubts)
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
@@ -285,19 +287,9 @@ class SQLiteStore:
     async def note_given(self) -> None:
         """Note the quotas that were given in windows that run."""
         last = 0
-        while ids := await self._read(partial(self._given_since, last=last)):
+        while ids := await self._read(partial(sqlite_changes.given_since, sql=self._sql, last=last, count=CHUNK)):
             last = ids[-1][0]
             await self._note(self._sql(statements.note(_DIALECT, 1)), ids)
 
     async def _note(self, statement: str, values: Iterable[Sequence[object]]) -> None:
-        """Note quotas, of rows by their id or their key and limit."""
-
-        def note(connection: sqlite3.Connection) -> None:
-            for some in values:
-                with each(connection, self.remarks, "", ", ".join(map(str, some))):
-                    connection.execute(statement, tuple(some))
-
-        await self._write(note)
-
-    def _given_since(self, reader: sqlite3.Connection, last: int) -> list[tuple[int]]:
-        return reader.execute(self._sql(statements.given(_DIALECT)), (last, CHUNK)).fetchall()
+        await self._write(lambda writer: sqlite_changes.note(writer, self.remarks, statement, values))

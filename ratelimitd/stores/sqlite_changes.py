@@ -5,10 +5,12 @@ A cursor is a time of the database's own; between pages also the last row's id, 
 """
 
 import sqlite3
+from collections.abc import Callable, Iterable, Sequence
 
 from ratelimitd.stores import Changes, Cursor, Names, statements
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_odd import each
 from ratelimitd.stores.survey import EXAMPLES, Survey
 
 PAGE = 5000
@@ -49,3 +51,15 @@ def survey(reader: sqlite3.Connection, names: Names) -> Survey:
         for row in reader.execute(_DIALECT.sql(names, statement), (EXAMPLES,)).fetchall()
     ]
     return Survey.of(reader.execute(_DIALECT.sql(names, statements.limits(_DIALECT))).fetchall(), odd)
+
+
+def given_since(reader: sqlite3.Connection, sql: Callable[[str], str], last: int, count: int) -> list[tuple[int]]:
+    """The ids, after the last, of so many rows whose quota was given in a window that runs, and is not noted."""
+    return reader.execute(sql(statements.given(_DIALECT)), (last, count)).fetchall()
+
+
+def note(writer: sqlite3.Connection, remarks: Remarks, statement: str, values: Iterable[Sequence[object]]) -> None:
+    """Note quotas, of rows by their id or their key and limit."""
+    for some in values:
+        with each(writer, remarks, "", ", ".join(map(str, some))):
+            writer.execute(statement, tuple(some))

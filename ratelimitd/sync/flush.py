@@ -43,6 +43,7 @@ class Flush:
         self._log = log
         self._journal_failed = self._stays = False
         self._replaced = False  # the database was, and what memory knows is not in the new one yet
+        self._said_replaced = False  # since the last flush that was done
 
     def configure(self, history_days: int) -> None:
         """Take how long the store keeps windows that are over; at any time."""
@@ -64,6 +65,7 @@ class Flush:
             self._link.failed(error)
             await self._condense()
             return False
+        self._said_replaced = False
         self.done_at = trio.current_time()
         self.seconds = self.done_at - began
         self._loader.say_what_began_again(self._log)
@@ -79,8 +81,9 @@ class Flush:
                 if not self._replaced:
                     await self._store_runs()
         except StoreReplaced as error:
-            self._log.warning("the database was replaced; what is in memory is stored in it again", reason=error)
-            self._replaced = True
+            if not self._said_replaced:
+                self._log.warning("the database was replaced; what is in memory is stored in it again", reason=error)
+            self._replaced = self._said_replaced = True
         if self._replaced:
             await self._put_back()
             with trio.fail_after(FLUSH_TIMEOUT_S):

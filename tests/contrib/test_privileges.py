@@ -16,7 +16,8 @@ from ratelimitd.daemon.privileges import Identity
 from ratelimitd.errors import StartError
 from tests.conftest import missing
 from tests.daemon.client import PolicyClient
-from tests.daemon.process import PROGRAM, Ratelimitd, config
+from tests.daemon.forked import PROGRAM
+from tests.daemon.process import Ratelimitd, config
 from tests.instances.ports import free_port
 
 USER = "daemon"  # there is one on every Unix
@@ -137,7 +138,7 @@ def test_a_database_that_the_user_may_not_write_is_said_by_check_and_handed_over
     daemon.stop()
     os.chown(daemon.database, 0, 0)
     daemon.database.chmod(0o644)
-    command = [PROGRAM.with_name("ratelimitctl"), "-c", daemon.file, "check"]
+    command: list[str | Path] = [PROGRAM.with_name("ratelimitctl"), "-c", daemon.file, "check"]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 1
     statement = f"chown {pwd.getpwnam(USER).pw_uid} {daemon.database}"

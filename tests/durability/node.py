@@ -30,6 +30,7 @@ from ratelimitd.state.backlog import Backlog
 from ratelimitd.state.directory import StateDir
 from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Cursor, Flushed
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.sqlite import SQLiteStore
 from ratelimitd.sync.recovery import recover
 from tests.core.build import memo, rules, synced
@@ -110,8 +111,10 @@ class FaultyStore(SQLiteStore):
         self._check("after")
         return flushed
 
-    def _store(self, connection: sqlite3.Connection, chunk: Sequence[Delta]) -> list[tuple[Delta, str]]:
-        rejected = super()._store(connection, chunk)
+    def _store(
+        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+    ) -> list[tuple[Delta, str]]:
+        rejected = super()._store(connection, chunk, doubts)
         if self.fault == "between":
             raise sqlite3.OperationalError("made to fail: between")
         return rejected

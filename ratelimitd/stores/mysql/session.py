@@ -9,7 +9,7 @@ import trio
 from trio_mysql import err
 from trio_mysql.constants import CR, ER
 
-from ratelimitd.errors import OutcomeUnknown, StoreError, StoreReplaced, StoreUnsuitable
+from ratelimitd.errors import OutcomeUnknown, StoreError, StoreUnsuitable
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.wire import Wire
 from ratelimitd.stores.shared.addresses import Address
@@ -20,6 +20,7 @@ from ratelimitd.stores.shared.session import (
     QUIT_S,
     STATEMENT_S,
     DatabaseError,
+    Missing,
     Rows,
 )
 
@@ -54,7 +55,7 @@ class ServerError(DatabaseError):
         super().__init__(text if 2000 <= code < 3000 else f"{text} ({code})")
         self.code = code
         self.conflict = code in CONFLICT
-        self.elsewhere = code in ELSEWHERE
+        self.elsewhere = code in ELSEWHERE or 2000 <= code < 3000
         self.bad_record = code in BAD_RECORD
 
 
@@ -83,6 +84,18 @@ class MySQLSession:
     async def run_whole(self, statement: str, arguments: Sequence[object]) -> Rows:
         """The same: a statement that fails has changed nothing."""
         return await self.run(statement, arguments)
+
+    async def is_sound(self, statement: str, arguments: Sequence[object]) -> bool:
+        """Whether the server can explain it: it looks at tables and rights for that."""
+        try:
+            await self.run(f"EXPLAIN {statement}", arguments)
+        except (StoreUnsuitable, Missing):
+            return False
+        except ServerError as error:
+            if error.conflict or error.elsewhere:
+                raise
+            return False
+        return True
 
     async def save(self) -> None:
         """Have a savepoint."""
@@ -166,7 +179,7 @@ def _as_store_errors() -> Iterator[None]:
         if code in UNSUITABLE:
             raise StoreUnsuitable(f"{text} ({code})") from error
         if code in GONE:
-            raise StoreReplaced(f"{text} ({code})") from error
+            raise Missing(f"{text} ({code})") from error
         raise ServerError(code, text) from error
     except Exception as error:  # the driver trusts the server's bytes: any exception may come of them
         cause = error.__cause__ or error

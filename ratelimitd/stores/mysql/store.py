@@ -6,7 +6,7 @@ from functools import partial
 from ratelimitd.stores import Names
 from ratelimitd.stores.dialect import Dialect, MySQL
 from ratelimitd.stores.mysql.access import USUAL_PORT, Access
-from ratelimitd.stores.mysql.layout import check, tables, whole_numbers
+from ratelimitd.stores.mysql.layout import check, layout, tables, whole_numbers
 from ratelimitd.stores.mysql.rights import lacking
 from ratelimitd.stores.mysql.session import connect
 from ratelimitd.stores.shared.looking import SharedLook
@@ -30,6 +30,9 @@ class MySQLStore(SharedStore):
 
     async def _grants(self, session: Session) -> str:
         return await lacking(session, self._names)
+
+    async def _columns(self, session: Session) -> Collection[str]:
+        return (await layout(session, self._names)).columns
 
     async def _lock_what_is_not_there(self, session: Session) -> None:
         """Nothing: a look FOR UPDATE locks the gaps between rows, too."""

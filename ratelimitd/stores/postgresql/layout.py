@@ -23,6 +23,7 @@ _COLUMN = re.compile(r'^    "(\w+)" +([A-Z][^\n]*?),? *(?:--[^\n]*)?$', re.MULTI
 _CONSTRAINT = re.compile(r'CONSTRAINT "ratelimit_(\w+)" CHECK [^\n]*[^\n,]')
 _LARGE = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry")
 """Columns of numbers that must hold what is beyond INTEGER."""
+_SMALL = ("smallint", "integer")
 COUNTS = ("used", "expiry")
 """Columns that a constraint keeps from being odd, where they hold whole numbers."""
 _FIXED = ("id", "sender", "limit_name", "updated")
@@ -103,6 +104,8 @@ class Layout(NamedTuple):
         for name in _LARGE:
             if name in columns and not columns[name].holds_numbers:
                 yield f"its column {name} is {columns[name].type}, not bigint"
+        if "persist" in columns and not (columns["persist"].holds_numbers or columns["persist"].type in _SMALL):
+            yield f"its column persist is {columns['persist'].type}, not smallint"
         for name in ("sender", "limit_name"):
             if name in columns and not columns[name].is_exact_text:
                 yield f"its column {name} compares otherwise than by bytes"
@@ -169,7 +172,7 @@ def repairs(found: Layout, names: Names) -> Iterator[list[str]]:
         added.append(_sql(names, 'UPDATE "ratelimit" SET "configured" = "quota", "seen" = "quota", "persist" = 0'))
     if added:
         yield added
-    narrow = [name for name in _LARGE if name in found.columns and found.columns[name].type in ("smallint", "integer")]
+    narrow = [name for name in _LARGE if name in found.columns and found.columns[name].type in _SMALL]
     if lacking or narrow:  # the view names the columns that were there, and keeps their types, as the trigger does
         renewed = [_sql(names, 'DROP VIEW IF EXISTS "view_ratelimit"')]
         if narrow:

@@ -8,11 +8,11 @@ from math import inf
 import trio
 from psycopg import errors
 
-from ratelimitd.errors import OutcomeUnknown, StoreReplaced, StoreUnsuitable
+from ratelimitd.errors import OutcomeUnknown, StoreError, StoreUnsuitable
 from ratelimitd.stores.postgresql.access import Access
 from ratelimitd.stores.postgresql.wire import GONE, ServerError, Wire
 from ratelimitd.stores.shared.addresses import Address
-from ratelimitd.stores.shared.session import ABANDONED_S, LOCK_WAIT_S, PATIENCE_S, STATEMENT_S, Rows
+from ratelimitd.stores.shared.session import ABANDONED_S, LOCK_WAIT_S, PATIENCE_S, STATEMENT_S, Missing, Rows
 
 OLDEST = 120000
 """The oldest version that will do: the next older one has no support any more, and no `jit` that can be turned off."""
@@ -42,15 +42,27 @@ class PostgreSQLSession:
         return await self._send(statement.encode(), [_sent(value) for value in values])
 
     async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
-        """The same; a bad record is rolled back to a savepoint."""
+        """The same; what the server refuses is rolled back to a savepoint."""
         given = [_sent(value) for value in values]
         await self.save()
         try:
             return await self._send(statement.encode(), given)
-        except ServerError as error:
-            if error.bad_record:
+        except StoreError as error:
+            if not (isinstance(error, ServerError) and (error.conflict or error.elsewhere)):
                 await self.go_back()
             raise
+
+    async def is_sound(self, statement: str, values: Sequence[object]) -> bool:
+        """Whether the server can plan it: it looks at tables and rights for that. The transaction is over, if not."""
+        try:
+            await self.run(f"EXPLAIN {statement}", values)
+        except (StoreUnsuitable, Missing):
+            return False
+        except ServerError as error:
+            if error.conflict or error.elsewhere:
+                raise
+            return False
+        return True
 
     async def save(self) -> None:
         """Have a savepoint, and one alone."""
@@ -66,9 +78,12 @@ class PostgreSQLSession:
             return await self._wire.rows(statement, values)
 
     async def begin(self) -> None:
-        """Begin a transaction, in which a statement sees all that is committed when it begins."""
+        """Begin a transaction, in which a statement sees all that is committed when it begins.
+
+        Constraints are looked at after each statement: at COMMIT nobody could say which record is at fault.
+        """
         self._saved = False
-        await self._send(b"BEGIN ISOLATION LEVEL READ COMMITTED", None)
+        await self._send(b"BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE", None)
 
     async def commit(self) -> None:
         """COMMIT. Raises ServerError where it was refused, and OutcomeUnknown where that is not known."""
@@ -142,7 +157,7 @@ def _as_store_errors() -> Iterator[None]:
         if error.is_unsuitable:
             raise StoreUnsuitable(str(error)) from error
         if error.state in GONE:
-            raise StoreReplaced(str(error)) from error
+            raise Missing(str(error)) from error
         raise
     except (OSError, errors.Error) as error:
         raise ServerError("", str(error)) from error

@@ -6,7 +6,7 @@ from functools import partial
 from ratelimitd.stores import Names
 from ratelimitd.stores.dialect import Dialect, PostgreSQL
 from ratelimitd.stores.postgresql.access import USUAL_PORT, Access
-from ratelimitd.stores.postgresql.layout import LOCK, check, tables, whole_numbers
+from ratelimitd.stores.postgresql.layout import LOCK, check, layout, tables, whole_numbers
 from ratelimitd.stores.postgresql.rights import lacking
 from ratelimitd.stores.postgresql.session import connect
 from ratelimitd.stores.shared.looking import SharedLook
@@ -27,6 +27,9 @@ class PostgreSQLStore(SharedStore):
 
     async def _tables(self, session: Session) -> Collection[str]:
         return await tables(session, self._names)
+
+    async def _columns(self, session: Session) -> Collection[str]:
+        return (await layout(session, self._names)).columns
 
     async def _dialect_now(self, session: Session) -> Dialect:
         return PostgreSQL(await whole_numbers(session, self._names))

@@ -5,16 +5,17 @@ of a driver that is needed here. Only connecting is done in threads: it looks up
 the SCRAM key, some milliseconds each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import trio
 from psycopg import errors, pq
 from psycopg.conninfo import make_conninfo
 
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores.postgresql.libpq import explained, forget_environment
+from ratelimitd.stores.postgresql.values import READERS
+from ratelimitd.stores.postgresql.values import row as row_of
 from ratelimitd.stores.shared.session import DatabaseError, Rows
 
 MAX_READS = 8192
@@ -22,17 +23,18 @@ MAX_READS = 8192
 PAUSE = 50
 """Rows that are taken from libpq without a pause: each value is a call, some 3 us."""
 
-_BOOL, _JSON = 16, 114
-_WHOLE = (20, 21, 23)
 _DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 _CLASS = {
     # Lost against another transaction: serialization, deadlock, a lock that was waited for too long.
     "conflict": ("40001", "40P01", "55P03"),
     # This server cannot, another might: gone, stopping, full, read-only, its administrator ended the statement.
     "elsewhere": ("08", "25006", "25P03", "53", "57014", "57P", "58"),
-    # A value: its length, its range, a constraint, a trigger, two of one key in a statement.
-    "bad_record": ("21000", "22", "23", "P0001"),
 }
+_NO_RECORD = (
+    "0", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "5", "72", "F0", "HV", "XX",
+)  # fmt: skip
+"""All else is said of a value: its length, its range, a constraint, and whatever a trigger chooses to say."""
+_TRIGGER = "09"
 _UNSUITABLE = ("28", "3D000", "3F000", "42501", "42804", "42883", "42P10", "0A000")
 """Somebody has to change an account, a grant, a table."""
 GONE = ("42P01", "42703")
@@ -52,7 +54,7 @@ class ServerError(DatabaseError):
         self.state = state
         self.conflict = state.startswith(_CLASS["conflict"])
         self.elsewhere = not state or state.startswith(_CLASS["elsewhere"])
-        self.bad_record = state.startswith(_CLASS["bad_record"])
+        self.bad_record = bool(state) and (state.startswith(_TRIGGER) or not state.startswith(_NO_RECORD))
 
     @property
     def is_unsuitable(self) -> bool:
@@ -137,16 +139,16 @@ class Wire:
 
     async def _taken(self, result: pq.abc.PGresult) -> Rows:
         columns = range(result.nfields)
-        readers = [_READERS.get(result.ftype(column), bytes.decode) for column in columns]
+        readers = [READERS.get(result.ftype(column), bytes.decode) for column in columns]
         get = result.get_value
-        if readers == [_json]:
+        if readers == [row_of]:
             readers = []
         rows: list[tuple[Any, ...]] = []
         for row in range(result.ntuples):
             if row % PAUSE == PAUSE - 1:
                 await trio.lowlevel.checkpoint()
             if not readers:
-                rows.append(tuple(_json(get(row, 0) or b"[]")))
+                rows.append(tuple(row_of(get(row, 0) or b"[]")))
                 continue
             values = [get(row, column) for column in columns]
             rows.append(tuple([None if v is None else read(v) for v, read in zip(values, readers, strict=True)]))
@@ -174,12 +176,3 @@ def _error(result: pq.abc.PGresult) -> ServerError:
 def _plain(text: bytes) -> str:
     """What libpq says, in one line."""
     return " ".join(text.decode("utf-8", "replace").split())
-
-
-_json = msgspec.json.Decoder(list[Any]).decode
-_READERS: dict[int, Callable[[bytes], Any]] = {
-    _JSON: _json,
-    _BOOL: lambda value: value == b"t",
-    **dict.fromkeys(_WHOLE, int),
-}
-"""How a value is read, by its type; a row that is one JSON array is that row."""

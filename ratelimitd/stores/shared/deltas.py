@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import trio
 
 from ratelimitd.core.rows import Account, Delta
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import keys_by_limit, statements
 from ratelimitd.stores.dialect import Dialect
-from ratelimitd.stores.shared.session import DatabaseError, Session
+from ratelimitd.stores.doubts import Doubts
+from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
 from ratelimitd.stores.shared.values import text
 
 
@@ -29,32 +31,53 @@ async def odd(session: Session, sql: Callable[[str], str], d: Dialect, batch: Se
 
 
 async def store(
-    session: Session, sql: Callable[[str], str], d: Dialect, batch: Sequence[Delta]
+    session: Session, sql: Callable[[str], str], d: Dialect, batch: Sequence[Delta], doubts: Doubts | None = None
 ) -> list[tuple[Delta, str]]:
-    """Store a batch; the deltas that the database refuses, each with the reason. Raises StoreError."""
+    """Store a batch; the deltas that the database refuses, each with the reason. Raises StoreError.
+
+    `doubts`: of the flush that the batch is a part of; without, whatever fails is at fault itself.
+    """
+    doubts = doubts or Doubts()
     rejected: list[tuple[Delta, str]] = []
     if not batch:
         await trio.lowlevel.checkpoint()
     for some in _once_each(batch):
-        rejected += await _store(session, sql, d, some)
+        rejected += await _store(session, sql, d, some, doubts)
     return rejected
 
 
 async def _store(
-    session: Session, sql: Callable[[str], str], d: Dialect, chunk: Sequence[Delta]
+    session: Session, sql: Callable[[str], str], d: Dialect, chunk: Sequence[Delta], doubts: Doubts
 ) -> list[tuple[Delta, str]]:
     """A statement that fails changes nothing, so a bad record is found by halving the chunk."""
     upsert = sql(statements.upsert(d, chunk[0], len(chunk)))
+    values = d.flat([delta.values for delta in chunk])
     try:
-        await session.run_whole(upsert, d.flat([delta.values for delta in chunk]))
+        await session.run_whole(upsert, values)
+        doubts.took()
         return []
-    except (DatabaseError, UnicodeEncodeError) as error:
-        if isinstance(error, DatabaseError) and not error.bad_record:
-            raise
+    except (StoreError, UnicodeEncodeError) as error:
+        if not _is_bad_record(error):
+            if not (_may_be_a_trigger_s(error) and await session.is_sound(upsert, values)):
+                raise
+            if len(chunk) == 1:
+                doubts.doubt(error)
         if len(chunk) == 1:
             return [(chunk[0], str(error))]
     half = len(chunk) // 2
-    return await _store(session, sql, d, chunk[:half]) + await _store(session, sql, d, chunk[half:])
+    halves = chunk[:half], chunk[half:]
+    return [refused for some in halves for refused in await _store(session, sql, d, some, doubts)]
+
+
+def _is_bad_record(error: Exception) -> bool:
+    return error.bad_record if isinstance(error, DatabaseError) else isinstance(error, UnicodeEncodeError)
+
+
+def _may_be_a_trigger_s(error: Exception) -> bool:
+    """Whether it is neither another transaction nor the server that made a statement fail."""
+    if isinstance(error, DatabaseError):
+        return not (error.conflict or error.elsewhere)
+    return isinstance(error, (StoreUnsuitable, Missing))
 
 
 def _once_each(batch: Sequence[Delta]) -> Iterator[Sequence[Delta]]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
-from ratelimitd.errors import RecordRefused, StoreError, StoreUnsuitable
+from ratelimitd.errors import RecordRefused, StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import NONSENSE
 from ratelimitd.stores.shared.addresses import Address, place
 
@@ -37,12 +37,16 @@ class DatabaseError(StoreError):
     """What a server, or the network, said.
 
     `conflict`: lost against another transaction, the same may succeed at once. `elsewhere`: this server cannot,
-    another might. `bad_record`: a value is at fault.
+    another might. `bad_record`: a value is at fault. None of them: a table may be at fault, or what a trigger does.
     """
 
     conflict = False
     elsewhere = False
     bad_record = False
+
+
+class Missing(StoreReplaced):
+    """A statement needs a table or a column that is not there: one of ours, or one that a trigger names."""
 
 
 class Session(Protocol):
@@ -62,7 +66,17 @@ class Session(Protocol):
         ...
 
     async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
-        """The same within a transaction; a statement that fails for a bad record leaves the transaction as it was."""
+        """The same within a transaction; a statement that the server refuses leaves the transaction as it was.
+
+        Not so where the whole transaction is lost, by a conflict or with the server.
+        """
+        ...
+
+    async def is_sound(self, statement: str, values: Sequence[object]) -> bool:
+        """Whether a statement can be run at all, as far as its own tables and rights go; the session may be over then.
+
+        No trigger is run for it.
+        """
         ...
 
     async def save(self) -> None:
@@ -110,6 +124,8 @@ class Servers:
         self._usual_port = usual_port
         self._at = 0
         self._idle: Session | None = None
+        self.is_whole: Callable[[Session], Awaitable[bool]] | None = None
+        """Whether our tables are there, with their columns: it is asked where a statement misses something."""
         self.configure(timeout_s)
 
     def configure(self, timeout_s: float) -> None:
@@ -131,6 +147,12 @@ class Servers:
                     raise
                 if not (error.conflict or error.elsewhere):
                     raise
+            except Missing as error:
+                if self.is_whole is not None:
+                    async with self.session() as session:
+                        if await self.is_whole(session):  # a trigger's own table is missing
+                            raise StoreError(str(error)) from error
+                raise
             except NONSENSE as error:
                 raise StoreError(f"the server's answer makes no sense: {error or type(error).__name__}") from error
             await trio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311

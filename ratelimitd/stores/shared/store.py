@@ -14,6 +14,7 @@ import trio
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row, slices
 from ratelimitd.errors import NotStored, RecordRefused, StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import (
+    COLUMNS,
     Changes,
     Cursor,
     Flushed,
@@ -26,6 +27,7 @@ from ratelimitd.stores import (
 )
 from ratelimitd.stores.batches import batches
 from ratelimitd.stores.dialect import Dialect
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
@@ -42,8 +44,6 @@ from ratelimitd.stores.shared.session import Servers, Session
 from ratelimitd.stores.shared.values import text
 from ratelimitd.stores.survey import EXAMPLES, Rename, Survey
 
-_DAY_S = 86_400
-
 
 class SharedStore(ABC):
     """A Store in a server's database. Raises StoreError."""
@@ -53,6 +53,7 @@ class SharedStore(ABC):
         self.remarks = Remarks()
         self._names = names
         self._servers = servers
+        servers.is_whole = self._is_whole
         self._dialect = dialect
         self._history = SharedHistory(dialect, names, self.remarks)
         self.past: Past = SharedPast(dialect, names, self.remarks, self._history, servers)
@@ -74,6 +75,10 @@ class SharedStore(ABC):
     async def _grants(self, session: Session) -> str:
         """The statements that give the account the rights that it lacks on our tables; "": it lacks none."""
 
+    @abstractmethod
+    async def _columns(self, session: Session) -> Collection[str]:
+        """The columns of the table `ratelimit`, by our names for them."""
+
     async def _dialect_now(self, session: Session) -> Dialect:
         """The dialect for the table as it is: it asks each time, for a table may be altered."""
         return self._dialect
@@ -81,6 +86,11 @@ class SharedStore(ABC):
     @abstractmethod
     async def _lock_what_is_not_there(self, session: Session) -> None:
         """Keep other nodes from making rows that a transaction looks for, unless the look itself does."""
+
+    async def _is_whole(self, session: Session) -> bool:
+        table = self._names.table
+        needed = {table, f"{table}_node", *([f"{table}_history"] if self._history.exists else [])}
+        return needed <= {*await self._tables(session)} and {*COLUMNS} <= {*await self._columns(session)}
 
     # -- its life ----------------------------------------------------------------------------------------------------
 
@@ -164,15 +174,16 @@ class SharedStore(ABC):
         rejected: list[tuple[Delta, str]] = []
         stored: list[Delta] = []
         dialect = await self._dialect_now(session)
-        charges, slid = Charges(), Charges()  # of limits that slide, and of those that do no more
+        doubts, charges, slid = Doubts(), Charges(), Charges()  # of limits that slide, and of those that do no more
         for batch in batches(merge(await runs.begin(session, self._sql, self._dialect, node)), CHUNK):
             if dialect.may_be_odd:
                 self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, dialect, batch))
-            refused = await store(session, self._sql, dialect, batch)
+            refused = await store(session, self._sql, dialect, batch, doubts)
             await self._history.add(session, batch, refused, charges)
             rejected += refused
             unstored = {delta for delta, _ in refused}
             stored += [delta for delta in batch if not delta.sliding and delta not in unstored]
+        doubts.decide()
         await session.run(self._sql(statements.record(dialect)), (node, segment))
         rows = await self._history.settle(session, charges, self._rows.select)
         for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
