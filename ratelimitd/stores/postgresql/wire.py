@@ -1,8 +1,7 @@
 """One connection of libpq, driven from trio without a thread for each query.
 
 psycopg's `pq` is its documented wrapper of libpq's calls that do not block, and trio waits on the socket: that is all
-of a driver that is needed here. Only connecting is done in threads: it looks up names, reads certificates and derives
-the SCRAM key, some milliseconds each.
+of a driver that is needed here. Only connecting is done in threads: login.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from psycopg import errors, pq
 from psycopg.conninfo import make_conninfo
 
 from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores.postgresql.login import Login, StillComputing, begin
 from ratelimitd.stores.postgresql.values import READERS
 from ratelimitd.stores.postgresql.values import row as row_of
 from ratelimitd.stores.shared.session import DatabaseError, Rows
@@ -70,13 +70,20 @@ class Wire:
         self.tag = b""
         """What the last statement was, as the server says it."""
         self._libpq: pq.abc.PGconn | None = None
+        self._login: Login | None = None
 
     async def start(self, parameters: Mapping[str, str]) -> None:
         """Log in. Raises ServerError and StoreUnsuitable."""
+        server = " ".join(parameters.get(name, "") for name in ("host", "port", "service"))
+        try:
+            begin(server)
+        except StillComputing as error:
+            raise ServerError("", str(error)) from error
         conninfo = make_conninfo("", **parameters).encode()
         self._libpq = libpq = await trio.to_thread.run_sync(pq.PGconn.connect_start, conninfo, abandon_on_cancel=True)
+        self._login = login = Login(server, libpq)
         while True:
-            status = await trio.to_thread.run_sync(libpq.connect_poll, abandon_on_cancel=False)
+            status = await login.step()
             if status == pq.PollingStatus.OK:
                 break
             if status == pq.PollingStatus.READING:
@@ -88,6 +95,7 @@ class Wire:
                 if any(words in text for words in _WANT_SOMEBODY):
                     raise StoreUnsuitable(text)
                 raise ServerError("", text)
+        self._login = None
         libpq.notice_handler = None
         libpq.nonblocking = 1
 
@@ -161,7 +169,10 @@ class Wire:
     def discard(self) -> None:
         """Close the connection, whatever it is doing."""
         libpq, self._libpq = self._libpq, None
-        if libpq is not None:
+        login, self._login = self._login, None
+        if login is not None:
+            login.discard()
+        elif libpq is not None:
             libpq.finish()
 
 
