@@ -172,7 +172,7 @@ async def connect(
     """
     wire = Wire()
     if patience_s == inf:  # to migrate, the whole table is read
-        wire.max_reads = inf
+        wire.has_bounds = False
     try:
         with _as_store_errors(), trio.fail_after(timeout_s):
             await wire.start(access.parameters(address))
