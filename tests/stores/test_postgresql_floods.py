@@ -74,7 +74,7 @@ async def test_an_answer_without_an_end_is_left(flood: str, at: str) -> None:
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
-        store = PostgreSQLStore(Access((("127.0.0.1", port),), "me", "secret", "mail"), timeout_s=20)
+        store = PostgreSQLStore(Access((("127.0.0.1", port),), "me", "secret", "mail"), timeout_s=3)
         with pytest.raises(StoreError), trio.fail_after(30):
             await store.recorded("node")
         nursery.cancel_scope.cancel()

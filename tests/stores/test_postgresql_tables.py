@@ -11,6 +11,7 @@ from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores import Names, schema
 from ratelimitd.stores.history import Kept
 from ratelimitd.stores.postgresql.access import Access
+from ratelimitd.stores.postgresql.session import connect
 from ratelimitd.stores.postgresql.store import PostgreSQLStore
 from tests.instances.postgresql import PostgreSQL
 from tests.instances.sqlclient import SQLError
@@ -212,3 +213,20 @@ async def test_no_number_below_0_is_a_use(postgresql: PostgreSQL, fresh: str) ->
     postgresql.sql("UPDATE ratelimit SET quota = -1, persist = 1", fresh)
     assert (await row(store, "alice")).quota == 0
     await store.close()
+
+
+async def test_what_an_account_is_set_to_do_does_not_matter(postgresql: PostgreSQL, fresh: str) -> None:
+    settings = {"default_transaction_read_only": "on"}
+    if int(postgresql.sql("SHOW server_version_num")[0][0]) >= 140000:
+        settings["idle_session_timeout"] = "1"
+    for name, value in settings.items():
+        postgresql.sql(f"ALTER ROLE {fresh} SET {name} = '{value}'")
+    access = over_tcp(postgresql, fresh)
+    store = PostgreSQLStore(access, timeout_s=20)
+    await store.open()
+    assert (await flush(store, [delta("alice")])).rejected == []
+    await store.close()
+    session = await connect(access, access.addresses[0], 20)
+    found = [(await session.run(f"SHOW {name}"))[0][0] for name in settings]
+    assert found == ["off", "0"][: len(settings)]
+    session.discard()
