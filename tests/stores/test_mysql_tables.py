@@ -172,6 +172,7 @@ async def test_the_perl_daemons_table_is_refused_before_it_is_migrated(backend: 
         ("MODIFY used TINYINT NOT NULL DEFAULT 0", "its column used is too narrow: tinyint"),
         ("MODIFY expiry MEDIUMINT UNSIGNED NOT NULL DEFAULT 0", "its column expiry is too narrow: mediumint"),
         ("MODIFY expiry FLOAT NOT NULL DEFAULT 0", "its column expiry is too narrow: float"),
+        ("MODIFY used VARCHAR(5) NOT NULL DEFAULT 0", r"its column used is too short: varchar\(5\)"),
         ("MODIFY used DECIMAL(11,2) NOT NULL DEFAULT 0", r"its column used is too narrow: decimal\(11,2\)"),
     ],
 )
@@ -180,6 +181,23 @@ async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, chang
     backend.sql(f"ALTER TABLE ratelimit {change}")
     with pytest.raises(StoreUnsuitable, match=words):
         await open_and_close(backend.make())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("MODIFY sender VARCHAR(20) COLLATE utf8mb4_bin NOT NULL", "sender is too short for all names"),
+        ("ADD panel INT NOT NULL", "panel must not be NULL, and has no default"),
+    ],
+)
+async def test_a_table_that_may_refuse_accounts_is_said(backend: Backend, change: str, words: str) -> None:
+    await open_and_close(backend.make())
+    backend.sql(f"ALTER TABLE ratelimit {change}")
+    store = backend.make()
+    await store.open()
+    (remark,) = store.remarks.take()
+    assert words in remark.said
+    await store.close()
 
 
 # -- tables that are dropped under a daemon ----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, MAX_USED, Names, schema
 from ratelimitd.stores.mysql.rights import lacking, remedy
+from ratelimitd.stores.mysql.room import NO_INT, is_narrow, is_short, lacks_room
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import Session
 
@@ -19,8 +20,6 @@ NUMBERS = ("persist", "quota", "used", "expiry")
 LARGE = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry")
 """Columns that must hold MAX_USED, or a time."""
 
-_NO_INT = re.compile(r"(tinyint|smallint|mediumint|decimal|double|float|bit)\b(?:\((\d+)(?:,(\d+))?\))?")
-_DIGITS = len(str(MAX_USED))
 _COMMENT = re.compile(r"--[^\n]*")
 _CREATES = re.compile(r"CREATE\b.*?\b(?:TABLE|VIEW)\s+(?:IF NOT EXISTS\s+)?`(?P<name>\w+)`", re.DOTALL)
 _COLUMNS = (
@@ -77,12 +76,15 @@ class Layout(NamedTuple):
             yield "its column updated does not follow changes"
         if "updated" not in self.indexed:
             yield "it has no index on updated"
+        for name in LARGE:
+            if name in columns and is_short(columns[name].type):
+                yield f"its column {name} is too short: {columns[name].type}"
         yield from self.narrow()
 
     def narrow(self) -> Iterator[str]:
         """Which numbers have no room for what the daemon writes, or are not kept as they are: `repairs` can do that."""
         for name in LARGE:
-            if name in self.columns and _is_narrow(name, self.columns[name].type):
+            if name in self.columns and is_narrow(name, self.columns[name].type):
                 yield f"its column {name} is too narrow: {self.columns[name].type}"
 
     def lasting_faults(self) -> Iterator[str]:
@@ -99,16 +101,6 @@ LATER = {"seen": "configured", "until": "seen", "in_parts": "used"}
 """Columns that tables of earlier versions lack, with those that they stand behind."""
 
 
-def _is_narrow(name: str, kind: str) -> bool:
-    """Whether a column of numbers cannot hold all that may be written to it, or rounds it."""
-    found = _NO_INT.match(kind)
-    if found is None or found[1] == "double":
-        return False
-    if found[1] == "decimal":
-        return int(found[2] or 10) - int(found[3] or 0) < _DIGITS
-    return found[1] != "mediumint" or name == "expiry"
-
-
 def _no_numbers_of_ours(found: Layout) -> dict[str, str]:
     """The columns that hold numbers, but no whole ones, or not all; and what each must be."""
     kinds = dict.fromkeys(LARGE, "INT UNSIGNED NOT NULL DEFAULT 0")
@@ -117,8 +109,8 @@ def _no_numbers_of_ours(found: Layout) -> dict[str, str]:
     wrong: dict[str, str] = {}
     for name, kind in kinds.items():
         is_now = found.columns[name].type if name in found.columns else ""
-        number = _NO_INT.match(is_now)
-        if number and ("int" not in number[1] or (name in LARGE and _is_narrow(name, is_now))):
+        number = NO_INT.match(is_now)
+        if number and ("int" not in number[1] or (name in LARGE and is_narrow(name, is_now))):
             wrong[name] = kind
     return wrong
 
@@ -225,7 +217,18 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
     how = f"an account with the right to ALTER must run: {due}" if due else MIGRATE
     for fault in found.faults():
         raise StoreUnsuitable(f"the table {names.table} cannot be used: {fault}: {how}")
+    for doubt in _doubts(found):
+        remarks.add("the table may refuse accounts, whose counts are set aside then", table=names.table, reason=doubt)
     await create(session, names, there, remarks, history=history)
+
+
+def _doubts(found: Layout) -> Iterator[str]:
+    """Why the table may refuse some accounts: what is short is enough for most, and a trigger may give a value."""
+    for name, column in found.columns.items():
+        if lacks_room(name, column.type):
+            yield f"its column {name} is too short for all names: {column.type}"
+        if name not in COLUMNS and column.required and "generated" not in column.extra.lower():
+            yield f"its column {name} must not be NULL, and has no default"
 
 
 async def _repair(session: Session, names: Names, found: Layout, remarks: Remarks) -> Layout:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, Names, schema
+from ratelimitd.stores.postgresql import room
 from ratelimitd.stores.postgresql.rights import remedy
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import Session
@@ -30,7 +31,10 @@ _FIXED = ("id", "sender", "limit_name", "updated")
 """Columns that cannot be added to a table of ours: without them it is none."""
 
 _COLUMNS = """
-SELECT "attname", format_type("atttypid", "atttypmod"), "attnotnull", pg_get_expr("adbin", "adrelid"),
+SELECT "attname", format_type("atttypid", "atttypmod"),
+    "attnotnull" AND "attidentity" = '' AND NOT EXISTS (
+        SELECT FROM "pg_trigger" WHERE "tgrelid" = "attrelid" AND "tgtype" & 6 = 6 AND NOT "tgisinternal"),
+    pg_get_expr("adbin", "adrelid"),
     COALESCE("collisdeterministic", TRUE)
 FROM "pg_attribute" LEFT JOIN "pg_attrdef" ON "adrelid" = "attrelid" AND "adnum" = "attnum"
 LEFT JOIN "pg_collation" AS c ON c."oid" = "attcollation"
@@ -59,7 +63,10 @@ _NOT_ALONE = "SELECT pg_advisory_unlock(hashtext('ratelimitd'), hashtext($1))"
 
 
 class Column(NamedTuple):
-    """A column as the database describes it. `exact`: texts are the same only where all their bytes are."""
+    """A column as the database describes it. `exact`: texts are the same only where all their bytes are.
+
+    `required`: an INSERT must name it, and no trigger of somebody's does.
+    """
 
     type: str
     required: bool
@@ -70,11 +77,6 @@ class Column(NamedTuple):
     def is_exact_text(self) -> bool:
         """Whether it tells all keys apart."""
         return self.exact and self.type.startswith(("character varying", "text"))
-
-    @property
-    def holds_numbers(self) -> bool:
-        """Whether it can hold all that is written to it, as it is."""
-        return self.type in ("bigint", "double precision", "text") or self.type.startswith(("numeric", "character var"))
 
 
 class Layout(NamedTuple):
@@ -102,13 +104,18 @@ class Layout(NamedTuple):
         if "id" in columns and columns["id"].type != "bigint":
             yield f"its id is {columns['id'].type}, not bigint"
         for name in _LARGE:
-            if name in columns and not columns[name].holds_numbers:
+            if name in columns and not room.for_numbers(columns[name].type):
                 yield f"its column {name} is {columns[name].type}, not bigint"
-        if "persist" in columns and not (columns["persist"].holds_numbers or columns["persist"].type in _SMALL):
+        if "persist" in columns and not room.for_a_flag(columns["persist"].type):
             yield f"its column persist is {columns['persist'].type}, not smallint"
-        for name in ("sender", "limit_name"):
+        for name, length in (("sender", room.KEY_LENGTH), ("limit_name", room.LIMIT_LENGTH)):
             if name in columns and not columns[name].is_exact_text:
                 yield f"its column {name} compares otherwise than by bytes"
+            elif name in columns and not room.for_text(columns[name].type, length):
+                yield f"its column {name} is {columns[name].type}, too short for {length} characters"
+        for name in columns.keys() - {*COLUMNS}:
+            if columns[name].required and not columns[name].default:
+                yield f"its column {name} must not be NULL, and has no default"
         if "updated" in columns and columns["updated"].type != "timestamp(0) with time zone":
             yield f"its column updated is {columns['updated'].type}, not timestamp(0) with time zone"
         if "updated" not in self.indexed:

@@ -16,6 +16,8 @@ from ratelimitd.stores.shared.session import ABANDONED_S, LOCK_WAIT_S, PATIENCE_
 
 OLDEST = 120000
 """The oldest version that will do: the next older one has no support any more, and no `jit` that can be turned off."""
+IDLE_SINCE = 140000
+"""The version from which on a session that is idle may be ended."""
 READ_ONLY = "25006"
 
 _ESCAPED = re.compile(r'(["\\])')
@@ -112,6 +114,7 @@ class PostgreSQLSession:
             "standard_conforming_strings": "on",
             "default_transaction_isolation": "read committed",
             "default_transaction_deferrable": "off",
+            "default_transaction_read_only": "off",  # a standby says that it only reads in any case
             "jit": "off",  # it would compile a long statement for longer than that takes
             "lock_timeout": f"{LOCK_WAIT_S}s",
         }
@@ -120,6 +123,8 @@ class PostgreSQLSession:
                 "statement_timeout": f"{STATEMENT_S}s",
                 "idle_in_transaction_session_timeout": f"{ABANDONED_S}s",
             }
+        if self._wire.server_version >= IDLE_SINCE:
+            settings["idle_session_timeout"] = "0"
         calls = [f"set_config('{name}', '{value}', false)" for name, value in settings.items()]
         # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
         calls.append(
@@ -172,7 +177,7 @@ async def connect(
     """
     wire = Wire()
     if patience_s == inf:  # to migrate, the whole table is read
-        wire.max_reads = inf
+        wire.has_bounds = False
     try:
         with _as_store_errors(), trio.fail_after(timeout_s):
             await wire.start(access.parameters(address))

@@ -1,11 +1,11 @@
 """One connection of libpq, driven from trio without a thread for each query.
 
 psycopg's `pq` is its documented wrapper of libpq's calls that do not block, and trio waits on the socket: that is all
-of a driver that is needed here. Only connecting is done in threads: it looks up names, reads certificates and derives
-the SCRAM key, some milliseconds each.
+of a driver that is needed here. Only connecting is done in threads: login.py.
 """
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 import trio
@@ -13,13 +13,20 @@ from psycopg import errors, pq
 from psycopg.conninfo import make_conninfo
 
 from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.stores.postgresql.bounds import (
+    MAX_ANSWER_BYTES,
+    MAX_LOGIN_BYTES,
+    MAX_READS,
+    MAX_TEXT_BYTES,
+    Bounds,
+    EndlessError,
+)
 from ratelimitd.stores.postgresql.libpq import explained, forget_environment
+from ratelimitd.stores.postgresql.login import Login, StillComputing, begin
 from ratelimitd.stores.postgresql.values import READERS
 from ratelimitd.stores.postgresql.values import row as row_of
 from ratelimitd.stores.shared.session import DatabaseError, Rows
 
-MAX_READS = 8192
-"""No answer that a daemon asks for takes a tenth of them: a server that sends more does so without an end."""
 PAUSE = 50
 """Rows that are taken from libpq without a pause: each value is a call, some 3 us."""
 
@@ -66,23 +73,35 @@ class Wire:
     """One connection, which is used once: `start` logs in, `rows` runs statements, `discard` ends it at any time."""
 
     def __init__(self) -> None:
-        self.max_reads: float = MAX_READS
+        self.has_bounds = True
         self.changed = 0
         self.tag = b""
         """What the last statement was, as the server says it."""
         self._libpq: pq.abc.PGconn | None = None
+        self._login: Login | None = None
 
     async def start(self, parameters: Mapping[str, str]) -> None:
         """Log in. Raises ServerError and StoreUnsuitable."""
         forget_environment()
+        server = " ".join(parameters.get(name, "") for name in ("host", "port", "service"))
+        try:
+            begin(server)
+        except StillComputing as error:
+            raise ServerError("", str(error)) from error
         conninfo = make_conninfo("", **parameters).encode()
         self._libpq = libpq = await trio.to_thread.run_sync(pq.PGconn.connect_start, conninfo, abandon_on_cancel=True)
+        self._login = login = Login(server, libpq)
+        bounds = Bounds(MAX_LOGIN_BYTES, before=0)
         while True:
-            status = await trio.to_thread.run_sync(libpq.connect_poll, abandon_on_cancel=False)
+            status = await login.step()
             if status == pq.PollingStatus.OK:
                 break
             if status == pq.PollingStatus.READING:
                 await trio.lowlevel.wait_readable(libpq.socket)
+                try:
+                    bounds.read(libpq.socket)
+                except EndlessError as error:
+                    raise ServerError("", str(error)) from error
             elif status == pq.PollingStatus.WRITING:
                 await trio.lowlevel.wait_writable(libpq.socket)
             else:
@@ -90,6 +109,7 @@ class Wire:
                 if any(words in text for words in _WANT_SOMEBODY):
                     raise StoreUnsuitable(text)
                 raise ServerError("", text)
+        self._login = None
         libpq.notice_handler = None
         libpq.nonblocking = 1
 
@@ -109,22 +129,24 @@ class Wire:
             while libpq.flush():  # the server reads all of a statement before it answers
                 await trio.lowlevel.wait_writable(libpq.socket)
             return await self._answer(libpq)
+        except EndlessError as error:
+            raise ServerError("", str(error)) from error
         except errors.OperationalError as error:
             raise ServerError("", _plain(libpq.error_message) or str(error)) from error
 
     async def _answer(self, libpq: pq.abc.PGconn) -> Rows:
-        reads = 0
+        bounds = Bounds(MAX_ANSWER_BYTES, MAX_READS) if self.has_bounds else Bounds(inf, inf)
         rows: Rows = ()
         failed: ServerError | None = None
         while True:
-            while libpq.is_busy():
+            while bounds.is_busy(libpq):
                 await trio.lowlevel.wait_readable(libpq.socket)
+                bounds.read(libpq.socket)
                 libpq.consume_input()
-                if (reads := reads + 1) > self.max_reads:
-                    raise ServerError("", "an answer without an end")
             result = libpq.get_result()
             if result is None:
                 break
+            bounds.result()
             if result.status in _DONE:
                 rows = await self._taken(result)
                 self.changed = result.command_tuples or 0
@@ -163,7 +185,10 @@ class Wire:
     def discard(self) -> None:
         """Close the connection, whatever it is doing."""
         libpq, self._libpq = self._libpq, None
-        if libpq is not None:
+        login, self._login = self._login, None
+        if login is not None:
+            login.discard()
+        elif libpq is not None:
             libpq.finish()
 
 
@@ -175,4 +200,4 @@ def _error(result: pq.abc.PGresult) -> ServerError:
 
 def _plain(text: bytes) -> str:
     """What libpq says, in one line."""
-    return " ".join(text.decode("utf-8", "replace").split())
+    return " ".join(text[:MAX_TEXT_BYTES].decode("utf-8", "replace").split())

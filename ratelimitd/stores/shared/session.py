@@ -154,7 +154,7 @@ class Servers:
                             raise StoreError(str(error)) from error
                 raise
             except NONSENSE as error:
-                raise StoreError(f"the server's answer makes no sense: {error or type(error).__name__}") from error
+                raise _nonsense(error) from error
             await trio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError
 
@@ -191,7 +191,10 @@ class Servers:
         for _ in self._addresses:
             address = self._addresses[self._at]
             try:
-                return await self._open(address, self._timeout_s)
+                try:
+                    return await self._open(address, self._timeout_s)
+                except NONSENSE as error:
+                    raise _nonsense(error) from error
             except StoreError as error:
                 failed.append(error)
                 where = place(address, self._usual_port)
@@ -210,3 +213,7 @@ class Servers:
         session, self._idle = self._idle, None
         if session is not None:
             await session.quit()
+
+
+def _nonsense(error: Exception) -> StoreError:
+    return StoreError(f"the server's answer makes no sense: {str(error) or type(error).__name__}")
