@@ -13,7 +13,7 @@ from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import COLUMNS, Names, schema
 from ratelimitd.stores.postgresql import room
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.shared.session import Session
+from ratelimitd.stores.shared.session import DatabaseError, Session
 
 _COMMENT = re.compile(r"--[^\n]*")
 _STATEMENT = re.compile(r"(?:\$\$.*?\$\$|[^;])+", re.DOTALL)
@@ -40,9 +40,11 @@ LEFT JOIN "pg_collation" AS c ON c."oid" = "attcollation"
 WHERE "attrelid" = to_regclass($1) AND "attnum" > 0 AND NOT "attisdropped"
 """
 _INDEXES = """
-SELECT "indisunique" AND "indpred" IS NULL AND "indisvalid", array_to_string(ARRAY(
+SELECT "indisunique" AND "indpred" IS NULL AND "indexprs" IS NULL AND "indisvalid" AND "indimmediate",
+    array_to_string(ARRAY(
     SELECT "attname" FROM unnest("indkey"::smallint[]) WITH ORDINALITY AS k (number, place)
-    JOIN "pg_attribute" ON "attrelid" = "indrelid" AND "attnum" = number ORDER BY place), ',')
+    JOIN "pg_attribute" ON "attrelid" = "indrelid" AND "attnum" = number WHERE place <= "indnkeyatts"
+    ORDER BY place), ',')
 FROM "pg_index" WHERE "indrelid" = to_regclass($1)
 """
 _CHECKS = """
@@ -130,7 +132,7 @@ async def layout(session: Session, names: Names) -> Layout:
         index = tuple(ours.get(key, key) for key in keys.split(","))
         indexed.add(index[0])
         if is_unique:
-            unique.add(index)
+            unique.add(("sender", "limit_name") if {*index} == {"sender", "limit_name"} else index)
     checks = [name.removeprefix(f"{names.table}_") for (name,) in await session.run(_CHECKS, (table,))]
     return Layout(columns, frozenset(unique), frozenset(indexed), frozenset(checks))
 
@@ -211,6 +213,8 @@ async def _create(session: Session, names: Names, *, history: bool) -> None:
             if name == f"{names.table}_history":
                 await session.run(_sql(names, 'CREATE INDEX ON "ratelimit_history" ("expiry")'))
         except StoreError as error:
+            if isinstance(error, DatabaseError) and error.conflict:
+                raise
             if name in needed:
                 raise StoreUnsuitable(f"{name} cannot be created: {error}; sql/postgresql.sql has it") from error
             # The windows are compared for people: the daemon works without.
@@ -229,6 +233,10 @@ async def _repair(session: Session, names: Names, remarks: Remarks) -> Layout:
     for statement in repairs(await layout(session, names), names):
         try:
             await session.run(statement)
+        except DatabaseError as error:
+            if error.conflict:  # a lock of somebody's: it is tried again
+                raise
+            failed[statement] = str(error)
         except StoreError as error:
             failed[statement] = str(error)
     found = await layout(session, names)
