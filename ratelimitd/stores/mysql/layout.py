@@ -9,7 +9,7 @@ from ratelimitd.stores import COLUMNS, MAX_USED, Names, schema
 from ratelimitd.stores.mysql.rights import lacking, remedy
 from ratelimitd.stores.mysql.room import NO_INT, is_narrow, is_short, lacks_room
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.shared.session import Session
+from ratelimitd.stores.shared.session import DatabaseError, Session
 
 MIGRATE = "run `ratelimitctl migrate`"
 ADDED = ("limit_name", "configured")
@@ -237,6 +237,10 @@ async def _repair(session: Session, names: Names, found: Layout, remarks: Remark
     for statement in repairs(found, names):
         try:
             await session.run(statement)
+        except DatabaseError as error:
+            if error.conflict:  # a lock of somebody's: it is tried again
+                raise
+            failed[statement] = str(error)
         except StoreError as error:
             failed[statement] = str(error)
     found = await layout(session, names)

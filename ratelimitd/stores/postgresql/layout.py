@@ -14,7 +14,7 @@ from ratelimitd.stores import COLUMNS, Names, schema
 from ratelimitd.stores.postgresql import room
 from ratelimitd.stores.postgresql.rights import remedy
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.shared.session import Session
+from ratelimitd.stores.shared.session import DatabaseError, Session
 
 _COMMENT = re.compile(r"--[^\n]*")
 _STATEMENT = re.compile(r"(?:\$\$.*?\$\$|[^;])+", re.DOTALL)
@@ -41,9 +41,11 @@ LEFT JOIN "pg_collation" AS c ON c."oid" = "attcollation"
 WHERE "attrelid" = to_regclass($1) AND "attnum" > 0 AND NOT "attisdropped"
 """
 _INDEXES = """
-SELECT "indisunique" AND "indpred" IS NULL AND "indisvalid", array_to_string(ARRAY(
+SELECT "indisunique" AND "indpred" IS NULL AND "indexprs" IS NULL AND "indisvalid" AND "indimmediate",
+    array_to_string(ARRAY(
     SELECT "attname" FROM unnest("indkey"::smallint[]) WITH ORDINALITY AS k (number, place)
-    JOIN "pg_attribute" ON "attrelid" = "indrelid" AND "attnum" = number ORDER BY place), ',')
+    JOIN "pg_attribute" ON "attrelid" = "indrelid" AND "attnum" = number WHERE place <= "indnkeyatts"
+    ORDER BY place), ',')
 FROM "pg_index" WHERE "indrelid" = to_regclass($1)
 """
 _CHECKS = """
@@ -141,7 +143,7 @@ async def layout(session: Session, names: Names) -> Layout:
         index = tuple(ours.get(key, key) for key in keys.split(","))
         indexed.add(index[0])
         if is_unique:
-            unique.add(index)
+            unique.add(("sender", "limit_name") if {*index} == {"sender", "limit_name"} else index)
     checks = [name.removeprefix(f"{names.table}_") for (name,) in await session.run(_CHECKS, (table,))]
     granted = [str(text) for (text,) in await session.run(_sql(names, _GRANTED), (f'"view_{names.table}"',))]
     return Layout(columns, frozenset(unique), frozenset(indexed), frozenset(checks), tuple(granted))
@@ -229,6 +231,8 @@ async def _create(session: Session, names: Names, remarks: Remarks, *, history: 
             if name == f"{names.table}_history":
                 await session.run(_sql(names, 'CREATE INDEX ON "ratelimit_history" ("expiry")'))
         except StoreError as error:
+            if isinstance(error, DatabaseError) and error.conflict:
+                raise
             if name in needed:
                 how = await remedy(session) if isinstance(error, StoreUnsuitable) else "sql/postgresql.sql has it"
                 raise StoreUnsuitable(f"{name} cannot be created: {error}; {how}") from error
@@ -255,6 +259,8 @@ async def _repair(session: Session, names: Names, remarks: Remarks) -> Layout:
                 await session.run(statement)
             await session.commit()
         except StoreError as error:
+            if isinstance(error, DatabaseError) and error.conflict:  # a lock of somebody's: it is tried again
+                raise
             await session.rollback()
             what = "the table should be changed, which the daemon's account may not; its owner can"
             remarks.add(what, statement="; ".join(statements), reason=str(error))

@@ -114,7 +114,6 @@ class PostgreSQLSession:
             "standard_conforming_strings": "on",
             "default_transaction_isolation": "read committed",
             "default_transaction_deferrable": "off",
-            "default_transaction_read_only": "off",  # a standby says that it only reads in any case
             "jit": "off",  # it would compile a long statement for longer than that takes
             "lock_timeout": f"{LOCK_WAIT_S}s",
         }
@@ -132,8 +131,11 @@ class PostgreSQLSession:
         )
         await self.run(f"SELECT {', '.join(calls)}")
         ((read_only, encoding),) = await self.run(
-            "SELECT current_setting('transaction_read_only'), current_setting('server_encoding')"
+            "SELECT CASE current_setting('default_transaction_read_only') WHEN 'on' THEN 'default' "
+            "ELSE current_setting('transaction_read_only') END, current_setting('server_encoding')"
         )
+        if read_only == "default":
+            raise ServerError(READ_ONLY, "read-only: default_transaction_read_only is on for the account or database")
         if read_only != "off":
             raise ServerError(READ_ONLY, "the server is read-only")
         if encoding != "UTF8":
