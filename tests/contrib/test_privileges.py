@@ -138,7 +138,7 @@ def test_a_database_that_the_user_may_not_write_is_said_by_check_and_handed_over
     daemon.stop()
     os.chown(daemon.database, 0, 0)
     daemon.database.chmod(0o644)
-    command: list[str | Path] = [PROGRAM.with_name("ratelimitctl"), "-c", daemon.file, "check"]
+    command = [str(PROGRAM.with_name("ratelimitctl")), "-c", str(daemon.file), "check"]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 1
     statement = f"chown {pwd.getpwnam(USER).pw_uid} {daemon.database}"
