@@ -25,7 +25,7 @@ def _killed_again_and_again(folder: Path, rounds: int, seed: int, resend: bool) 
     for _ in range(rounds):
         daemon.start()
         if chance.random() < 0.1:
-            time.sleep(chance.uniform(0.1, 0.5))  # while it starts
+            time.sleep(chance.uniform(0, 0.1))  # while it starts
             daemon.kill()
             continue
         daemon.wait()
