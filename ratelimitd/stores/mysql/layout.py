@@ -237,11 +237,9 @@ async def _repair(session: Session, names: Names, found: Layout, remarks: Remark
     for statement in repairs(found, names):
         try:
             await session.run(statement)
-        except DatabaseError as error:
-            if error.conflict:  # a lock of somebody's: it is tried again
-                raise
-            failed[statement] = str(error)
         except StoreError as error:
+            if isinstance(error, DatabaseError) and error.conflict:  # a lock of somebody's: it is tried again
+                raise
             failed[statement] = str(error)
     found = await layout(session, names)
     for statement in repairs(found, names):  # another daemon that starts now may have done it
