@@ -128,7 +128,7 @@ class Chunk(NamedTuple):
         if not self.slides:
             return []
         each = ((key, delta) for key, deltas in self.deltas.items() for delta in deltas)
-        return [delta for key, delta in each if delta.expiry <= self.now or key not in there]
+        return [delta for key, delta in each if delta.used and (delta.expiry <= self.now or key not in there)]
 
     def settle(self, row: Row, kept: Kept, *, how: How = How.ADD) -> "Settled":
         """What comes of a row, whose `parts` are all that leave after `now`, as they were.
@@ -152,16 +152,21 @@ class Chunk(NamedTuple):
                 parts[delta.expiry] = min(used, MAX_USED)
         used = min(sum(parts.values()), MAX_USED)
         written = {leave: parts[leave] for leave in sorted(parts) if stood.get(leave) != parts[leave]}
-        if how is How.FOR_GOOD and later:
-            if kept.history_days:  # as what is over
-                written[self.now] = min(sum(stood[leave] for leave in later), MAX_USED)
+        if how is How.FOR_GOOD:
             later = []
         ends = [*parts, *later] or [delta.expiry for delta in self.deltas[row.key]]
+        gone = sorted(stood.keys() - parts.keys() - set(later))
         return Settled(
             row._replace(used=used, expiry=max(ends), in_parts=used, parts=tuple(sorted(parts.items()))),
             written,
-            sorted(stood.keys() - parts.keys() - set(later)),
+            gone,
+            self._over(stood, gone, self.latest) if kept.history_days else {},
         )
+
+    def _over(self, stood: Parts, gone: Iterable[int], latest: int) -> Parts:
+        """What the history has of those that go because they would leave too late: as of now it is over."""
+        late = sum(stood[leave] for leave in gone if leave > latest)
+        return {self.now: min(late, MAX_USED)} if late else {}
 
     def _join(self, row: Row, *, at_least: bool, recorded: bool) -> "Settled":
         """What comes of a row of a limit that slides no more: what counts is used in the window of the deltas.
@@ -179,7 +184,10 @@ class Chunk(NamedTuple):
         recorded = recorded and row.counts_in_parts  # then the deltas are among the parts
         used = min(there if recorded else max(there, more) if at_least else there + more, MAX_USED)
         then = row._replace(used=used, expiry=end, in_parts=None, parts=())
-        return Settled(then, {end: used}, sorted(counted.keys() - {end})) if recorded else Settled(then, {}, [])
+        if not recorded:
+            return Settled(then, {}, [])
+        gone = sorted({leave for leave, _ in stood if leave > self.now} - {end})
+        return Settled(then, {end: used}, gone, self._over(dict(stood), gone, latest))
 
 
 def as_it_counts(row: Row, now: int) -> Row:
@@ -191,11 +199,12 @@ def as_it_counts(row: Row, now: int) -> Row:
 
 
 class Settled(NamedTuple):
-    """A row as it is to be, the parts that are to be written, and those that are to go."""
+    """A row as it is to be, the parts that are to be written, those that are to go, and what is to be added."""
 
     row: Row
     written: Parts
     gone: list[int]
+    added: Parts = {}  # noqa: RUF012  it is never changed
 
 
 def known_charges(known: Iterable[Known], kept: Kept, rows: Iterable[Row], now: int) -> tuple[Charges, list[Delta]]:
@@ -219,7 +228,7 @@ def of_another_kind(present: Delta, after: int) -> tuple[object, ...]:
 def settling(present: Delta, rows: Iterable[Row]) -> Charges:
     """Charges of nothing, to these rows; but a clock that is behind the row's last change says nothing of it."""
     charges = Charges()
-    charges.add(present._replace(key=row.key) for row in rows if row.updated <= present.now + LEFT_S)
+    charges.add(present._replace(key=row.key) for row in rows if 0 < row.updated <= present.now + LEFT_S)
     return charges
 
 

@@ -126,6 +126,7 @@ class SQLiteHistory:
         row = settled.row
         self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
         connection.executemany(self._sql(statements.DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
+        self._write(connection, _ADD, [(row.limit, row.key, *part) for part in settled.added.items()])
         with each(connection, self._remarks, row.limit, row.key):
             connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row

@@ -148,9 +148,9 @@ class StoreSync:
         await self.compare_zones()
         while True:
             await self._until_due(refreshed + self._refresh_s)
+            await self.settle()
             await self.flush()  # before each refresh: it notices a database that was replaced by an older one
             await self.loader.domains.follow()
-            await self.settle()
             await self._evict()
             await self._forget_history()
             now = trio.current_time()
@@ -232,9 +232,10 @@ class StoreSync:
                 await self.loader.take_over_changes(FLUSH_TIMEOUT_S)
 
     async def settle(self) -> None:
-        """Settle rows whose windows are of another kind than their limit's; a flush must not wait for many."""
+        """Settle rows whose windows are of another kind than their limit's, before a flush adds to them, which must not
+        wait for many."""
         until = trio.current_time() + self._flush_interval_s
-        while self.settling.is_due and self.link.up and trio.current_time() < until:
+        while self.settling.is_due and trio.current_time() < until:
             try:
                 async with self._lock:
                     with trio.fail_after(FLUSH_TIMEOUT_S):
@@ -242,6 +243,7 @@ class StoreSync:
                 self.link.say()
             except UNAVAILABLE as error:
                 self.link.failed(error)
+                return
 
     async def _forget_history(self) -> None:
         """Have old rows of the history go, a step after each flush, which must not wait for many."""

@@ -199,6 +199,27 @@ async def test_what_was_used_before_the_window_became_fixed_ends_with_that_windo
     await run.node.stop()
 
 
+@pytest.mark.parametrize("away", [False, True])
+async def test_that_window_is_the_one_of_the_change_also_where_the_next_begins_before_the_store_knows(
+    tmp_path: Path, away: bool
+) -> None:
+    run = await started(tmp_path, sliding("daily"))
+    run.now = FAR - 2
+    assert await run.send(QUOTA)
+    assert await run.node.flush()
+    reload(run, fixed("daily"))
+    if away:
+        await run.node.flush("away")
+    run.now += 60
+    assert await run.send(1)
+    await run.node.sync.settle()
+    assert await run.node.flush()
+    assert counts(run) == 1
+    await forget(run, "restart")
+    assert await run.send(QUOTA - 1)
+    await run.node.stop()
+
+
 @FORGET
 @pytest.mark.parametrize("before", [sliding("daily"), fixed("daily")], ids=["sliding", "fixed"])
 @pytest.mark.parametrize("after", [sliding("hourly"), fixed("hourly")], ids=["sliding", "fixed"])
@@ -308,9 +329,9 @@ async def _walk(folder: Path, first: Limit, done: list[tuple[str, int]]) -> None
             await run.send(max(1, number))
         elif what == "reload":
             reload(run, KINDS[number])
+            await run.node.sync.settle()
             await run.send(1)
             await run.node.flush()
-            await run.node.sync.settle()
         elif what == "reset":
             await reset(run)
         elif what == "evict":

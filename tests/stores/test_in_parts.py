@@ -4,8 +4,9 @@ import pytest
 
 from ratelimitd.core.rows import Account, Delta, Grant, Known
 from ratelimitd.stores import Store
-from ratelimitd.stores.history import Kept
+from ratelimitd.stores.history import Kept, settling
 from ratelimitd.stores.survey import Rename
+from tests.core.build import row as build_row
 from tests.stores.backends import Backend, flush, row
 from tests.stores.test_history import HOUR, KEPT, NOW, PART, other_node, part, parts, written
 
@@ -220,6 +221,41 @@ async def test_what_leaves_too_late_never_counts_once_it_is_settled(backend: Bac
     late = [part(key, 1, 3 * HOUR + PART)._replace(now=NOW + HOUR, latest=NOW + DAY) for key in ("alice", "bob")]
     assert [row.used for row in (await flush(store, late)).rows] == [1, 1]
     assert sum(int(used) for (used,) in written(backend, "used")) == (11 if days else 2 + 3)
+
+
+async def test_the_history_of_what_is_settled_stays(backend: Backend, store: Store) -> None:
+    """A part leaves at that very second, another later; of another account a fixed window ends too late."""
+    store.configure(10, Kept(30, {"hourly"}))
+    await flush(store, [part("alice", 3, PART), part("alice", 4, 3 * HOUR)])
+    store.configure(10, Kept(30))
+    await flush(store, [window(7, 20 * HOUR)._replace(key="bob")])
+    store.configure(10, Kept(30, {"hourly"}))
+    await store.settle(part("", 0, 0)._replace(expiry=0, latest=NOW + 2 * HOUR, now=NOW + PART), 0)
+    for key, used in (("alice", 0), ("bob", 0)):
+        found = await row(store, key, "hourly", NOW + PART)
+        assert found.used == used
+    assert sorted(written(backend)) == [
+        ("alice", "hourly", f"{NOW + PART}", "7"),
+        ("bob", "hourly", f"{NOW + PART}", "7"),
+    ]
+
+
+async def test_the_history_of_a_limit_that_slides_no_more_and_again_stays(backend: Backend, store: Store) -> None:
+    store.configure(10, Kept(30, {"hourly"}))
+    await flush(store, [part("alice", 9, 20 * HOUR)])
+    store.configure(10, Kept(30))
+    await store.settle(window(0, HOUR)._replace(key="", latest=NOW + 2 * HOUR), 0)
+    store.configure(10, Kept(30, {"hourly"}))
+    await flush(store, [part("alice", 1, 21 * HOUR)._replace(latest=NOW + 2 * DAY)])
+    assert sum(int(used) for (used,) in written(backend, "used")) == 10
+
+
+def test_rows_are_settled_by_a_clock_that_is_not_behind_them() -> None:
+    changed = {"before": NOW - 1, "within clocks' difference": NOW + HOUR, "later": NOW + HOUR + 1, "unknown": 0}
+    rows = [build_row(key, name="hourly")._replace(updated=at) for key, at in changed.items()]
+    present = part("", 0, 0)._replace(expiry=0, now=NOW)
+    settled = [key for chunk in settling(present, rows).chunks() for key in chunk.deltas]
+    assert settled == ["before", "within clocks' difference"]
 
 
 async def test_a_clock_that_is_behind_settles_nothing(sliding: Store) -> None:

@@ -167,6 +167,8 @@ class SharedHistory:
         for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
             await self._write(session, statements.just(self._dialect), some)
         await self._delete(session, settled)
+        added = [(one.row.limit, one.row.key, *part) for one in settled for part in one.added.items()]
+        await self._write(session, statements.add(self._dialect), sorted(added, key=lambda values: values[1]))
         rows_then = [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled]
         await self._write(session, "in parts" if chunk.slides else "", rows_then)
         return [one.row for one in settled]
