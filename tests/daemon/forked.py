@@ -1,6 +1,7 @@
 """A ratelimitd that is forked by a process which has imported it already; see tests.daemon.forkserver."""
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -66,7 +67,8 @@ class _Child:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends now
+                os.kill(self.pid, number)
 
     def _number(self) -> int:
         data = os.read(self._reports, forkserver.NUMBER.size)

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.daemon.forked import start
@@ -78,10 +79,12 @@ class Daemon:
         assert self.process is not None
         self.process.stop(60)
 
-    def terminate(self) -> int:
-        """SIGTERM, and its exit status."""
+    def terminate(self, meanwhile: Callable[[], None] | None = None) -> int:
+        """SIGTERM, and its exit status; something is done again and again until it has ended."""
         assert self.process is not None
         self.process.signal(signal.SIGTERM)
+        while meanwhile is not None and self.process.running():
+            meanwhile()
         return self.process.wait(60)
 
     def stored(self, limit: str = "default") -> Counter[str]:
