@@ -85,18 +85,6 @@ class MySQLSession:
         """The same: a statement that fails has changed nothing."""
         return await self.run(statement, arguments)
 
-    async def is_sound(self, statement: str, arguments: Sequence[object]) -> bool:
-        """Whether the server can explain it: it looks at tables and rights for that."""
-        try:
-            await self.run(f"EXPLAIN {statement}", arguments)
-        except (StoreUnsuitable, Missing):
-            return False
-        except ServerError as error:
-            if error.conflict or error.elsewhere:
-                raise
-            return False
-        return True
-
     async def save(self) -> None:
         """Have a savepoint."""
         await self.run("SAVEPOINT record")

@@ -54,18 +54,6 @@ class PostgreSQLSession:
                 await self.go_back()
             raise
 
-    async def is_sound(self, statement: str, values: Sequence[object]) -> bool:
-        """Whether the server can plan it: it looks at tables and rights for that. The transaction is over, if not."""
-        try:
-            await self.run(f"EXPLAIN {statement}", values)
-        except (StoreUnsuitable, Missing):
-            return False
-        except ServerError as error:
-            if error.conflict or error.elsewhere:
-                raise
-            return False
-        return True
-
     async def save(self) -> None:
         """Have a savepoint, and one alone."""
         await self._send(b"RELEASE record; SAVEPOINT record" if self._saved else b"SAVEPOINT record", None)

@@ -58,7 +58,7 @@ async def _store(
         return []
     except (StoreError, UnicodeEncodeError) as error:
         if not _is_bad_record(error):
-            if not (_may_be_a_trigger_s(error) and await session.is_sound(upsert, values)):
+            if not (_may_be_a_trigger_s(error) and await _is_sound(session, upsert, values)):
                 raise
             if len(chunk) == 1:
                 doubts.doubt(error)
@@ -90,3 +90,16 @@ def _once_each(batch: Sequence[Delta]) -> Iterator[Sequence[Delta]]:
             turns.append([])
         turns[turn].append(delta)
     yield from turns
+
+
+async def _is_sound(session: Session, statement: str, values: Sequence[object]) -> bool:
+    """Whether the server can explain it: it looks at tables and rights for that. A transaction may be over, if not."""
+    try:
+        await session.run(f"EXPLAIN {statement}", values)
+    except (StoreUnsuitable, Missing):
+        return False
+    except DatabaseError as error:
+        if error.conflict or error.elsewhere:
+            raise
+        return False
+    return True

@@ -72,13 +72,6 @@ class Session(Protocol):
         """
         ...
 
-    async def is_sound(self, statement: str, values: Sequence[object]) -> bool:
-        """Whether a statement can be run at all, as far as its own tables and rights go; the session may be over then.
-
-        No trigger is run for it.
-        """
-        ...
-
     async def save(self) -> None:
         """Begin what is one within a transaction: `go_back` undoes it. It replaces one that was begun before."""
         ...
