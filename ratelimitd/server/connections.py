@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
+from typing import Final
 
 import trio
 
@@ -37,23 +37,28 @@ class Bounds:
     unix_uids: frozenset[int]  # who may use unix sockets; none named: whom their mode admits
 
 
-class State(Enum):
-    """Where a connection is; it is in one place at a time. `events` is what it is watched for there."""
+class State:
+    """Where a connection is; it is in one place at a time. `events` is what it is watched for there.
 
-    READING = "more bytes are needed", select.EPOLLIN
-    QUEUED = "bytes that have arrived are left: its turn comes in a later pass, before more are read", select.EPOLLIN
-    DECIDED = "its reply goes out at the end of this pass", select.EPOLLIN
-    PARKED = "its request waits for an account", select.EPOLLONESHOT
-    SENDING = "it has not taken all of its reply; nothing else is decided for it", select.EPOLLOUT
-    CLOSED = "not opened yet, or closed", 0
+    Not an Enum: the states are compared for each request, and an Enum's hooks are not compiled.
+    """
 
-    def __init__(self, _: str, events: int) -> None:
+    __slots__ = ("events", "meaning")
+
+    def __init__(self, meaning: str, events: int) -> None:
+        self.meaning = meaning
         self.events = events
 
+    def __repr__(self) -> str:
+        return f"<{self.meaning}>"
 
-# Names of the module are found faster than members of an Enum: some are read for each request.
-READING, QUEUED, DECIDED = State.READING, State.QUEUED, State.DECIDED
-PARKED, SENDING, CLOSED = State.PARKED, State.SENDING, State.CLOSED
+
+READING: Final = State("more bytes are needed", select.EPOLLIN)
+QUEUED: Final = State("bytes that have arrived wait for a later pass, before more are read", select.EPOLLIN)
+DECIDED: Final = State("its reply goes out at the end of this pass", select.EPOLLIN)
+PARKED: Final = State("its request waits for an account", select.EPOLLONESHOT)
+SENDING: Final = State("it has not taken all of its reply; nothing else is decided for it", select.EPOLLOUT)
+CLOSED: Final = State("not opened yet, or closed", 0)
 
 
 class Connection:
@@ -207,6 +212,8 @@ class Connections:
 
     def take_queued(self, count: int) -> list[Connection]:
         """Those whose turn has come, at most so many; whoever takes them lets each enter another state."""
+        if not self.queue:
+            return []
         taken = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
         return [connection for connection in taken if connection.state is QUEUED]
 

@@ -4,9 +4,11 @@ Postfix keeps a connection per smtpd process and sends one request at a time on 
 become readable together. They are watched by an epoll of our own, whose one file descriptor trio watches; for all
 that are ready, in one pass and without an await:
 
-    recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies -> log lines
+    recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies
 
-A request whose account is not in memory is parked: its connection is left alone until the loader calls `resume`.
+The log lines follow when nobody else is ready, at the latest before another task has its turn, in ONE write for all
+passes since. A request whose account is not in memory is parked: its connection is left alone until the loader calls
+`resume`.
 An error on one connection ends that connection and nothing else.
 """
 
@@ -100,6 +102,7 @@ class Pump:
         self._clock = clock
         self.latency = Histogram()
         self._draining = False
+        self._to_log: list[Verdict] = []  # decided since the last write to the log; empty whenever another task runs
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -113,8 +116,17 @@ class Pump:
             else:
                 await trio.lowlevel.wait_readable(poll.fileno())
             served = 0
-            while served < TURN and ((ready := poll.poll(0, BATCH)) or queue):
+            while served < TURN and ((ready := self._ready()) or queue):
                 served += self._pass(ready)
+            self._write_lines()
+
+    def _ready(self) -> list[tuple[int, int]]:
+        """Those who are ready. Where nobody is, there is time for the log lines of the passes before."""
+        ready = self.connections.poll.poll(0, BATCH)
+        if ready or not self._to_log:
+            return ready
+        self._write_lines()
+        return self.connections.poll.poll(0, BATCH)
 
     def _pass(self, ready: Sequence[tuple[int, int]]) -> int:
         """Serve some of those whose next request has arrived already, and those who are ready; how many they were.
@@ -180,6 +192,12 @@ class Pump:
         self.connections.enter(connection, DECIDED)
         batch.append((connection, verdict))
 
+    def _write_lines(self) -> None:
+        """Write the log lines of all that was decided since the last call: several passes share one write."""
+        if self._to_log:
+            lines, self._to_log = self._to_log, []
+            self._log.decisions(lines)
+
     def _failed(self, request: Request, error: Exception) -> Verdict:
         """The answer where deciding failed: a bug of ours must not stop the mail of others."""
         self.errors += 1
@@ -187,16 +205,14 @@ class Pump:
         return Verdict(self.policy.failure_reply, request)
 
     def _finish(self, batch: Batch) -> None:
-        """Journal, replies, log: in this order."""
+        """Journal, then replies; the log lines follow (`_write_lines`)."""
         charges = [verdict.charge for _, verdict in batch if verdict.charge is not None]
         if charges:
             self._journal.write(charges)
         send = self.connections.send
         for connection, verdict in batch:
             send(connection, verdict.reply)
-        decided = [verdict for _, verdict in batch if verdict.status]
-        if decided:
-            self._log.decisions(decided)
+        self._to_log += [verdict for _, verdict in batch if verdict.status]
         if self.policy.take_urgent() or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
             self._hurry()
         if self._draining:
@@ -228,6 +244,7 @@ class Pump:
                 verdict = self._failed(each.waiting.request, error)
             batch.append((each.connection, verdict))
         self._finish(batch)
+        self._write_lines()
         answered = time.perf_counter()
         for each in parked:
             self.latency.observe(answered - each.since)
@@ -256,6 +273,7 @@ class Pump:
             if connection.state is READING:
                 self._receive(connection, batch, int(self._clock()))
         self._finish(batch)
+        self._write_lines()
         self.connections.wake()
 
     def abort(self) -> None:

@@ -13,7 +13,7 @@ from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.net.listeners import Listeners
 from ratelimitd.request import AS_SENT
-from ratelimitd.server.connections import Bounds, Connections, State
+from ratelimitd.server.connections import QUEUED, Bounds, Connections
 from ratelimitd.server.pump import BATCH, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy
 from tests.daemon.client import request
@@ -88,7 +88,7 @@ class Served:
         """A pass; everybody stands in the queue once."""
         connections = self.pump.connections
         self.pump._pass(connections.poll.poll(0, BATCH))
-        assert sum(c.state is State.QUEUED for c in connections.open) == len(connections.queue)
+        assert sum(c.state is QUEUED for c in connections.open) == len(connections.queue)
         assert len(set(connections.queue)) == len(connections.queue)
 
     def know(self, key: str) -> None:
