@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ratelimitd.ctl.migrate import perl
 from ratelimitd.stores import Store
 from tests.stores.backends import Backend, postgresql_backend, server_backend, sqlite_backend
 
@@ -28,6 +29,14 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             server.sql(f"ALTER DATABASE {database} SET {setting}")
     yield (postgresql_backend if request.param == "postgresql" else server_backend)(server, database)
     server.sql(f"DROP DATABASE {database}")
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Perl daemon is found, whatever runs on this machine."""
+    monkeypatch.setattr(perl, "PROC", tmp_path / "no processes")
+    monkeypatch.setattr(perl, "PID_FILES", ())
+    monkeypatch.setattr(perl, "USUAL", ("127.0.0.1", 1))
 
 
 @pytest.fixture

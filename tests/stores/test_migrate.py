@@ -12,7 +12,8 @@ import trio
 
 from ratelimitd.config import read as config
 from ratelimitd.ctl import main as ctl
-from ratelimitd.ctl.migrate import OldRow, merge, migrate
+from ratelimitd.ctl.migrate.migrate import migrate
+from ratelimitd.ctl.migrate.senders import OldRow, merge
 from ratelimitd.errors import StartError, StoreError
 from ratelimitd.stores import Store
 from tests.instances.mariadb import MariaDB
@@ -61,15 +62,19 @@ class Perl:
         insert = f"INSERT INTO ratelimit (sender, persist, quota, used, updated, expiry) VALUES {values}"
         self.sql(SEED + (insert if rows else ""))
 
-    def migrate(self, dry_run: bool = False) -> list[str]:
-        return migrate(config.read(self.file), dry_run)
+    def migrate(self, dry_run: bool = False, *, back: bool = False) -> list[str]:
+        """What was done, without the line at the end, which says what to do now."""
+        said: list[str] = []
+        migrate(config.read(self.file), said.append, dry_run=dry_run, back=back)
+        assert said.pop().startswith("nothing was changed" if dry_run else "now start ")
+        return said
 
     def rows(self) -> list[tuple[str, ...]]:
         return self.sql("SELECT id, sender, persist, quota, used, expiry FROM ratelimit ORDER BY id")
 
 
 @pytest.fixture(params=["mariadb", "mysql9"])
-def perl(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perl]:
+def perl(request: pytest.FixtureRequest, tmp_path: Path, nowhere: None) -> Iterator[Perl]:
     """A fresh database, still empty."""
     server: Any = request.getfixturevalue(request.param)
     database = f"migrate{next(_numbers)}"
@@ -345,7 +350,7 @@ def test_only_a_mysql_table_is_migrated(tmp_path: Path) -> None:
     file.write_text(f'{LIMIT}[store]\nbackend = "sqlite"\n')
     line = LIMIT.count("\n") + 2
     with pytest.raises(StartError, match=rf'toml:{line}: store\.backend: found "sqlite"; allowed: "mysql" \(in other'):
-        migrate(config.read(file))
+        migrate(config.read(file), print)
 
 
 def account(number: int, sender: str, *, persist: int = 0, quota: int = 10, used: int = 0, expiry: int = 0) -> OldRow:
