@@ -48,6 +48,7 @@ class Back:
             return
         for fault in found.faults():
             raise StoreError(f"the table {table} cannot be read as ours: {fault}: run `ratelimitctl migrate` first")
+        await self._check_collations(there, found)
         held = self._hold()
         try:
             await self._check_ours(there)
@@ -67,6 +68,16 @@ class Back:
         except StoreError as error:
             self._steps.refuse(str(error))
             return None
+
+    async def _check_collations(self, there: Collection[str], found: Layout) -> None:
+        """Raises StoreError where the table cannot be joined with its history."""
+        name = f"{self._names.table}_history"
+        if name in there:
+            history = await layout(self._steps.session, self._names._replace(table=name))
+            if history.columns["sender"].collation != found.columns["sender"].collation:
+                raise StoreError(
+                    f"{name} compares senders in another way than its table: run `ratelimitctl migrate` first"
+                )
 
     async def _check_ours(self, there: Collection[str]) -> None:
         """Refuse while a daemon of ours may count in this table, or has counted what is not in it."""

@@ -17,6 +17,7 @@ from ratelimitd.stores.mysql.layout import (
     ADDED,
     Layout,
     create,
+    exact,
     layout,
     missing,
     renew_view,
@@ -27,6 +28,7 @@ from ratelimitd.stores.mysql.layout import (
 from ratelimitd.stores.remarks import Remarks
 
 SCRIPT = "mysql-migrate-ratelimit-policyd"
+COLLATION = "utf8mb4_bin"
 RECENT_S = 60
 """The Perl daemon writes every account in its memory every 30 s."""
 
@@ -54,7 +56,8 @@ class Forward:
         if fault is not None:
             self._recognise(found, fault)
         due = list(repairs(found, self._names, thorough=True)) if fault is None else await self._script(found)
-        await self._check_rights(there, alters=bool(due))
+        stiff = await self._stiff(there)
+        await self._check_rights(there, alters=bool(due or stiff))
         if fault is None:
             steps.say(f"the table {table} is migrated already")
             await steps.run_all(due)
@@ -65,6 +68,8 @@ class Forward:
         await self._bring_back(there)
         await self._create(there)
         await self._senders.normalise(migrated=fault is None or not steps.dry_run)
+        for name in stiff:
+            await self._collate(name)
 
     # -- before anything is changed --------------------------------------------------------------------------------
 
@@ -167,6 +172,24 @@ class Forward:
             except StoreError as error:
                 grant = await rights.lacking(steps.session, {view: ["DROP"]})
                 steps.say(f"{view} is left as it is, without columns that are new: {error}; {grant}".removesuffix("; "))
+
+    async def _stiff(self, there: Collection[str]) -> list[str]:
+        """Our tables whose senders join with no column of utf8mb4_bin: those of versions before, without padding."""
+        names = [name for name in (self._names.table, f"{self._names.table}_history") if name in there]
+        found = {name: (await layout(self._steps.session, self._names._replace(table=name))).columns for name in names}
+        return [
+            name
+            for name, columns in found.items()
+            if "sender" in columns and exact(kind := columns["sender"].collation) and kind != COLLATION
+        ]
+
+    async def _collate(self, name: str) -> None:
+        """Have a table's senders join with any other column; where that fails, it only is as it was."""
+        alter = self._steps.sql(f"ALTER TABLE `{name}` MODIFY `sender` VARCHAR(255) COLLATE {COLLATION} NOT NULL")
+        try:
+            await self._steps.run(alter)
+        except StoreError as error:
+            self._steps.say(f"the senders of {name} stay as they are, and join with no column of {COLLATION}: {error}")
 
 
 def _sender(value: object) -> str:
