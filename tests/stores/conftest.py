@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ratelimitd.ctl.migrate import perl
 from ratelimitd.stores import Store
 from tests.stores.backends import Backend, postgresql_backend, server_backend, sqlite_backend
+from tests.stores.perl_table import Perl, no_perl_daemon
 
 _numbers = itertools.count(1)
 real = pytest.mark.real
@@ -34,9 +34,17 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No Perl daemon is found, whatever runs on this machine."""
-    monkeypatch.setattr(perl, "PROC", tmp_path / "no processes")
-    monkeypatch.setattr(perl, "PID_FILES", ())
-    monkeypatch.setattr(perl, "USUAL", ("127.0.0.1", 1))
+    no_perl_daemon(monkeypatch, tmp_path)
+
+
+@pytest.fixture(params=["mariadb", "mysql9"])
+def perl(request: pytest.FixtureRequest, tmp_path: Path, nowhere: None) -> Iterator[Perl]:
+    """A fresh database, still empty."""
+    server: Any = request.getfixturevalue(request.param)
+    database = f"migrate{next(_numbers)}"
+    server.sql(f"CREATE DATABASE {database}")
+    yield Perl(server, database, tmp_path)
+    server.sql(f"DROP DATABASE {database}")
 
 
 @pytest.fixture
