@@ -258,7 +258,8 @@ def dump(perl: Perl) -> list[str]:
         if table == "ratelimit_history":
             columns = columns.replace("expiry", "IF(expiry > UNIX_TIMESTAMP(), expiry, 'over')")
         statements += [f"SHOW CREATE TABLE {table}", f"SELECT {columns} FROM {table} ORDER BY {columns}"]
-    return [re.sub(r" AUTO_INCREMENT=\d+", "", "|".join(row)) for row in perl.sql(";".join(statements))]
+    of_the_session = re.compile(r" AUTO_INCREMENT=\d+|\|utf8mb4\|utf8mb4_\w+$")
+    return [of_the_session.sub("", "|".join(row)) for row in perl.sql(";".join(statements))]
 
 
 def emptied(perl: Perl) -> None:

@@ -1,4 +1,4 @@
-"""Before `migrate` changes anything: its rights, and a Perl daemon that still runs. And what it says, also of failures."""
+"""Before `migrate` changes anything: rights, and a Perl daemon that still runs. And what it says, also of failures."""
 
 import itertools
 import json
