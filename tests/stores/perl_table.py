@@ -44,6 +44,7 @@ class Perl:
     """A database as the Perl daemon leaves it, and the configuration of ours."""
 
     def __init__(self, server: Any, database: str, folder: Path) -> None:
+        self.database = database
         self.backend = server_backend(server, database)
         self.sql: Sql = self.backend.sql
         self.make: Callable[..., Store] = self.backend.make

@@ -246,8 +246,8 @@ def test_a_dry_run_changes_nothing(perl: Perl) -> None:
 
 
 COLUMNS = (
-    "SELECT TABLE_NAME, GROUP_CONCAT(COLUMN_NAME) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() "
-    "AND COLUMN_NAME <> 'id' GROUP BY TABLE_NAME ORDER BY TABLE_NAME"
+    "SELECT TABLE_NAME, GROUP_CONCAT(COLUMN_NAME ORDER BY COLUMN_NAME) FROM information_schema.COLUMNS "
+    "WHERE TABLE_SCHEMA = DATABASE() AND COLUMN_NAME <> 'id' GROUP BY TABLE_NAME ORDER BY TABLE_NAME"
 )
 
 
@@ -264,8 +264,7 @@ def dump(perl: Perl) -> list[str]:
 
 def emptied(perl: Perl) -> None:
     """The database, without tables."""
-    ((name,),) = perl.sql("SELECT DATABASE()")
-    perl.sql(f"DROP DATABASE {name}; CREATE DATABASE {name}")
+    perl.sql(f"DROP DATABASE {perl.database}; CREATE DATABASE {perl.database}")
 
 
 # -- interrupted between any two statements ----------------------------------------------------------------------------

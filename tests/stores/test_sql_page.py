@@ -134,7 +134,7 @@ def test_the_perl_daemons_configuration_in_our_words_is_valid_and_keeps_its_repl
 @pytest.mark.real
 def test_with_the_rights_on_the_page_it_goes_there_and_back(perl: Perl) -> None:
     perl.seed(("alice", 0, 1000, 5, LATER))
-    ((name,),) = perl.sql("SELECT DATABASE()")
+    name = perl.database
     perl.sql(f"CREATE USER {name}@localhost IDENTIFIED BY 'x'")
     perl.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO {name}@localhost")
     (block,) = re.findall(r"^```sql\n(GRANT ALTER.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
