@@ -286,6 +286,8 @@ def test_only_a_mysql_table_is_migrated(tmp_path: Path) -> None:
     line = LIMIT.count("\n") + 2
     with pytest.raises(StartError, match=rf'toml:{line}: store\.backend: found "sqlite"; allowed: "mysql" \(in other'):
         migrate(config.read(file), print)
+    with pytest.raises(StartError, match=r'found "sqlite"; allowed: "mysql" \(the Perl daemon knows no other\)'):
+        migrate(config.read(file), print, back=True)
 
 
 def account(number: int, sender: str, *, persist: int = 0, quota: int = 10, used: int = 0, expiry: int = 0) -> OldRow:

@@ -214,9 +214,7 @@ def test_what_the_perl_daemon_would_make_last_for_ever_ends_and_what_ends_early_
     }
     assert '"free": unlimited until its period ends: quota 4294967295 until then' in report
     assert any(line.startswith('"long": its quota 70 was until ') for line in report)
-    assert (
-        '"exception": the quota 50 of the configuration ends with its period; with persist = 1 a quota stays' in report
-    )
+    assert '"exception": its configured quota 50 ends with its period; with persist = 1 a quota stays' in report
     assert not any('"plain"' in line for line in report)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -71,6 +72,18 @@ def test_what_the_account_lacks_is_said_before_anything_changes_and_is_enough_as
     small.sql(again)
     small.migrate()
     assert ("ratelimit_aside",) not in small.sql("SHOW TABLES")
+
+
+@real
+@pytest.mark.parametrize("other", ["EXECUTE", "CREATE VIEW"])  # with the latter it is told that there is a table
+def test_a_table_that_the_account_may_not_read_is_not_one_that_is_missing(small: Perl, other: str) -> None:
+    who = f"'small_{small.database}'@'localhost'"
+    small.sql(f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM {who}; GRANT {other} ON {small.database}.* TO {who}")
+    lacks = f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{small.database}`.* TO {who};"
+    said = f"the account sees nothing of a table ratelimit; an administrator must run: {lacks}"
+    for back in (False, True):
+        with pytest.raises(StoreError, match=re.escape(said)):
+            small.migrate(back=back)
 
 
 @real

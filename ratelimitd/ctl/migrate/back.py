@@ -7,7 +7,7 @@ segment from being stored twice, and the last is the history of what was counted
 
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from ratelimitd.config.read import Configuration
 from ratelimitd.core.limits import Limit
@@ -21,6 +21,8 @@ from ratelimitd.stores.mysql.layout import Layout, layout, statements, tables
 from ratelimitd.text import counted
 
 SCRIPT = "mysql-migrate-back"
+SAID = 50
+"""Accounts that are named because their quotas will not last."""
 
 
 class Back:
@@ -36,9 +38,10 @@ class Back:
         """Migrate back. Raises StoreError."""
         steps, table = self._steps, self._names.table
         there = await tables(steps.session)
-        if table not in there:
-            raise StoreError(f"there is no table {table}: the Perl daemon's own schema creates one")
         found = await layout(steps.session, self._names)
+        if not found.columns:
+            await steps.check_rights({table: rights.ON_ROWS}, f"the account sees nothing of a table {table}")
+            raise StoreError(f"there is no table {table}: the Perl daemon's own schema creates one")
         if theirs.MIGRATED not in found.columns:
             for oddity in theirs.oddities(found):
                 raise StoreError(f"the table {table} is neither ratelimitd's nor the Perl daemon's: {oddity}")
@@ -98,18 +101,21 @@ class Back:
 
     async def _check_rights(self, there: Collection[str], *, altered: bool) -> None:
         """Refuse where the account lacks rights, with the GRANT that gives them."""
-        table, rows = self._names.table, ["SELECT", "INSERT", "UPDATE", "DELETE"]
-        view = {f"view_{table}": ["CREATE VIEW", *(["DROP"] if f"view_{table}" in there else [])]}
-        needed = {table: ["SELECT"]} if altered else {table: [*rows, "ALTER", "CREATE"], f"{table}_aside": rows}
-        if not altered and f"{table}_history" in there:
-            needed[f"{table}_history"] = rows
-        if lacking := await rights.lacking(self._steps.session, needed | view):
-            self._steps.refuse(f"the account lacks rights; an administrator must run: {lacking}")
+        table, view = self._names.table, f"view_{self._names.table}"
+        needed: dict[str, Iterable[str]] = {view: ["CREATE VIEW", *(["DROP"] if view in there else [])]}
+        if altered:
+            needed[table] = ["SELECT"]
+        else:
+            needed[table] = [*rights.ON_ROWS, "ALTER", "CREATE"]
+            needed[f"{table}_aside"] = [*rights.ON_ROWS, "CREATE"]
+            if f"{table}_history" in there:
+                needed[f"{table}_history"] = rights.ON_ROWS
+        await self._steps.check_rights(needed)
 
     async def _check_limit(self) -> None:
         """Refuse where none of the rows is the first limit's: the Perl daemon would begin from 0."""
         select = "SELECT `limit_name`, COUNT(*) FROM `ratelimit` GROUP BY `limit_name` ORDER BY `limit_name`"
-        rows = {str(text_of(str(name))): int(str(count)) for name, count in await self._steps.ask(select)}
+        rows = {str(name): int(str(count)) for name, count in await self._steps.ask(select)}
         if rows and self._names.limit not in rows:
             others = ", ".join(f"{name} ({counted(count, 'row')})" for name, count in rows.items())
             self._steps.refuse(
@@ -129,18 +135,21 @@ class Back:
             "(`until` > %s OR `quota` = 0 AND NOT `configured` <=> 0 OR `quota` = `configured` AND `quota` <> %s) "
             "ORDER BY `sender`"
         )
-        for sender, quota, configured, until in await self._steps.ask(select, (now, self._limit.quota)):
+        found = await self._steps.ask(select, (now, self._limit.quota))
+        for sender, quota, configured, until in found[:SAID]:
             of = f'"{text_of(sender if isinstance(sender, bytes) else str(sender))}": '
             if until is not None and int(str(until)) > now:
                 end = time.strftime("%Y-%m-%d %H:%M", time.localtime(int(str(until))))
                 self._steps.say(f"{of}its quota {quota} was until {end}; now it ends with its period")
             elif quota == configured:
+                end = "ends with its period" if quota else "stays"
                 self._steps.say(
-                    f"{of}the quota {quota or 'unlimited'} of the configuration "
-                    f"{'stays' if not quota else 'ends with its period'}; with persist = 1 a quota stays"
+                    f"{of}its configured quota {quota or 'unlimited'} {end}; with persist = 1 a quota stays"
                 )
             else:
                 self._steps.say(f"{of}unlimited until its period ends: quota {MAX_USED} until then")
+        if len(found) > SAID:
+            self._steps.say(f"and so on: {counted(len(found) - SAID, 'account')} more")
 
     # -- the table -------------------------------------------------------------------------------------------------
 

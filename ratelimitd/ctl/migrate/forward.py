@@ -47,10 +47,11 @@ class Forward:
         """Migrate. Raises StoreError."""
         steps, table = self._steps, self._names.table
         there = await tables(steps.session)
-        if table not in there:
+        found = await layout(steps.session, self._names)
+        if not found.columns:
+            await steps.check_rights({table: rights.ON_ROWS}, f"the account sees nothing of a table {table}")
             steps.say(f"there is no table {table}: the daemon creates it when it starts")
             return
-        found = await layout(steps.session, self._names)
         ours = all(name in found.columns for name in ADDED)
         fault = next(found.lasting_faults() if ours else found.faults(), None)
         if fault is not None:
@@ -84,16 +85,14 @@ class Forward:
     async def _check_rights(self, there: Collection[str], *, alters: bool) -> None:
         """Refuse where the account lacks rights, with the GRANT that gives them; that of the view may be missing."""
         table, view = self._names.table, f"view_{self._names.table}"
-        rows = ["SELECT", "INSERT", "UPDATE", "DELETE"]
-        needed = {table: [*rows, *(["ALTER", "CREATE"] if alters else [])]}
+        needed = {table: [*rights.ON_ROWS, *(["ALTER", "CREATE"] if alters else [])]}
         for name, _ in missing(self._names, there):
             needed[name] = ["CREATE VIEW"] if name == view else ["CREATE"]
         if view in there:
             needed[view] = ["CREATE VIEW"]
         if self._aside in there:
             needed[self._aside] = ["SELECT", "DELETE", "DROP"]
-        if lacking := await rights.lacking(self._steps.session, needed):
-            self._steps.refuse(f"the account lacks rights; an administrator must run: {lacking}")
+        await self._steps.check_rights(needed)
 
     async def _check_perl(self) -> None:
         """Refuse where the Perl daemon certainly runs; say where it may."""

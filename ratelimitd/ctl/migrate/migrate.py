@@ -31,7 +31,8 @@ def migrate(config: Configuration, say: Say, *, dry_run: bool = False, back: boo
     if config.settings.store.backend != "mysql":
         found = f'"{config.settings.store.backend}"'
         with naming(config.file):
-            raise ConfigError("store.backend", found, '"mysql" (in other databases a start completes the tables)')
+            why = "the Perl daemon knows no other" if back else "in other databases a start completes the tables"
+            raise ConfigError("store.backend", found, f'"mysql" ({why})')
     trio.run(_migrate, config, say, dry_run, back)
 
 

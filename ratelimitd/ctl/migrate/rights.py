@@ -8,13 +8,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from ratelimitd.errors import StoreError
 from ratelimitd.stores.mysql.rights import who
-from ratelimitd.stores.shared.session import DatabaseError, Session
+from ratelimitd.stores.shared.session import Session
 
 _NAME = r"(?:`(?:[^`]|``)+`|\*)"
 _LINE = re.compile(rf"(?P<verb>GRANT|REVOKE) (?P<rights>.+?) ON (?P<where>{_NAME})\.(?P<table>{_NAME}) (?:TO|FROM) ")
 _OF_COLUMNS = re.compile(r"\w[\w ]*\([^)]*\)")
 _ALL = "ALL PRIVILEGES"
+ON_ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+"""What any use of a table of ours needs."""
 _ONE_BY_ONE = ("DROP",)
 """Rights that are asked for of single tables: with them somebody could remove what is counted."""
 
@@ -58,7 +61,7 @@ async def lacking(session: Session, needed: Mapping[str, Iterable[str]]) -> str:
     """
     try:
         lines = [str(line) for (line,) in await session.run("SHOW GRANTS")]
-    except DatabaseError:
+    except StoreError:  # then the statements themselves show it
         return ""
     account, database = await who(session)
     rights, of_all, of_one = Rights(lines), dict[str, None](), list[str]()

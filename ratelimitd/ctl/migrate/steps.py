@@ -1,7 +1,8 @@
 """The steps of a migration: each statement is said when it is done, or with `dry_run` instead of being done."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ratelimitd.ctl.migrate import rights
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Names
 from ratelimitd.stores.mysql.session import MySQLSession
@@ -50,6 +51,11 @@ class Steps:
         if not self.dry_run:
             raise StoreError(reason)
         self.say(f"would be refused: {reason}")
+
+    async def check_rights(self, needed: Mapping[str, Iterable[str]], reason: str = "the account lacks rights") -> None:
+        """Refuse where the account lacks some of the `needed` rights by table, with the GRANT that gives them."""
+        if lacking := await rights.lacking(self.session, needed):
+            self.refuse(f"{reason}; an administrator must run: {lacking}")
 
     async def ask(self, select: str, arguments: Sequence[object] = ()) -> Sequence[Sequence[object]]:
         """The rows of a SELECT, with the configured names. Raises StoreError."""
