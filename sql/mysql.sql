@@ -6,7 +6,7 @@
 
 CREATE TABLE IF NOT EXISTS `ratelimit` (
     `id`         BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,      -- wide: every flush leaves gaps
-    `sender`     VARCHAR(255) /*M!100202 COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */ NOT NULL,
+    `sender`     VARCHAR(255) COLLATE utf8mb4_bin NOT NULL,    -- joins with any other column, unlike the NO PAD ones
     `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'default',
     `persist`    TINYINT(1) NOT NULL DEFAULT 0,                -- 1: the quota stays; 0: it lasts until until, or expiry
     `quota`      INT UNSIGNED NOT NULL DEFAULT 0,              -- recipients per period; 0: unlimited
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS `ratelimit_window` (
 -- What each account used in each window, by its end: as long as store.history_days says. Of a sliding limit a row is a
 -- part of the window, which counts until expiry: these rows are what the limit counts by.
 CREATE TABLE IF NOT EXISTS `ratelimit_history` (
-    `sender`     VARCHAR(255) /*M!100202 COLLATE utf8mb4_nopad_bin */ /*!80017 COLLATE utf8mb4_0900_bin */ NOT NULL,
+    `sender`     VARCHAR(255) COLLATE utf8mb4_bin NOT NULL,    -- joins with any other column, unlike the NO PAD ones
     `limit_name` VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     `expiry`     INT UNSIGNED NOT NULL,
     `used`       INT UNSIGNED NOT NULL DEFAULT 0,

@@ -42,7 +42,7 @@ _ratelimitctl() {
     unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;
     replay) words+=' --html' ;;
-    migrate) words+=' --dry-run' ;;
+    migrate) words+=' --back --dry-run' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
     if [[ $verb == replay && $word != -* ]]; then

@@ -89,6 +89,7 @@ class Migrated(Answer, frozen=True):
 
     dry_run: Annotated[bool, Meta(description="whether nothing was changed")]
     done: Annotated[list[str], Meta(description="what was done, or with `--dry-run` would be; a line each")]
+    error: Annotated[str | None, Meta(description="why it ended before all was done")]
 
 
 class RefusedAccount(Answer, frozen=True):

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import NamedTuple, cast
 
 import msgspec
@@ -164,10 +165,7 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
             diagnosis = doctor.diagnose(configuration, options.postfix_config)
             return Outcome(diagnosis, doctor.text(diagnosis), NO if diagnosis.faults else OK, DOCTOR)
         case "migrate":
-            from ratelimitd.ctl.migrate import migrate  # with a database's driver
-
-            lines = migrate(configuration, options.dry_run)
-            return Outcome(Migrated(options.dry_run, lines), "".join(f"{line}\n" for line in lines))
+            return _migrate(configuration, options)
         case verb:
             raise AssertionError(verb)
 
@@ -233,6 +231,27 @@ def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
 def _plugins(options: argparse.Namespace) -> Outcome:
     answer = inventory.inventory(options.config)
     return Outcome(answer, inventory.text(answer), WRONG if answer.error else OK if inventory.works(answer) else NO)
+
+
+def _migrate(configuration: Configuration, options: argparse.Namespace) -> Outcome:
+    """Each line is printed when it is true: no later failure, nor a signal, can keep it from being seen."""
+    from ratelimitd.ctl.migrate.migrate import migrate  # with a database's driver
+
+    done: list[str] = []
+
+    def say(line: str) -> None:
+        done.append(line)
+        with suppress(OSError):  # who reads it may have gone; a migration is not given up for that
+            if not options.json:
+                print(tables.printable(line), flush=True)
+
+    try:
+        migrate(configuration, say, dry_run=options.dry_run, back=options.back)
+    except StoreError as error:
+        if not options.json:
+            raise
+        return Outcome(Migrated(options.dry_run, done, str(error)), "", NO)
+    return Outcome(Migrated(options.dry_run, done, None), "")
 
 
 def _check(configuration: Configuration) -> Outcome:

@@ -99,7 +99,8 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     )
     _days(reported)
     _page(reported)
-    migrate = verb("migrate", "convert the Perl daemon's MySQL table in place; safe to run again")
+    migrate = verb("migrate", "convert the Perl daemon's MySQL table in place, or back; safe to run again")
+    migrate.add_argument("--back", action="store_true", help="the other way: the Perl daemon runs on the table again")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return made
 

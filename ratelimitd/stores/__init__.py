@@ -33,7 +33,7 @@ a number.
 """
 _SEGMENT = re.compile("[0-9]{1,18}")
 _QUOTED = re.compile(r"([\"`])([a-z_]+)\1")
-_SUFFIXES = ("node", "updated", "touched", "default", "window", "history", "ended", "touch", "counts", "dates")
+_SUFFIXES = ("node", "aside", "updated", "touched", "default", "window", "history", "ended", "touch", "counts", "dates")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 

@@ -15,7 +15,7 @@ from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9
 from tests.instances.postfix import Postfix
 from tests.instances.smtp import Smtp
-from tests.stores.test_migrate import SEED
+from tests.stores.perl_table import SEED, no_perl_daemon
 
 pytestmark = pytest.mark.real
 _numbers = itertools.count(1)
@@ -30,7 +30,10 @@ def fresh(mysql9: MySQL9) -> Iterator[str]:
     mysql9.sql(f"DROP DATABASE {name}")
 
 
-def test_ten_thousand_accounts_in_mid_period_go_on(mariadb: MariaDB, database: str, make_node: MakeNode) -> None:
+def test_ten_thousand_accounts_in_mid_period_go_on(
+    mariadb: MariaDB, database: str, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    no_perl_daemon(monkeypatch, tmp_path)
     midnight = int(time.time()) // 86400 * 86400 + 86400
     values = ", ".join(f"('user{n}@example.com', {n % 2}, {50 + n % 7}, {n % 50}, {midnight})" for n in range(10_000))
     mariadb.sql(f"{SEED} INSERT INTO ratelimit (sender, persist, quota, used, expiry) VALUES {values}", database)
@@ -57,6 +60,30 @@ def test_ten_thousand_accounts_in_mid_period_go_on(mariadb: MariaDB, database: s
     )
     assert mariadb.sql("SELECT COUNT(*) FROM view_ratelimit WHERE expirytime > NOW()", database) == [("10001",)]
     assert len(mariadb.sql("SELECT sender, quota, used FROM ratelimit", database)) == 10_001
+
+
+def test_the_way_back_waits_for_what_a_killed_daemon_has_left_in_its_journal(
+    mariadb: MariaDB, database: str, make_node: MakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f'unix_socket = "{mariadb.socket}"\nuser = "root"\ndatabase = "{database}"\ntimeout_s = 10\n'
+    node = make_node(f"{store}flush_interval_s = 3600\n", quota=1000)
+    node.start()
+    with socket.create_connection(("127.0.0.1", node.port), 60) as link:
+        for _ in range(7):
+            ask(link, "alice@example.com")
+    node.kill()
+    journal = node.folder / "state" / "journal"
+    assert ctl.main(["-c", str(node.file), "migrate", "--back"]) == 1
+    said = capsys.readouterr().err
+    assert f"7 charges in {journal} (1.segment) are not in the database: start ratelimitd and stop it again" in said
+    node.start()
+    node.stop()
+    assert ctl.main(["-c", str(node.file), "migrate", "--back"]) == 0
+    assert capsys.readouterr().out.endswith("now start the Perl daemon, with Postfix asking it where it counts "
+                                            "(at DATA, or at RCPT in its fork)\n")  # fmt: skip
+    select = "SELECT used FROM ratelimit WHERE sender = 'alice@example.com' AND quota > 0"
+    assert mariadb.sql(select, database) == [("7",)]
+    assert "is not migrated: run `ratelimitctl migrate`" in start_expecting_exit(node)
 
 
 def start_expecting_exit(node: Node) -> str:

@@ -37,7 +37,7 @@ def debian(cache: Path) -> Path:
 def _build(root: Path) -> None:
     debootstrap = [program("debootstrap"), "--variant=minbase", f"--include={_PACKAGES}", "sid", str(root)]
     initialize = [program("chroot"), str(root), "mysqld", "--no-defaults", "--initialize-insecure"]
-    initialize += ["--user=root", "--datadir=/instances/template"]
+    initialize += ["--user=root", "--datadir=/instances/template", "--tmpdir=/tmp"]
     for command in (debootstrap, initialize):
         (root / "instances").mkdir(exist_ok=True)
         result = subprocess.run(
@@ -98,7 +98,8 @@ class MySQL9:
         command = [program("chroot"), str(self._root), "mysqld", "--no-defaults", "--user=root"]
         command += [f"--datadir={inside}", f"--socket={inside}/sock", f"--pid-file={inside}/pid"]
         command += [f"--port={self.port}", "--bind-address=127.0.0.1", "--mysqlx=OFF", "--disable-log-bin"]
-        command += ["--secure-file-priv=NULL", "--innodb-buffer-pool-size=32M"]
+        # Our TMPDIR need not exist in there.
+        command += ["--secure-file-priv=NULL", "--innodb-buffer-pool-size=32M", "--tmpdir=/tmp"]
         # What is written to the kernel outlives a kill; no test needs it to outlive the machine.
         command += ["--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF", "--innodb-flush-method=nosync"]
         self._process = Process(command, self.folder / "log")

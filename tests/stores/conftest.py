@@ -9,6 +9,7 @@ import pytest
 
 from ratelimitd.stores import Store
 from tests.stores.backends import Backend, postgresql_backend, server_backend, sqlite_backend
+from tests.stores.perl_table import Perl, no_perl_daemon
 
 _numbers = itertools.count(1)
 real = pytest.mark.real
@@ -27,6 +28,22 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         for setting in ("default_transaction_isolation = serializable", "client_encoding = LATIN1", "timezone = Japan"):
             server.sql(f"ALTER DATABASE {database} SET {setting}")
     yield (postgresql_backend if request.param == "postgresql" else server_backend)(server, database)
+    server.sql(f"DROP DATABASE {database}")
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Perl daemon is found, whatever runs on this machine."""
+    no_perl_daemon(monkeypatch, tmp_path)
+
+
+@pytest.fixture(params=["mariadb", "mysql9"])
+def perl(request: pytest.FixtureRequest, tmp_path: Path, nowhere: None) -> Iterator[Perl]:
+    """A fresh database, still empty."""
+    server: Any = request.getfixturevalue(request.param)
+    database = f"migrate{next(_numbers)}"
+    server.sql(f"CREATE DATABASE {database}")
+    yield Perl(server, database, tmp_path)
     server.sql(f"DROP DATABASE {database}")
 
 

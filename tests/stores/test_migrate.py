@@ -1,81 +1,21 @@
 """The Perl daemon's table becomes ours."""
 
-import itertools
 import re
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
 from ratelimitd.config import read as config
 from ratelimitd.ctl import main as ctl
-from ratelimitd.ctl.migrate import OldRow, merge, migrate
+from ratelimitd.ctl.migrate.migrate import migrate
+from ratelimitd.ctl.migrate.senders import OldRow, merge
 from ratelimitd.errors import StartError, StoreError
-from ratelimitd.stores import Store
 from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
-from tests.stores.backends import Sql, delta, flush, row, server_backend
-
-_numbers = itertools.count(1)
-LATER = int(time.time()) + 86400
-EARLIER = int(time.time()) - 86400
-
-SEED = """
-CREATE TABLE `ratelimit` (
-  `id` int(11) NOT NULL AUTO_INCREMENT,
-  `sender` varchar(255) COLLATE utf8mb3_bin NOT NULL,
-  `persist` tinyint(1) NOT NULL DEFAULT '0',
-  `quota` int(10) unsigned NOT NULL DEFAULT '0',
-  `used` int(10) unsigned NOT NULL DEFAULT '0',
-  `updated` timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
-  `expiry` int(10) unsigned NOT NULL DEFAULT '0',
-  PRIMARY KEY (`id`),
-  UNIQUE KEY `sender` (`sender`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3 COLLATE=utf8mb3_bin;
-CREATE VIEW `view_ratelimit` AS SELECT *, FROM_UNIXTIME(`expiry`) AS `expirytime` FROM `ratelimit`;
-"""
-LIMIT = '[[limit]]\nname = "daily"\nquota = 1000\n'
-
-
-class Perl:
-    """A database as the Perl daemon leaves it, and the configuration of ours."""
-
-    def __init__(self, server: Any, database: str, folder: Path) -> None:
-        self.backend = server_backend(server, database)
-        self.sql: Sql = self.backend.sql
-        self.make: Callable[..., Store] = self.backend.make
-        self.file = folder / "ratelimitd.toml"
-        self._store = f'unix_socket = "{server.socket}"\nuser = "root"\ndatabase = "{database}"\n'
-        self.configure()
-
-    def configure(self, more: str = "", store: str = "", limits: str = LIMIT) -> None:
-        text = f'{more}\n[store]\nbackend = "mysql"\n{self._store}{store}\n{limits}'
-        self.file.write_text(text, encoding="utf-8")
-
-    def seed(self, *rows: tuple[str, int, int, int, int]) -> None:
-        """Its table with rows of (sender, persist, quota, used, expiry)."""
-        values = ", ".join(f"('{s}', {p}, {q}, {u}, '2026-01-02 03:04:05', {e})" for s, p, q, u, e in rows)
-        insert = f"INSERT INTO ratelimit (sender, persist, quota, used, updated, expiry) VALUES {values}"
-        self.sql(SEED + (insert if rows else ""))
-
-    def migrate(self, dry_run: bool = False) -> list[str]:
-        return migrate(config.read(self.file), dry_run)
-
-    def rows(self) -> list[tuple[str, ...]]:
-        return self.sql("SELECT id, sender, persist, quota, used, expiry FROM ratelimit ORDER BY id")
-
-
-@pytest.fixture(params=["mariadb", "mysql9"])
-def perl(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Perl]:
-    """A fresh database, still empty."""
-    server: Any = request.getfixturevalue(request.param)
-    database = f"migrate{next(_numbers)}"
-    server.sql(f"CREATE DATABASE {database}")
-    yield Perl(server, database, tmp_path)
-    server.sql(f"DROP DATABASE {database}")
+from tests.stores.backends import delta, flush, row
+from tests.stores.perl_table import EARLIER, LATER, LIMIT, SEED, Perl
 
 
 @pytest.mark.real
@@ -345,7 +285,9 @@ def test_only_a_mysql_table_is_migrated(tmp_path: Path) -> None:
     file.write_text(f'{LIMIT}[store]\nbackend = "sqlite"\n')
     line = LIMIT.count("\n") + 2
     with pytest.raises(StartError, match=rf'toml:{line}: store\.backend: found "sqlite"; allowed: "mysql" \(in other'):
-        migrate(config.read(file))
+        migrate(config.read(file), print)
+    with pytest.raises(StartError, match=r'found "sqlite"; allowed: "mysql" \(the Perl daemon knows no other\)'):
+        migrate(config.read(file), print, back=True)
 
 
 def account(number: int, sender: str, *, persist: int = 0, quota: int = 10, used: int = 0, expiry: int = 0) -> OldRow:

@@ -11,7 +11,7 @@ import pytest
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
 from tests.stores.backends import delta, flush, row
-from tests.stores.test_migrate import SEED, Perl
+from tests.stores.perl_table import SEED, Perl
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).parents[2]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ratelimitd.config import read as config
+from ratelimitd.errors import StoreError
 from ratelimitd.stores import Store
 from ratelimitd.stores.history import Kept
 from ratelimitd.stores.mysql.access import Access
@@ -15,6 +17,7 @@ from ratelimitd.stores.postgresql.store import PostgreSQLStore
 from tests.instances.mariadb import MariaDB
 from tests.instances.postgresql import PostgreSQL
 from tests.stores.backends import Backend, delta, flush, row
+from tests.stores.perl_table import LATER, Perl
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "sql" / "README.md").read_text(encoding="utf-8")
@@ -97,3 +100,51 @@ async def test_what_the_page_says_makes_a_mysql_database_that_the_daemon_counts_
     assert store.remarks.take() == []
     await store.close()
     mariadb.sql(f"DROP DATABASE {name}")
+
+
+# -- the Perl daemon ---------------------------------------------------------------------------------------------------
+
+SETTINGS = (
+    *("allowedhosts", "LOGFILE", "PIDFILE", "SYSLOG_IDENT", "SYSLOG_LOGOPT", "SYSLOG_FACILITY", "vhost_dir", "port"),
+    *("listen_address", "s_key_type", "dsn", "db_user", "db_passwd", "db_table", "db_quotacol", "db_tallycol"),
+    *("db_updatedcol", "db_expirycol", "db_wherecol", "db_persistcol", "deltaconf", "defaultquota", "sql_getquota"),
+    *("sql_updatequota", "sql_updatereset", "sql_insertquota"),
+)
+"""What the Perl daemon's configuration consists of."""
+
+
+def test_every_line_of_the_perl_daemons_configuration_has_a_counterpart_or_none_that_is_said() -> None:
+    rows = [line.split("|") for line in PAGE.splitlines() if line.startswith(("| `$", "| `@"))]
+    assert all(len(row) == 4 and row[2].strip() for row in rows)
+    assert sorted(name for row in rows for name in re.findall(r"`[$@](\w+)`", row[1])) == sorted(SETTINGS)
+
+
+def test_the_perl_daemons_configuration_in_our_words_is_valid_and_keeps_its_reply(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "ratelimitd.toml"
+    file.write_text(block, encoding="utf-8")
+    file.chmod(0o600)
+    found = config.read(file)
+    (limit,) = found.limits
+    reply = limit.action.render(used=1001, quota=1000, key="alice", period=limit.period.name, reset="")
+    assert reply.split(b"=", 1)[-1].strip() == b"471 daily message quota exceeded"
+    assert set(re.findall(r"^\[+(\w+)\]", block, re.MULTILINE)) == {"server", "log", "store", "limit"}
+
+
+@pytest.mark.real
+def test_with_the_rights_on_the_page_it_goes_there_and_back(perl: Perl) -> None:
+    perl.seed(("alice", 0, 1000, 5, LATER))
+    name = perl.database
+    perl.sql(f"CREATE USER {name}@localhost IDENTIFIED BY 'x'")
+    perl.sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name}.* TO {name}@localhost")
+    (block,) = re.findall(r"^```sql\n(GRANT ALTER.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    perl.sql(block.replace("policyd", name))
+    text = perl.file.read_text(encoding="utf-8")
+    perl.file.write_text(text.replace('user = "root"', f'user = "{name}"\npassword = "x"'), encoding="utf-8")
+    assert not [line for line in perl.migrate() if "left as it is" in line]
+    perl.migrate(back=True)
+    revokes = re.findall(r"^-- (REVOKE .*)$", block, re.MULTILINE)
+    assert len(revokes) == 2
+    perl.sql("".join(revokes).replace("policyd", name))
+    with pytest.raises(StoreError, match="the account lacks rights"):
+        perl.migrate()

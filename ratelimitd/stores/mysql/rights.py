@@ -23,7 +23,7 @@ async def lacking(session: Session, names: Names) -> str:
 
     A table on which it has no right at all is not shown to it.
     """
-    account, database = await _who(session)
+    account, database = await who(session)
     there = {str(name) for (name,) in await session.run(_TABLES, names.tables)}
     columns: dict[str, set[str]] = {}
     for name, privileges in await session.run(_COLUMNS, names.tables):
@@ -51,14 +51,15 @@ async def _may_delete(session: Session, name: str) -> bool:
 
 async def remedy(session: Session) -> str:
     """What an administrator must do where the account may not create a table, or is not shown it."""
-    account, database = await _who(session)
+    account, database = await who(session)
     return (
         f"an administrator must run sql/mysql.sql in this database, unless the table is there, and: "
         f"GRANT {', '.join(RIGHTS)} ON `{database}`.* TO {account}"
     )
 
 
-async def _who(session: Session) -> tuple[str, str]:
+async def who(session: Session) -> tuple[str, str]:
+    """The account that the session's rights are of, as GRANT names it, and the database."""
     ((user, database),) = await session.run(_WHO)
     name, _, host = str(user).rpartition("@")
     return f"'{name}'@'{host}'", str(database)
