@@ -10,6 +10,9 @@ GALERA_PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
 
 _PROGRAMS: dict[str, tuple[str, ...]] = {
     "postfix": ("postfix", "postconf", "saslpasswd2"),
+    "postfix-mysql": ("postfix", "postconf"),
+    "dovecot": ("dovecot",),
+    "dovecot-mysql": ("dovecot",),
     "sqlite3": ("sqlite3",),
     "openssl": ("openssl",),
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
@@ -24,7 +27,12 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "systemd": ("systemd-analyze",),
     "chromium": ("chromium", "chromedriver"),
 }
-_NEED_ROOT = {"postfix", "mysql9"}
+_FILES: dict[str, tuple[Path, ...]] = {
+    "galera": (GALERA_PROVIDER,),
+    "postfix-mysql": (Path("/usr/lib/postfix/postfix-mysql.so"),),
+    "dovecot-mysql": (Path("/usr/lib/dovecot/modules/auth/libdriver_mysql.so"),),
+}
+_NEED_ROOT = {"postfix", "postfix-mysql", "dovecot", "dovecot-mysql", "mysql9"}
 
 
 class ComponentMissing(Exception):
@@ -52,7 +60,8 @@ def find(component: str) -> None:
     if component == "postgresql":
         postgresql_program("postgres")
         postgresql_program("psql")
-    if component == "galera" and not GALERA_PROVIDER.exists():
-        raise ComponentMissing(f"{GALERA_PROVIDER} is not installed")
+    for file in _FILES.get(component, ()):
+        if not file.exists():
+            raise ComponentMissing(f"{file} is not installed")
     if component in _NEED_ROOT and os.geteuid() != 0:
         raise ComponentMissing(f"{component} needs root")
