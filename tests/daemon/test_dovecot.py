@@ -19,7 +19,7 @@ pytestmark = pytest.mark.real
 
 PAGE = Path(__file__).parents[2] / "contrib" / "doc" / "operations.md"
 CHAPTER = PAGE.read_text(encoding="utf-8").partition("\n## Logins through Dovecot\n")[2].partition("\n## ")[0]
-REAL = {"default_domain": "example.com", "domains": ["example.com"]}
+REAL = {"default_domain": "example.com", "domains": ["example.com"], "ascii": True}
 SAME = "the same, and "
 PASSWORD, MASTER = "secret", "master"
 
@@ -89,8 +89,8 @@ def settings(case: str) -> list[tuple[str, str]]:
 def sql(mariadb: MariaDB, database: str) -> str:
     """A database with users: its collation is the default, which ignores case, accents and blanks at the end."""
     require("dovecot-mysql")
-    mariadb.sql("CREATE TABLE users (username VARCHAR(255) PRIMARY KEY, password VARCHAR(255))", database)
-    mariadb.sql(f"INSERT INTO users VALUES ('alice@example.com', '{{PLAIN}}{PASSWORD}')", database)
+    mariadb.sql("CREATE TABLE users (name VARCHAR(64), domain VARCHAR(255), password VARCHAR(255))", database)
+    mariadb.sql(f"INSERT INTO users VALUES ('alice', 'example.com', '{{PLAIN}}{PASSWORD}')", database)
     mariadb.sql(f"GRANT SELECT ON {database}.* TO dovecot@localhost IDENTIFIED BY 'password'")
     return database
 
