@@ -6,6 +6,7 @@ no matter of logins alone: `keys.normalise` sees to it.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from ratelimitd.text import lower
@@ -16,6 +17,14 @@ UNREADABLE = "?"
 _AROUND_AT = re.compile(r"[ \t]*@[ \t]*")
 _NOT_ASCII = re.compile(r"[^ -~]|\\x(?:00|[89a-f][0-9a-f])")  # so `read` gives bytes that are not UTF-8
 
+_IGNORED = {"Mn", "Me", "Cf", "Cc"}  # marks, and what is not seen
+
+
+def plain(login: str) -> str:
+    """A login as a database sees it that ignores case, accents and invisible characters, as collations of MySQL do."""
+    letters = [c for c in unicodedata.normalize("NFKD", login) if unicodedata.category(c) not in _IGNORED]
+    return "".join(letters).lower()
+
 
 def _ascii(name: str) -> str:
     return UNREADABLE if _NOT_ASCII.search(name) else name
@@ -24,11 +33,11 @@ def _ascii(name: str) -> str:
 class LoginRules:
     """Which logins are one account: `keys.default_domain`, `keys.domains` and `keys.ascii`."""
 
-    __slots__ = ("_ascii", "_domains", "default_domain")
+    __slots__ = ("_domains", "ascii_only", "default_domain")
 
     def __init__(self, default_domain: str = "", domains: Iterable[str] = (), ascii_only: bool = False) -> None:
         self.default_domain = default_domain
-        self._ascii = ascii_only
+        self.ascii_only = ascii_only
         self._domains = {lower(domain): domain for domain in domains}
         if self._domains and default_domain:
             self._domains.setdefault(lower(default_domain), default_domain)
@@ -47,7 +56,7 @@ class LoginRules:
         if " " in login or "\t" in login:
             login = _AROUND_AT.sub("@", login)
         login = self._of_domain(login)
-        return self._in_ascii(login) if self._ascii and _NOT_ASCII.search(login) else login
+        return self._in_ascii(login) if self.ascii_only and _NOT_ASCII.search(login) else login
 
     def _in_ascii(self, login: str) -> str:
         local, at, domain = login.rpartition("@")
