@@ -82,10 +82,11 @@ class Request(Struct, frozen=True, eq=False, gc=False):
 
     @property
     def login(self) -> str:
-        """The SASL login without outer blanks, with `keys.default_domain` added to a bare one; "" if there is none.
+        """The SASL login as it counts, with `keys.default_domain` added to a bare one; "" if there is none.
 
         Cyrus SASL delivers both `alice` and `alice@example.com` for one account. Where `keys.domains` are set, the
-        domain is one of them: any other one is cut off.
+        domain is one of them: any other one is cut off. There are no blanks around name and domain, and with
+        `keys.ascii` what is not in ASCII is `?`.
         """
         return self.rules.login(self.sasl_username)
 
