@@ -56,7 +56,9 @@ class LoginRules:
         if " " in login or "\t" in login:
             login = _AROUND_AT.sub("@", login)
         login = self._of_domain(login)
-        return self._in_ascii(login) if self.ascii_only and _NOT_ASCII.search(login) else login
+        if not self.ascii_only or (login.isascii() and login.isprintable() and "\\" not in login):
+            return login
+        return self._in_ascii(login)
 
     def _in_ascii(self, login: str) -> str:
         local, at, domain = login.rpartition("@")
