@@ -40,8 +40,9 @@ class KeyFunction(Protocol):
 
     Called once for each request and each limit that uses it, at RCPT, DATA and END-OF-MESSAGE. The key is kept for that
     request alone, unless the function is declared `of_login`. `request["client_address"]` is the value of an attribute,
-    "" where Postfix sent none; `request.login` is the SASL login without outer blanks, with `keys.default_domain` added
-    to a bare one, and a domain that is not in `keys.domains`, where these are set, cut off.
+    "" where Postfix sent none; `request.login` is the SASL login without blanks around its parts, with
+    `keys.default_domain` added to a bare one, and a domain that is not in `keys.domains`, where these are set, cut off.
+    With `keys.ascii` what is not in ASCII is `?`.
 
     >>> from ratelimitd.testing import request
     >>> key: KeyFunction = lambda request: request["client_address"] or None

@@ -1,6 +1,6 @@
 """The policy protocol: bytes in, requests out; no sockets.
 
-`Request` is part of the API of key plugins; `RequestReader` and `LoginRules` are the daemon's own.
+`Request` is part of the API of key plugins; `RequestReader` is the daemon's own.
 
 A request is lines of `name=value`, each ended by LF, and an empty line
 (http://www.postfix.org/SMTPD_POLICY_README.html, "Protocol description"). Nothing in it is trusted: lines are
@@ -19,7 +19,8 @@ from typing import Self
 from msgspec import Struct
 
 from ratelimitd.errors import NotPostfix, RequestTooLong
-from ratelimitd.text import lower, read
+from ratelimitd.logins import AS_SENT, LoginRules
+from ratelimitd.text import read
 
 __all__ = ["POLICY_REQUEST", "Request"]
 
@@ -35,46 +36,6 @@ def recipient_count(text: str) -> int:
         return 0
     digits = text.lstrip("0")
     return min(int(digits or 0), MAX_RECIPIENTS) if len(digits) < 10 else MAX_RECIPIENTS
-
-
-class LoginRules:
-    """Which logins are one account: `keys.default_domain` and `keys.domains`."""
-
-    __slots__ = ("_domains", "default_domain")
-
-    def __init__(self, default_domain: str = "", domains: Iterable[str] = ()) -> None:
-        self.default_domain = default_domain
-        self._domains = {lower(domain): domain for domain in domains}
-        if self._domains and default_domain:
-            self._domains.setdefault(lower(default_domain), default_domain)
-
-    def login(self, username: str) -> str:
-        """The login of a sasl_username: without outer blanks, with the domain that it counts under.
-
-        Where domains are configured, a login of another one is its local part. That is what precedes the first @, and
-        of several domains the last real one counts: password checks differ in where they cut `a@b@c`, and no way of
-        writing a login may give it a quota of its own. A login without a local part stays as it is, and counts. An
-        empty domain, as in `a@`, is none.
-        """
-        login = username.strip(" \t")
-        if self._domains and "@" in login:
-            local, _, domains = login.partition("@")
-            if not local:
-                return login
-            for domain in reversed(domains.split("@")):
-                real = self._domains.get(lower(domain))
-                if real is not None:
-                    return f"{local}@{real}"
-            login = local
-        elif login.endswith("@") and not login.startswith("@"):
-            login = login.rstrip("@")
-        if self.default_domain and login and "@" not in login:
-            return login + "@" + self.default_domain
-        return login
-
-
-AS_SENT = LoginRules()
-"""Every login is an account of its own."""
 
 
 class Request(Struct, frozen=True, eq=False, gc=False):
@@ -103,12 +64,12 @@ class Request(Struct, frozen=True, eq=False, gc=False):
     sasl_username: str
 
     @classmethod
-    def of(cls, text: str, default_domain: str = "", domains: Iterable[str] = ()) -> Self:
+    def of(cls, text: str, default_domain: str = "", domains: Iterable[str] = (), *, ascii_only: bool = False) -> Self:
         """The request of these lines, in any order, without the empty line that ends them.
 
-        `default_domain` and `domains` are those of `[keys]`.
+        `default_domain`, `domains` and `ascii_only` (`ascii`) are those of `[keys]`.
         """
-        return cls.under(LoginRules(default_domain, domains), text)
+        return cls.under(LoginRules(default_domain, domains, ascii_only), text)
 
     @classmethod
     def under(cls, rules: LoginRules, text: str) -> Self:
@@ -121,10 +82,11 @@ class Request(Struct, frozen=True, eq=False, gc=False):
 
     @property
     def login(self) -> str:
-        """The SASL login without outer blanks, with `keys.default_domain` added to a bare one; "" if there is none.
+        """The SASL login as it counts, with `keys.default_domain` added to a bare one; "" if there is none.
 
         Cyrus SASL delivers both `alice` and `alice@example.com` for one account. Where `keys.domains` are set, the
-        domain is one of them: any other one is cut off.
+        domain is one of them: any other one is cut off. There are no blanks around name and domain, and with
+        `keys.ascii` what is not in ASCII is `?`.
         """
         return self.rules.login(self.sasl_username)
 

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, field, to_builtins
 
 from ratelimitd.core.windows import WeekStart
 from ratelimitd.errors import is_secret
-from ratelimitd.request import LoginRules
+from ratelimitd.logins import LoginRules
 from ratelimitd.text import public
 
 T = TypeVar("T")
@@ -179,11 +179,12 @@ class Keys(Section):
     lowercase: bool = True
     default_domain: str = ""
     domains: list[str] = []
+    ascii: bool = False
 
     @property
     def login_rules(self) -> LoginRules:
         """Which logins are one account."""
-        return LoginRules(self.default_domain, self.domains)
+        return LoginRules(self.default_domain, self.domains, self.ascii)
 
 
 class Settings(Section, kw_only=True):

@@ -14,6 +14,7 @@ import pytest
 
 from tests.instances import cache
 from tests.instances.components import ComponentMissing, find
+from tests.instances.dovecot import Dovecot
 from tests.instances.galera import Galera
 from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9, debian
@@ -73,6 +74,18 @@ def postfix() -> Iterator[Postfix]:
     require("postfix")
     with open_folder() as path:
         server = Postfix(path)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def dovecot() -> Iterator[Dovecot]:
+    """A Dovecot that the test configures and starts, for a Postfix: `postfix.start(dovecot.main_cf)`."""
+    require("dovecot")
+    with open_folder() as path:
+        server = Dovecot(path)
         try:
             yield server
         finally:

@@ -253,3 +253,4 @@ class Evidence(Answer, frozen=True):
     many_domains: list[tuple[str, int]]
     other_windows: list[str] = []
     store_unavailable: str = ""
+    spellings: list[tuple[str, str]] = []

@@ -16,6 +16,7 @@ from ratelimitd.control.answers import Evidence, JournalStatus, NotStored, Runni
 from ratelimitd.core.pending import Pending
 from ratelimitd.core.policy import Policy
 from ratelimitd.log.log import Log
+from ratelimitd.logins import plain
 from ratelimitd.server.pump import Pump
 from ratelimitd.state.journal import Journal
 from ratelimitd.sync.schedule import StoreSync
@@ -140,6 +141,7 @@ class DaemonStatus:
             many_domains=await self._many_domains(),
             other_windows=self._sync.zones.differing,
             store_unavailable=self._store_unavailable(),
+            spellings=await self._spellings(),
         )
 
     def _store_unavailable(self) -> str:
@@ -162,6 +164,20 @@ class DaemonStatus:
                     bare, at, _ = key.partition("@")
                     if at and bare in meter.counters and len(pairs) < MAX_PAIRS:
                         pairs[bare, key] = None
+        return list(pairs)
+
+    async def _spellings(self) -> list[tuple[str, str]]:
+        """Pairs of keys under one limit that differ in accents or invisible characters alone, at most MAX_PAIRS."""
+        pairs: dict[tuple[str, str], None] = {}
+        for meter in () if self._pump.connections.rules.ascii_only else self._policy.meters:
+            first: dict[str, str] = {}
+            async for keys in walk(list(meter.counters) if meter.limit.of_login else []):
+                for key in keys:
+                    if not key.isascii() or not key.isprintable():
+                        name = plain(key)
+                        other = name if name in meter.counters else first.setdefault(name, key)
+                        if other != key and len(pairs) < MAX_PAIRS:
+                            pairs[other, key] = None
         return list(pairs)
 
     async def _many_domains(self) -> list[tuple[str, int]]:

@@ -17,9 +17,10 @@ from typing import Final
 import trio
 
 from ratelimitd.log.quiet import QuietLog
+from ratelimitd.logins import LoginRules
 from ratelimitd.net.admission import recognise
 from ratelimitd.net.listeners import Listeners
-from ratelimitd.request import LoginRules, RequestReader
+from ratelimitd.request import RequestReader
 
 ACCEPTS_PER_PASS = 64
 NEVER = math.inf

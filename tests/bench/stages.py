@@ -23,8 +23,9 @@ from ratelimitd.core.watcher import Nobody
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.log.sinks import FileSink
+from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
-from ratelimitd.request import AS_SENT, Request, RequestReader
+from ratelimitd.request import Request, RequestReader
 from ratelimitd.server.connections import Bounds, Connections
 from ratelimitd.server.pump import Pump
 from tests.core.build import journal_in, memo, rules

@@ -45,7 +45,7 @@ def test_a_setting_that_nothing_is_said_about_is_found() -> None:
 
 
 def test_a_text_that_belongs_to_nothing_is_found_and_does_not_open_the_next_section() -> None:
-    text = REFERENCE.read_text(encoding="utf-8").replace("#domains = []\n", "#domains = []\n# Of the keys.\n")
+    text = REFERENCE.read_text(encoding="utf-8").replace("#ascii = false\n", "#ascii = false\n# Of the keys.\n")
     with pytest.raises(SystemExit, match=r"belongs to no setting and no section: Of the keys\."):
         make["parse"](text)
 

@@ -4,13 +4,15 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import missing
+from tests.conftest import missing, require
 from tests.daemon.process import Ratelimitd, config
+from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
 from tests.instances.postfix import Postfix
 from tests.instances.smtp import Smtp
@@ -63,6 +65,89 @@ def test_a_fragment_limits_what_a_real_postfix_takes(
         assert [codes(postfix, 3), codes(postfix, 3)] == answers
     finally:
         daemon.kill()
+
+
+def sent(postfix: Postfix, sender: str) -> list[int]:
+    """The replies to MAIL, RCPT and DATA of a mail that alice sends under this address."""
+    with Smtp(postfix.port) as smtp:
+        smtp.xclient(login="alice@example.com")
+        return [reply.code for reply in smtp.message(sender, "b@example.net")]
+
+
+@pytest.fixture
+def clients(mariadb: MariaDB, database: str, folder: Path) -> Path:
+    """clients.cf as it stands there, but for the account and where the server is, beside the table that it asks."""
+    require("postfix-mysql")
+    mariadb.sql("CREATE TABLE mail_user (email VARCHAR(255) PRIMARY KEY, active BOOL)", database)
+    mariadb.sql("INSERT INTO mail_user VALUES ('on@example.com', 1), ('off@example.com', 0)", database)
+    mariadb.sql(f"GRANT SELECT ON {database}.* TO postfix@'127.0.0.1' IDENTIFIED BY 'its password'", database)
+    here = {
+        "hosts = 127.0.0.1": f"hosts = 127.0.0.1:{mariadb.port}",
+        "password = change-me": "password = its password",
+        "dbname = mail": f"dbname = {database}",
+    }
+    text = (FRAGMENTS / "clients.cf").read_text()
+    for line, ours in here.items():
+        assert text.count(f"\n{line}\n") == 1
+        text = text.replace(line, ours)
+    file = folder / "clients.cf"
+    file.write_text(text)
+    file.chmod(0o640)
+    shutil.chown(file, "root", "postfix")
+    return file
+
+
+@pytest.fixture
+def chained(folder: Path, postfix: Postfix, clients: Path) -> Iterator[Ratelimitd]:
+    """A daemon with a quota of 2, and the Postfix that asks it behind the access table."""
+    daemon = Ratelimitd(folder, config(limit=[{"quota": 2}]))
+    daemon.start()
+    try:
+        [(name, value)] = settings("sasl-mysql.cf").items()
+        value = value.replace("/etc/postfix/clients.cf", str(clients)).replace(ADDRESS, f"127.0.0.1:{daemon.port}")
+        postfix.start({name: value}, xclient=True)
+        yield daemon
+    finally:
+        daemon.kill()
+
+
+@pytest.mark.real
+def test_behind_an_access_table_in_mysql_senders_are_limited_and_those_it_refuses_are_not_counted(
+    chained: Ratelimitd, postfix: Postfix
+) -> None:
+    assert sent(postfix, "off@example.com") == [250, 554]
+    assert "554 5.7.1 <off@example.com>: Sender address rejected: this sender is blocked" in postfix.log()
+    assert sent(postfix, "on@example.com") == [250, 250, 250]
+    assert sent(postfix, "ON@Example.com") == [250, 250, 250]
+    assert sent(postfix, "on@example.com") == [250, 450]
+    assert sent(postfix, "of.none@example.com") == [250, 450]
+    assert chained.stop() == 0
+    assert chained.used() == {"alice@example.com": 4}
+
+
+@pytest.mark.real
+def test_an_access_table_that_says_ok_ends_the_list_as_its_comment_warns(
+    chained: Ratelimitd, postfix: Postfix, clients: Path
+) -> None:
+    assert "An entry with OK ends the list: that sender is not counted." in (FRAGMENTS / "sasl-mysql.cf").read_text()
+    clients.write_text(clients.read_text().replace("'DUNNO'", "'OK'"))  # smtpd reads it when it begins
+    assert [sent(postfix, "on@example.com") for _ in range(3)] == [[250, 250, 250]] * 3
+    assert chained.stop() == 0
+    assert chained.used() == {}
+
+
+@pytest.mark.real
+def test_an_access_table_that_cannot_be_asked_defers_all_mail_uncounted(
+    chained: Ratelimitd, postfix: Postfix, mariadb: MariaDB, database: str
+) -> None:
+    assert (
+        "While the database cannot be asked, Postfix defers all mail (451)."
+        in (FRAGMENTS / "sasl-mysql.cf").read_text()
+    )
+    mariadb.sql("DROP TABLE mail_user", database)
+    assert sent(postfix, "on@example.com") == [250, 451]
+    assert chained.stop() == 0
+    assert chained.used() == {}
 
 
 @pytest.mark.real

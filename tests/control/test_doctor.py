@@ -349,6 +349,22 @@ def test_bare_and_qualified_logins(start: Start, examine: Examine) -> None:
     assert says(examine(daemon, SENDER), "two-names", "alice and alice@example.com", 'default_domain = "example.com"')
 
 
+def test_ways_of_writing_a_login_that_a_password_check_may_take_for_one(start: Start, examine: Examine) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        for login in ("müller@example.com", "alice@example.com", "Muller@example.org", "山田@example.com"):
+            client.ask(login)
+        assert names(examine(daemon, SENDER)) == []
+        for login in ("alicé@example.com", "al\u200bice@example.com", "mu\u0308ller@example.com"):
+            client.ask(login)
+        pairs = ["alice@example.com and alicé@example.com", "(logins like that: 3)", "[keys] ascii = true"]
+        assert says(examine(daemon, SENDER), "spellings", *pairs)
+        daemon.file.write_text(daemon.file.read_text() + "[keys]\nascii = true\n")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("the configuration is reloaded")
+    assert names(examine(daemon, SENDER)) == []
+
+
 def test_logins_of_a_user_that_are_one_account_since_a_reload_are_not_told(start: Start, examine: Examine) -> None:
     limits = [{"name": "daily"}, {"name": "hourly", "period": "hourly"}]
     daemon = start(limit=limits)

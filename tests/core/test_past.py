@@ -15,7 +15,7 @@ from ratelimitd.core.windows import DAY_S, HOUR_S, Message, Period, Sliding
 from ratelimitd.ctl.replay.lines import Login
 from ratelimitd.ctl.replay.mails import Mail
 from ratelimitd.ctl.replay.trial import Trial
-from ratelimitd.request import LoginRules
+from ratelimitd.logins import LoginRules
 from tests.core.build import MIDNIGHT, NOON, limit, make_period
 
 ZURICH = ZoneInfo("Europe/Zurich")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimitd.errors import NotPostfix, RequestTooLong
-from ratelimitd.request import LoginRules, Request, RequestReader
+from ratelimitd.logins import LoginRules
+from ratelimitd.request import Request, RequestReader
 from tests.core.build import arrived
 
 TOO_LONG = "too long"

@@ -13,6 +13,7 @@ from tests.conftest import require
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd
 from tests.instances.components import program
+from tests.instances.mariadb import MariaDB
 from tests.instances.ports import free_port
 from tests.instances.postfix import Postfix
 from tests.instances.smtp import Reply, Smtp
@@ -142,6 +143,39 @@ def test_a_bare_login_and_a_qualified_one_share_a_quota(start: Start, postfix: P
     logins = [line.partition("sasl_username=")[2].partition(",")[0] for line in daemon.decisions()]
     assert logins == ["alice", f"alice@{realm}", f"alice@{realm}"]
     assert daemon.used() == {f"alice@{realm}": 3}
+
+
+MYSQL_CONF = """\
+pwcheck_method: auxprop
+auxprop_plugin: sql
+sql_engine: mysql
+sql_hostnames: 127.0.0.1:{port}
+sql_user: cyrus
+sql_passwd: secret
+sql_database: {database}
+sql_select: SELECT password FROM users WHERE name = '%u' AND domain = '%r'
+mech_list: PLAIN LOGIN
+"""
+
+
+def test_whatever_mysql_takes_for_alice_has_no_quota_of_its_own(
+    start: Start, postfix: Postfix, mariadb: MariaDB, database: str
+) -> None:
+    require("cyrus-mysql")
+    mariadb.sql("CREATE TABLE users (name VARCHAR(64), domain VARCHAR(255), password VARCHAR(255))", database)
+    mariadb.sql("INSERT INTO users VALUES ('alice', 'example.com', 'secret')", database)
+    mariadb.sql(f"GRANT SELECT ON {database}.* TO cyrus@'127.0.0.1' IDENTIFIED BY 'secret'", database)
+    postfix.sasl_conf = MYSQL_CONF.format(port=mariadb.port, database=database)
+    keys = {"default_domain": "example.com", "domains": ["example.com"], "ascii": True}
+    daemon = start(keys=keys, limit=[{"quota": 2}])
+    postfix.start({"smtpd_sender_restrictions": at(daemon)})
+    ways = ["alice@example.com", "ALICE@Example.COM", "alice  @example.com", " alice@example.com ", "alice@éxample.com"]
+    passed = [codes(send(postfix, login, "b@example.org"))[1] for login in ways]
+    assert passed == [250, 250, 450, 450, 450]
+    others = ["alicé@example.com", "ÀLICE@example.com", "àlïce@éxample.com"]
+    assert [codes(send(postfix, login, "b@example.org"))[1] for login in others] == [250, 250, 450]
+    assert daemon.stop() == 0
+    assert daemon.used() == {"alice@example.com": 5, "?@example.com": 3}
 
 
 def test_a_unix_socket_of_postfixs_group_is_used(start: Start, alice: Postfix, folder: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from ratelimitd.core.policy import Policy
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
+from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
-from ratelimitd.request import AS_SENT
 from ratelimitd.server.connections import QUEUED, Bounds, Connections
 from ratelimitd.server.pump import BATCH, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy

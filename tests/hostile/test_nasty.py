@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from ratelimitd.keys import normalise
-from ratelimitd.request import AS_SENT
+from ratelimitd.logins import AS_SENT
 from ratelimitd.text import read
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd

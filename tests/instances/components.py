@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from glob import glob
 from pathlib import Path
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin"])
@@ -10,6 +11,10 @@ GALERA_PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
 
 _PROGRAMS: dict[str, tuple[str, ...]] = {
     "postfix": ("postfix", "postconf", "saslpasswd2"),
+    "postfix-mysql": ("postfix", "postconf"),
+    "cyrus-mysql": ("postfix", "postconf"),
+    "dovecot": ("dovecot",),
+    "dovecot-mysql": ("dovecot",),
     "sqlite3": ("sqlite3",),
     "openssl": ("openssl",),
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
@@ -24,7 +29,13 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "systemd": ("systemd-analyze",),
     "chromium": ("chromium", "chromedriver"),
 }
-_NEED_ROOT = {"postfix", "mysql9"}
+_FILES = {
+    "galera": str(GALERA_PROVIDER),
+    "postfix-mysql": "/usr/lib/postfix/postfix-mysql.so",
+    "cyrus-mysql": "/usr/lib/*/sasl2/libsql.so*",
+    "dovecot-mysql": "/usr/lib/dovecot/modules/auth/libdriver_mysql.so",
+}
+_NEED_ROOT = {"postfix", "postfix-mysql", "cyrus-mysql", "dovecot", "dovecot-mysql", "mysql9"}
 
 
 class ComponentMissing(Exception):
@@ -52,7 +63,7 @@ def find(component: str) -> None:
     if component == "postgresql":
         postgresql_program("postgres")
         postgresql_program("psql")
-    if component == "galera" and not GALERA_PROVIDER.exists():
-        raise ComponentMissing(f"{GALERA_PROVIDER} is not installed")
+    if component in _FILES and not glob(_FILES[component]):
+        raise ComponentMissing(f"{_FILES[component]} is not installed")
     if component in _NEED_ROOT and os.geteuid() != 0:
         raise ComponentMissing(f"{component} needs root")

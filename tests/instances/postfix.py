@@ -51,6 +51,7 @@ class Postfix:
         self.port = free_port()
         self.queue = folder / "queue"
         self.log_file = folder / "maillog"
+        self.sasl_conf = _SASL_CONF.format(database=folder / "sasldb2")  # of Cyrus SASL; a test may have another
         self._etc = folder / "etc"
         self._sasldb = folder / "sasldb2"
         self._process: Process | None = None
@@ -135,7 +136,7 @@ class Postfix:
         (self._etc / "main.cf").write_text(main_cf)
         os.utime(self._etc / "main.cf", (0, 0))  # Postfix waits 1.5 s for a file that is just being edited
         (self._etc / "master.cf").write_text(_MASTER_CF.format(port=self.port))
-        (self._etc / "sasl" / "smtpd.conf").write_text(_SASL_CONF.format(database=self._sasldb))
+        (self._etc / "sasl" / "smtpd.conf").write_text(self.sasl_conf)
         if not self._sasldb.exists():
             self.add_user("nobody", "invalid", os.urandom(16).hex())  # makes the file
 

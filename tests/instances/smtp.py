@@ -92,6 +92,14 @@ class Smtp:
         secret = "\0".join((authorize_as, user, password)).encode("utf-8", "surrogateescape")
         return self.command(b"AUTH PLAIN " + base64.b64encode(secret))
 
+    def login_in_steps(self, user: str, password: str) -> Reply:
+        """AUTH LOGIN, which asks for the name, then for the password."""
+        reply = self.command("AUTH LOGIN")
+        for answer in (user, password):
+            if reply.code == 334:
+                reply = self.command(base64.b64encode(answer.encode("utf-8", "surrogateescape")))
+        return reply
+
     def xclient(self, **attributes: str) -> Reply:
         """XCLIENT, such as LOGIN="alice"; where it is taken, a new EHLO follows."""
         words = (f" {name.upper()}={xtext(value)}" for name, value in attributes.items())

@@ -10,6 +10,7 @@ from subprocess import PIPE
 import pytest
 
 from tests.instances import guard, ports
+from tests.instances.dovecot import Dovecot
 from tests.instances.mariadb import MariaDB
 from tests.instances.mysql9 import MySQL9
 from tests.instances.policy import PolicyServer, Request
@@ -126,6 +127,20 @@ def test_postfix_relays_for_nobody_else(postfix: Postfix) -> None:
     postfix.start(mynetworks="127.0.0.0/8")
     with Smtp(postfix.port) as smtp:
         assert [reply.code for reply in smtp.message("a@example.com", "b@example.net")] == [250, 250, 250]
+
+
+@pytest.mark.real
+def test_dovecot_checks_passwords_for_postfix_and_starts_again(dovecot: Dovecot, postfix: Postfix) -> None:
+    dovecot.add_user("alice", "secret")
+    postfix.start(dovecot.main_cf)
+    for _ in range(2):
+        dovecot.start()
+        with Smtp(postfix.port) as smtp:
+            assert smtp.login_in_steps("alice", "wrong").code == 535
+            assert smtp.login_in_steps("alice", "secret").code == 235
+            assert [reply.code for reply in smtp.message("a@example.com", "b@example.net")] == [250, 250, 250]
+        dovecot.stop()
+    assert "sasl_method=LOGIN, sasl_username=alice" in postfix.log()
 
 
 @pytest.mark.real

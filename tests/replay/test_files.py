@@ -170,11 +170,12 @@ def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
     assert (found, read_by.lines) == ([], 0)
 
 
-NOT_PLAIN = (b"\x1f\x8b", b"\xfd7zXZ", b"__CURSOR=", b"__REALTIME_TIMESTAMP=")
+NOT_PLAIN = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"__CURSOR=", b"__REALTIME_TIMESTAMP=")
 """What a file that is packed, or a journal's export, begins with."""
 
 
 @example([b"__CURSOR=", b""])
+@example([b"BZh"])
 @given(st.lists(st.binary(max_size=200).filter(lambda line: b"\n" not in line), max_size=30))
 def test_whatever_a_file_holds_its_lines_are_counted(lines: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:

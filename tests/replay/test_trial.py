@@ -14,7 +14,8 @@ from ratelimitd.core.verdict import OVER_QUOTA, WOULD_BLOCK
 from ratelimitd.ctl.replay.lines import Login
 from ratelimitd.ctl.replay.mails import MAX_NAMED, Mail
 from ratelimitd.ctl.replay.trial import Trial
-from ratelimitd.request import LoginRules, Request
+from ratelimitd.logins import LoginRules
+from ratelimitd.request import Request
 from tests.core.build import MIDNIGHT, NOON, ask, limit, policy
 
 RULES = Rules(b"action=DUNNO\n\n", 0.0)

@@ -85,6 +85,11 @@ def _seen(evidence: Evidence) -> Iterator[Fault]:
         more = f" (users like that: {len(pairs)})" if len(pairs) > 1 else ""
         what = f"{bare} and {qualified} are counted separately{more}: one user, two quotas"
         yield Fault("two-names", what, f'if they are one account: [keys] default_domain = "{domain}"')
+    if evidence.spellings:
+        plain, other = evidence.spellings[0]
+        more = f" (logins like that: {len(evidence.spellings)})" if len(evidence.spellings) > 1 else ""
+        what = f"{plain} and {other} are counted separately{more}: if the password check takes both for one, two quotas"
+        yield Fault("spellings", what, "if they are one account: [keys] ascii = true")
     for text in evidence.other_windows:
         fix = "set `timezone` (and `week_starts`) alike on all nodes that share the database"
         yield Fault("other-windows", f"nodes that share the database count in different windows: {text}", fix)

@@ -21,7 +21,8 @@ from ratelimitd.core.watcher import Nobody
 from ratelimitd.ctl.replay.days import Days
 from ratelimitd.ctl.replay.mails import MAX_NAMED, Mail
 from ratelimitd.ctl.replay.uses import Uses
-from ratelimitd.request import MAX_RECIPIENTS, POLICY_REQUEST, LoginRules, Request
+from ratelimitd.logins import LoginRules
+from ratelimitd.request import MAX_RECIPIENTS, POLICY_REQUEST, Request
 
 _REFUSED = (OVER_QUOTA, WOULD_BLOCK)
 _FORGET_EVERY = 1000
