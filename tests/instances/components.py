@@ -15,6 +15,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
     "galera": ("mariadbd", "mariadb-install-db", "mariadb", "rsync"),
     "mysql9": ("debootstrap", "chroot"),
+    "chroot": ("debootstrap", "unshare", "nsenter"),
     "postgresql": ("setpriv",),
     "gcc": ("gcc",),
     "tmux": ("tmux",),
@@ -24,7 +25,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "systemd": ("systemd-analyze",),
     "chromium": ("chromium", "chromedriver"),
 }
-_NEED_ROOT = {"postfix", "mysql9"}
+_NEED_ROOT = {"postfix", "mysql9", "chroot"}
 
 
 class ComponentMissing(Exception):
