@@ -45,9 +45,7 @@ class Daemon:
         self.lost = False
         self.parts = parts
         self._reloader = Reloader(config, parts)
-        administration = Administration(
-            parts.accounts, parts.status, parts.log, parts.dump.write, self._reloader.reload
-        )
+        administration = Administration(parts.accounts, parts.status, parts.log, parts.dump, self._reloader.reload)
         self._control = Control(administration.answers, parts.log, config.settings.control.socket_mode)
 
     @property
