@@ -2,8 +2,8 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from ratelimitd.config.read import Configuration, naming, read
@@ -63,6 +63,9 @@ def _missing_folders(config: Configuration) -> Iterator[str]:
 
 
 def _is_missing(folder: Path) -> bool:
-    with suppress(OSError):  # this user may not look there; the daemon's may
-        return not folder.is_dir()
-    return False
+    try:
+        return not stat.S_ISDIR(folder.stat().st_mode)  # is_dir() does not tell what is missing from what is hidden
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # this user may not look there; the daemon's may
+        return False
