@@ -86,6 +86,7 @@ def test_it_installs_updates_restarts_what_runs_survives_an_upgrade_of_the_syste
     assert asked(debian12, port) == "action=DUNNO\n"
     assert "alice@example.com\t:\tdefault\t:\t1000\t:\t6\t:\t" in service(debian12, "status")
     service(debian12, "stop")
+    _runs_from_roots_home(debian12, port)
 
     (plugin,) = debian12.path(f"{LIB}/lib/python3.11/site-packages").glob("ratelimitd-*.dist-info")
     shutil.copytree(plugin, plugin.with_name("acme_keys-1.2.dist-info"))
@@ -96,8 +97,23 @@ def test_it_installs_updates_restarts_what_runs_survives_an_upgrade_of_the_syste
     service(debian13, "start")
     assert user_of_the_daemon(debian13) == "ratelimitd\n"
     assert asked(debian13, port) == "action=DUNNO\n"
-    for debian, used in ((debian13, "9"), (debian12, "6")):
+    for debian, used in ((debian13, "12"), (debian12, "9")):
         _uninstall(debian, used)
+
+
+def _runs_from_roots_home(debian: Debian, port: int) -> None:
+    """The checkout and all that it needs lie where the daemon's user may not look: nothing is read there later."""
+    debian.sh(f"cp -a {LIB} /root/venv; rm -r /root/venv/lib/python3.11/site-packages/ratelimitd")
+    start = (
+        f"cd {CHECKOUT}; PYTHONPATH=. /root/venv/bin/python -c 'from ratelimitd.daemon.main import main; main()'"
+        " </dev/null >/root/said 2>&1 & echo $! >/run/ratelimitd.pid;"
+        "until grep -q 'is ready' /root/said; do kill -0 $! || exit; sleep 0.1; done"
+    )
+    debian.sh(start, online=True)
+    assert user_of_the_daemon(debian) == "ratelimitd\n"
+    assert asked(debian, port) == "action=DUNNO\n"
+    service(debian, "stop")
+    assert "ratelimitd has stopped: requests=1\n" in debian.path("/root/said").read_text()
 
 
 def _upgrade(old: Debian, new: Debian) -> None:
