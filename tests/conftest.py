@@ -5,19 +5,20 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from tests.instances import cache
+from tests.instances import cache, chroot
 from tests.instances.components import ComponentMissing, find
 from tests.instances.dovecot import Dovecot
 from tests.instances.galera import Galera
 from tests.instances.mariadb import MariaDB
-from tests.instances.mysql9 import MySQL9, debian
+from tests.instances.mysql9 import MySQL9
+from tests.instances.mysql9 import debian as fetch_mysql9
 from tests.instances.postfix import Postfix
 from tests.instances.postgresql import PostgreSQL
 
@@ -175,36 +176,68 @@ def galera() -> Iterator[Galera]:
             cluster.stop()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def mysql9_on_its_way(request: pytest.FixtureRequest) -> Iterator[Future[Path] | None]:
-    """Fetching MySQL 9 takes a minute, once on a machine: the tests that do not need it run meanwhile."""
+@contextlib.contextmanager
+def debian(suite: str, packages: Sequence[str] = ()) -> Iterator[chroot.Debian]:
+    """A Debian of the test's own, with these packages besides Python; a skip where one cannot be made."""
+    require("chroot")
+    with open_folder() as path, contextlib.ExitStack() as stack:
+        try:
+            system = stack.enter_context(chroot.Debian(chroot.tree(cache.folder(), suite, packages), path))
+        except ComponentMissing as error:
+            missing(str(error))
+        yield system
 
-    def fetch() -> Path:
-        find("mysql9")
-        return debian(cache.folder())
+
+@pytest.fixture
+def debian12() -> Iterator[chroot.Debian]:
+    """A fresh Debian 12, with python3-venv: `debian12.run("command", ...)`."""
+    with debian(chroot.BOOKWORM) as system:
+        yield system
+
+
+@pytest.fixture
+def debian13() -> Iterator[chroot.Debian]:
+    """A fresh Debian 13, with python3-venv."""
+    with debian(chroot.TRIXIE) as system:
+        yield system
+
+
+@pytest.fixture(scope="session", autouse=True)
+def on_their_way(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Path]]]:
+    """Fetching MySQL 9 and the Debians takes a minute each, once on a machine: the tests without them run meanwhile."""
+    made: dict[str, Callable[[], Path]] = {
+        "mysql9": lambda: fetch_mysql9(cache.folder()),
+        "debian12": lambda: chroot.tree(cache.folder(), chroot.BOOKWORM),
+        "debian13": lambda: chroot.tree(cache.folder(), chroot.TRIXIE),
+    }
+
+    def fetch(fixture: str) -> Path:
+        find("mysql9" if fixture == "mysql9" else "chroot")
+        return made[fixture]()
 
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(fetch) if any(map(_needs_mysql9, request.session.items)) else None
+        needed = [name for name in made if any(_needs(item, name) for item in request.session.items)]
+        yield {name: pool.submit(fetch, name) for name in needed}
 
 
-def _needs_mysql9(item: pytest.Item) -> bool:
+def _needs(item: pytest.Item, fixture: str) -> bool:
     """Whether a test takes the fixture, itself or by the parameter of another one."""
     if not isinstance(item, pytest.Function):
         return False
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return "mysql9" in item.fixturenames or "mysql9" in parameters
+    return fixture in item.fixturenames or fixture in parameters
 
 
 @pytest.fixture(scope="session")
-def mysql9(mysql9_on_its_way: Future[Path] | None) -> Iterator[MySQL9]:
+def mysql9(on_their_way: dict[str, Future[Path]]) -> Iterator[MySQL9]:
     """The MySQL 9 that all tests share."""
     require("mysql9")
     with open_folder() as path:
         server = MySQL9(cache.folder(), path)
         try:
             try:
-                if mysql9_on_its_way is not None:
-                    mysql9_on_its_way.result()
+                if "mysql9" in on_their_way:
+                    on_their_way["mysql9"].result()
                 server.start()
             except ComponentMissing as error:
                 missing(str(error))

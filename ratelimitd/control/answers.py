@@ -233,6 +233,25 @@ class DumpWritten(Answer, frozen=True):
     file: Annotated[str, Meta(description="the file")]
 
 
+class CachedAccount(Answer, frozen=True):
+    """A line of the cache: an account under one limit."""
+
+    key: Annotated[str, Meta(description="the account's key")]
+    limit: Annotated[str, Meta(description="the name of the limit")]
+    quota: Annotated[int | None, Meta(description="what it may use in a period; null: unlimited")]
+    used: Annotated[int, Meta(description="what it has used in the present period")]
+    reset_at: Annotated[str, Meta(description="when that ends, or one more is admitted, in the configured timezone")]
+    not_stored: Annotated[int, Meta(description="how much of it the store does not have yet")]
+
+
+class Cache(Answer, frozen=True):
+    """What is in memory, those first that have used most."""
+
+    accounts: Annotated[list[CachedAccount], Meta(description="the accounts")]
+    more: Annotated[int, Meta(description="how many more there are")]
+    totals: Annotated[dict[str, int], Meta(description="the numbers of the last line, by their names")]
+
+
 class Reloaded(Answer, frozen=True):
     """The configuration is applied."""
 

@@ -11,6 +11,7 @@ from msgspec import DecodeError, Meta, Struct, ValidationError, json
 from ratelimitd.control.answers import (
     AccountHistory,
     Answer,
+    Cache,
     CountsReset,
     DumpWritten,
     Evidence,
@@ -124,6 +125,12 @@ class Dump(Command[DumpWritten]):
     """Write the cache to `state_dir/cache.dump`."""
 
 
+class PrintDump(Command[Cache]):
+    """The cache itself: all of it, or of a large one the accounts that have used most."""
+
+    count: Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+
+
 class Reload(Command[Reloaded]):
     """Read the configuration again and apply it."""
 
@@ -132,7 +139,7 @@ class Doctor(Command[Evidence]):
     """What the daemon has seen that points to a wrong configuration of Postfix."""
 
 
-AnsweredOnce = Status | Show | History | Set | Unset | Reset | Dump | Reload | Doctor
+AnsweredOnce = Status | Show | History | Set | Unset | Reset | Dump | PrintDump | Reload | Doctor
 AnyCommand = AnsweredOnce | Top
 
 _decoder: json.Decoder[AnyCommand] = json.Decoder(AnyCommand)

@@ -1,7 +1,6 @@
 """Carries out the commands of the control socket in a running daemon. Whatever changes something is logged."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from pathlib import Path
 
 import trio
 
@@ -15,6 +14,7 @@ from ratelimitd.control.commands import (
     Doctor,
     Dump,
     History,
+    PrintDump,
     Refused,
     Reload,
     Reset,
@@ -24,6 +24,7 @@ from ratelimitd.control.commands import (
     Top,
     Unset,
 )
+from ratelimitd.control.dump import CacheDump
 from ratelimitd.control.record import Asker, Edit, Edited
 from ratelimitd.control.status import DaemonStatus
 from ratelimitd.errors import RatelimitdError
@@ -36,8 +37,7 @@ NAME_TIMEOUT_S = 2.0
 class Administration:
     """Gives the answers to commands.
 
-    `dump` writes the cache and gives the file; `reload` applies the configuration and gives the changed settings
-    that need a restart. Both raise RatelimitdError.
+    `reload` applies the configuration and gives the changed settings that need a restart. It raises RatelimitdError.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Administration:
         accounts: Accounts,
         status: DaemonStatus,
         log: Log,
-        dump: Callable[[], Awaitable[Path]],
+        dump: CacheDump,
         reload: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self._accounts = accounts
@@ -74,6 +74,8 @@ class Administration:
                 return await self._edit(command, await _asker(uid))
             case Dump():
                 return await self._dumped()
+            case PrintDump():
+                return await self._dump.most(command.count)
             case Reload():
                 return await self._reloaded(await _asker(uid))
             case Doctor():
@@ -84,7 +86,7 @@ class Administration:
 
     async def _dumped(self) -> DumpWritten:
         try:
-            return DumpWritten(str(await self._dump()))
+            return DumpWritten(str(await self._dump.write()))
         except RatelimitdError as error:
             raise Refused(f"the cache cannot be dumped: {error}", NO) from error
 

@@ -7,6 +7,7 @@ from msgspec import Meta, field
 from ratelimitd.control.answers import (
     AccountHistory,
     Answer,
+    Cache,
     CountsReset,
     DumpWritten,
     QuotaSet,
@@ -266,7 +267,7 @@ PRINTED: dict[str, tuple[type[Answer], ...]] = {
     "set": (QuotaSet,),
     "unset": (QuotasUnset,),
     "reset": (CountsReset,),
-    "dump": (DumpWritten,),
+    "dump": (DumpWritten, Cache),
     "reload": (Reloaded,),
     "check": (Checked,),
     "doctor": (Diagnosis,),

@@ -27,6 +27,7 @@ from ratelimitd.control.commands import (
     Command,
     Dump,
     History,
+    PrintDump,
     Refused,
     Reload,
     Reset,
@@ -154,6 +155,9 @@ def _run_on(configuration: Configuration, options: argparse.Namespace) -> Outcom
         case "reset":
             done = _edit(configuration, Reset(options.key, options.limit, options.reason))
             return Outcome(done, tables.accounts(done.limits))
+        case "dump" if options.to:
+            cache = ask(configuration.control_socket, PrintDump(options.count))
+            return Outcome(cache, tables.cache(cache))
         case "dump":
             dump = ask(configuration.control_socket, Dump())
             return Outcome(dump, escape(dump.file) + "\n")
@@ -258,11 +262,11 @@ def _check(configuration: Configuration) -> Outcome:
     """The file has been read and its plugins are loaded; now everything that it names, and the database."""
     remarks = [*resolve(configuration), *map(str, advice(configuration))]
     limits = [CheckedLimit(limit.name, limit.key_name, _distribution(limit.key_name)) for limit in configuration.limits]
-    store, failure = offline.CheckedStore("", is_there=False, remarks=[]), ""
+    store, failure, status = offline.CheckedStore("", is_there=False, remarks=[]), "", OK
     try:  # last: it may become the daemon's user, who may not be able to read what Python loads late
         store = offline.check_store(configuration)
     except Refused as error:
-        failure = str(error)
+        failure, status = str(error), error.status
     rows = [("configuration", f"{configuration.file}: valid")]
     rows += [(f"limit {limit.limit}", f"key {limit.key}, of {limit.plugin}") for limit in limits]
     state = "available" if store.is_there else "not there yet"
@@ -270,7 +274,7 @@ def _check(configuration: Configuration) -> Outcome:
     remarks += store.remarks
     rows += [("remark", line) for line in remarks]
     answer = Checked(str(configuration.file), limits, store.name, failure or None, remarks)
-    return Outcome(answer, tables.pairs(rows), NO if failure else OK)
+    return Outcome(answer, tables.pairs(rows), status)
 
 
 def _distribution(plugin: str) -> str:

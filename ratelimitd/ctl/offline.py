@@ -22,7 +22,7 @@ from ratelimitd.daemon import privileges
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.daemon.parts import Parts, compose, hold
 from ratelimitd.daemon.start import load_what_is_loaded_late
-from ratelimitd.errors import StartError, StoreError
+from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
 from ratelimitd.log.destinations import open_sinks
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import StderrSink
@@ -169,7 +169,7 @@ async def _check_store(store: Store, config: Configuration) -> CheckedStore:
             finally:
                 await store.close()
     except StoreError as error:
-        raise Refused(f"store: {error}", NO) from error
+        raise Refused(f"store: {error}", WRONG if isinstance(error, StoreUnsuitable) else NO) from error
     except trio.TooSlowError as error:
         raise Refused(f"store: no answer within {CHECK_TIMEOUT_S:g} s", NO) from error
     return CheckedStore(store.name, is_there=True, remarks=found)

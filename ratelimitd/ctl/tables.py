@@ -4,7 +4,16 @@ import time
 from collections.abc import Iterable, Sequence
 from unicodedata import category, east_asian_width
 
-from ratelimitd.control.answers import AccountView, JournalStatus, NotStored, RunningStatus, StoppedStatus, StoreStatus
+from ratelimitd.control import dump
+from ratelimitd.control.answers import (
+    AccountView,
+    Cache,
+    JournalStatus,
+    NotStored,
+    RunningStatus,
+    StoppedStatus,
+    StoreStatus,
+)
 from ratelimitd.text import counted, escape
 
 GAP = "  "
@@ -30,8 +39,8 @@ def line(cells: Sequence[str], widths: Sequence[int], right: Sequence[int] = ())
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: nothing in its lines controls one, whoever has written them."""
-    return "\n".join(map(escape, text.split("\n")))
+    """Text for a terminal: nothing in its lines, or between their tabs, controls one, whoever has written them."""
+    return "\n".join("\t".join(map(escape, line.split("\t"))) for line in text.split("\n"))
 
 
 def moment(seconds: float) -> str:
@@ -130,6 +139,12 @@ def _remarks(view: AccountView) -> str:
 def or_unlimited(quota: int | None) -> int | str:
     """A quota, or what is left of it, as it is shown."""
     return "unlimited" if quota is None else quota
+
+
+def cache(answer: Cache) -> str:
+    """The cache, as `ratelimitctl dump` writes it to the file."""
+    more = f"and {counted(answer.more, 'account more')}\n" if answer.more else ""
+    return dump.HEADER + "".join(map(dump.line, answer.accounts)) + more + dump.last_line(answer.totals)
 
 
 def status(answer: RunningStatus) -> str:

@@ -21,7 +21,8 @@ EXIT_STATUSES = (
     "2 wrong usage or configuration, 3 no daemon is running"
 )
 
-
+PRINTED_ACCOUNTS = 100
+"""What `dump -` prints at most, unless it is told otherwise."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
@@ -83,7 +84,13 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     reset.add_argument("key", type=_text, metavar="KEY")
     reset.add_argument("--limit", type=_text, metavar="NAME", help="under this [[limit]] only")
     _reason(reset)
-    verb("dump", "make the daemon write its memory to state_dir/cache.dump")
+    dump = verb("dump", "make the daemon write its memory to state_dir/cache.dump")
+    dump.add_argument(
+        "to", nargs="?", choices=["-"], metavar="-", help="print it, of many accounts those that have used most"
+    )
+    dump.add_argument(
+        "--count", type=_count, default=PRINTED_ACCOUNTS, metavar="N", help="accounts to print; default: %(default)s"
+    )
     verb("reload", "make the daemon read its configuration again and apply all of it, or nothing")
     verb("check", "check the configuration, the key plugins and the database")
     doctor = verb("doctor", "look at the daemon and at Postfix, and say what is wrong and how to fix it")

@@ -45,9 +45,7 @@ class Daemon:
         self.lost = False
         self.parts = parts
         self._reloader = Reloader(config, parts)
-        administration = Administration(
-            parts.accounts, parts.status, parts.log, parts.dump.write, self._reloader.reload
-        )
+        administration = Administration(parts.accounts, parts.status, parts.log, parts.dump, self._reloader.reload)
         self._control = Control(administration.answers, parts.log, config.settings.control.socket_mode)
 
     @property
@@ -82,6 +80,7 @@ class Daemon:
         except BaseException:
             await parts.sync.link.close()
             raise
+        gc.freeze()  # with the dicts of the accounts, which the collector walks from Python 3.14 on
         announce(config, parts.sync.link.name, parts.sockets.policy.addresses, parts.log)
         systemd.ready(self._reloader.summary)
 

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 from ratelimitd import __version__
-from ratelimitd.config.read import naming, read
+from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
 from ratelimitd.daemon.check import check
-from ratelimitd.errors import InternalError, InUse, RatelimitdError
+from ratelimitd.daemon.failure import FailureFile, log_it
+from ratelimitd.errors import InternalError, InUse, RatelimitdError, StartError
 from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
@@ -32,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="say what is wrong, or print the effective settings, and exit"
     )
+    parser.add_argument(
+        "--failure-file", type=Path, metavar="FILE", help="why a start fails is written there, too; for init scripts"
+    )
     parser.add_argument("--version", action="version", version=f"ratelimitd {__version__}")
     return parser
 
@@ -44,11 +48,19 @@ def _check(file: Path) -> None:
         print(f"ratelimitd: warning: {escape(warning)}", file=sys.stderr)
 
 
-def _run(file: Path) -> int:
+def _run(file: Path, failures: FailureFile | None) -> int:
     """Run the daemon until it is stopped; the exit status. Raises RatelimitdError."""
-    config = read(file)
-    with naming(config.file):
-        return 0 if daemon.run(config) else EXIT_FAULT
+    config: Configuration | None = None
+    try:
+        config = read(file)
+        with naming(config.file):
+            return 0 if daemon.run(config) else EXIT_FAULT
+    except StartError as error:
+        if failures:
+            failures.write(error)
+        if config or failures:
+            log_it(config, error)
+        raise
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             _check(options.config)
         else:
-            return _run(options.config)
+            return _run(options.config, FailureFile(options.failure_file) if options.failure_file else None)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
         if isinstance(error, InternalError):

@@ -19,8 +19,8 @@ from ratelimitd.daemon.advice import at_start
 from ratelimitd.errors import InUse, StartError
 from ratelimitd.folders import opened, replace
 from ratelimitd.log.log import Log
+from ratelimitd.net import systemd
 from ratelimitd.net.listeners import Listeners, control_address, group_id, parse_address
-from ratelimitd.net.systemd import take_sockets
 from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.stores import Store, schema
 from ratelimitd.text import escape
@@ -102,16 +102,18 @@ def prepare(config: Configuration, held: Held) -> None:
     Nothing in a folder of the user's is opened as root. Call it with everything imported. Raises StartError.
     """
     settings = config.settings
-    held.sockets.policy.inherit(take_sockets())
+    held.sockets.policy.inherit(systemd.take_sockets())
     identity = privileges.find(settings.user, settings.group)
     if identity is None:
         privileges.settle()
         hold(held.state)
         _write_pid_file(config)
         return
+    handover.refuse_closed("state_dir", config.state_dir, identity)
     own_names = (settings.store.path, settings.control.socket)
     handover.give_state(config.state_dir, identity, own_names)
     if settings.log.file:
+        handover.refuse_closed("log.file", config.path(settings.log.file), identity)
         handover.give_log(config.path(settings.log.file), identity)
     with privileges.acting_as(identity):
         hold(held.state)
@@ -119,6 +121,7 @@ def prepare(config: Configuration, held: Held) -> None:
         _write_pid_file(config)
     held.sockets.open_as_root(config, identity)
     load_what_is_loaded_late(config)
+    systemd.connect()
     privileges.become(identity)
 
 

@@ -164,7 +164,8 @@ class SyslogSink:
     def _disconnect(self) -> None:
         if self._socket is not None:
             closing, self._socket = self._socket, None
-            trio.lowlevel.notify_closing(closing)
+            with suppress(RuntimeError):  # before trio runs nothing waits for it
+                trio.lowlevel.notify_closing(closing)
             closing.close()
 
     def reopen(self) -> None:

@@ -6,6 +6,7 @@ The protocol of sd_notify(3) and sd_listen_fds(3), which other managers speak to
 import os
 import socket
 import time
+from contextlib import suppress
 
 import trio
 
@@ -14,20 +15,47 @@ from ratelimitd.errors import StartError
 FIRST_FD = 3
 
 
+_connected: list[socket.socket] = []
+"""To the manager, where the daemon has become a user who may not reach its socket by name."""
+
+
+def connect() -> None:
+    """Connect to the manager while that is allowed: start-stop-daemon listens in a folder that only root may enter."""
+    address = _address()
+    if address:
+        sock = _datagrams()
+        try:
+            sock.connect(address)
+        except OSError:
+            sock.close()
+        else:
+            _connected.append(sock)
+
+
 def notify(*lines: str) -> bool:
     """Send these lines to the manager; whether they were sent. Never waits, never raises."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
+    data, address = "\n".join(lines).encode(), _address()
     if not address:
         return False
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            sock.sendto("\n".join(lines).encode(), address)
-    except OSError:
-        return False
-    return True
+    with suppress(OSError), _datagrams() as sock:
+        sock.sendto(data, address)
+        return True
+    for sock in _connected:
+        with suppress(OSError):
+            sock.send(data)
+            return True
+    return False
+
+
+def _address() -> str:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    return "\0" + address[1:] if address.startswith("@") else address
+
+
+def _datagrams() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    return sock
 
 
 def ready(status: str) -> None:

@@ -1,7 +1,9 @@
 """The init script, driven by the real start-stop-daemon."""
 
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +34,7 @@ def service(folder: Path, daemon: Ratelimitd) -> Iterator[Run]:
         "CTL": PROGRAM.with_name("ratelimitctl"),
         "CONFIG": daemon.file,
         "PIDFILE": folder / "ratelimitd.pid",
+        "FAILURE": folder / "ratelimitd.failure",
     }
     (folder / "default").write_text("".join(f"{name}='{value}'\n" for name, value in values.items()))
 
@@ -48,6 +51,9 @@ def service(folder: Path, daemon: Ratelimitd) -> Iterator[Run]:
 
     yield run
     run("stop")
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 def pid(folder: Path) -> int:
@@ -69,6 +75,11 @@ def test_start_comes_back_when_the_daemon_answers_and_stop_when_its_counts_are_s
     done = service("status")
     assert done.returncode == 0
     assert f"running (pid {first})" in done.stdout
+    assert f"127.0.0.1:{daemon.port}\n" in done.stdout
+    header, line, totals = done.stdout.splitlines()[-3:]  # as the Perl daemon's status had it
+    assert header.split("\t:\t")[:4] == ["Key", "Limit", "Quota", "Used"]
+    assert line.startswith("alice@example.com\t:\t")
+    assert totals.startswith("Accounts: 1, Not stored: ")
     assert service("stop").returncode == 0
     assert daemon.used() == {"alice@example.com": 1}
     assert not (folder / "ratelimitd.pid").exists()
@@ -102,7 +113,55 @@ def test_a_broken_configuration_is_said_and_stops_nothing_that_runs(
         assert "nonsense" in done.stdout
     assert pid(folder) == first
     assert service("stop").returncode == 0
-    assert service("start").returncode == 6
+    done = service("start")
+    assert (done.returncode, done.stdout.count("nonsense")) == (6, 1)
+    assert not (folder / "ratelimitd.pid").exists()
+
+
+@as_root
+@pytest.mark.real
+def test_a_start_as_root_comes_back_when_the_daemon_that_became_its_user_is_ready(
+    folder: Path, daemon: Ratelimitd, service: Run
+) -> None:
+    daemon.file.write_text('user = "daemon"\n' + daemon.file.read_text())
+    began = time.monotonic()
+    done = service("start")
+    assert (done.returncode, done.stdout) == (0, "Starting ratelimitd\n")
+    assert time.monotonic() - began < 50  # start-stop-daemon gives up after 60 s
+    assert Path(f"/proc/{pid(folder)}").owner() == "daemon"
+    assert service("restart").returncode == 0
+
+
+@pytest.mark.real
+def test_a_start_that_fails_says_why_on_the_terminal_and_in_the_log(
+    folder: Path, daemon: Ratelimitd, service: Run
+) -> None:
+    with socket.create_server(("127.0.0.1", daemon.port)):
+        done = service("start")
+        assert done.returncode == 1
+        assert f"127.0.0.1:{daemon.port}: " in done.stdout
+        assert done.stdout.count("\n") == 2  # with "Starting"
+        (line,) = [line for line in daemon.log() if "ratelimitd cannot start" in line]
+        assert f"127.0.0.1:{daemon.port}: " in line
+    assert service("status").returncode == 3
+    assert not (folder / "ratelimitd.failure").exists()
+    assert service("start").returncode == 0
+
+
+@pytest.mark.real
+def test_a_restart_that_the_database_would_refuse_stops_nothing(folder: Path, daemon: Ratelimitd, service: Run) -> None:
+    assert service("start").returncode == 0
+    first = pid(folder)
+    (folder / "other.sqlite3").write_text("no database")
+    right = daemon.file.read_text()
+    daemon.file.write_text(f'{right}[store]\npath = "{folder}/other.sqlite3"\n')
+    for verb in ("restart", "try-restart"):
+        done = service(verb)
+        assert (done.returncode, "no SQLite database" in done.stdout) == (6, True)
+    assert pid(folder) == first
+    daemon.file.write_text(right)
+    assert service("restart").returncode == 0
+    assert pid(folder) != first
 
 
 @pytest.mark.real

@@ -104,6 +104,7 @@ def test_history_and_report(start: Start, ctl_of: Ctl) -> None:
 
 def test_verbs_about_the_daemon(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     assert list(printed(ctl_of(daemon, "dump", "--json"))) == ["file"]
+    assert list(printed(ctl_of(daemon, "dump", "-", "--json"))) == ["accounts", "more", "totals"]
     assert printed(ctl_of(daemon, "reload", "--json")) == {"needs_start": []}
     found = printed(ctl_of(daemon, "check", "--json"))
     assert list(found) == ["config", "limits", "store", "error", "remarks"]

@@ -75,9 +75,9 @@ def test_what_a_killed_daemon_left_in_its_journal_counts(start: Start, ctl_of: C
     assert used(ctl_of(daemon, "show", ALICE, "--json").json["limits"]) == [0]
 
 
-@pytest.mark.parametrize("verb", ["dump", "top"])
-def test_what_only_a_daemon_can_do_is_3(stopped: Ratelimitd, ctl_of: Ctl, verb: str) -> None:
-    ran = ctl_of(stopped, verb)
+@pytest.mark.parametrize("verb", [("dump",), ("dump", "-"), ("top",)])
+def test_what_only_a_daemon_can_do_is_3(stopped: Ratelimitd, ctl_of: Ctl, verb: tuple[str, ...]) -> None:
+    ran = ctl_of(stopped, *verb)
     assert (ran.status, ran.out, ran.err.count("\n")) == (3, "", 1)
 
 

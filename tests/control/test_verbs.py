@@ -205,6 +205,32 @@ def test_dump_says_where_it_is(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     assert ctl_of(daemon, "dump", "--json").json == {"file": str(daemon.state / "cache.dump")}
 
 
+def test_the_dump_on_standard_output_is_the_file_s_with_those_first_that_used_most(
+    quiet: Ratelimitd, ctl_of: Ctl
+) -> None:
+    daemon = quiet
+    with daemon.client() as client:
+        for login, recipients in (("bob@example.com", 30), ("carol@example.com", 20), ("dave@example.com", 1)):
+            client.ask(login, protocol_state="DATA", recipient_count=recipients)
+        ctl_of(daemon, "dump")
+        printed = ctl_of(daemon, "dump", "-")
+        few = ctl_of(daemon, "dump", "-", "--count", "2")
+        answer = ctl_of(daemon, "dump", "-", "--json").json
+    header, *accounts, totals = (daemon.state / "cache.dump").read_text().splitlines()
+    assert (printed.status, printed.out.splitlines()[0], printed.out.splitlines()[-1]) == (0, header, totals)
+    assert sorted(printed.out.splitlines()[1:-1]) == sorted(accounts)
+    used = [int(line.split("\t:\t")[3]) for line in printed.out.splitlines()[1:-1]]
+    assert used == sorted(used, reverse=True)
+    assert few.out.splitlines() == [
+        header,
+        *printed.out.splitlines()[1:3],
+        f"and {len(accounts) - 2} accounts more",
+        totals,
+    ]
+    assert (answer["more"], answer["totals"]["Accounts"]) == (0, len(accounts))
+    assert list(answer["accounts"][0]) == ["key", "limit", "quota", "used", "reset_at", "not_stored"]
+
+
 def test_check_says_what_is_in_order(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     ran = ctl_of(daemon, "check")
     assert ran.status == 0

@@ -20,6 +20,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "mariadb": ("mariadbd", "mariadb-install-db", "mariadb"),
     "galera": ("mariadbd", "mariadb-install-db", "mariadb", "rsync"),
     "mysql9": ("debootstrap", "chroot"),
+    "chroot": ("debootstrap", "unshare", "nsenter"),
     "postgresql": ("setpriv",),
     "gcc": ("gcc",),
     "tmux": ("tmux",),
@@ -35,7 +36,7 @@ _FILES = {
     "cyrus-mysql": "/usr/lib/*/sasl2/libsql.so*",
     "dovecot-mysql": "/usr/lib/dovecot/modules/auth/libdriver_mysql.so",
 }
-_NEED_ROOT = {"postfix", "postfix-mysql", "cyrus-mysql", "dovecot", "dovecot-mysql", "mysql9"}
+_NEED_ROOT = {"postfix", "postfix-mysql", "cyrus-mysql", "dovecot", "dovecot-mysql", "mysql9", "chroot"}
 
 
 class ComponentMissing(Exception):

@@ -1,64 +1,52 @@
 """A private MySQL 9, which knows caching_sha2_password alone, in a Debian sid folder of its own."""
 
-import fcntl
 import shutil
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
+from . import cache
+from .chroot import debootstrap
 from .components import ComponentMissing, find, program
 from .ports import free_port
 from .processes import Process
 from .sqlclient import SQLError, quote, run_sql
 from .waiting import wait_until
 
-_PACKAGES = "mysql-server-core,mysql-client-core"
+_PACKAGES = ("mysql-server-core", "mysql-client-core")
 
 
-def debian(cache: Path) -> Path:
+def debian(kept: Path) -> Path:
     """The Debian folder with MySQL and a fresh data folder in it; the first call makes it, in a minute.
 
     Raises ComponentMissing where that fails. Who calls meanwhile waits.
     """
-    made = cache / "mysql9"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "mysql9.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            building = cache / "mysql9.building"
-            shutil.rmtree(building, ignore_errors=True)
-            building.mkdir()
-            _build(building)
-            building.rename(made)
-    return made
+    return cache.once(kept, "mysql9", _build)
 
 
 def _build(root: Path) -> None:
-    debootstrap = [program("debootstrap"), "--variant=minbase", f"--include={_PACKAGES}", "sid", str(root)]
+    debootstrap(root, "sid", _PACKAGES)
+    (root / "instances").mkdir()
     initialize = [program("chroot"), str(root), "mysqld", "--no-defaults", "--initialize-insecure"]
     initialize += ["--user=root", "--datadir=/instances/template", "--tmpdir=/tmp"]
-    for command in (debootstrap, initialize):
-        (root / "instances").mkdir(exist_ok=True)
-        result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        if result.returncode != 0:
-            raise ComponentMissing(f"{Path(command[0]).name} failed: {result.stdout[-2000:]}")
-    for archive in (root / "var/cache/apt/archives").glob("*.deb"):
-        archive.unlink()
+    done = subprocess.run(
+        initialize, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode != 0:
+        raise ComponentMissing(f"mysqld --initialize failed: {done.stdout[-2000:]}")
 
 
 class MySQL9:
     """A MySQL 9 server; root has no password and comes in from 127.0.0.1 and by `socket`.
 
-    Its data lies in the Debian folder under `cache`, and goes with stop(). `folder` gets the log and, as a
+    Its data lies in the Debian folder under `kept`, and goes with stop(). `folder` gets the log and, as a
     link, the socket.
     """
 
-    def __init__(self, cache: Path, folder: Path) -> None:
+    def __init__(self, kept: Path, folder: Path) -> None:
         find("mysql9")
-        self.cache = cache
+        self.kept = kept
         self.folder = folder
         self.port = free_port()
         self.socket = folder / "sock"
@@ -78,7 +66,7 @@ class MySQL9:
 
     def start(self) -> None:
         """Start it and wait until it answers; the first time on a machine, fetch it before."""
-        self._root = debian(self.cache)
+        self._root = debian(self.kept)
         self._data = Path(tempfile.mkdtemp(prefix="data-", dir=self._root / "instances"))
         try:
             template = self._root / "instances" / "template"
