@@ -32,12 +32,12 @@ class Made(NamedTuple):
     folder: Path
 
 
-def make(stack: ExitStack, packages: tuple[str, ...] = ()) -> Made:
-    """The base of an image; with packages that are fetched only once on a machine."""
+def make(stack: ExitStack) -> Made:
+    """The base of an image."""
     require("chroot")
     folder = stack.enter_context(open_folder())
     try:
-        lower = chroot.tree(cache.folder(), chroot.TRIXIE, packages)
+        lower = chroot.tree(cache.folder(), chroot.TRIXIE)
     except ComponentMissing as error:
         pytest.skip(str(error))
     return Made(Image(stack.enter_context(chroot.Debian(lower, folder))), folder)
@@ -50,7 +50,7 @@ def built() -> Iterator[Made]:
         first, last = stages(HERE / "Containerfile")
         build = make(stack).image
         build.build(first, ROOT, {})
-        made = make(stack, ("libpq5",))
+        made = make(stack)
         made.image.build(last, ROOT, {first.name: build})
         yield made
 
@@ -60,7 +60,7 @@ def mail() -> Iterator[Made]:
     """The image of contrib/container/Containerfile.postfix."""
     with ExitStack() as stack:
         (stage,) = stages(HERE / "Containerfile.postfix")
-        made = make(stack, ("libsasl2-modules", "postfix", "sasl2-bin"))
+        made = make(stack)
         made.image.build(stage, HERE, {})
         yield made
 

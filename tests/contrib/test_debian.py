@@ -1,5 +1,6 @@
 """contrib/debian: the packages are sound, and Debian 12 and 13 install, upgrade, remove and purge them."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.conftest import debian, require
+from tests.conftest import debian, open_folder, require
 from tests.contrib import packages
 from tests.contrib.packages import ROOT, Release
 from tests.instances import cache
@@ -34,22 +35,37 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache.once(base.parent if base.name.startswith("popen-") else base, "debian-packages", packages.build)
 
 
-@pytest.fixture(params=["bookworm", "trixie"])
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
 def release(request: pytest.FixtureRequest) -> Release:
     require("debhelper")
     (found,) = (each for each in packages.releases() if each.name == request.param)
     return found
 
 
-@pytest.fixture
-def system(release: Release, built: Path, folder: Path) -> Iterator[Debian]:
+@contextlib.contextmanager
+def system_of(release: Release, built: Path) -> Iterator[Debian]:
     """The release, in which services may start, with new.deb and old.deb in /root."""
-    with debian(release.name, [*release.depends, *packages.BESIDES]) as system:
+    with debian(release.name, [*release.depends, *packages.BESIDES]) as system, open_folder() as folder:
         system.put(release.package(built), "/root/new.deb")
         system.put(packages.older(release.package(built), folder), "/root/old.deb")
         policy = system.path("/usr/sbin/policy-rc.d")  # without one, nothing is started where no init runs
         policy.write_text("#!/bin/sh\nexit 0\n")
         policy.chmod(0o755)
+        yield system
+
+
+@pytest.fixture
+def system(release: Release, built: Path) -> Iterator[Debian]:
+    """One of the test's own, without the package."""
+    with system_of(release, built) as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+def installed(release: Release, built: Path) -> Iterator[Debian]:
+    """One with the package in it, which tests only add files to."""
+    with system_of(release, built) as system:
+        system.run("dpkg", "-i", "/root/new.deb")
         yield system
 
 
@@ -91,7 +107,7 @@ def test_it_is_installed_upgraded_removed_and_purged(system: Debian) -> None:
     assert system.run("dpkg", "--verify", "ratelimitd").stdout == ""
 
     system.sh("sed -i 's/^quota = 1000/quota = 5/' /etc/ratelimitd.toml")
-    system.sh("apt-get -q -y install /root/new.deb")
+    system.run("dpkg", "-i", "/root/new.deb")
     assert daemon(system) not in ("", first)
     assert re.search("450 4.7.1 daily message quota exceeded, 6/5", ask(system, 3))
     assert facts(system, "/etc/ratelimitd.toml") == "root:ratelimitd 640"
@@ -103,7 +119,7 @@ def test_it_is_installed_upgraded_removed_and_purged(system: Debian) -> None:
     assert "quota = 5" in system.path("/etc/ratelimitd.toml").read_text()
     assert system.path("/var/lib/ratelimitd/ratelimit.sqlite3").exists()
 
-    system.sh("apt-get -q -y install /root/new.deb")  # where it was removed, it goes on
+    system.run("dpkg", "-i", "/root/new.deb")  # where it was removed, it goes on
     assert "9/5" in ask(system, 3)
 
     system.path(PLUGINS).mkdir()
@@ -113,14 +129,15 @@ def test_it_is_installed_upgraded_removed_and_purged(system: Debian) -> None:
     assert system.run("getent", "passwd", "ratelimitd", check=False).returncode == 2
 
 
-def test_everything_the_program_can_do_has_what_it_needs(system: Debian, release: Release) -> None:
-    system.sh("apt-get -q -y install /root/new.deb")
+def test_everything_the_program_can_do_has_what_it_needs(installed: Debian, release: Release) -> None:
+    system = installed
     pyproject = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = set(pyproject["project"]["optional-dependencies"]) - {"test", "fuzz", "bench"}
     code = (
         "import json, sys; sys.path.insert(0, '/usr/lib/ratelimitd')\n"
         "from importlib.metadata import distributions\n"
-        "print(json.dumps([[d.name, d.version, d.requires or []] for d in distributions()]))"
+        "inside = lambda d: str(d.locate_file('')) == '/usr/lib/ratelimitd'\n"
+        "print(json.dumps([[d.name, d.version, inside(d) and d.requires or []] for d in distributions()]))"
     )
     there: dict[str, Any] = {}
     for name, version, requires in json.loads(system.run("python3", "-I", "-c", code).stdout):
@@ -134,10 +151,12 @@ def test_everything_the_program_can_do_has_what_it_needs(system: Debian, release
         system.path("/root/all.toml").write_text(text)
         system.path("/root/all.toml").chmod(0o600)
         assert "warning" not in system.run("ratelimitd", "--check", "-c", "/root/all.toml").stdout
+    reference = (ROOT / "conf" / "ratelimitd.toml").read_text(encoding="utf-8")
+    assert system.run("ratelimitd", "--example").stdout == reference
 
 
 def _unmet(there: dict[str, Any], name: str, extras: set[str], python: str) -> Iterator[str]:
-    """What a distribution requires, itself or by what it requires, and does not find."""
+    """What a distribution requires, itself or by what is inside, and does not find; of its own packages Debian knows."""
     seen = set()
     to_do = [(name, extra) for extra in ("", *extras)]
     while to_do:
@@ -160,8 +179,8 @@ def _applies(marker: Marker | None, extra: str, python: str) -> bool:
     return marker is None or marker.evaluate(environment)
 
 
-def test_a_third_party_s_key_plugin_is_installed_as_readme_debian_says(system: Debian) -> None:
-    system.sh("apt-get -q -y install /root/new.deb")
+def test_a_third_party_s_key_plugin_is_installed_as_readme_debian_says(installed: Debian) -> None:
+    system = installed
     unknown = '[[limit]]\nquota = 7\nkey = "subnet"\n'
     system.path("/root/subnet.toml").write_text(unknown)
     said = system.run("ratelimitd", "--check", "-c", "/root/subnet.toml", check=False)
