@@ -29,8 +29,17 @@ def is_secret(path: str) -> bool:
     return _SECRET.search(_CAPITAL.sub("_", _QUOTED.sub("", path)).lower()) is not None
 
 
+_DEBIAN = Path("/usr/lib/ratelimitd")
+"""Where the Debian package (contrib/debian) has this program; its README.Debian says where key plugins go."""
+
+
 def install(what: str) -> str:
-    """The command that installs something beside this program: in its virtual environment, where it is in one."""
+    """The command that installs something beside this program: in its virtual environment, where it is in one.
+
+    Beside the Debian package, which lacks none of our extras, these are key plugins.
+    """
+    if Path(__file__).parents[1] == _DEBIAN:
+        return f"pip install --no-deps --upgrade --target /usr/local/lib/ratelimitd-plugins {what}"
     own = Path(sys.prefix, "bin", "pip")
     return f"{own if sys.prefix != sys.base_prefix else 'pip'} install {what}"
 

@@ -9,6 +9,7 @@ from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
 from ratelimitd.daemon.check import check
+from ratelimitd.daemon.example import example
 from ratelimitd.daemon.failure import FailureFile, log_it
 from ratelimitd.errors import InternalError, InUse, RatelimitdError, StartError
 from ratelimitd.text import escape
@@ -30,8 +31,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--check", action="store_true", help="say what is wrong, or print the effective settings, and exit"
+    )
+    instead.add_argument(
+        "--example", action="store_true", help="print a configuration with every setting and its default, and exit"
     )
     parser.add_argument(
         "--failure-file", type=Path, metavar="FILE", help="why a start fails is written there, too; for init scripts"
@@ -69,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.check:
             _check(options.config)
+        elif options.example:
+            print(example(), end="")
         else:
             return _run(options.config, FailureFile(options.failure_file) if options.failure_file else None)
     except RatelimitdError as error:

@@ -10,6 +10,7 @@ from msgspec.structs import fields
 
 from ratelimitd import settings
 from ratelimitd.config import read as config
+from ratelimitd.daemon.main import main
 from ratelimitd.settings import LimitSettings, NotifySettings, Settings
 from tests.contrib.pages import make
 
@@ -71,3 +72,8 @@ def test_the_example_runs_from_the_checkout() -> None:
     example = config.read(CONF / "example.toml")
     assert example.state_dir == ROOT / ".state"
     assert example.settings.server.listen == ["127.0.0.1:10032"]
+
+
+def test_the_documented_file_is_what_the_program_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--example", "-c", "/nonexistent"]) == 0
+    assert capsys.readouterr() == ((CONF / "ratelimitd.toml").read_text(encoding="utf-8"), "")

@@ -4,6 +4,7 @@ What is common to all tests is made by debootstrap once on a machine; each test 
 boundary against root inside, and systemd does not run in it.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ _ENVIRONMENT = {
 }
 # How this machine reaches the package indexes, so it is how the system inside does.
 _NETWORK = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "PIP_INDEX_URL")
+_MAX_NAME = 100
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -51,7 +53,10 @@ def tree(kept: Path, suite: str, packages: Sequence[str] = ()) -> Path:
                 raise ComponentMissing(f"apt-get failed: {error.stdout[-2000:]}") from error
         shutil.rmtree(work)
 
-    return cache.once(kept, "-".join(["debian", suite, *sorted(packages)]), build)
+    name = "-".join(["debian", suite, *sorted(packages)])
+    if len(name) > _MAX_NAME:
+        name = f"debian-{suite}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return cache.once(kept, name, build)
 
 
 def debootstrap(at: Path, suite: str, packages: Sequence[str]) -> None:
@@ -109,6 +114,11 @@ class Debian:
             if file.exists():
                 inside = _AUTHORITIES if file.suffix == ".crt" else str(file)
                 shutil.copyfile(file, self.path(inside))
+
+    @property
+    def pid(self) -> int:
+        """A process of this machine that has the system's namespaces."""
+        return self._pid
 
     def path(self, inside: str | Path) -> Path:
         """The path, from outside, of a file inside. A symbolic link to an absolute path leads outside, as always."""

@@ -29,6 +29,8 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "start-stop-daemon": ("start-stop-daemon",),
     "systemd": ("systemd-analyze",),
     "chromium": ("chromium", "chromedriver"),
+    "debhelper": ("dpkg-buildpackage", "dh", "dh_python3"),
+    "lintian": ("lintian",),
 }
 _FILES = {
     "galera": str(GALERA_PROVIDER),
