@@ -165,4 +165,4 @@ def test_a_stop_is_given_the_time_that_the_daemon_may_take() -> None:
 def test_the_context_of_the_image_has_no_environment_and_no_history() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert {".git", ".venv", ".state"} <= set(ignored)
-    assert not {"ratelimitd", "contrib", "conf", "sql", "pyproject.toml", "hatch_build.py"} & set(ignored)
+    assert not {"ratelimitd", "contrib", "conf", "sql", "pyproject.toml"} & set(ignored)
