@@ -111,7 +111,8 @@ def parse(file: Path) -> dict[str, Any]:
     try:
         text = _text(file)
     except OSError as error:
-        raise ConfigError("cannot be read", error.strerror or str(error), "a readable file") from error
+        allowed = "a readable file" + ("; -c FILE names another" if isinstance(error, FileNotFoundError) else "")
+        raise ConfigError("cannot be read", error.strerror or str(error), allowed) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError("not UTF-8", f"byte {error.start}", "TOML in UTF-8", line=line) from error

@@ -80,6 +80,8 @@ def test_a_setting_at_the_wrong_place_is_said_to_belong_elsewhere(tmp_path: Path
         ("quota = 10\n", "quota is a setting under [[limit]]"),
         (LIMIT + "path = 'x'\n", "path is a setting under [store]"),
         (LIMIT + "[server]\nlimits = []\n", "limits is a setting under [[notify]]"),
+        (LIMIT + "state_dir = 'x'\n", "state_dir is a setting at the top of the file, above every [table]"),
+        (LIMIT + "user = 'x'\n", "user is a setting at the top of the file, above every [table] and under [store]"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError) as raised:
