@@ -35,6 +35,7 @@ class Wrong(NamedTuple):
 WRONG = {
     "nobody asks": Wrong("not-wired"),
     "another list": Wrong("not-wired", {SENDER: "reject_non_fqdn_sender, permit_mynetworks"}),
+    "where nobody listens any more": Wrong("not-wired", {SENDER: ASKS.replace("@", "inet:127.0.0.1:9")}),
     "Debian's empty -o": Wrong("not-wired", {SENDER: ASKS}, (f"-o {SENDER}=",)),
     "a -o with another list": Wrong("not-wired", {}, (f"-o {SENDER}=reject_non_fqdn_sender,permit_mynetworks",)),
     "a class that a -o empties": Wrong(
