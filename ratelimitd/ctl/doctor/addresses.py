@@ -24,6 +24,12 @@ def is_ours(use: Use, postfix: Postfix, addresses: Sequence[Address]) -> bool:
     return any(isinstance(ours, tuple) and ours[1] == port and meets(host, ours[0]) for ours in addresses)
 
 
+def as_asked(ours: Path, postfix: Postfix) -> str:
+    """How main.cf names a unix socket of ours: below the queue as Postfix sees it from a chroot, too."""
+    queue = postfix.queue_directory
+    return f"unix:{ours.relative_to(queue) if ours.is_relative_to(queue) else ours}"
+
+
 def socket_path(use: Use, postfix: Postfix) -> Path:
     """Where Postfix finds `unix:PATH`: relative to its queue, and below it if the smtpd is chrooted."""
     path = use.address.removeprefix("unix:")

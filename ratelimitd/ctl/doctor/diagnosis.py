@@ -10,7 +10,7 @@ from ratelimitd.control.commands import Doctor, Refused
 from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
 from ratelimitd.ctl.doctor import places, postconf, reach, sasl, wiring
-from ratelimitd.ctl.doctor.addresses import ANY, LOCALHOST, host_and_port, is_deserted, is_ours, listening
+from ratelimitd.ctl.doctor.addresses import ANY, LOCALHOST, as_asked, host_and_port, is_deserted, is_ours, listening
 from ratelimitd.ctl.doctor.postconf import Postfix
 from ratelimitd.ctl.doctor.restrictions import Use
 from ratelimitd.net.listeners import Address, parse_address
@@ -35,7 +35,8 @@ def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
         postfix = postconf.read(folder)
     except Refused as error:  # what was found of the daemon is worth saying all the same
         return Diagnosis([*faults, Fault("postfix-unread", f"Postfix cannot be examined: {error}", postconf.REMEDY)])
-    shown = listen[0] if listen[0].startswith("unix:") else f"inet:{listen[0]}"
+    first = addresses[0]
+    shown = as_asked(first, postfix) if isinstance(first, Path) else f"inet:{listen[0]}"
 
     def ours(use: Use) -> bool:
         return is_ours(use, postfix, addresses)

@@ -57,10 +57,11 @@ def wired(smtpd: Smtpd, address: str, deserted: Iterable[str] = ()) -> str:
     return _placed(smtpd, SENDER, service(address), items)
 
 
-def right(use: Use) -> list[Line]:
-    """The lines that have the service asked where it should be, in place of a use that is not right."""
+def right(use: Use, address: str = "") -> list[Line]:
+    """The lines that have the service asked where it should be, in place of a use that is not right; `address`: at this
+    one in place of the use's."""
     smtpd, name = use.smtpd, use.list_name
-    asked = service(use.address, use.options.items())
+    asked = service(address or use.address, use.options.items())
     at_rcpt = smtpd.is_on("smtpd_delay_reject")
     if name not in (*BEFORE_ALL_OTHERS, ETRN) and (at_rcpt or name not in AT_RCPT):
         return [line(smtpd, name, _placed(smtpd, name, asked, _without(use.address, items_of(smtpd, name))))]
