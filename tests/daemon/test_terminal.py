@@ -170,7 +170,7 @@ def test_check_prints_what_is_in_force_and_starts_nothing(make: Start) -> None:
         (
             "unix:/var/spool/postfix/private/ratelimitd",
             "unix:private/ratelimitd",
-        ),  # whether smtpd is in a chroot or not
+        ),  # in a chroot or not
         ("unix:/run/ratelimitd/socket", "unix:/run/ratelimitd/socket"),
         ("[::1]:10032", "inet:[::1]:10032"),
     ],
