@@ -59,7 +59,7 @@ def _banner(config: Configuration, store: str, addresses: Sequence[str], limits:
 
 
 def as_asked(address: str) -> str:
-    """An address of `listen` as main.cf has it; a socket in the usual queue of Postfix as it is found from its chroot."""
+    """An address of `listen` as main.cf has it; a socket in the usual queue of Postfix as its chroot has it, too."""
     if address.startswith("unix:"):
         return f"unix:{address.removeprefix('unix:').removeprefix(_QUEUE)}"
     return f"inet:{address}"
