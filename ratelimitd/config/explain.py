@@ -44,14 +44,16 @@ def meant(name: str, names: Iterable[str]) -> str:
 
 
 def _elsewhere(name: str, shape: type[msgspec.Struct]) -> str:
-    """Under which tables of the file there is a setting of this name, which was found elsewhere."""
-    tables: list[str] = []
+    """Where in the file there is a setting of this name, found elsewhere: at its top, or under which tables."""
+    places: list[str] = []
     for field in msgspec.structs.fields(shape):
         kind = inspect.type_info(field.type)
         inner = _items(kind)
+        if field.encode_name == name:
+            places.insert(0, "at the top of the file, above every [table]")
         if any(each.encode_name == name for each in getattr(inner, "fields", ())):
-            tables.append(f"[{field.encode_name}]" if inner is kind else f"[[{field.encode_name}]]")
-    return f"; {name} is a setting under {' and '.join(tables)}" if tables else ""
+            places.append(f"under [{field.encode_name}]" if inner is kind else f"under [[{field.encode_name}]]")
+    return f"; {name} is a setting {' and '.join(places)}" if places else ""
 
 
 def _list_of(path: str, found: Any, expected: inspect.Type) -> str:

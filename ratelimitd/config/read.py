@@ -3,7 +3,6 @@
 Values are checked by values.py, limits made by limits.py; explain.py words what msgspec finds.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import tomli
 from ratelimitd.config.explain import explain, meant
 from ratelimitd.config.limits import MESSAGE, make_limit, template, time_zone
 from ratelimitd.config.places import line_of, named
+from ratelimitd.config.syntax import wrong
 from ratelimitd.config.values import Network, as_listened, check, database_names, networks, uids
 from ratelimitd.core.action import Template
 from ratelimitd.core.limits import Limit
@@ -26,8 +26,6 @@ from ratelimitd.notify.configured import Notify, checked
 from ratelimitd.plugins import installed, load
 from ratelimitd.settings import Keys, Settings
 from ratelimitd.stores import Names
-
-_AT_LINE = re.compile(r"\(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
 
 @dataclass(frozen=True)
@@ -111,14 +109,15 @@ def parse(file: Path) -> dict[str, Any]:
     try:
         text = _text(file)
     except OSError as error:
-        raise ConfigError("cannot be read", error.strerror or str(error), "a readable file") from error
+        allowed = "a readable file" + ("; -c FILE names another" if isinstance(error, FileNotFoundError) else "")
+        raise ConfigError("cannot be read", error.strerror or str(error), allowed) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError("not UTF-8", f"byte {error.start}", "TOML in UTF-8", line=line) from error
     try:
         return tomli.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, lists 400 deep: no TOMLDecodeError
-        raise ConfigError("syntax", str(error), "TOML", line=_line_in(str(error), text)) from error
+        raise wrong(error, text) from error
 
 
 def without_up(path: Path) -> Path:
@@ -133,14 +132,6 @@ def without_up(path: Path) -> Path:
 def _text(file: Path) -> str:
     """The text of a file; the mark that some editors begin UTF-8 with is no part of it."""
     return file.read_bytes().decode("utf-8-sig")
-
-
-def _line_in(error: str, text: str) -> int | None:
-    """The line that an error of the TOML parser names."""
-    found = _AT_LINE.search(error)
-    if found is None:
-        return None
-    return int(found["line"]) if found["line"] else text.rstrip().count("\n") + 1
 
 
 def _make(file: Path, data: dict[str, Any], credentials: Credentials) -> Configuration:

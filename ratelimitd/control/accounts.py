@@ -141,13 +141,10 @@ class Accounts:
         )
         try:
             rows = await self._sync.edit(lambda store: self._grant(store, [(meter, given)], now))
-        except OutcomeUnknown as error:
-            in_force = "in force until then, but " if counter is not None else ""
-            unknown = f"{in_force}it is not known whether it is stored: {error}; repeat it when the store is back"
-            raise NotDone(unknown) from error
         except StoreError as error:
-            in_force = "in force until then, but " if counter is not None else ""
-            raise NotDone(f"{in_force}not stored: {error}; repeat it when the store is back") from error
+            what = "it is not known whether it is stored" if isinstance(error, OutcomeUnknown) else "not stored"
+            held = "it is in force until the store is back: repeat it then" if counter is not None else ""
+            raise NotDone(f"{what}: {error}; {held or 'repeat it when the store is back'}") from error
         now_is = self._view(self._changed(self._naming.present(meter, "stored, but "), key, rows))
         return QuotaSet(
             **msgspec.structs.asdict(now_is),

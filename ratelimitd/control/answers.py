@@ -51,7 +51,7 @@ class JournalStatus(Answer, frozen=True):
 class NotStored(Answer, frozen=True):
     """What is in memory and journal, and not in the store yet."""
 
-    accounts: Annotated[int, Meta(description="accounts, each once per limit and segment")]
+    accounts: Annotated[int, Meta(description="accounts, each once per limit and window")]
     recipients: Annotated[int, Meta(description="recipients of these accounts")]
 
 

@@ -205,4 +205,5 @@ class DaemonStatus:
 
 def not_stored(pending: Pending) -> NotStored:
     """How much is not in the store yet."""
-    return NotStored(accounts=len(pending), recipients=pending.recipients)
+    counts = set[object]().union(*(segment.deltas for segment in (*pending.closed, pending.open)))
+    return NotStored(accounts=len(counts), recipients=pending.recipients)

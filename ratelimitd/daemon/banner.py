@@ -22,6 +22,8 @@ TO_TRY = (
     "",
 )
 """A request that counts, as far as Postfix's is needed for that."""
+_QUEUE = "/var/spool/postfix/"
+"""Postfix's queue_directory unless main.cf says otherwise, which `ratelimitctl doctor` asks it."""
 
 
 def announce(config: Configuration, store: str, addresses: Sequence[str], log: Log) -> None:
@@ -39,7 +41,7 @@ def announce(config: Configuration, store: str, addresses: Sequence[str], log: L
 
 def _banner(config: Configuration, store: str, addresses: Sequence[str], limits: Sequence[str]) -> list[str]:
     address = addresses[0]
-    asked = address if address.startswith("unix:") else f"inet:{address}"
+    asked = as_asked(address)
     ctl = shlex.join([str(Path(sys.argv[0]).with_name("ratelimitctl")), "-c", str(config.file)])
     return [
         *[f"  listening on  {each}" for each in addresses],
@@ -54,6 +56,13 @@ def _banner(config: Configuration, store: str, addresses: Sequence[str], limits:
         f"{ctl} doctor",
         "  to stop       Ctrl-C",
     ]
+
+
+def as_asked(address: str) -> str:
+    """An address of `listen` as main.cf has it; a socket in the usual queue of Postfix as its chroot has it, too."""
+    if address.startswith("unix:"):
+        return f"unix:{address.removeprefix('unix:').removeprefix(_QUEUE)}"
+    return f"inet:{address}"
 
 
 def to_ask(address: str) -> str:

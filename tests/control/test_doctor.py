@@ -1,6 +1,7 @@
 """`ratelimitctl doctor` on real Postfix configurations: it names what is wrong, and nothing else."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import pytest
 from ratelimitd.ctl.doctor import sasl
 from tests.conftest import require
 from tests.control.conftest import Ctl, Ran, Start
-from tests.daemon.process import Ratelimitd
+from tests.daemon.process import Ratelimitd, listen_elsewhere
 from tests.instances.ports import free_port
 
 pytestmark = pytest.mark.real
@@ -130,6 +131,28 @@ def test_not_wired(daemon: Ratelimitd, examine: Examine) -> None:
 def test_wired_to_another_port(daemon: Ratelimitd, examine: Examine) -> None:
     ran = examine(daemon, "smtpd_sender_restrictions = check_policy_service inet:127.0.0.1:9")
     assert says(ran, "not-wired", "it asks inet:127.0.0.1:9")
+
+
+@pytest.mark.parametrize("left", ["inet:127.0.0.1:{port}", "inet:localhost:{port}", "unix:private/ratelimitd"])
+def test_an_address_where_nobody_listens_any_more_is_left_out_of_the_fix(
+    daemon: Ratelimitd, examine: Examine, left: str
+) -> None:
+    """As after `listen` was changed: each request to it would wait a second, and be logged."""
+    old = left.format(port=free_port())
+    asks = f"check_policy_service {{ {old}, default_action=DUNNO }}"
+    ran = examine(daemon, f"smtpd_sender_restrictions = reject_non_fqdn_sender, {asks}")
+    assert says(ran, "not-wired", f"it asks {old}, where nobody listens")
+    (text,) = texts(ran, "main.cf")
+    assert text.startswith("smtpd_sender_restrictions = reject_non_fqdn_sender, ")
+    assert re.findall(r"check_policy_service \{ ([^,]*),", text) == [f"inet:{daemon.listen[0]}"]
+
+
+def test_another_service_that_listens_stays_in_the_fix(daemon: Ratelimitd, examine: Examine) -> None:
+    with listen_elsewhere(free_port()) as other:
+        asks = f"check_policy_service inet:127.0.0.1:{other.getsockname()[1]}"
+        ran = examine(daemon, f"smtpd_sender_restrictions = {asks}")
+    assert not says(ran, "not-wired", "where nobody listens")
+    assert asks in texts(ran, "main.cf")[0]
 
 
 LOGIN_MISMATCH = "reject_sender_login_mismatch"
@@ -496,7 +519,7 @@ def test_a_store_that_is_unavailable(start: Start, examine: Examine, backend: st
 
 
 def test_what_is_to_be_put_into_a_list_leaves_the_rest_of_it_as_it_is(daemon: Ratelimitd, examine: Examine) -> None:
-    other = "check_policy_service { inet:127.0.0.1:7, default_action=DUNNO }"
+    other = "check_policy_service { inet:192.0.2.7:7, default_action=DUNNO }"
     ran = examine(daemon, f"smtpd_sender_restrictions = reject_non_fqdn_sender {other}, permit_mynetworks")
     ours = f"reject_unlisted_recipient, check_policy_service {{ inet:{daemon.listen[0]}"
     assert says(ran, "not-wired", f"= reject_non_fqdn_sender, {other}, {ours}")

@@ -20,6 +20,8 @@ ROUNDS = 3
 SENDER, RECIPIENT = "smtpd_sender_restrictions", "smtpd_recipient_restrictions"
 ASKS = "check_policy_service { @, timeout=10s, default_action=DUNNO }"
 
+IN_QUEUE = {"listen": ["unix:FOLDER/queue/s"], "unix_mode": "0666"}
+
 
 class Wrong(NamedTuple):
     """A configuration that is wrong: main.cf, the -o of master.cf, and [server] of ours; `@` is how we are asked."""
@@ -35,6 +37,7 @@ class Wrong(NamedTuple):
 WRONG = {
     "nobody asks": Wrong("not-wired"),
     "another list": Wrong("not-wired", {SENDER: "reject_non_fqdn_sender, permit_mynetworks"}),
+    "where nobody listens any more": Wrong("not-wired", {SENDER: ASKS.replace("@", "inet:127.0.0.1:9")}),
     "Debian's empty -o": Wrong("not-wired", {SENDER: ASKS}, (f"-o {SENDER}=",)),
     "a -o with another list": Wrong("not-wired", {}, (f"-o {SENDER}=reject_non_fqdn_sender,permit_mynetworks",)),
     "a class that a -o empties": Wrong(
@@ -70,6 +73,8 @@ WRONG = {
     "a socket that Postfix may not use": Wrong(
         "unreachable", {SENDER: ASKS}, server={"listen": ["unix:FOLDER/s"], "unix_mode": "0600"}
     ),
+    "nobody asks at a socket in the queue": Wrong("not-wired", server=IN_QUEUE, chroot="y"),
+    "a socket in the queue by its whole path": Wrong("unreachable", {SENDER: ASKS}, server=IN_QUEUE, chroot="y"),
     "a socket outside of the chroot": Wrong(
         "unreachable", {SENDER: ASKS}, server={"listen": ["unix:FOLDER/s"], "unix_mode": "0666"}, chroot="y"
     ),
@@ -133,6 +138,7 @@ def test_a_postfix_to_which_the_remedy_is_applied_counts(make: Start, ctl_of: Ct
     try:
         doctor = ("doctor", "--postfix-config", str(postfix.etc), "--json")
         heal(postfix, daemon, lambda: ctl_of(daemon, *doctor).json, wrong)
+        assert postfix.main.get(SENDER, "").count("check_policy_service") <= 1, "it still asks where nobody listens"
         postfix.start(postfix.main, mynetworks="127.0.0.0/8", xclient=True)
         with Smtp(postfix.port) as smtp:
             smtp.xclient(login="alice@example.com")

@@ -188,7 +188,9 @@ def test_a_password_of_the_wrong_type_is_not_shown(write: Write, value: str) -> 
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_named(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none.toml").startswith("cannot be read: found No such file or directory")
+    missing = refused(tmp_path / "none.toml")
+    assert missing.startswith("cannot be read: found No such file or directory")
+    assert missing.endswith("; -c FILE names another"), "who runs a command before anything is installed has no other"
     assert refused(tmp_path).startswith("cannot be read: found Is a directory")
 
 

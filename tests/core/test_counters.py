@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimitd.control.answers import NotStored
+from ratelimitd.control.status import not_stored
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
 from ratelimitd.core.quotas import Source
@@ -328,6 +330,16 @@ def test_pending_counts_what_is_not_stored_by_segment() -> None:
     pending.stored(5)
     assert (pending.of(alice), len(pending)) == (4, 2)
     assert alice.used == 7
+
+
+def test_status_counts_an_account_once_that_has_charges_in_several_segments() -> None:
+    counters, pending = meter(), Pending()
+    alice, bob = (counters.accept(key, None, 0, NOON) for key in ("alice", "bob"))
+    charge(pending, alice, 2)
+    pending.close(2)
+    charge(pending, alice, 4)
+    charge(pending, bob, 1)
+    assert not_stored(pending) == NotStored(accounts=2, recipients=7)
 
 
 def test_segments_are_merged_to_one_delta_per_account_and_window() -> None:

@@ -80,6 +80,8 @@ def test_a_setting_at_the_wrong_place_is_said_to_belong_elsewhere(tmp_path: Path
         ("quota = 10\n", "quota is a setting under [[limit]]"),
         (LIMIT + "path = 'x'\n", "path is a setting under [store]"),
         (LIMIT + "[server]\nlimits = []\n", "limits is a setting under [[notify]]"),
+        (LIMIT + "state_dir = 'x'\n", "state_dir is a setting at the top of the file, above every [table]"),
+        (LIMIT + "user = 'x'\n", "user is a setting at the top of the file, above every [table] and under [store]"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError) as raised:
@@ -93,6 +95,38 @@ def test_a_text_in_place_of_a_list_is_shown_as_a_list(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         config.read(file)
     assert str(raised.value).endswith('; as ["127.0.0.1:10032"]')
+
+
+SYNTAX = {
+    "a table twice": (
+        f"[store]\ntable = 'a'\n{LIMIT}[store]\n",
+        "the table [store] once, with all its settings: it begins in line 1",
+    ),
+    "a table in a table twice": (
+        f"{LIMIT}[limit.quotas]\na = 1\n[limit.quotas]\n",
+        "[limit.quotas] once, with all its settings: it begins in line 3",
+    ),
+    "a table that was a setting": (
+        f"log.level = 'info'\n{LIMIT}[log]\n",
+        "the table [log] once, with all its settings",
+    ),
+    "a setting twice": (f"{LIMIT}key = 'email'\nkey = 'domain'\n", "each setting once; "),
+    "a text without quotes": (f"{LIMIT}period = daily\n", '"a text", a number, '),
+    "an account without quotes": (f"{LIMIT}[limit.quotas]\nboss@example.com = 5\n", '_ and - is "in quotes"'),
+}
+
+
+@pytest.mark.parametrize("kind", SYNTAX)
+def test_how_toml_is_written_is_said_where_it_is_not(tmp_path: Path, kind: str) -> None:
+    """As where a page's example is pasted below a copy of conf/ratelimitd.toml."""
+    text, how = SYNTAX[kind]
+    (tmp_path / "ratelimitd.toml").write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        config.read(tmp_path / "ratelimitd.toml")
+    said = str(raised.value)
+    assert "; allowed: TOML: " in said
+    assert how in said
+    assert "\n" not in said
 
 
 def test_what_is_nowhere_in_the_file_has_no_line() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ratelimitd.daemon.banner import as_asked
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd
 from tests.instances.ports import free_port
@@ -161,3 +162,18 @@ def test_check_prints_what_is_in_force_and_starts_nothing(make: Start) -> None:
     assert "max_connections = 4096\n" in said
     assert "very secret" not in said
     assert not daemon.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("listens", "asked"),
+    [
+        (
+            "unix:/var/spool/postfix/private/ratelimitd",
+            "unix:private/ratelimitd",
+        ),  # in a chroot or not
+        ("unix:/run/ratelimitd/socket", "unix:/run/ratelimitd/socket"),
+        ("[::1]:10032", "inet:[::1]:10032"),
+    ],
+)
+def test_a_socket_in_the_queue_is_named_as_a_chrooted_postfix_finds_it(listens: str, asked: str) -> None:
+    assert as_asked(listens) == asked

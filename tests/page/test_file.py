@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from tests.page.reading import read
 from tests.replay.logs import mail, postfix
 from tests.replay.test_replay import MAILS, NOON
 
+ROOT = Path(__file__).parents[2]
 Replay = Callable[..., int]
 
 
@@ -44,6 +46,19 @@ def test_a_page_is_written_beside_the_text_or_the_json(
     assert replay("--html", page, "--json") == 0
     assert json.loads(capsys.readouterr().out)["recipients"] == 55
     assert page.read_text(encoding="utf-8") == written
+
+
+def test_the_command_of_the_readme_makes_a_page_before_anything_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a checkout whose virtual environment its first command has made."""
+    [command] = re.findall(r"`\.venv/bin/ratelimitctl (-c \S+ replay [^`]*)`", (ROOT / "README.md").read_text("utf-8"))
+    (tmp_path / "mail.log").write_text(postfix(MAILS))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    words = command.replace("/var/log/mail.log*", "mail.log").split()
+    assert ctl.main(words) == 0
+    assert read((tmp_path / words[-1]).read_text(encoding="utf-8")).all("svg")
 
 
 def test_a_hyphen_is_standard_output_and_nothing_else_is_there(

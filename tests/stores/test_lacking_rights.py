@@ -165,22 +165,26 @@ async def test_a_history_that_is_needed_and_not_writable_refuses_the_start_with_
     assert str(caught.value).endswith(guest.grant("ratelimit_history", "INSERT, UPDATE, DELETE"))
 
 
+@pytest.mark.parametrize("limit", ["default", "daily"], ids="first limit {}".format)
+@pytest.mark.parametrize("lost", ["SELECT", "UPDATE"])
 def test_check_fails_and_a_start_goes_on_and_says_it(
-    guest: Guest, folder: Path, capsys: pytest.CaptureFixture[str]
+    guest: Guest, folder: Path, capsys: pytest.CaptureFixture[str], lost: str, limit: str
 ) -> None:
     trio.run(guest.make_tables)
     for name in TABLES:
-        guest.run(guest.grant(name, "SELECT, INSERT, DELETE" if name == "ratelimit" else ALL))
-    daemon = Ratelimitd(folder, config(store={**guest.settings, "flush_interval_s": 0.1}))
+        guest.run(guest.grant(name))
+    guest.run(f"REVOKE {lost} ON {guest.table('ratelimit')} FROM {guest.account}")
+    store = {**guest.settings, "flush_interval_s": 0.1}
+    daemon = Ratelimitd(folder, config(store=store, limit=[{"name": limit, "quota": 10}]))
     try:
         assert ratelimitctl(["-c", str(daemon.file), "check"]) == 1
         printed = capsys.readouterr().out
         assert "available" not in printed
-        assert guest.grant("ratelimit", "UPDATE") in printed
+        assert guest.grant("ratelimit", lost) in printed
         daemon.start()
         daemon.wait_for_log("is ready")
         (line,) = [line for line in daemon.log() if "lacks rights" in line]
-        assert guest.grant("ratelimit", "UPDATE") in line
+        assert guest.grant("ratelimit", lost) in line
         with daemon.client() as client:
             assert client.ask("alice@example.com") == "DUNNO"
         daemon.wait_for_log("until somebody has changed what is wrong: reason=")

@@ -1,6 +1,8 @@
 """libpq: whose environment and files it sees, and what an administrator reads where it cannot connect."""
 
+import getpass
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores.postgresql.libpq import explained, forget_environment
 from ratelimitd.stores.postgresql.store import PostgreSQLStore
 from tests.instances.certificates import make_certificates
-from tests.instances.postgresql import PostgreSQL
+from tests.instances.postgresql import ADMINISTRATOR, PostgreSQL
 from tests.stores.test_postgresql_login import PASSWORD, USER, access, secure, settings, user_of
 
 __all__ = ["secure"]
@@ -27,7 +29,7 @@ WRONG = 'password authentication failed for user "u"'
         (
             'connection to server at "localhost" (::1), port 7 failed: Connection refused\n\tIs it running?\n'
             'connection to server at "localhost" (127.0.0.1), port 7 failed: Connection refused\n\tIs it running?\n',
-            "Connection refused Is it running?",
+            "Connection refused (Is it running?)",
         ),
         ('connection to server on socket "/run/.s.PGSQL.5432" failed: No such file\n', "No such file"),
         (b"\xff", "\ufffd"),
@@ -48,6 +50,27 @@ async def test_a_wrong_password_is_said_once(secure: PostgreSQL) -> None:
     with pytest.raises(StoreUnsuitable) as caught:
         await store.open()
     assert str(caught.value) == f'127.0.0.1:{secure.port}: password authentication failed for user "{USER}"'
+
+
+@pytest.fixture
+def peer(make_postgresql: Callable[..., PostgreSQL]) -> PostgreSQL:
+    """A server with `peer` for its socket, as Debian has it."""
+    server = make_postgresql()
+    [(file,)] = server.sql("SHOW hba_file")
+    Path(file).write_text(f"local all {ADMINISTRATOR} trust\nlocal all all peer\n", encoding="utf-8")
+    server.restart()
+    server.add_user(USER, PASSWORD, database=USER)
+    return server
+
+
+@pytest.mark.real
+async def test_over_a_socket_with_peer_an_account_with_the_users_name_needs_no_password(peer: PostgreSQL) -> None:
+    own = getpass.getuser()
+    peer.sql(f'CREATE ROLE "{own}" LOGIN')
+    assert await user_of(access(settings(peer, unix_socket=peer.socket, user=own, password=""))) == (own, False)
+    store = PostgreSQLStore(access(settings(peer, unix_socket=peer.socket)), timeout_s=20)
+    with pytest.raises(StoreUnsuitable, match=r"Peer authentication failed.*: there pg_hba\.conf says peer"):
+        await store.open()
 
 
 @pytest.mark.real

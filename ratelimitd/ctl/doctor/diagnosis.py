@@ -1,7 +1,7 @@
 """`ratelimitctl doctor`: looks at the daemon and at Postfix, and says what is wrong and how to fix it."""
 
-import socket
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from ratelimitd.config.read import Configuration
@@ -10,7 +10,7 @@ from ratelimitd.control.commands import Doctor, Refused
 from ratelimitd.ctl.answers import Diagnosis, Fault
 from ratelimitd.ctl.client import NoDaemon, ask
 from ratelimitd.ctl.doctor import places, postconf, reach, sasl, wiring
-from ratelimitd.ctl.doctor.addresses import ANY, LOCALHOST, host_and_port, is_ours
+from ratelimitd.ctl.doctor.addresses import ANY, LOCALHOST, as_asked, host_and_port, is_deserted, is_ours, listening
 from ratelimitd.ctl.doctor.postconf import Postfix
 from ratelimitd.ctl.doctor.restrictions import Use
 from ratelimitd.net.listeners import Address, parse_address
@@ -18,7 +18,6 @@ from ratelimitd.text import counted, escape
 
 ENOUGH_REQUESTS = 20
 """If none of so many requests has a login, that is no coincidence."""
-_LISTENING = "0A"  # the state in /proc/net/tcp
 
 
 def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
@@ -36,14 +35,15 @@ def diagnose(configuration: Configuration, folder: Path | None) -> Diagnosis:
         postfix = postconf.read(folder)
     except Refused as error:  # what was found of the daemon is worth saying all the same
         return Diagnosis([*faults, Fault("postfix-unread", f"Postfix cannot be examined: {error}", postconf.REMEDY)])
-    shown = listen[0] if listen[0].startswith("unix:") else f"inet:{listen[0]}"
+    first = addresses[0]
+    shown = as_asked(first, postfix) if isinstance(first, Path) else f"inet:{listen[0]}"
 
     def ours(use: Use) -> bool:
         return is_ours(use, postfix, addresses)
 
     faults += wiring.malformed(postfix)
     faults += places.examine(postfix, ours)
-    faults += wiring.examine(postfix, ours, shown)
+    faults += wiring.examine(postfix, ours, partial(is_deserted, postfix=postfix, listening=[*listening()]), shown)
     free = [limit.name for limit in configuration.limits if limit.free]
     faults += places.recipients_unknown(postfix, ours, free)
     faults += reach.unreachable(postfix, addresses)
@@ -100,30 +100,15 @@ def _seen(evidence: Evidence) -> Iterator[Fault]:
 
 def _shared_ports(postfix: Postfix, addresses: Sequence[Address], *, running: bool) -> Iterator[Fault]:
     ours = [address for address in addresses if isinstance(address, tuple)]
-    listening = list(_listening())
+    found = list(listening())
     for host, port in ours:
         for name in postfix.ports:
             if host_and_port(name)[1] == port:
                 what = f"master.cf has a service of Postfix on the port of ratelimitd: {name}"
                 yield Fault("shared-port", what, "give one of them another port")
-        for other, number in listening:
+        for other, number in found:
             known = running and any(number == p and (other == h or h == "localhost") for h, p in ours)
             if number == port and not known and (other in LOCALHOST or other in ANY or other == host):
                 what = f"another service listens on port {port}, at {other}; Postfix may ask either"
                 fix = f"find it with `ss -ltnp 'sport = :{port}'`, stop it, and give an address, not a name, in main.cf"
                 yield Fault("shared-port", what, fix)
-
-
-def _listening() -> Iterator[tuple[str, int]]:
-    """The addresses that are listened at on this machine over TCP; none if the system does not tell."""
-    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        try:
-            lines = Path(f"/proc/net/{name}").read_text("ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            _, local, _, state, *_ = line.split()
-            if state == _LISTENING:
-                host, port = local.split(":")
-                words = [bytes.fromhex(host[i : i + 8])[::-1] for i in range(0, len(host), 8)]  # in host byte order
-                yield socket.inet_ntop(family, b"".join(words)), int(port, 16)

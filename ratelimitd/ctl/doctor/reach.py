@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ratelimitd.config.values import Network
 from ratelimitd.ctl.answers import Fault, Line
-from ratelimitd.ctl.doctor.addresses import host_and_port, is_ours, meets, same, socket_path
+from ratelimitd.ctl.doctor.addresses import as_asked, host_and_port, is_ours, meets, same, socket_path
 from ratelimitd.ctl.doctor.postconf import Postfix
 from ratelimitd.ctl.doctor.remedy import right
 from ratelimitd.ctl.doctor.restrictions import uses
@@ -61,10 +61,13 @@ def unreachable(postfix: Postfix, addresses: Sequence[Address]) -> Iterator[Faul
             meant = next(ours for ours in addresses if isinstance(ours, Path))
             if not any(isinstance(ours, Path) and same(ours, path) and path.exists() for ours in addresses):
                 what = f"{use.where}: {use.address} is {path} to Postfix, but ratelimitd listens on {meant}"
+                if meant.is_relative_to(postfix.queue_directory):
+                    yield Fault("unreachable", what, "in main.cf", right(use, as_asked(meant, postfix)))
+                    continue
                 inside = postfix.queue_directory / "private" / meant.name
-                there = use._replace(address=f"unix:private/{meant.name}")
                 settings = (f'listen = ["unix:{inside}"]', f'unix_group = "{postfix.owner}"')
-                lines = [*(Line(OURS, "[server]", setting) for setting in settings), *right(there)]
+                lines = [*(Line(OURS, "[server]", setting) for setting in settings)]
+                lines += right(use, as_asked(inside, postfix))
                 yield Fault("unreachable", what, f"under [server] of {OURS}, before a restart, and in main.cf", lines)
             elif not _may_connect(path, postfix.owner):
                 what = f"{use.where}: the user {postfix.owner} may not connect to {path}"

@@ -49,29 +49,33 @@ def option(smtpd: Smtpd, name: str, value: str) -> Line:
     return Line(MASTER, smtpd.name, f"  -o {{ {name} = {value} }}" if value else f"  -o {name}=")
 
 
-def wired(smtpd: Smtpd, address: str) -> str:
-    """The value of smtpd_sender_restrictions that asks at an address."""
-    return _placed(smtpd, SENDER, service(address), items_of(smtpd, SENDER))
+def wired(smtpd: Smtpd, address: str, deserted: Iterable[str] = ()) -> str:
+    """The value of smtpd_sender_restrictions that asks at an address, and at those no more where nobody listens."""
+    items = items_of(smtpd, SENDER)
+    for other in deserted:
+        items = _without(other, items)
+    return _placed(smtpd, SENDER, service(address), items)
 
 
-def right(use: Use) -> list[Line]:
-    """The lines that have the service asked where it should be, in place of a use that is not right."""
+def right(use: Use, address: str = "") -> list[Line]:
+    """The lines that have the service asked where it should be, in place of a use that is not right; `address`: at this
+    one in place of the use's."""
     smtpd, name = use.smtpd, use.list_name
-    asked = service(use.address, use.options.items())
+    asked = service(address or use.address, use.options.items())
     at_rcpt = smtpd.is_on("smtpd_delay_reject")
     if name not in (*BEFORE_ALL_OTHERS, ETRN) and (at_rcpt or name not in AT_RCPT):
-        return [line(smtpd, name, _placed(smtpd, name, asked, _without(use, items_of(smtpd, name))))]
+        return [line(smtpd, name, _placed(smtpd, name, asked, _without(use.address, items_of(smtpd, name))))]
     target = SENDER if at_rcpt else RECIPIENT
-    there = _placed(smtpd, target, asked, _without(use, items_of(smtpd, target)))
+    there = _placed(smtpd, target, asked, _without(use.address, items_of(smtpd, target)))
     return [
-        line(smtpd, name, ", ".join(_without(use, items_of(smtpd, name)))),
+        line(smtpd, name, ", ".join(_without(use.address, items_of(smtpd, name)))),
         line(smtpd, target, there),
     ]
 
 
-def _without(use: Use, items: Sequence[str]) -> list[str]:
-    """The restrictions without those that ask at the address of the use."""
-    asks = re.compile(rf"{SERVICE} \{{?\s*{re.escape(use.address)}(?![^\s,}}])")
+def _without(address: str, items: Sequence[str]) -> list[str]:
+    """The restrictions without those that ask at an address."""
+    asks = re.compile(rf"{SERVICE} \{{?\s*{re.escape(address)}(?![^\s,}}])")
     return [item for item in items if not asks.match(item)]
 
 

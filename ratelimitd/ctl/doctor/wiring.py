@@ -25,35 +25,38 @@ def malformed(postfix: Postfix) -> Iterator[Fault]:
             yield Fault("malformed", what, fix, [option(smtpd, wrong.name, wrong.value)])
 
 
-def examine(postfix: Postfix, is_ours: Callable[[Use], bool], address: str) -> Iterator[Fault]:
-    """The faults. `is_ours` tells whether a use asks us; `address` is how we are asked."""
+def examine(
+    postfix: Postfix, is_ours: Callable[[Use], bool], is_deserted: Callable[[Use], bool], address: str
+) -> Iterator[Fault]:
+    """The faults. `is_ours` tells whether a use asks us, `is_deserted` whether it asks where nobody listens; `address`
+    is how we are asked."""
     for smtpd in postfix.smtpds:
         if admits_logins(smtpd) and not any(map(is_ours, uses_of(smtpd))):
-            others = sorted({use.address for use in uses_of(smtpd)})
-            asked = f"; it asks {', '.join(others)}" if others else ""
-            why, fix, lines = _why(postfix, smtpd, is_ours, address)
+            others = {use.address: is_deserted(use) for use in uses_of(smtpd)}
+            told = [f"{other}, where nobody listens" if others[other] else other for other in sorted(others)]
+            asked = f"; it asks {' and '.join(told)}" if told else ""
+            why, fix, lines = _why(postfix, smtpd, is_ours, wired(smtpd, address, [o for o in others if others[o]]))
             what = f"the service {smtpd.name}, where users log in, never asks ratelimitd at {address}{asked}{why}"
             yield Fault("not-wired", what, fix, lines)
 
 
-def _why(postfix: Postfix, smtpd: Smtpd, is_ours: Callable[[Use], bool], address: str) -> tuple[str, str, list[Line]]:
-    """What keeps it from asking us, as far as that is seen, and the fix."""
+def _why(postfix: Postfix, smtpd: Smtpd, is_ours: Callable[[Use], bool], asking: str) -> tuple[str, str, list[Line]]:
+    """What keeps it from asking us, as far as that is seen, and the fix; `asking`: the value of SENDER that asks us."""
     block = f"in master.cf, under {smtpd.name}"
     for name, value in smtpd.overrides.items():
         if any(map(is_ours, uses_of(_without(smtpd, name, postfix)))):
             why = f": {block}, -o {name}={value} overrides main.cf, which asks it"
             return why, f"{block}, remove that line, or make it", [option(smtpd, name, postfix.main[name])]
-    value = wired(smtpd, address)
     if SENDER in smtpd.overrides:
         why = f": {block}, -o {SENDER}={smtpd.overrides[SENDER]} overrides whatever main.cf says"
-        return why, f"{block}, make that line", [option(smtpd, SENDER, value)]
+        return why, f"{block}, make that line", [option(smtpd, SENDER, asking)]
     for name, text in postfix.main.items():
         inside = _INSIDE.search(text)
         if inside is not None:
             why = f": in main.cf the line {inside[1]} = ... begins with a blank, so it continues the value of {name}"
-            outside = [Line("main.cf", "", f"{name} = {text[: inside.start()]}".rstrip()), line(smtpd, SENDER, value)]
+            outside = [Line("main.cf", "", f"{name} = {text[: inside.start()]}".rstrip()), line(smtpd, SENDER, asking)]
             return why, f"begin {inside[1]} in the first column of main.cf", outside
-    return "", "in main.cf", [line(smtpd, SENDER, value)]
+    return "", "in main.cf", [line(smtpd, SENDER, asking)]
 
 
 def _without(smtpd: Smtpd, name: str, postfix: Postfix) -> Smtpd:

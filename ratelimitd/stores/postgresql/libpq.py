@@ -33,7 +33,8 @@ def explained(message: bytes, *, keep_place: bool = False) -> str:
     `keep_place`: of which server, which nobody else says.
     """
     found: dict[str, str] = {}
-    for line in map(str.strip, message.decode("utf-8", "replace").splitlines()):
+    for whole in message.decode("utf-8", "replace").splitlines():
+        line = f"({whole.strip()})" if whole.startswith("\t") else whole.strip()  # a hint
         place = _WHERE.match(line)
         text = _LEVEL.sub("", line[place.end() :] if place else line)
         shown = f"{place[0]}{text}" if place and keep_place else text
@@ -53,6 +54,11 @@ def _remedy(text: str) -> str:
         if is_open:
             return f": libpq does not read {file}, which others may read: chmod 600"
         return f": set store.password_file or store.password, or put it into libpq's file, here {file}"
+    if "Peer authentication failed" in text:  # as Debian's pg_hba.conf has it for every socket
+        return (
+            ": there pg_hba.conf says peer: an account with the name of the daemon's user needs no password; any other "
+            "needs a line with scram-sha-256 above that one, or store.host in place of the socket"
+        )
     if "definition of service" in text:
         own = os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf"
         return f": neither in {own} nor in the system's pg_service.conf (Debian: /etc/postgresql-common)"

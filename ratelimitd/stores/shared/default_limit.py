@@ -6,7 +6,7 @@ away from the daemon that counts by them: where rows are of the limit that stand
 
 import re
 
-from ratelimitd.errors import StoreError
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import Names
 from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.remarks import Remarks
@@ -28,7 +28,11 @@ async def settle(session: Session, dialect: Dialect, names: Names, remarks: Rema
     if limit == names.limit:
         return
     statement = dialect.sql(names, _SET)
-    if limit and await session.run(dialect.sql(names, _IN_USE), (limit,)):
+    try:
+        in_use = limit and await session.run(dialect.sql(names, _IN_USE), (limit,))
+    except StoreUnsuitable:  # the account may not read the table: LACKING has been said, with what to grant
+        return
+    if in_use:
         remarks.add(OTHER, limit=limit, first=names.limit, statement=statement)
     elif change:
         try:
