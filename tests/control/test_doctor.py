@@ -514,6 +514,7 @@ def test_a_store_that_is_unavailable(start: Start, examine: Examine, backend: st
     assert says(examine(daemon, SENDER), "store-unavailable", f"{backend}:", why, "ratelimitctl check")
     if connection is not None:
         connection.execute("ROLLBACK")
+        connection.close()
         daemon.wait_for_log("the store is available again")
         assert names(examine(daemon, SENDER)) == []
 

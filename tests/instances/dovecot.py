@@ -114,10 +114,10 @@ class Dovecot:
             raise
 
     def stop(self) -> None:
-        """Stop, and wait until all its processes are gone."""
+        """End it and all its processes at once: it has nothing to save, and would take a second."""
         process, self._process = self._process, None
         if process is not None:
-            process.stop(timeout=10)
+            process.kill()
 
     def log(self) -> str:
         """Its log so far, and what it printed."""
