@@ -156,7 +156,7 @@ def test_everything_the_program_can_do_has_what_it_needs(installed: Debian, rele
 
 
 def _unmet(there: dict[str, Any], name: str, extras: set[str], python: str) -> Iterator[str]:
-    """What a distribution requires, itself or by what is inside, and does not find; of its own packages Debian knows."""
+    """What a distribution and what is inside require and do not find; of its own packages Debian knows it."""
     seen = set()
     to_do = [(name, extra) for extra in ("", *extras)]
     while to_do:
