@@ -1,6 +1,7 @@
 #!/bin/sh
-# contrib/install.sh [uninstall]: installs ratelimitd from this checkout, or removes it again. It asks nothing; run it
-# again to update. An existing configuration is never touched; uninstall keeps it, the counts and the logs.
+# contrib/install.sh [uninstall]: installs ratelimitd from this checkout, or removes it again. It asks nothing, and says
+# what it does. Run it again to update, or after the system's Python has changed. An existing configuration is never
+# touched; uninstall keeps it, the counts and the logs.
 #
 # From the environment:
 #   PREFIX    where the program goes                 /usr/local   ($PREFIX/lib/ratelimitd, $PREFIX/bin, $PREFIX/share/man)
@@ -25,6 +26,8 @@ die() { printf '%s\n' "install.sh: $*" >&2; exit 1; }
 on_this_system() { [ -z "$dest" ]; }
 systemd_runs() { on_this_system && [ -d /run/systemd/system ]; }
 
+has_init_script() { on_this_system && [ -x "$sysconf/init.d/ratelimitd" ] && command -v start-stop-daemon >/dev/null; }
+
 # put MODE SOURCE TARGET: a file, with the paths of this installation in it.
 put() {
     mkdir -p "$(dirname "$dest$3")"
@@ -44,10 +47,37 @@ make_user() {
     say "made the user $user"
 }
 
-install_program() {
+# After an upgrade of the system the environment names a Python that is gone, or one of another version, which does not
+# see what is installed there.
+works() { "$dest$lib/bin/python" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# Which key plugins of others were in the environment that is made again: it does not have them then.
+plugins() {
+    grep -ls '^\[ratelimitd\.keys\]' "$dest$lib"/lib/python3*/site-packages/*.dist-info/entry_points.txt |
+        sed -e 's|/entry_points\.txt$||' -e 's|.*/||' -e 's|\.dist-info$||' | grep -v '^ratelimitd-[0-9]' || true
+}
+
+make_environment() {
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is not Python >= 3.11 (set PYTHON)"
-    mkdir -p "$dest$lib" "$dest$prefix/bin"
-    [ -x "$dest$lib/bin/python" ] || "$python" -m venv "$dest$lib" || die "$python lacks venv (Debian: python3-venv)"
+    if works; then
+        say "updating the program in $lib"
+        return
+    fi
+    lost=''
+    if [ -e "$dest$lib" ]; then
+        lost=$(plugins)
+        say "making $lib again: its Python is gone, or is another version"
+    else
+        say "putting the program into $lib"
+    fi
+    mkdir -p "$dest$lib"
+    "$python" -m venv --clear "$dest$lib" || die "$python lacks venv (Debian: apt install python3-venv)"
+    if [ -n "$lost" ]; then say "key plugins to be installed again with $lib/bin/pip: "$lost; fi
+}
+
+install_program() {
+    make_environment
+    mkdir -p "$dest$prefix/bin"
     "$dest$lib/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$here[$extras]" ||
         die "pip could not install $here[$extras]"
     for name in ratelimitd ratelimitctl; do
@@ -58,18 +88,24 @@ install_program() {
     done
     for section in 5 8; do mkdir -p "$dest$prefix/share/man/man$section"; done
     "$dest$lib/bin/python" "$here/contrib/man/make.py" "$dest$prefix/share/man"
+    put 644 contrib/completion/ratelimitctl.bash "$prefix/share/bash-completion/completions/ratelimitctl"
+    say "commands: $prefix/bin/ratelimitd and ratelimitctl, with manual pages and bash completion in $prefix/share"
 }
 
 install_configuration() {
     put 644 conf/ratelimitd.toml "$prefix/share/ratelimitd/ratelimitd.toml"
     if [ -e "$dest$sysconf/ratelimitd.toml" ]; then
         say "kept $sysconf/ratelimitd.toml; all settings are in $prefix/share/ratelimitd/ratelimitd.toml"
+        if ! grep -q '^[[:space:]]*user[[:space:]]*=' "$dest$sysconf/ratelimitd.toml"; then
+            say "it sets no user: under an init script the daemon runs as root until it has user = \"$user\" at its top"
+        fi
     else
         put 640 conf/ratelimitd.toml "$sysconf/ratelimitd.toml"
+        sed -i "s/^#user = \"\"\$/user = \"$user\"/" "$dest$sysconf/ratelimitd.toml"
         if on_this_system; then chgrp "$user" "$sysconf/ratelimitd.toml"; fi
+        say "made $sysconf/ratelimitd.toml, with user = \"$user\""
     fi
     put 644 contrib/logrotate.d/ratelimitd "$sysconf/logrotate.d/ratelimitd"
-    put 644 contrib/completion/ratelimitctl.bash "$prefix/share/bash-completion/completions/ratelimitctl"
 }
 
 install_service() {
@@ -79,9 +115,18 @@ install_service() {
     if systemd_runs; then
         systemctl daemon-reload
         systemctl enable --quiet ratelimitd.service
-        systemctl try-restart ratelimitd.service
-    elif on_this_system && command -v update-rc.d >/dev/null; then
-        update-rc.d ratelimitd defaults
+        say "service: ratelimitd.service of systemd, which starts with the system"
+        if systemctl --quiet is-active ratelimitd.service; then
+            systemctl restart ratelimitd.service || die "the daemon that ran is not running now: journalctl -u ratelimitd"
+            say "restarted the daemon that was running"
+        fi
+        return
+    fi
+    if on_this_system && command -v update-rc.d >/dev/null; then update-rc.d ratelimitd defaults; fi
+    say "service: $sysconf/init.d/ratelimitd, and units for systemd"
+    if has_init_script && "$sysconf/init.d/ratelimitd" status >/dev/null 2>&1; then
+        "$sysconf/init.d/ratelimitd" restart || die "the daemon was not restarted"
+        say "restarted the daemon that was running"
     fi
 }
 
@@ -97,10 +142,10 @@ make_folders() {
 uninstall() {
     if systemd_runs; then
         systemctl disable --quiet --now ratelimitd.socket ratelimitd.service 2>/dev/null || true
-    elif on_this_system && [ -x "$sysconf/init.d/ratelimitd" ]; then
+    elif has_init_script; then
         "$sysconf/init.d/ratelimitd" stop || true
     fi
-    rm -rf "${dest:?}$lib" "$dest$prefix/share/ratelimitd"
+    rm -rf "$dest${lib:?}" "$dest${prefix:?}/share/ratelimitd"
     rm -f "$dest$prefix/bin/ratelimitd" "$dest$prefix/bin/ratelimitctl" \
         "$dest$prefix/share/man/man8/ratelimitd.8" "$dest$prefix/share/man/man8/ratelimitctl.8" \
         "$dest$prefix/share/man/man5/ratelimitd.toml.5" \
@@ -120,7 +165,7 @@ install)
     make_folders
     install_configuration
     install_service
-    say "installed. Look at $sysconf/ratelimitd.toml, then start the service ratelimitd; man ratelimitd says more"
+    say "installed. Look at $sysconf/ratelimitd.toml, then: service ratelimitd start; man ratelimitd says more"
     ;;
 uninstall) uninstall ;;
 *) die "usage: $0 [uninstall]" ;;

@@ -3,6 +3,7 @@
 What a start refuses is not here.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,10 +60,20 @@ def advice(config: Configuration) -> Iterator[Advice]:
 def at_start(config: Configuration) -> Iterator[Advice]:
     """The same, and what shows only where the daemon runs."""
     yield from advice(config)
+    yield from hidden(config)
     log = config.settings.log
     if lacks_syslog(log):
         what = f"there is no {log.syslog}, so the log goes to stderr; set log.stderr = true if that is wanted"
         yield Advice(what, {})
+
+
+def hidden(config: Configuration) -> Iterator[Advice]:
+    """A configuration that the user of this process may not read: root has read it, and nobody reads it again."""
+    if not os.access(config.file, os.R_OK, effective_ids=True):
+        what = (
+            "the daemon's user may not read the configuration, so a reload will be refused; a restart applies changes"
+        )
+        yield Advice(what, {"file": str(config.file)})
 
 
 def _unused(store: StoreSettings) -> list[str]:

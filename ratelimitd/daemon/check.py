@@ -2,13 +2,13 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.daemon import handover, privileges
-from ratelimitd.daemon.advice import advice
+from ratelimitd.daemon.advice import Advice, advice, hidden
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.errors import StartError
 from ratelimitd.net.listeners import control_address, group_id, parse_address
@@ -24,8 +24,17 @@ def check(file: Path) -> tuple[Configuration, list[str]]:
     """
     config = read(file, lenient=True)
     missing = resolve(config)
-    warnings = [*config.credentials.unreadable, *missing, *map(str, advice(config))]
+    warnings = [*config.credentials.unreadable, *missing, *map(str, [*advice(config), *_as_its_user(config)])]
     return config, [f"{config.file}: {warning}" for warning in warnings]
+
+
+def _as_its_user(config: Configuration) -> list[Advice]:
+    """What only the daemon's user sees. Raises StartError."""
+    settings = config.settings
+    if not settings.user or os.geteuid() != 0:
+        return []
+    with privileges.acting_as(privileges.resolve(settings.user, settings.group)):
+        return list(hidden(config))
 
 
 def resolve(config: Configuration) -> list[str]:
@@ -39,7 +48,10 @@ def resolve(config: Configuration) -> list[str]:
         if settings.user:
             identity = privileges.resolve(settings.user, settings.group)
             if os.geteuid() == 0:
+                handover.refuse_closed("state_dir", config.state_dir, identity)
                 handover.check_state(config.state_dir, identity)
+                if settings.log.file:
+                    handover.refuse_closed("log.file", config.path(settings.log.file), identity)
         group_id(settings.server.unix_group)
         control_address(config.control_socket)
         return list(_missing_folders(config))
@@ -63,6 +75,9 @@ def _missing_folders(config: Configuration) -> Iterator[str]:
 
 
 def _is_missing(folder: Path) -> bool:
-    with suppress(OSError):  # this user may not look there; the daemon's may
-        return not folder.is_dir()
-    return False
+    try:
+        return not stat.S_ISDIR(folder.stat().st_mode)  # is_dir() does not tell what is missing from what is hidden
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # this user may not look there; the daemon's may
+        return False

@@ -80,6 +80,7 @@ class Daemon:
         except BaseException:
             await parts.sync.link.close()
             raise
+        gc.freeze()  # with the dicts of the accounts, which the collector walks from Python 3.14 on
         announce(config, parts.sync.link.name, parts.sockets.policy.addresses, parts.log)
         systemd.ready(self._reloader.summary)
 

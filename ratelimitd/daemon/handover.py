@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ratelimitd.daemon.privileges import Identity
+from ratelimitd.daemon.privileges import Identity, acting_as
 from ratelimitd.errors import StartError
 from ratelimitd.folders import opened
 
@@ -36,6 +36,14 @@ def may_write(folder: os.stat_result, identity: Identity) -> bool:
     if folder.st_gid in (identity.gid, *identity.groups):
         return bool(folder.st_mode & stat.S_IWGRP)
     return bool(folder.st_mode & stat.S_IWOTH)
+
+
+def refuse_closed(setting: str, path: Path, identity: Identity) -> None:
+    """Refuse a path that leads through a folder which the user may not enter, as root's home. Raises StartError."""
+    with acting_as(identity):
+        for folder in reversed(path.absolute().parents):
+            if os.path.lexists(folder) and not os.access(folder, os.X_OK, effective_ids=True):
+                raise StartError(f"{setting}: {path}: {identity.user} may not enter {folder}")
 
 
 def give_state(path: Path, identity: Identity, also: Collection[str] = ()) -> None:

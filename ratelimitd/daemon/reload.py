@@ -3,6 +3,7 @@
 Counters, connections and what is not stored yet stay. Everything that may fail is done before anything is changed.
 """
 
+import gc
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,7 @@ class Reloader:
         for meter in self._parts.policy.meters:
             async for keys in walk(list(meter.counters)):
                 meter.follow(keys)
+        gc.freeze()  # with the dicts of limits that are new, see Daemon._start
 
     def _needing_a_restart(self, fresh: Configuration) -> list[str]:
         old, new = self._started.settings, fresh.settings

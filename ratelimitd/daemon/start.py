@@ -109,9 +109,11 @@ def prepare(config: Configuration, held: Held) -> None:
         hold(held.state)
         _write_pid_file(config)
         return
+    handover.refuse_closed("state_dir", config.state_dir, identity)
     own_names = (settings.store.path, settings.control.socket)
     handover.give_state(config.state_dir, identity, own_names)
     if settings.log.file:
+        handover.refuse_closed("log.file", config.path(settings.log.file), identity)
         handover.give_log(config.path(settings.log.file), identity)
     with privileges.acting_as(identity):
         hold(held.state)

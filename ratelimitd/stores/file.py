@@ -122,7 +122,9 @@ class DatabaseFile:
         """What is wrong with the file as it can be read now; "" for nothing."""
         try:
             # Read-only: a connection that may write would write as it closes.
-            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", BUSY_TIMEOUT_S, uri=True)) as read:
+            with closing(
+                sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
+            ) as read:
                 ((found,),) = read.execute("PRAGMA quick_check(1)")
         except sqlite3.DatabaseError as error:
             if not _is_damage(getattr(error, "sqlite_errorcode", 0)):

@@ -38,7 +38,7 @@ def test_check_tries_the_database_and_creates_its_tables(
     make: Start, ctl_of: Ctl, store: Table, mariadb: MariaDB
 ) -> None:
     refused = ctl_of(make(store=store | {"password": "wrong"}), "check")
-    assert (refused.status, "Access denied for user" in refused.out) == (1, True)
+    assert (refused.status, "Access denied for user" in refused.out) == (2, True)
     daemon = make(store=store)
     ran = ctl_of(daemon, "check")
     assert (ran.status, f"{store['database']}: available\n" in ran.out) == (0, True)

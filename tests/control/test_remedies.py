@@ -1,6 +1,5 @@
 """Every remedy of `ratelimitctl doctor` is applied as it is printed to a real Postfix, which then counts."""
 
-import os
 import re
 import signal
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import require
 from tests.control.conftest import Ctl, Start
 from tests.daemon.process import Ratelimitd
 from tests.instances.postfix import Postfix
@@ -115,9 +115,9 @@ def apply_to_ours(daemon: Ratelimitd, line: Mapping[str, str]) -> None:
     daemon.file.write_text(text.replace(f"{line['under']}\n", f"{line['under']}\n{line['text']}\n", 1))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_postfix_to_which_the_remedy_is_applied_counts(make: Start, ctl_of: Ctl, folder: Path, kind: str) -> None:
+    require("postfix")
     wrong = WRONG[kind]
     limit = [{"quota": 2, "free_recipients": list(wrong.free)}]
     server = {

@@ -174,7 +174,11 @@ async def test_parts_are_read_of_a_row_that_counts_in_them_whatever_the_limit_is
     await fixed.close()
 
 
-@pytest.mark.parametrize("edit", ["used = 9", f"expiry = {NOW + 200}", f"used = 7, expiry = {NOW + 7200}"])
+@pytest.mark.parametrize(
+    "edit",
+    ["used = 9", f"expiry = {NOW + 200}", f"used = 7, expiry = {NOW + 7200}"],
+    ids=["used", "expiry", "both"],
+)
 async def test_what_somebody_sets_counts_until_the_row_ends(backend: Backend, sliding: Store, edit: str) -> None:
     await flush(sliding, [part("alice", 3, PART), part("alice", 4, HOUR)])
     backend.sql(f"UPDATE ratelimit SET {edit}")
