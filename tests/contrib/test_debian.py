@@ -220,6 +220,15 @@ def test_what_is_in_the_way_of_an_installation_is_said(system: Debian) -> None:
     assert "127.0.0.1:10032" in said.stdout
     assert daemon(system) == ""
     assert "Status: install ok installed" in system.run("dpkg", "-s", "ratelimitd").stdout
+    system.put(ROOT / "contrib" / "install.sh", "/root/contrib/install.sh")
+    said = system.run("/root/contrib/install.sh", check=False)
+    assert said.returncode == 1
+    assert "the Debian package is installed: apt-get remove ratelimitd first" in said.stdout
+
+    system.run("dpkg", "--remove", "ratelimitd")
+    program_.touch()
+    system.run("dpkg", "--purge", "ratelimitd")  # what install.sh has installed meanwhile keeps its counts
+    assert facts(system, "/var/lib/ratelimitd") == "ratelimitd:ratelimitd 750"
 
 
 def test_the_pages_in_the_package_lead_to_each_other(built: Path, release: Release, folder: Path) -> None:
