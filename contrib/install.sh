@@ -160,6 +160,9 @@ uninstall() {
 if on_this_system && [ "$(id -u)" != 0 ]; then die "must be root (or set DESTDIR)"; fi
 case ${1:-install} in
 install)
+    if on_this_system && [ -e /usr/lib/ratelimitd/ratelimitd ]; then
+        die "the Debian package is installed: apt-get remove ratelimitd first; configuration, counts and logs stay"
+    fi
     if on_this_system; then make_user; fi
     install_program
     make_folders

@@ -16,6 +16,8 @@ from tests.instances.chroot import Debian
 from tests.instances.components import program
 
 BASE = "docker.io/library/debian:trixie-slim"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What engines set where an image sets nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Image:
     """What a stage has made of a system, and how it is run."""
 
     system: Debian
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=lambda: {"PATH": _PATH})
     user: str = "root"
     entrypoint: list[str] = field(default_factory=list)
     volumes: list[str] = field(default_factory=list)
@@ -136,7 +138,7 @@ class Container:
         words += ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec", script]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.defpath}
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": _PATH}
             )
 
     @property

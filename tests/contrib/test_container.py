@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ratelimitd.config.read import read
-from tests.conftest import open_folder, require
+from tests.conftest import missing, open_folder, require
 from tests.contrib.container import Container, Image, bind, stages
 from tests.instances import cache, chroot
 from tests.instances.components import ComponentMissing, program
@@ -39,7 +39,7 @@ def make(stack: ExitStack) -> Made:
     try:
         lower = chroot.tree(cache.folder(), chroot.TRIXIE)
     except ComponentMissing as error:
-        pytest.skip(str(error))
+        missing(str(error))
     return Made(Image(stack.enter_context(chroot.Debian(lower, folder))), folder)
 
 

@@ -24,6 +24,8 @@ from tests.instances.components import program
 
 pytestmark = pytest.mark.real
 README = (packages.HERE / "package" / "ratelimitd.README.Debian").read_text(encoding="utf-8")
+OF_THE_CHECKOUT = ("CHANGELOG.md", "LICENSE", "plugins", "ratelimitd", "tests")
+"""What pages link to that the package has elsewhere or not at all."""
 PLUGINS = "/usr/local/lib/ratelimitd-plugins"
 
 
@@ -156,7 +158,7 @@ def test_everything_the_program_can_do_has_what_it_needs(installed: Debian, rele
 
 
 def _unmet(there: dict[str, Any], name: str, extras: set[str], python: str) -> Iterator[str]:
-    """What a distribution requires, itself or by what is inside, and does not find; of its own packages Debian knows."""
+    """What a distribution and what is inside require and do not find; of its own packages Debian knows it."""
     seen = set()
     to_do = [(name, extra) for extra in ("", *extras)]
     while to_do:
@@ -199,7 +201,7 @@ def test_a_third_party_s_key_plugin_is_installed_as_readme_debian_says(installed
     assert system.run("dpkg", "--verify", "ratelimitd").stdout == ""
 
 
-def test_where_install_sh_has_installed_it_the_package_says_so_and_is_not(system: Debian) -> None:
+def test_what_is_in_the_way_of_an_installation_is_said(system: Debian) -> None:
     program_ = system.path("/usr/local/lib/ratelimitd/bin/ratelimitd")
     program_.parent.mkdir(parents=True)
     program_.touch()
@@ -209,6 +211,24 @@ def test_where_install_sh_has_installed_it_the_package_says_so_and_is_not(system
         "Run `contrib/install.sh uninstall' in its checkout first: configuration, counts and logs stay" in said.stdout
     )
     assert not system.path("/usr/lib/ratelimitd").exists()
+
+    program_.unlink()
+    occupy = "import os, socket; s = socket.create_server(('127.0.0.1', 10032)); os.fork() and os._exit(0)\n"
+    occupy += "os.setsid(); os.close(1); os.close(2); s.accept()"
+    system.run("python3", "-c", occupy)  # as the Perl daemon does
+    said = system.run("dpkg", "-i", "/root/new.deb")
+    assert "127.0.0.1:10032" in said.stdout
+    assert daemon(system) == ""
+    assert "Status: install ok installed" in system.run("dpkg", "-s", "ratelimitd").stdout
+    system.put(ROOT / "contrib" / "install.sh", "/root/contrib/install.sh")
+    said = system.run("/root/contrib/install.sh", check=False)
+    assert said.returncode == 1
+    assert "the Debian package is installed: apt-get remove ratelimitd first" in said.stdout
+
+    system.run("dpkg", "--remove", "ratelimitd")
+    program_.touch()
+    system.run("dpkg", "--purge", "ratelimitd")  # what install.sh has installed meanwhile keeps its counts
+    assert facts(system, "/var/lib/ratelimitd") == "ratelimitd:ratelimitd 750"
 
 
 def test_the_pages_in_the_package_lead_to_each_other(built: Path, release: Release, folder: Path) -> None:
@@ -223,7 +243,7 @@ def test_the_pages_in_the_package_lead_to_each_other(built: Path, release: Relea
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             named = (page.parent / link).resolve()
             inside = named.relative_to(share / "doc/ratelimitd")
-            if inside.parts[0] not in ("tests", "LICENSE", "CHANGELOG.md", "plugins"):
+            if inside.parts[0] not in OF_THE_CHECKOUT:
                 assert named.exists(), f"{page.name}: {link}"
 
 
