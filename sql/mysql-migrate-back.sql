@@ -18,25 +18,27 @@ DELETE FROM `ratelimit` WHERE `limit_name` <> 'default';
 
 -- Under a sliding limit used is what counted at the last flush: what counts now, until the last of it would leave.
 UPDATE `ratelimit` AS `r`
-JOIN (
-    SELECT `sender`, LEAST(SUM(`used`), 4294967295) AS `used` FROM `ratelimit_history`
-    WHERE `limit_name` = 'default' AND `expiry` > @now AND `expiry` <= @now + 94867200 GROUP BY `sender`
-) AS `p` ON `p`.`sender` = `r`.`sender`
-JOIN `ratelimit_history` AS `h`
-    ON `h`.`sender` = `r`.`sender` AND `h`.`limit_name` = `r`.`limit_name` AND `h`.`expiry` = `r`.`expiry`
-SET `r`.`used` = `p`.`used`, `r`.`in_parts` = `p`.`used`, `r`.`updated` = `r`.`updated`
-WHERE `r`.`limit_name` = 'default' AND `r`.`in_parts` = `r`.`used` AND `r`.`expiry` > @now;
+SET `r`.`updated` = `r`.`updated`, `r`.`used` = (
+    SELECT LEAST(SUM(`p`.`used`), 4294967295) FROM `ratelimit_history` AS `p`
+    WHERE `p`.`sender` = `r`.`sender` AND `p`.`limit_name` = 'default' AND `p`.`expiry` > @now
+        AND `p`.`expiry` <= @now + 94867200
+)
+WHERE `r`.`limit_name` = 'default' AND `r`.`in_parts` = `r`.`used` AND `r`.`expiry` > @now AND EXISTS (
+    SELECT 1 FROM `ratelimit_history` AS `h`
+    WHERE `h`.`sender` = `r`.`sender` AND `h`.`limit_name` = 'default' AND `h`.`expiry` = `r`.`expiry`
+);
 
 -- So that it does not count twice after a return to ratelimitd, the parts of these windows end now, as one.
 INSERT INTO `ratelimit_history` (`sender`, `limit_name`, `expiry`, `used`)
-SELECT `h`.`sender`, `h`.`limit_name`, @now, LEAST(SUM(`h`.`used`), 4294967295) FROM `ratelimit_history` AS `h`
-JOIN `ratelimit` AS `r` ON `r`.`sender` = `h`.`sender` AND `r`.`limit_name` = `h`.`limit_name`
-WHERE `r`.`in_parts` IS NOT NULL AND `h`.`expiry` > @now AND `h`.`expiry` <= @now + 94867200
-GROUP BY `h`.`sender`, `h`.`limit_name`
+SELECT `r`.`sender`, 'default', @now, (
+    SELECT LEAST(SUM(`h`.`used`), 4294967295) FROM `ratelimit_history` AS `h`
+    WHERE `h`.`sender` = `r`.`sender` AND `h`.`limit_name` = 'default' AND `h`.`expiry` > @now
+) AS `used`
+FROM `ratelimit` AS `r` WHERE `r`.`in_parts` IS NOT NULL HAVING `used` IS NOT NULL
 ON DUPLICATE KEY UPDATE `used` = LEAST(`ratelimit_history`.`used` + VALUES(`used`), 4294967295);
-DELETE `h` FROM `ratelimit_history` AS `h`
-JOIN `ratelimit` AS `r` ON `r`.`sender` = `h`.`sender` AND `r`.`limit_name` = `h`.`limit_name`
-WHERE `r`.`in_parts` IS NOT NULL AND `h`.`expiry` > @now;
+DELETE `h` FROM `ratelimit` AS `r` STRAIGHT_JOIN `ratelimit_history` AS `h`
+    ON `h`.`sender` = `r`.`sender` AND `h`.`limit_name` = 'default' AND `h`.`expiry` > @now
+WHERE `r`.`in_parts` IS NOT NULL;
 UPDATE `ratelimit` SET `in_parts` = NULL, `updated` = `updated` WHERE `in_parts` IS NOT NULL;
 
 -- A quota until a time that has passed is over. And to the Perl daemon 0 is unlimited for ever: where that was given for
