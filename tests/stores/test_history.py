@@ -230,6 +230,21 @@ async def test_a_lookup_finds_all_parts_that_may_count_and_no_others(sliding: St
     assert found.used == sum(range(1, 62))
 
 
+@pytest.mark.parametrize(
+    ("column", "name"), [("sender", "key"), ("limit_name", "of"), ("expiry", "after"), ("used", "part")]
+)
+async def test_a_column_may_have_any_name_and_an_account_its_own_parts_alone(
+    backend: Backend, column: str, name: str
+) -> None:
+    store = backend.make(Names("ratelimit", ((column, name),)).checked())
+    store.configure(10, KEPT)
+    await store.open()
+    await flush(store, [part("alice", 3, HOUR), part("bob", 9, HOUR)])
+    assert (await row(store, "alice", "hourly", NOW)).parts == parts((HOUR, 3))
+    assert (await row(store, "bob", "hourly", NOW)).used == 9
+    await store.close()
+
+
 async def test_changes_have_the_parts(sliding: Store) -> None:
     cursor = (await sliding.changes(None, NOW)).cursor
     await flush(sliding, [part("alice", 3, HOUR), delta("bob", 2)])
