@@ -36,7 +36,7 @@ from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_adopt import CHUNK, adopt, select
-from ratelimitd.stores.sqlite_deltas import store
+from ratelimitd.stores.sqlite_deltas import change, decide, store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, make_durable, set_default, still_complete
 from ratelimitd.stores.sqlite_odd import each, odd
@@ -152,15 +152,16 @@ class SQLiteStore:
             self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Delta] = []
-            doubts, charges = Doubts(), Charges()
+            doubts: Doubts[Delta] = Doubts()
+            charges = Charges()
             for batch in batches(merge(runs.recorded(connection, self._sql, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 refused = self._store(connection, batch, doubts)
                 self._history.add(connection, batch, refused, charges)
                 rejected += refused
                 stored += batch
-            doubts.decide()
-            connection.execute(self._sql(statements.record(_DIALECT)), (node, segment))
+            decide(connection, self._sql, doubts)
+            runs.record(connection, self._sql, node, segment)
             rows = self._select(connection, [Account(delta.limit, delta.key) for delta in stored])
             charges.join(rows, stored)
             rows = self._history.settle(connection, charges, rows)
@@ -225,29 +226,29 @@ class SQLiteStore:
         self._file.check()
 
     def _store(
-        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts[Delta] | None = None
     ) -> list[tuple[Delta, str]]:
         return store(connection, self._sql, chunk, doubts)
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement = (self._sql(statements.grant(_DIALECT, grant.latest, now)), [grant.values])
-        return await self._change(*statement, [Account(grant.limit, grant.key)], now)
+        work = partial(change, statement=self._sql(statements.grant(_DIALECT, grant.latest, now)), rows=1)
+        return await self._change(partial(work, records=[grant.values]), [Account(grant.limit, grant.key)], now)
 
     async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
-        statement = (self._sql(statements.reset(_DIALECT)), [(account.key, account.limit) for account in accounts])
-        return await self._change(*statement, accounts, now)
+        records = [(account.key, account.limit) for account in accounts]
+        work = partial(change, statement=self._sql(statements.reset(_DIALECT)), records=records)
+        return await self._change(work, accounts, now)
 
     async def _change(
-        self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account], now: int
+        self, work: Callable[[sqlite3.Connection], None], accounts: Iterable[Account], now: int
     ) -> list[Row]:
-        def change(connection: sqlite3.Connection) -> list[Row]:
-            for some in values:
-                connection.execute(statement, some)
+        def change_all(connection: sqlite3.Connection) -> list[Row]:
+            work(connection)
             return self._lookup(connection, accounts, now)
 
-        return await self._write(change)
+        return await self._write(change_all)
 
     async def settle(self, present: Delta, after: int) -> int:
         """Have rows say what they say in the present window."""

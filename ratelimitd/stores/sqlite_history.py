@@ -10,6 +10,7 @@ from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.stores import Names
 from ratelimitd.stores import history_statements as statements
 from ratelimitd.stores.dialect import SQLite
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.history import (
     FAR_S,
     STEP,
@@ -29,7 +30,7 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_deltas import BAD_RECORD
+from ratelimitd.stores.sqlite_deltas import refusal, takes_one, write_all
 from ratelimitd.stores.sqlite_odd import each
 from ratelimitd.stores.survey import Rename
 
@@ -79,7 +80,7 @@ class SQLiteHistory:
         """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
         `charges`, for `settle`."""
         if batch and self.kept.includes(batch[0]):
-            self._write(connection, _ADD, charges.take(batch, refused))
+            self._write(connection, _ADD, charges.take(batch, refused), charges.doubts)
 
     def restore(
         self,
@@ -100,13 +101,16 @@ class SQLiteHistory:
     ) -> list[Row]:
         """The rows, with what is charged to the parts of sliding limits written, and what these rows are then."""
         found = {Account(row.limit, row.key): row for row in rows}
+        doubts = charges.doubts if how is How.ADD else None
         for chunk in charges.chunks():
             there = {account.key: found[account] for account in chunk.accounts if account in found}
-            self._write(connection, _AT_LEAST if how is How.AT_LEAST else _ADD, values_of(chunk.alone(there)))
+            self._write(connection, _AT_LEAST if how is How.AT_LEAST else _ADD, values_of(chunk.alone(there)), doubts)
             for account in chunk.accounts:
                 if row := there.get(account.key):
                     row = row._replace(parts=self._parts(connection, row, chunk.now))
-                    found[account] = self._settle(connection, chunk.settle(row, self.kept, how=how))
+                    found[account] = self._settle(connection, chunk.settle(row, self.kept, how=how), doubts)
+        if doubts:
+            self.decide(connection, doubts)
         return list(found.values())
 
     def settle_for_good(
@@ -122,11 +126,11 @@ class SQLiteHistory:
         self.settle(connection, settling(present, rows), rows, How.FOR_GOOD)
         return int(found[-1][0]) if found else 0
 
-    def _settle(self, connection: sqlite3.Connection, settled: Settled) -> Row:
+    def _settle(self, connection: sqlite3.Connection, settled: Settled, doubts: Doubts[Values] | None) -> Row:
         row = settled.row
-        self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
+        self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()], doubts)
         connection.executemany(self._sql(statements.DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
-        self._write(connection, _ADD, [(row.limit, row.key, *part) for part in settled.added.items()])
+        self._write(connection, _ADD, [(row.limit, row.key, *part) for part in settled.added.items()], doubts)
         with each(connection, self._remarks, row.limit, row.key):
             connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
@@ -138,22 +142,49 @@ class SQLiteHistory:
             connection.execute(self._sql(statements.move(_DIALECT)), (new, old, limit, now))
             connection.execute(self._sql(statements.MOVED), (old, limit, now))
 
-    def _write(self, connection: sqlite3.Connection, statement: str, values: Sequence[Values]) -> None:
-        """Write rows; one that the database refuses is left out, and that is said."""
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        statement: str,
+        values: Sequence[Values],
+        doubts: Doubts[Values] | None = None,
+    ) -> None:
+        """Write rows; one that the database refuses is left out, and that is said. `doubts`: of the flush; without,
+        whatever is refused is at fault itself."""
         if not values:
             return
         insert = self._sql(statement)
-        connection.execute("SAVEPOINT history")
-        try:
-            connection.executemany(insert, values)
-        except BAD_RECORD:
-            connection.execute("ROLLBACK TO history")
-            for one in values:
-                try:
-                    connection.execute(insert, one)
-                except BAD_RECORD as error:
-                    say_refused(self._remarks, one, str(error))
-        connection.execute("RELEASE history")
+        if write_all(connection, insert, values):
+            if doubts:
+                doubts.took()
+                self._say_refused(doubts)
+            return
+        for one in values:
+            error = refusal(connection, insert, one)
+            if doubts and error is None:
+                doubts.took()
+            elif doubts and error is not None:
+                doubts.doubt(one[:2], one, error)
+                if doubts.are_many:
+                    self.decide(connection, doubts)
+            elif error is not None:
+                say_refused(self._remarks, one, str(error))
+        if doubts:
+            self._say_refused(doubts)
+
+    def decide(self, connection: sqlite3.Connection, doubts: Doubts[Values]) -> None:
+        """Find out whether records are at fault, or the table. Raises NotStored where it is the table."""
+        if doubts.there_are:
+            limit, _, expiry, _ = doubts.example
+            there = connection.execute(self._sql(statements.SOME), (limit,)).fetchall()
+            others = doubts.others(str(key) for (key,) in there)
+            records = [(limit, key, expiry, 0) for key in others]
+            doubts.decide(takes_one=takes_one(connection, self._sql(_ADD), records))
+        self._say_refused(doubts)
+
+    def _say_refused(self, doubts: Doubts[Values]) -> None:
+        for values, error in doubts.blamed():
+            say_refused(self._remarks, values, str(error))
 
     def forget(self, connection: sqlite3.Connection, now: int) -> bool:
         """Forget rows that are kept no longer, at most STEP; whether there may be more."""

@@ -112,7 +112,7 @@ class FaultyStore(SQLiteStore):
         return flushed
 
     def _store(
-        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts[Delta] | None = None
     ) -> list[tuple[Delta, str]]:
         rejected = super()._store(connection, chunk, doubts)
         if self.fault == "between":

@@ -20,6 +20,8 @@ _FEW_READS = 8
 _RECEIVED = struct.Struct("=128xQ")
 """Where the kernel's `struct tcp_info` has `tcpi_bytes_received`."""
 MAX_READS = 8192
+MAX_COLUMNS = 64
+"""No answer that is asked for has more; each is some calls, for each row, and a server may send 65,535."""
 MAX_RESULTS = 8
 """Results of one call: two statements at most are sent in one."""
 MAX_STEP_S = 0.05
