@@ -119,6 +119,8 @@ async def test_a_table_that_was_renamed_is_no_longer_ours(postgresql: PostgreSQL
             "DROP CONSTRAINT ratelimit_sender_limit_name_key, ADD UNIQUE (sender) INCLUDE (limit_name)",
             "no unique index on",
         ),
+        ("ALTER COLUMN id DROP IDENTITY", "its column id must not be NULL, and has no default"),
+        ("ALTER COLUMN persist DROP DEFAULT", "its column persist must not be NULL, and has no default"),
         ("ADD UNIQUE (sender)", "leaves no room for a second limit"),
         ("DROP COLUMN sender CASCADE", "it lacks the column sender"),
     ],
