@@ -22,7 +22,7 @@ from ratelimitd.stores.postgresql.bounds import (
     Bounds,
     EndlessError,
 )
-from ratelimitd.stores.postgresql.libpq import explained, forget_environment
+from ratelimitd.stores.postgresql.libpq import explained, forget_environment, name_states, states
 from ratelimitd.stores.postgresql.login import Login, StillComputing, begin
 from ratelimitd.stores.postgresql.values import READERS
 from ratelimitd.stores.postgresql.values import row as row_of
@@ -53,7 +53,7 @@ _WANT_SOMEBODY = (
     "authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist", "permission denied",
     "certificate", "does not support SSL", "is not permitted to log in", "definition of service", "service file",
 )  # fmt: skip
-"""Parts of what is said while connecting, where libpq gives no code."""
+"""Parts of what is said while connecting without a code: by libpq, and by servers where libpq is psycopg's own."""
 
 
 class ServerError(DatabaseError):
@@ -100,6 +100,7 @@ class Wire:
             raise ServerError("", str(error)) from error
         conninfo = make_conninfo("", **parameters).encode()
         self._libpq = libpq = await trio.to_thread.run_sync(pq.PGconn.connect_start, conninfo, abandon_on_cancel=True)
+        name_states(libpq, named=True)
         self._login = login = Login(server, libpq)
         bounds = Bounds(MAX_LOGIN_BYTES, before=0)
         while True:
@@ -116,10 +117,12 @@ class Wire:
                 await trio.lowlevel.wait_writable(libpq.socket)
             else:
                 text = explained(libpq.error_message, keep_place="service" in parameters)
-                if any(words in text for words in _WANT_SOMEBODY):
+                named = any(state.startswith(_UNSUITABLE) for state in states(libpq.error_message))
+                if named or any(words in text for words in _WANT_SOMEBODY):
                     raise StoreUnsuitable(text)
                 raise ServerError("", text)
         self._login = None
+        name_states(libpq, named=False)
         libpq.notice_handler = None
         libpq.nonblocking = 1
 
@@ -152,7 +155,7 @@ class Wire:
             while bounds.is_busy(libpq):
                 await trio.lowlevel.wait_readable(libpq.socket)
                 bounds.read(libpq.socket)
-                libpq.consume_input()
+                bounds.consume(libpq)
             result = libpq.get_result()
             if result is None:
                 break
