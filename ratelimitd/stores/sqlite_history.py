@@ -30,8 +30,8 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_deltas import refusal, takes_one, write_all
 from ratelimitd.stores.sqlite_odd import each
+from ratelimitd.stores.sqlite_writing import Writer, refusal, takes_one, write_all
 from ratelimitd.stores.survey import Rename
 
 _DIALECT = SQLite()
@@ -72,7 +72,7 @@ class SQLiteHistory:
 
     def add(
         self,
-        connection: sqlite3.Connection,
+        connection: Writer,
         batch: Sequence[Delta],
         refused: Iterable[tuple[Delta, str]],
         charges: Charges,
@@ -84,7 +84,7 @@ class SQLiteHistory:
 
     def restore(
         self,
-        connection: sqlite3.Connection,
+        connection: Writer,
         known: Iterable[Known],
         now: int,
         select: Callable[[Iterable[Account]], list[Row]],
@@ -96,9 +96,7 @@ class SQLiteHistory:
         self._write(connection, _AT_LEAST, values_of(fixed))
         self.settle(connection, charges, rows, How.AT_LEAST)
 
-    def settle(
-        self, connection: sqlite3.Connection, charges: Charges, rows: Iterable[Row], how: How = How.ADD
-    ) -> list[Row]:
+    def settle(self, connection: Writer, charges: Charges, rows: Iterable[Row], how: How = How.ADD) -> list[Row]:
         """The rows, with what is charged to the parts of sliding limits written, and what these rows are then."""
         found = {Account(row.limit, row.key): row for row in rows}
         doubts = charges.doubts if how is How.ADD else None
@@ -115,7 +113,7 @@ class SQLiteHistory:
 
     def settle_for_good(
         self,
-        connection: sqlite3.Connection,
+        connection: Writer,
         present: Delta,
         after: int,
         select: Callable[[Iterable[Account]], list[Row]],
@@ -126,7 +124,7 @@ class SQLiteHistory:
         self.settle(connection, settling(present, rows), rows, How.FOR_GOOD)
         return int(found[-1][0]) if found else 0
 
-    def _settle(self, connection: sqlite3.Connection, settled: Settled, doubts: Doubts[Values] | None) -> Row:
+    def _settle(self, connection: Writer, settled: Settled, doubts: Doubts[Values] | None) -> Row:
         row = settled.row
         self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()], doubts)
         connection.executemany(self._sql(statements.DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
@@ -135,7 +133,7 @@ class SQLiteHistory:
             connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
 
-    def move(self, connection: sqlite3.Connection, rename: Rename, now: int) -> None:
+    def move(self, connection: Writer, rename: Rename, now: int) -> None:
         """Make the parts that count the account's whose row this becomes."""
         limit, old, new = rename[:3]
         if limit in self.kept.sliding:
@@ -144,7 +142,7 @@ class SQLiteHistory:
 
     def _write(
         self,
-        connection: sqlite3.Connection,
+        connection: Writer,
         statement: str,
         values: Sequence[Values],
         doubts: Doubts[Values] | None = None,
@@ -172,7 +170,7 @@ class SQLiteHistory:
         if doubts:
             self._say_refused(doubts)
 
-    def decide(self, connection: sqlite3.Connection, doubts: Doubts[Values]) -> None:
+    def decide(self, connection: Writer, doubts: Doubts[Values]) -> None:
         """Find out whether records are at fault, or the table. Raises NotStored where it is the table."""
         if doubts.there_are:
             limit, _, expiry, _ = doubts.example

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from ratelimitd.stores import RUNS_KEPT_DAYS, recorded_segment, statements
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_deltas import refusal
 from ratelimitd.stores.sqlite_odd import each
+from ratelimitd.stores.sqlite_writing import Writer, refusal
 
 _DAY_S = 86_400
 _DIALECT = SQLite()
@@ -18,7 +18,7 @@ def recorded(connection: sqlite3.Connection, sql: Callable[[str], str], node: st
     return recorded_segment(connection.execute(sql(statements.RECORDED), (node,)).fetchall())
 
 
-def record(writer: sqlite3.Connection, sql: Callable[[str], str], node: str, segment: int) -> None:
+def record(writer: Writer, sql: Callable[[str], str], node: str, segment: int) -> None:
     """Record a run's last segment. Raises sqlite3.Error, also where a trigger leaves it out."""
     error = refusal(writer, sql(statements.record(_DIALECT)), (node, segment))
     if error is not None:

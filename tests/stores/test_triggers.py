@@ -31,6 +31,7 @@ _SQLITE = {
     "another SQLSTATE": "SELECT RAISE(FAIL, 'no bob')",
     "a missing function": "SELECT json('no JSON')",
     "a missing right": "SELECT abs(-9223372036854775807 - 1)",
+    "rolling all back": "SELECT RAISE(ROLLBACK, 'no bob')",
 }
 
 
@@ -61,7 +62,7 @@ def refuse(backend: Backend, case: str, only: str = "bob", table: str = "ratelim
 
 
 LEAVE_OUT = {"postgresql": "RETURN NULL", "sqlite": "SELECT RAISE(IGNORE)"}
-CASES = list(_POSTGRESQL)
+CASES = [*_POSTGRESQL, "rolling all back"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -76,7 +77,9 @@ async def test_what_a_trigger_says_of_one_account_is_that_record_s_fault(
     assert (await row(store, "c19")).used == 1
 
 
-@pytest.mark.parametrize("case", ["a missing table", "a missing function", "a missing column", "another SQLSTATE"])
+@pytest.mark.parametrize(
+    "case", ["a missing table", "a missing function", "a missing column", "another SQLSTATE", "rolling all back"]
+)
 async def test_nothing_is_set_aside_where_every_record_fails_for_want_of_something(
     backend: Backend, store: Store, case: str
 ) -> None:
@@ -123,7 +126,7 @@ async def test_a_column_that_nobody_fills_is_no_record_s_fault(backend: Backend,
     assert (await row(store, "a1")).used == 2
 
 
-@pytest.mark.parametrize("case", ["a missing table", "another SQLSTATE"])
+@pytest.mark.parametrize("case", ["a missing table", "another SQLSTATE", "rolling all back"])
 @pytest.mark.parametrize("only", ["bob", ""])
 async def test_the_history_is_written_without_a_row_that_is_refused_and_not_at_all_without_all(
     backend: Backend, store: Store, case: str, only: str
