@@ -259,17 +259,22 @@ async def _create_view(session: Session, names: Names, remarks: Remarks) -> None
 async def _repair(session: Session, names: Names, remarks: Remarks) -> Layout:
     """Do what a table needs where the account may; the table as it is then."""
     for statements in repairs(await layout(session, names), names):
+        statement = "; ".join(statements)
+        if statement in remarks.given_up:
+            continue
         await session.begin()
         try:
-            for statement in statements:
-                await session.run(statement)
+            for one in statements:
+                await session.run(one)
             await session.commit()
         except StoreError as error:
             if isinstance(error, DatabaseError) and error.conflict:  # a lock of somebody's: it is tried again
                 raise
             await session.rollback()
+            if isinstance(error, DatabaseError) and error.elsewhere:  # others wait for the table meanwhile
+                remarks.given_up.add(statement)
             what = "the table should be changed, which the daemon could not; its owner must"
-            remarks.add(what, statement="; ".join(statements), reason=str(error))
+            remarks.add(what, statement=statement, reason=str(error))
     return await layout(session, names)
 
 
