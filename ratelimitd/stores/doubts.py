@@ -8,7 +8,7 @@ accounts are tried, and if none of these is taken either, no record is set aside
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from ratelimitd.errors import NotStored
+from ratelimitd.errors import TableRefuses
 
 MANY = 250
 """So many records are tried, at most, until one is taken."""
@@ -63,10 +63,10 @@ class Doubts(Generic[T]):
         return [*[key for key in there if (self.limit, key) not in self._refused][:OTHERS], NOBODY]
 
     def decide(self, *, takes_one: bool) -> None:
-        """Note whether the table takes one of the others. Raises NotStored where it does not."""
+        """Note whether the table takes one of the others. Raises TableRefuses where it does not."""
         if not takes_one:
             error = next(iter(self._refused.values()))[1]
-            raise NotStored(f"the table takes no record: {error}") from error
+            raise TableRefuses(f"the table takes no record: {error}") from error
         self.took()
 
     def blamed(self) -> list[tuple[T, Exception]]:

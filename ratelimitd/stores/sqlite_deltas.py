@@ -46,7 +46,7 @@ def store(
 
 
 def decide(connection: Writer, sql: Callable[[str], str], doubts: Doubts[Delta]) -> None:
-    """Find out whether the records are at fault, or the table. Raises NotStored where it is the table."""
+    """Find out whether the records are at fault, or the table. Raises TableRefuses where it is the table."""
     if doubts.there_are:
         one = doubts.example
         there = connection.execute(sql(statements.SOME), (one.limit,)).fetchall()

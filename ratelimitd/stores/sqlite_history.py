@@ -171,7 +171,7 @@ class SQLiteHistory:
             self._say_refused(doubts)
 
     def decide(self, connection: Writer, doubts: Doubts[Values]) -> None:
-        """Find out whether records are at fault, or the table. Raises NotStored where it is the table."""
+        """Find out whether records are at fault, or the table. Raises TableRefuses where it is the table."""
         if doubts.there_are:
             limit, _, expiry, _ = doubts.example
             there = connection.execute(self._sql(statements.SOME), (limit,)).fetchall()

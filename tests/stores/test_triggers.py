@@ -3,7 +3,7 @@
 import pytest
 
 from ratelimitd.core.rows import NO_SEGMENT, Account, Grant
-from ratelimitd.errors import NotStored, RecordRefused, StoreError, StoreReplaced
+from ratelimitd.errors import NotStored, RecordRefused, StoreError, StoreReplaced, StoreUnsuitable, TableRefuses
 from ratelimitd.stores import Store
 from ratelimitd.stores.doubts import MANY, NOBODY
 from ratelimitd.stores.history import Kept
@@ -119,8 +119,9 @@ async def test_a_column_that_nobody_fills_is_no_record_s_fault(backend: Backend,
     await flush(store, [delta("a1")])
     backend.sql("ALTER TABLE ratelimit ADD tenant BIGINT NOT NULL DEFAULT 1")
     backend.sql("ALTER TABLE ratelimit ALTER tenant DROP DEFAULT")
-    with pytest.raises(NotStored, match="tenant"):
+    with pytest.raises(TableRefuses, match="tenant") as caught:
         await flush(store, [delta(name) for name in NAMES], segment=2)
+    assert isinstance(caught.value, StoreUnsuitable)  # the log says that somebody has to change something
     backend.sql("ALTER TABLE ratelimit DROP COLUMN tenant")
     await flush(store, [delta(name) for name in NAMES], segment=2)
     assert (await row(store, "a1")).used == 2

@@ -76,7 +76,7 @@ async def _store(
 
 
 async def decide(session: Session, sql: Callable[[str], str], d: Dialect, doubts: Doubts[Delta]) -> None:
-    """Find out whether the records are at fault, or the table. Raises NotStored where it is the table, StoreError."""
+    """Find out whether the records are at fault, or the table: then it raises TableRefuses. Raises StoreError."""
     if doubts.there_are:
         one = doubts.example
         there = await session.run(sql(statements.SOME), (one.limit,))

@@ -226,7 +226,7 @@ class SharedHistory:
                 say_refused(self._remarks, values[0], str(error))
 
     async def _decide(self, session: Session, doubts: Doubts[Values]) -> None:
-        """Find out whether records are at fault, or the table. Raises NotStored where it is the table, StoreError."""
+        """Find out whether records are at fault, or the table: then it raises TableRefuses. Raises StoreError."""
         if doubts.there_are:
             d, (limit, _, expiry, _) = self._dialect, doubts.example
             there = await session.run(self._sql(statements.SOME), (limit,))
