@@ -32,6 +32,7 @@ from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Cursor, Flushed
 from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.sqlite import SQLiteStore
+from ratelimitd.stores.sqlite_writing import Writer
 from ratelimitd.sync.recovery import recover
 from tests.core.build import memo, rules, synced
 
@@ -112,7 +113,7 @@ class FaultyStore(SQLiteStore):
         return flushed
 
     def _store(
-        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+        self, connection: Writer, chunk: Sequence[Delta], doubts: Doubts[Delta] | None = None
     ) -> list[tuple[Delta, str]]:
         rejected = super()._store(connection, chunk, doubts)
         if self.fault == "between":

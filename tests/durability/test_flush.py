@@ -9,7 +9,7 @@ import pytest
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.errors import StartError
+from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
 from ratelimitd.state import backlog, segments
 from tests.core.build import rules
 from tests.durability.node import Node, make_limit
@@ -64,6 +64,18 @@ async def test_a_flush_that_fails_at_any_step_is_made_up_for(make: Callable[...,
     assert await _used(node) == 7
     assert node.journal.numbers() == [node.journal.number]
     assert len(node.said("the store is unavailable")) == len(node.said("the store is available again")) == 1
+    await node.stop()
+
+
+async def test_what_somebody_has_to_change_is_said_also_where_the_store_was_unavailable_before(
+    make: Callable[..., Node],
+) -> None:
+    node = await _started(make)
+    link = node.sync.link
+    for error in ("gone", StoreUnsuitable("a wrong password"), "gone", StoreUnsuitable("another one")):
+        link.failed(StoreError(error) if isinstance(error, str) else error)
+    said = node.said("the store is unavailable")
+    assert [("gone" in line, "a wrong password" in line) for line in said] == [(True, False), (False, True)]
     await node.stop()
 
 

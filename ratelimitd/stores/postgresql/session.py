@@ -10,7 +10,7 @@ from psycopg import errors
 
 from ratelimitd.errors import OutcomeUnknown, StoreError, StoreUnsuitable
 from ratelimitd.stores.postgresql.access import Access
-from ratelimitd.stores.postgresql.wire import GONE, ServerError, Wire
+from ratelimitd.stores.postgresql.wire import ServerError, Wire, left_out
 from ratelimitd.stores.shared.addresses import Address
 from ratelimitd.stores.shared.session import ABANDONED_S, LOCK_WAIT_S, PATIENCE_S, STATEMENT_S, Missing, Rows
 
@@ -43,12 +43,15 @@ class PostgreSQLSession:
         """The rows of a statement; `$1` and so on stand for the values."""
         return await self._send(statement.encode(), [_sent(value) for value in values])
 
-    async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
+    async def run_whole(self, statement: str, values: Sequence[object], rows: int = 0) -> Rows:
         """The same; what the server refuses is rolled back to a savepoint."""
         given = [_sent(value) for value in values]
         await self.save()
         try:
-            return await self._send(statement.encode(), given)
+            found = await self._send(statement.encode(), given)
+            if self.changed < rows:
+                raise left_out()
+            return found
         except StoreError as error:
             if not (isinstance(error, ServerError) and (error.conflict or error.elsewhere)):
                 await self.go_back()
@@ -151,7 +154,7 @@ def _as_store_errors() -> Iterator[None]:
     except ServerError as error:
         if error.is_unsuitable:
             raise StoreUnsuitable(str(error)) from error
-        if error.state in GONE:
+        if error.is_missing:
             raise Missing(str(error)) from error
         raise
     except (OSError, errors.Error) as error:
