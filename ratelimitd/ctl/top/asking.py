@@ -1,6 +1,6 @@
 """Asks the daemon beside the screen: one that does not answer holds up no key that is typed.
 
-A question waits in a thread, one at a time, since to connect to a daemon that hangs may take as long as its answer. What
+A question waits in a thread, one at a time: to connect to a daemon that hangs may take as long as to be answered. What
 is done with the answer is not known here.
 """
 
@@ -49,7 +49,7 @@ class Asking:
     def _run(self, command: Top) -> None:
         try:
             self._answer = self._ask(command)
-        except Exception as error:  # noqa: BLE001  it is raised where the answer is taken
+        except Exception as error:  # raised where the answer is taken
             self._answer = error
         with suppress(OSError):  # the screen has gone
             self._wake()
