@@ -23,6 +23,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "start-stop-daemon": ("start-stop-daemon",),
     "systemd": ("systemd-analyze",),
     "chromium": ("chromium", "chromedriver"),
+    "poppler": ("pdftotext",),
 }
 _NEED_ROOT = {"postfix", "mysql9"}
 
