@@ -14,6 +14,7 @@ import re
 import msgspec
 from msgspec import Struct
 
+from ratelimitd.request import MAX_RECIPIENTS
 from ratelimitd.text import unspelled
 
 _QUEUE_ID = rb"([0-9A-Za-z]{5,30}): "
@@ -44,7 +45,8 @@ _DECIDED = re.compile(
 _TO = re.compile(_QUEUE_ID + rb"to=<")
 _REMOVED = re.compile(_QUEUE_ID + rb"removed")
 _BEGINS = re.compile(rb"[0-9A-Za-z]{0,30}: client=")
-_MAX_COUNT = 1_000_000_000
+_MAX_COUNT = MAX_RECIPIENTS
+"""More than that is nothing that Postfix says, and a daemon is never asked about more."""
 
 
 class Unreadable(Exception):

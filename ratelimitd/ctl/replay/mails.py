@@ -61,6 +61,7 @@ class Mails:
     """
 
     def __init__(self, *, with_recipients: bool) -> None:
+        self.begun = self.unfinished = 0  # mails of Postfix's; those that no queue manager took
         self._with_recipients = with_recipients
         self._held: deque[Mail] = deque()
         self._open: dict[bytes, Mail] = {}  # by host and queue id
@@ -109,11 +110,15 @@ class Mails:
         mail = Mail(begun=instant, login=login, instance=b"%b %d" % (key, instant), named=[])
         self._open[key] = mail
         self._held.append(mail)
+        self.begun += 1
 
     def _counts(self, mail: Mail) -> bool:
         """Whether a mail was sent, and no daemon has said what it decided on it."""
+        if mail.recipients < 0:
+            self.unfinished += 1
+            return False
         said_at = self._decided.get(_logged(mail.login.sasl_username), 0) if mail.known_at and self._decided else 0
-        return mail.recipients >= 0 and said_at < mail.begun - _COVERED_S
+        return said_at < mail.begun - _COVERED_S
 
     def _queued(self, instant: int, event: Queued) -> None:
         mail = self._open.get(event.mail)
