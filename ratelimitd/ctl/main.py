@@ -38,7 +38,7 @@ from ratelimitd.control.commands import (
     Unset,
 )
 from ratelimitd.control.record import Edit
-from ratelimitd.ctl import history, inventory, offline, tables
+from ratelimitd.ctl import history, inventory, offline, output, tables
 from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated, Report
 from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask
@@ -76,23 +76,42 @@ class Outcome(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; gives the exit status."""
-    options = parser(DEFAULT_CONFIG).parse_args(arguments)
+    output.prepare()
+    try:
+        return _answer(_options(arguments))
+    except output.NotWritten as error:
+        if str(error):
+            print(f"ratelimitctl: standard output: {error}", file=sys.stderr)
+        return NO
+    except KeyboardInterrupt:
+        return NO
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """What is asked for. Raises NotWritten, SystemExit."""
+    try:
+        return parser(DEFAULT_CONFIG).parse_args(arguments)
+    except SystemExit:  # it may have printed help
+        output.write("")
+        raise
+
+
+def _answer(options: argparse.Namespace) -> int:
+    """Run a verb and print what it gives. Raises NotWritten."""
     try:
         outcome = _run(options)
-        if options.json and outcome.answer:
-            print(_json(outcome.answer), end="")
-        else:
-            print(shown(tables.printable(outcome.text), outcome.colours), end="")
-        return outcome.status
     except RatelimitdError as error:
         status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
         if options.json:
-            print(_json(Failure(str(error), status)), end="")
+            output.write(_json(Failure(str(error), status)))
         else:
             print(f"ratelimitctl: {escape(str(error))}", file=sys.stderr)
         return status
-    except (BrokenPipeError, KeyboardInterrupt):
-        return NO
+    if options.json and outcome.answer:
+        output.write(_json(outcome.answer))
+    else:
+        output.write(shown(tables.printable(outcome.text), outcome.colours))
+    return outcome.status
 
 
 def _json(answer: Answer) -> str:
@@ -226,7 +245,7 @@ def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
         return Outcome(Ranking(ranked.now.time, ranked.limits()), table(ranked))
     if options.json:
         for ranking in top.each(answers(configuration.control_socket, wish.command(once=False)), wish):
-            print(_json(ranking), end="", flush=True)
+            output.write(_json(ranking))
     else:
         top.watch(asked, wish)
     return Outcome(None, "")
