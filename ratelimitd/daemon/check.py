@@ -12,6 +12,7 @@ from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.errors import StartError
 from ratelimitd.net.listeners import control_address, group_id, parse_address
+from ratelimitd.plugins import unused
 
 MADE_LATE = (Path("/run"), Path("/var/run"))
 """Empty after each boot: a service manager makes folders there right before the start (systemd's RuntimeDirectory=)."""
@@ -24,7 +25,7 @@ def check(file: Path) -> tuple[Configuration, list[str]]:
     """
     config = read(file, lenient=True)
     missing = resolve(config)
-    warnings = [*config.credentials.unreadable, *missing, *map(str, advice(config))]
+    warnings = [*config.credentials.unreadable, *missing, *map(str, advice(config)), *unused().values()]
     return config, [f"{config.file}: {warning}" for warning in warnings]
 
 

@@ -1,9 +1,10 @@
 """`ratelimitd`: the daemon's command line."""
 
-import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import ratelimitd.late  # noqa: F401  before all that imports what it defers
 from ratelimitd import __version__
 from ratelimitd.config.read import naming, read
 from ratelimitd.config.show import in_force
@@ -11,6 +12,9 @@ from ratelimitd.daemon import daemon
 from ratelimitd.daemon.check import check
 from ratelimitd.errors import InternalError, InUse, RatelimitdError
 from ratelimitd.text import escape
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
 EXIT_FAULT = 1
@@ -21,8 +25,10 @@ EXIT_IN_USE = 75
 """The exit status where another process has state_dir or an address (EX_TEMPFAIL of sysexits.h): later it may not."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> "ArgumentParser":
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(
         prog="ratelimitd",
         description="Postfix policy service that limits the recipients of each account.",
     )
@@ -51,14 +57,30 @@ def _run(file: Path) -> int:
         return 0 if daemon.run(config) else EXIT_FAULT
 
 
+def _plainly(arguments: list[str]) -> Path | None:
+    """The configuration where the command line says no more than its file, as where a service is started.
+
+    Then argparse, and what it imports, need not be in memory for as long as the daemon runs.
+    """
+    match arguments:
+        case []:
+            return DEFAULT_CONFIG
+        case ["-c" | "--config", file] if not file.startswith("-"):
+            return Path(file)
+    return None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the daemon; the exit status."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    file = _plainly(given)
     try:
-        if options.check:
-            _check(options.config)
-        else:
+        if file is not None:
+            return _run(file)
+        options = _parser().parse_args(given)
+        if not options.check:
             return _run(options.config)
+        _check(options.config)
     except RatelimitdError as error:
         print(f"ratelimitd: {escape(str(error))}", file=sys.stderr)
         if isinstance(error, InternalError):

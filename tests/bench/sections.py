@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +19,8 @@ from tests.instances.postgresql import PostgreSQL
 
 MILLION = 1_000_000
 DIRTY = 10_000
+MIB = 1 << 20
+RESTS_S = 2.0
 MANY = "1000"
 
 FIGURES: dict[str, Pick] = {
@@ -263,6 +266,25 @@ def start(bench: Bench) -> Iterator[Row]:
     yield compared("start with 1,000,000 rows", "s", seconds, "empty table")
 
 
+def rest(bench: Bench) -> Iterator[Row]:
+    """A daemon that nobody asks: what it takes to start, what it has in memory, how often it wakes."""
+    rows: list[tuple[float, ...]] = []
+    for _ in range(bench.rounds * 2):
+        with bench.ours(Setup(plain=True), accounts=0) as ours:
+            start_s, cpu_s = ours.start_s, ours.cpu_s()
+            time.sleep(RESTS_S)  # a worker thread, the first refresh
+            began, sleeps = time.monotonic(), ours.sleeps()
+            time.sleep(RESTS_S)
+            woken = (ours.sleeps() - sleeps) / (time.monotonic() - began)
+            rows.append((start_s, cpu_s, ours.resident_bytes() / MIB, ours.peak_bytes() / MIB, woken))
+    took_s, cpu_s_each, resting, peaks, wakes = zip(*rows, strict=True)
+    yield alone("start", "s", took_s, Must(at_most=0.2))
+    yield alone("start: CPU", "s", cpu_s_each)
+    yield alone("at rest: memory", "MiB", resting, Must(at_most=28))
+    yield alone("at rest: peak since the start", "MiB", peaks, Must(at_most=36))
+    yield alone("at rest: woken", "per s", wakes)
+
+
 def idle(bench: Bench) -> Iterator[Row]:
     """100 connections beside 450 idle and 450 trickling ones, against 100 alone."""
     with bench.ours() as ours:
@@ -275,7 +297,7 @@ def idle(bench: Bench) -> Iterator[Row]:
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     section.__name__: section
-    for section in (throughput, requests, logs, journal, stores, accounts, sliding, stall, start, idle)
+    for section in (throughput, requests, logs, journal, stores, accounts, sliding, stall, start, rest, idle)
 }
 SHORT = ("throughput", "requests", "journal", "stall", "idle")
 
