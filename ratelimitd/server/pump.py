@@ -30,7 +30,7 @@ BATCH = 32
 """Connections per pass, half a millisecond: no reply is sent before the last of them is decided."""
 TURN = 128
 """Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
-MANY_ACCOUNTS = 50_000
+MANY_ACCOUNTS = 5_000
 """Accounts with counts not stored yet that cause a flush at once: its memory grows with their number."""
 
 BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

@@ -20,6 +20,7 @@ from tests.instances.waiting import wait_until
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 PROGRAM = Path(sys.executable).with_name("ratelimitd")
+BY_DOMAIN = '[[limit]]\nname = "domain"\nkey = "domain"\nquota = 4_000_000_000\n'
 PASSWORD = "bench"  # of the private servers
 START_TIMEOUT_S = 120.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -96,7 +97,8 @@ class Floor(Service):
 @dataclass(frozen=True)
 class Setup:
     """How a ratelimitd is set up. `log`: file, syslog, none. `server`: the store instead of SQLite.
-    `sliding`: the window of the first limit slides. `plain`: the program itself is started, not the launcher."""
+    `sliding`: the window of the first limit slides. `plain`: the program itself is started, not the launcher.
+    `by_domain`: there is a second limit, by domain."""
 
     log: str = "file"
     journal: bool = True
@@ -106,6 +108,7 @@ class Setup:
     sliding: bool = False
     history_days: int = 0
     plain: bool = False
+    by_domain: bool = True
 
 
 class Ours(Service):
@@ -162,11 +165,7 @@ syslog = "{syslog}"
 name = "account"
 window = "{"sliding" if setup.sliding else "fixed"}"
 quota = 4_000_000_000
-[[limit]]
-name = "domain"
-key = "domain"
-quota = 4_000_000_000
-"""
+{BY_DOMAIN if setup.by_domain else ""}"""
 
 
 def database_of(folder: Path) -> str:
