@@ -93,6 +93,7 @@ class Daemon:
                 nursery.start_soon(parts.log.drain)
                 nursery.start_soon(parts.sync.load, parts.pump)
                 nursery.start_soon(parts.sync.keep)
+                nursery.start_soon(parts.backlog.keep_ahead)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(parts.notifier.run)
                 nursery.start_soon(systemd.keep_watchdog)

@@ -13,12 +13,13 @@ from statistics import median
 
 from tests.bench.parts import MAILS, bytes_each
 from tests.bench.rows import Must, Pick, Row, alone, compared, in_turn, pairs, per_second
-from tests.bench.service import PASSWORD, Drain, Floor, Measured, Ours, Service, Setup, database_of
+from tests.bench.service import PASSWORD, Drain, Floor, Measured, Neighbour, Ours, Service, Setup, database_of
 from tests.instances.mariadb import MariaDB
 from tests.instances.postgresql import PostgreSQL
 
 MILLION = 1_000_000
 DIRTY = 10_000
+NEW = 600_000
 MIB = 1 << 20
 RESTS_S = 2.0
 MANY = "1000"
@@ -247,6 +248,28 @@ def stall(bench: Bench) -> Iterator[Row]:
         yield alone(f"flush to {name}: rows", "per s", [n["accounts"] / n["seconds"] for n in noted])
 
 
+def disk(bench: Bench) -> Iterator[Row]:
+    """Logins that are seen for the first time, while another process writes and syncs on the same disk, and while none
+    does; no log, which has a file of its own to wait for."""
+    accounts = DIRTY if bench.short else NEW
+    measured: list[tuple[Measured, Measured]] = []
+    for _ in range(bench.rounds):
+        runs = []
+        for busy in (True, False):
+            with contextlib.ExitStack() as stack:
+                if busy:
+                    stack.callback(Neighbour(bench.folder / "neighbour").stop)
+                ours = stack.enter_context(bench.ours(Setup(log="none", plain=True, by_domain=False), accounts=0))
+                runs.append(ours.measure("-S", "-k", str(accounts), "-n", str(accounts), "-c", "50", timeout=3600))
+        measured.append((runs[0], runs[1]))
+    figure = FIGURES["p99.9"]
+    p999 = [(figure(busy), figure(idle)) for busy, idle in measured]
+    yield compared(f"{accounts:,} new logins, a busy disk: p99.9", "us", p999, "idle disk", Must(at_most=3))
+    for name, which in (("a busy disk", 0), ("an idle disk", 1)):
+        slowest = [pair[which].figures.max_us / 1000 for pair in measured]
+        yield alone(f"{accounts:,} new logins, {name}: slowest reply", "ms", slowest)
+
+
 def start(bench: Bench) -> Iterator[Row]:
     """From the start to the first connection: an empty table, and one with 1,000,000 rows."""
     setup = Setup()
@@ -299,7 +322,7 @@ def idle(bench: Bench) -> Iterator[Row]:
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     section.__name__: section
-    for section in (throughput, requests, logs, journal, stores, accounts, sliding, stall, start, rest, idle)
+    for section in (throughput, requests, logs, journal, stores, accounts, sliding, stall, disk, start, rest, idle)
 }
 SHORT = ("throughput", "requests", "journal", "stall", "idle")
 

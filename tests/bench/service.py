@@ -173,6 +173,19 @@ def database_of(folder: Path) -> str:
     return "".join(c if c.isalnum() else "_" for c in folder.name)
 
 
+class Neighbour:
+    """Another process that writes and syncs in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._process = subprocess.Popen([sys.executable, Path(__file__).with_name("neighbour.py"), folder])
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
 class Drain:
     """A syslog daemon that throws away what it gets on `path`."""
 
