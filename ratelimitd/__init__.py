@@ -17,6 +17,7 @@ The map of the house. A part imports only from those below it (import-linter, in
     net/        sockets: listeners, who may connect, HTTP, systemd
     keys        the key plugin API, and `email` and `domain`             request   a request of Postfix, from its bytes
     errors      what an administrator reads                              text      escaping, cutting, shortening
+    late        what libraries import and few daemons use                folders   folders by descriptor
 
 How a request, a flush, a restart and a reload go is told in contrib/doc/inside.md.
 """

@@ -138,7 +138,7 @@ def parser_of(program: Callable[[list[str]], int]) -> argparse.ArgumentParser:
 
     with patch.object(argparse.ArgumentParser, "parse_args", caught):
         try:
-            program([])
+            program(["--help"])
         except _Asked as asked:
             found: argparse.ArgumentParser = asked.args[0]
             return found

@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
+import ratelimitd.late  # noqa: F401  before all that imports what it defers
 from ratelimitd import __version__
 from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon
 from ratelimitd.daemon.check import check
-from ratelimitd.daemon.example import example
 from ratelimitd.daemon.failure import FailureFile, log_it
 from ratelimitd.errors import InternalError, InUse, RatelimitdError, StartError
 from ratelimitd.text import escape
@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             _check(options.config)
         elif options.example:
+            from ratelimitd.daemon.example import example  # with importlib.resources
+
             print(example(), end="")
         else:
             return _run(options.config, FailureFile(options.failure_file) if options.failure_file else None)

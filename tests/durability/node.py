@@ -180,8 +180,9 @@ class Node:
     async def crash(self) -> None:
         """End as by SIGKILL: what the kernel has of the files is all that is left."""
         if self.journal.writable:
-            os.close(self.journal._fd)
-            self.journal._fd = -1
+            assert self.journal._open is not None
+            os.close(self.journal._open.fd)
+            self.journal._open = None
         await self.store.close()
 
     async def stop(self) -> None:

@@ -167,7 +167,7 @@ async def test_what_is_kept_of_stored_segments_makes_room_when_the_disk_is_full(
     assert len(list(kept.iterdir())) == 1
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        patch.setattr(os, "pwrite", _failing(errno.ENOSPC))
         await node.flush("away")
     assert list(kept.iterdir()) == []
     assert await node.flush()
@@ -203,7 +203,7 @@ async def test_charges_made_while_the_disk_fails_are_in_the_journal_again_afterw
     await node.flush("away")
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(code))
+        patch.setattr(os, "pwrite", _failing(code))
         patch.setattr(os, "fsync", _failing(code))
         for _ in range(3):
             assert (await node.ask("alice", 2)).charged == 2
@@ -226,7 +226,7 @@ async def test_a_journal_that_failed_while_nothing_was_asked_comes_back(
     node = await _started(make)
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        patch.setattr(os, "pwrite", _failing(errno.ENOSPC))
         assert await node.flush()
         assert not node.journal.writable
         assert await node.flush()
@@ -246,7 +246,7 @@ async def test_what_is_stored_after_the_journal_came_back_is_not_stored_again(
     node = await _started(make)
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        patch.setattr(os, "pwrite", _failing(errno.ENOSPC))
         assert await node.flush()
     assert await node.flush()
     await node.ask("alice", 2)
