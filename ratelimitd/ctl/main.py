@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-import ratelimitd.late  # noqa: F401  before all that imports what it defers
+import ratelimitd.daemon.late  # noqa: F401  before all that imports what it defers
 from ratelimitd import plugins
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration

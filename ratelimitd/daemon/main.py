@@ -2,9 +2,10 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
-import ratelimitd.late  # noqa: F401  before all that imports what it defers
+import ratelimitd.daemon.late  # noqa: F401  before all that imports what it defers
 from ratelimitd import __version__
 from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.config.show import in_force
@@ -27,6 +28,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ratelimitd",
         description="Postfix policy service that limits the recipients of each account.",
+        # Asked for the terminal's width, it would import shutil, with all that compresses.
+        formatter_class=partial(argparse.HelpFormatter, width=78),
     )
     parser.add_argument(
         "-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"

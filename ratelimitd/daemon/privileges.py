@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ratelimitd import late
+from ratelimitd.daemon import late
 from ratelimitd.errors import ConfigError, StartError
 from ratelimitd.folders import opened
 

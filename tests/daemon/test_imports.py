@@ -34,10 +34,10 @@ print([name for name in sys.argv[2:] if name in sys.modules])
 """
 TELLING = """
 import atexit, json, sys
-import ratelimitd.late
+import ratelimitd.daemon.late
 
 def tell():
-    late = [name for name, module in sys.modules.items() if type(module) is ratelimitd.late._Late]
+    late = [name for name, module in sys.modules.items() if type(module) is ratelimitd.daemon.late._Late]
     with open({file!r}, "w") as file:
         json.dump([sorted(sys.modules), late], file)
 

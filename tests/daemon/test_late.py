@@ -9,7 +9,11 @@ import pytest
 
 def run(text: str, *path: Path) -> str:
     """Run a program in a process of its own; what it prints."""
-    before = "import sys\nsys.path[:0] = " + repr([str(folder) for folder in path]) + "\nfrom ratelimitd import late\n"
+    before = (
+        "import sys\nsys.path[:0] = "
+        + repr([str(folder) for folder in path])
+        + "\nfrom ratelimitd.daemon import late\n"
+    )
     ran = subprocess.run([sys.executable, "-W", "error", "-c", before + text], capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
     return ran.stdout.strip()
@@ -93,6 +97,8 @@ print(ctypes.CDLL(None).getpid() == __import__("os").getpid(), bool(ctypes.util.
 
 @pytest.mark.parametrize("first", ["trio", "ssl", "ctypes"])
 def test_what_is_imported_already_stays_as_it_is(first: str) -> None:
-    program = f"import sys\nimport {first} as module\nfrom ratelimitd import late\nprint(type(module).__name__)\n"
+    program = (
+        f"import sys\nimport {first} as module\nfrom ratelimitd.daemon import late\nprint(type(module).__name__)\n"
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "module"
