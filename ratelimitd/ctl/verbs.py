@@ -1,4 +1,4 @@
-"""The verbs of `ratelimitctl`: what each asks of the daemon, or does without one; the answer for programs and people."""
+"""The verbs of `ratelimitctl`: what each asks of the daemon, or does without one, and its answer in both forms."""
 
 import argparse
 import sys
@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple, cast
 
-import ratelimitd.daemon.late  # noqa: F401  before all that imports what it defers
 from ratelimitd import plugins
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration
