@@ -21,12 +21,13 @@ T = TypeVar("T")
 
 
 class Doubts(Generic[T]):
-    """Of one flush and one table: `took` and `doubt` note what became of records, `decide` what became of others.
+    """Of one flush and one table, `of`: `took` and `doubt` note what became of records, `decide` what became of others.
 
     `there_are`: records failed, and none was taken; `are_many`: so many that no more should be tried before `decide`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "the table") -> None:
+        self._of = of
         self._taken = False
         self._refused: dict[tuple[str, str], tuple[T, Exception]] = {}
 
@@ -66,7 +67,7 @@ class Doubts(Generic[T]):
         """Note whether the table takes one of the others. Raises TableRefuses where it does not."""
         if not takes_one:
             error = next(iter(self._refused.values()))[1]
-            raise TableRefuses(f"the table takes no record: {error}") from error
+            raise TableRefuses(f"{self._of} takes no record: {error}") from error
         self.took()
 
     def blamed(self) -> list[tuple[T, Exception]]:

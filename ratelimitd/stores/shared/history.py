@@ -38,7 +38,7 @@ from ratelimitd.stores.history import (
 )
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.blame import is_record_s, takes_one
-from ratelimitd.stores.shared.session import Session
+from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
 from ratelimitd.stores.shared.values import text
 from ratelimitd.stores.survey import Rename
 
@@ -68,7 +68,9 @@ class SharedHistory:
         if self.kept.is_needed:
             try:
                 await session.run(self._sql(statements.probe(self._dialect)))
-            except StoreUnsuitable as error:
+            except (StoreUnsuitable, Missing, DatabaseError) as error:
+                if isinstance(error, DatabaseError) and (error.conflict or error.elsewhere):
+                    raise
                 how = f": an administrator must run: {grants}" if grants else ""
                 raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}{how}") from error
 
