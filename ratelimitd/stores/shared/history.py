@@ -40,6 +40,7 @@ from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.blame import is_record_s, takes_one
 from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
 from ratelimitd.stores.shared.values import text
+from ratelimitd.stores.statements import SOME
 from ratelimitd.stores.survey import Rename
 
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,9};)*")
@@ -231,7 +232,7 @@ class SharedHistory:
         """Find out whether records are at fault, or the table: then it raises TableRefuses. Raises StoreError."""
         if doubts.there_are:
             d, (limit, _, expiry, _) = self._dialect, doubts.example
-            there = await session.run(self._sql(statements.SOME), (limit,))
+            there = await session.run(self._sql(SOME))
             others = doubts.others(str(text(key)) for (key,) in there)
             insert = self._sql(statements.write(d, statements.add(d)))
             records = [d.flat([(limit, key, expiry, 0)]) for key in others]
