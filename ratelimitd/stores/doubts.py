@@ -6,6 +6,7 @@ accounts are tried, and if none of these is taken either, no record is set aside
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Generic, TypeVar
 
 from ratelimitd.errors import TableRefuses
@@ -21,12 +22,13 @@ T = TypeVar("T")
 
 
 class Doubts(Generic[T]):
-    """Of one flush and one table: `took` and `doubt` note what became of records, `decide` what became of others.
+    """Of one flush and one table, `of`: `took` and `doubt` note what became of records, `decide` what became of others.
 
     `there_are`: records failed, and none was taken; `are_many`: so many that no more should be tried before `decide`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of: str = "the table") -> None:
+        self._of = of
         self._taken = False
         self._refused: dict[tuple[str, str], tuple[T, Exception]] = {}
 
@@ -53,20 +55,17 @@ class Doubts(Generic[T]):
         """One of the records."""
         return next(iter(self._refused.values()))[0]
 
-    @property
-    def limit(self) -> str:
-        """The limit of `example`."""
-        return next(iter(self._refused))[0]
-
     def others(self, there: Iterable[str]) -> list[str]:
-        """The keys to be tried under `limit`, of those that the table has under it, and one more."""
-        return [*[key for key in there if (self.limit, key) not in self._refused][:OTHERS], NOBODY]
+        """The keys to be tried under the limit of `example`, of those that the database has, and one more."""
+        limit = next(iter(self._refused))[0]
+        keys = dict.fromkeys(key for key in there if (limit, key) not in self._refused)
+        return [*islice(keys, OTHERS), NOBODY]
 
     def decide(self, *, takes_one: bool) -> None:
         """Note whether the table takes one of the others. Raises TableRefuses where it does not."""
         if not takes_one:
             error = next(iter(self._refused.values()))[1]
-            raise TableRefuses(f"the table takes no record: {error}") from error
+            raise TableRefuses(f"{self._of} takes no record: {error}") from error
         self.took()
 
     def blamed(self) -> list[tuple[T, Exception]]:

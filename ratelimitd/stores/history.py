@@ -77,7 +77,7 @@ class Charges:
     """
 
     def __init__(self) -> None:
-        self.doubts: Doubts[Values] = Doubts()
+        self.doubts: Doubts[Values] = Doubts("the table of the history")
         self._of: dict[tuple[str, int, int], dict[str, list[Delta]]] = {}
 
     def add(self, deltas: Iterable[Delta]) -> None:

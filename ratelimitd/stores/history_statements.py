@@ -67,8 +67,6 @@ def move(d: Dialect) -> str:
 """
 
 
-SOME = 'SELECT "sender" FROM "ratelimit_history" WHERE "limit_name" = %s LIMIT 50'
-"""Some accounts of a limit."""
 ANY = 'SELECT 1 FROM "ratelimit_history" LIMIT 1'
 """A row, if there are some."""
 

@@ -197,9 +197,11 @@ class SQLiteStore:
             with each(connection, self.remarks, account.limit, account.key):
                 connection.execute(self._sql(statements.reset(_DIALECT)), (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
-        for batch in batches(deltas, CHUNK):
-            for delta, reason in self._store(connection, batch):
-                self.remarks.refused(delta.limit, delta.key, reason)
+        doubts = Doubts[Delta]()
+        refused = [one for batch in batches(deltas, CHUNK) for one in self._store(connection, batch, doubts)]
+        decide(connection, self._sql, doubts)
+        for delta, reason in refused:
+            self.remarks.refused(delta.limit, delta.key, reason)
         self._history.restore(connection, known, now, partial(self._select, connection))
         for grant in grants:
             with each(connection, self.remarks, grant.limit, grant.key):

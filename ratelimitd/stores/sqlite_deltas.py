@@ -49,7 +49,7 @@ def decide(connection: Writer, sql: Callable[[str], str], doubts: Doubts[Delta])
     """Find out whether the records are at fault, or the table. Raises TableRefuses where it is the table."""
     if doubts.there_are:
         one = doubts.example
-        there = connection.execute(sql(statements.SOME), (one.limit,)).fetchall()
+        there = connection.execute(sql(statements.SOME)).fetchall()
         upsert = sql(statements.upsert(_DIALECT, one))
         others = doubts.others(str(key) for (key,) in there)
         doubts.decide(takes_one=takes_one(connection, upsert, [one._replace(key=k, used=0).values for k in others]))

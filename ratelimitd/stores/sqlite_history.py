@@ -32,6 +32,7 @@ from ratelimitd.stores.history import (
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_odd import each
 from ratelimitd.stores.sqlite_writing import Writer, refusal, takes_one, write_all
+from ratelimitd.stores.statements import SOME
 from ratelimitd.stores.survey import Rename
 
 _DIALECT = SQLite()
@@ -174,7 +175,7 @@ class SQLiteHistory:
         """Find out whether records are at fault, or the table. Raises TableRefuses where it is the table."""
         if doubts.there_are:
             limit, _, expiry, _ = doubts.example
-            there = connection.execute(self._sql(statements.SOME), (limit,)).fetchall()
+            there = connection.execute(self._sql(SOME)).fetchall()
             others = doubts.others(str(key) for (key,) in there)
             records = [(limit, key, expiry, 0) for key in others]
             doubts.decide(takes_one=takes_one(connection, self._sql(_ADD), records))

@@ -121,8 +121,8 @@ def lock(d: Dialect, keys: int) -> str:
     return f'SELECT "id" {_of(d, keys)} ORDER BY "sender" FOR UPDATE'
 
 
-SOME = 'SELECT "sender" FROM "ratelimit" WHERE "limit_name" = %s LIMIT 50'
-"""Some accounts of a limit."""
+SOME = 'SELECT "sender" FROM "ratelimit" ORDER BY "id" DESC LIMIT 50'
+"""Some accounts, the latest that came."""
 
 
 def odd(d: Dialect, keys: int) -> str:

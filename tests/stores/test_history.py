@@ -483,6 +483,15 @@ async def test_a_table_beside_without_its_key_is_refused_with_the_statement(
 
 
 @pytest.mark.real
+async def test_a_history_that_lacks_a_column_is_refused(backend: Backend, history: Store) -> None:
+    if backend.name == "sqlite":
+        pytest.skip("it looks at its tables itself")
+    backend.sql("ALTER TABLE ratelimit_history DROP COLUMN used")
+    with pytest.raises(StoreUnsuitable, match=r"ratelimit_history cannot be used: .*used"):
+        await history.open()
+
+
+@pytest.mark.real
 async def test_a_table_that_cannot_be_rolled_back_is_refused(backend: Backend, store: Store) -> None:
     if backend.name not in ("mariadb", "mysql9"):
         pytest.skip("it has no such tables")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores.postgresql.access import Access
 from ratelimitd.stores.postgresql.libpq import explained, forget_environment
 from ratelimitd.stores.postgresql.store import PostgreSQLStore
-from tests.fuzz.postgresql_server import message
+from tests.fuzz.postgresql_server import WELCOME, message
 from tests.instances.certificates import make_certificates
 from tests.instances.postgresql import ADMINISTRATOR, PostgreSQL
 from tests.stores.test_postgresql_floods import no_tls
@@ -68,6 +68,29 @@ async def test_whatever_language_a_server_speaks_it_is_known_what_somebody_has_t
             await store.open()
         nursery.cancel_scope.cancel()
     assert str(caught.value) == f"127.0.0.1:{port}: Das geht so nicht"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("version", "since_17"), [(b"16.4", False), (b"17.2", True)])
+async def test_a_transaction_may_take_as_long_as_it_must_also_where_its_time_can_be_bounded(
+    version: bytes, since_17: bool
+) -> None:
+    asked = b""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        await no_tls(stream)
+        await stream.send_all(WELCOME.replace(b"15.3", version))
+        asked += await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(StoreError):
+            await PostgreSQLStore(Access((("127.0.0.1", port),), "me", "secret", "mail"), timeout_s=20).open()
+        nursery.cancel_scope.cancel()
+    assert b"set_config('idle_session_timeout', '0'" in asked
+    assert (b"set_config('transaction_timeout', '0'" in asked) is since_17
 
 
 def test_of_a_service_the_server_is_named() -> None:

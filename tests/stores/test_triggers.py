@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratelimitd.core.rows import NO_SEGMENT, Account, Grant
+from ratelimitd.core.rows import NO_SEGMENT, Account, Grant, Known
 from ratelimitd.errors import NotStored, RecordRefused, StoreError, StoreReplaced, StoreUnsuitable, TableRefuses
 from ratelimitd.stores import Store
 from ratelimitd.stores.doubts import MANY, NOBODY
@@ -127,6 +127,18 @@ async def test_a_column_that_nobody_fills_is_no_record_s_fault(backend: Backend,
     assert (await row(store, "a1")).used == 2
 
 
+async def test_what_memory_knows_waits_for_a_table_that_takes_no_record(backend: Backend, store: Store) -> None:
+    known = [Known(delta(name, 7), False) for name in NAMES]
+    refuse(backend, "another SQLSTATE", only="")
+    with pytest.raises(TableRefuses):
+        await store.restore(known, 1000)
+    for name in ("t",) if backend.name == "postgresql" else ("tINSERT", "tUPDATE"):
+        backend.sql(f"DROP TRIGGER {name}{' ON ratelimit' if backend.name == 'postgresql' else ''}")
+    await store.restore(known, 1000)
+    assert (await row(store, "c19")).used == 7
+    assert store.remarks.take() == []
+
+
 @pytest.mark.parametrize("case", ["a missing table", "another SQLSTATE", "rolling all back"])
 @pytest.mark.parametrize("only", ["bob", ""])
 async def test_the_history_is_written_without_a_row_that_is_refused_and_not_at_all_without_all(
@@ -147,7 +159,7 @@ async def test_the_history_is_written_without_a_row_that_is_refused_and_not_at_a
     assert (await row(store, "bob")).used == 2
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["a missing table", "another SQLSTATE", "rolling all back"])
 async def test_a_change_that_is_refused_is_no_database_that_is_unavailable(
     backend: Backend, store: Store, case: str
 ) -> None:
@@ -185,7 +197,7 @@ async def test_nothing_is_stored_where_a_trigger_leaves_out_all_that_is_recorded
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("state", ["40001", "08006", "25006", "57014", "57P01", "53300"])
+@pytest.mark.parametrize("state", ["40001", "08006", "57P01"])
 async def test_what_a_trigger_raises_is_no_conflict_and_no_lost_server(
     backend: Backend, store: Store, state: str
 ) -> None:
@@ -235,3 +247,5 @@ async def test_a_constraint_that_is_looked_at_last_refuses_one_record(backend: B
     flushed = await flush(store, [delta(name) for name in NAMES])
     assert [refused.key for refused, _ in flushed.rejected] == ["bob"]
     assert (await row(store, "c19")).used == 1
+    flushed = await flush(store, [delta("bob", limit="hourly")])  # it would take no account that it has not
+    assert [refused.key for refused, _ in flushed.rejected] == ["bob"]

@@ -16,8 +16,8 @@ from ratelimitd.stores.shared.session import ABANDONED_S, LOCK_WAIT_S, PATIENCE_
 
 OLDEST = 120000
 """The oldest version that will do: the next older one has no support any more, and no `jit` that can be turned off."""
-IDLE_SINCE = 140000
-"""The version from which on a session that is idle may be ended."""
+NEWER = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+"""Time-outs that end a session, and the version from which on there are such."""
 READ_ONLY = "25006"
 
 _ESCAPED = re.compile(r'(["\\])')
@@ -113,8 +113,7 @@ class PostgreSQLSession:
                 "statement_timeout": f"{STATEMENT_S}s",
                 "idle_in_transaction_session_timeout": f"{ABANDONED_S}s",
             }
-        if self._wire.server_version >= IDLE_SINCE:
-            settings["idle_session_timeout"] = "0"
+        settings |= {name: "0" for name, since in NEWER.items() if self._wire.server_version >= since}
         calls = [f"set_config('{name}', '{value}', false)" for name, value in settings.items()]
         # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
         calls.append(

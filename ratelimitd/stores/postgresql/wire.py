@@ -36,7 +36,7 @@ _CLASS = {
     # Lost against another transaction: serialization, deadlock, a lock that was waited for too long.
     "conflict": ("40001", "40P01", "55P03"),
     # This server cannot, another might: gone, stopping, full, read-only, its administrator ended the statement.
-    "elsewhere": ("08", "25006", "25P03", "53", "57014", "57P", "58"),
+    "elsewhere": ("08", "25006", "25P03", "25P04", "53", "57014", "57P", "58"),
 }
 _NO_RECORD = (
     "0", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "5", "72", "F0", "HV", "XX",

@@ -79,7 +79,7 @@ async def decide(session: Session, sql: Callable[[str], str], d: Dialect, doubts
     """Find out whether the records are at fault, or the table: then it raises TableRefuses. Raises StoreError."""
     if doubts.there_are:
         one = doubts.example
-        there = await session.run(sql(statements.SOME), (one.limit,))
+        there = await session.run(sql(statements.SOME))
         others = doubts.others(str(text(key)) for (key,) in there)
         upsert = sql(statements.upsert(d, one))
         records = [one._replace(key=key, used=0).values for key in others]

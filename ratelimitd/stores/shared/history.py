@@ -38,8 +38,9 @@ from ratelimitd.stores.history import (
 )
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.blame import is_record_s, takes_one
-from ratelimitd.stores.shared.session import Session
+from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
 from ratelimitd.stores.shared.values import text
+from ratelimitd.stores.statements import SOME
 from ratelimitd.stores.survey import Rename
 
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,9};)*")
@@ -68,7 +69,9 @@ class SharedHistory:
         if self.kept.is_needed:
             try:
                 await session.run(self._sql(statements.probe(self._dialect)))
-            except StoreUnsuitable as error:
+            except (StoreUnsuitable, Missing, DatabaseError) as error:
+                if isinstance(error, DatabaseError) and (error.conflict or error.elsewhere):
+                    raise
                 how = f": an administrator must run: {grants}" if grants else ""
                 raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}{how}") from error
 
@@ -229,7 +232,7 @@ class SharedHistory:
         """Find out whether records are at fault, or the table: then it raises TableRefuses. Raises StoreError."""
         if doubts.there_are:
             d, (limit, _, expiry, _) = self._dialect, doubts.example
-            there = await session.run(self._sql(statements.SOME), (limit,))
+            there = await session.run(self._sql(SOME))
             others = doubts.others(str(text(key)) for (key,) in there)
             insert = self._sql(statements.write(d, statements.add(d)))
             records = [d.flat([(limit, key, expiry, 0)]) for key in others]

@@ -217,9 +217,13 @@ class SharedStore(ABC):
                 async with each(session, self.remarks, account.limit, account.key):
                     await session.run(self._sql(statements.reset(dialect)), (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
-        for batch in batches(deltas, CHUNK):
-            for delta, reason in await store(session, self._sql, dialect, batch):
-                self.remarks.refused(delta.limit, delta.key, reason)
+        doubts = Doubts[Delta]()
+        refused = [
+            one for some in batches(deltas, CHUNK) for one in await store(session, self._sql, dialect, some, doubts)
+        ]
+        await decide(session, self._sql, dialect, doubts)
+        for delta, reason in refused:
+            self.remarks.refused(delta.limit, delta.key, reason)
         await self._history.restore(session, known, now, self._rows.select)
         for grant in grants:
             async with each(session, self.remarks, grant.limit, grant.key):
