@@ -7,6 +7,7 @@ from copy import deepcopy
 from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
 from typing import Any
 
+from ratelimitd import keys
 from ratelimitd.core.limits import KeyFailed, KeyHealth
 from ratelimitd.errors import UNKNOWN, ConfigError, install, is_secret, shown
 from ratelimitd.keys import KeyFunction, OptionError, normalise
@@ -26,8 +27,16 @@ _ANYTHING = BaseException
 daemon handles signals otherwise; and it runs in no task that could be cancelled meanwhile."""
 
 
+_seen: dict[str, list[EntryPoint]] = {}
+"""What was installed when ours could be found last."""
+
+
 def installed() -> dict[str, list[EntryPoint]]:
-    """Every installed key plugin by name; two distributions may offer the same name."""
+    """Every installed key plugin by name; two distributions may offer the same name.
+
+    Where not even ours are found, they lie where the daemon's user may not look, in root's home, say: then also those
+    that were found before, as root.
+    """
     found: dict[str, list[EntryPoint]] = {}
     try:
         points: Iterable[EntryPoint] = entry_points(group=GROUP)
@@ -35,7 +44,11 @@ def installed() -> dict[str, list[EntryPoint]]:
         points = _readable()
     for point in points:
         found.setdefault(point.name, []).append(point)
-    return found
+    if any(point.module == keys.__name__ for points in found.values() for point in points):
+        _seen.clear()
+        _seen.update(found)
+        return found
+    return {**_seen, **found}
 
 
 def _readable() -> list[EntryPoint]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,21 @@ def test_the_built_in_keys_are_found_as_everyone_s_are() -> None:
     assert load("email", {}, "limit[0].key")(Request.of("sasl_username=alice")) == "alice"
 
 
+def test_what_root_has_found_is_found_again_where_the_daemons_user_may_not_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = installed()
+    assert "email" in before
+    monkeypatch.setattr("ratelimitd.plugins.entry_points", lambda group: ())
+    assert installed() == before
+    other = EntryPoint("other", "elsewhere:other", "ratelimitd.keys")
+    monkeypatch.setattr("ratelimitd.plugins.entry_points", lambda group: (other,))
+    assert installed() == {**before, "other": [other]}
+
+
 def test_without_our_entry_points_there_is_no_email(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratelimitd.plugins.entry_points", lambda group: ())
+    monkeypatch.setattr("ratelimitd.plugins._seen", {})
     assert str(failure("email")) == 'limit[0].key: found "email"; allowed: no key plugin is installed'
 
 
