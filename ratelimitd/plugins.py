@@ -32,8 +32,16 @@ _ANYTHING = BaseException
 daemon handles signals otherwise; and it runs in no task that could be cancelled meanwhile."""
 
 
+_seen: "dict[str, list[EntryPoint]]" = {}
+"""What was installed when ours could be found last."""
+
+
 def installed() -> "dict[str, list[EntryPoint]]":
-    """Every installed key plugin by name; two distributions may offer the same name."""
+    """Every installed key plugin by name; two distributions may offer the same name.
+
+    Where not even ours are found, they lie where the daemon's user may not look, in root's home, say: then also those
+    that were found before, as root.
+    """
     found: dict[str, list[EntryPoint]] = {}
     try:
         points: Iterable[EntryPoint] = metadata.entry_points(group=GROUP)
@@ -41,7 +49,11 @@ def installed() -> "dict[str, list[EntryPoint]]":
         points = _readable()
     for point in points:
         found.setdefault(point.name, []).append(point)
-    return found
+    if any(point.module == email.__module__ for points in found.values() for point in points):
+        _seen.clear()
+        _seen.update(found)
+        return found
+    return {**_seen, **found}
 
 
 def _readable() -> "list[EntryPoint]":

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,21 @@ def test_the_built_in_keys_are_those_that_are_registered() -> None:
 
 def test_a_built_in_key_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: ())
+    monkeypatch.setattr("ratelimitd.plugins._seen", {})
     assert load("email", {}, "limit[0].key")(Request.of("sasl_username=alice")) == "alice"
     assert str(failure("address")) == 'limit[0].key: found "address"; allowed: no key plugin is installed'
+
+
+def test_what_root_has_found_is_found_again_where_the_daemons_user_may_not_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = installed()
+    assert "email" in before
+    monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: ())
+    assert installed() == before
+    other = EntryPoint("other", "elsewhere:other", "ratelimitd.keys")
+    monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: (other,))
+    assert installed() == {**before, "other": [other]}
 
 
 def test_a_plugin_that_is_installed_is_loaded_with_its_options(install: Install) -> None:
