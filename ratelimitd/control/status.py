@@ -114,14 +114,18 @@ class DaemonStatus:
 
     def _journal_files(self) -> JournalStatus:
         journal = self._journal
-        sizes: list[int] = []
+        sizes: dict[str, int] = {}
         try:
             with os.scandir(journal.folder) as entries:
-                sizes = [entry.stat().st_size for entry in entries if entry.name.endswith(".segment")]
+                sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".segment")}
         except OSError:  # the next write to the journal fails too, and sets `error`
             pass
+        if journal.ahead is not None:
+            sizes.pop(f"{journal.ahead.number}.segment", None)
+        if (name := f"{journal.number}.segment") in sizes:  # behind what it holds there may be zeros
+            sizes[name] = journal.size
         error = journal.error.strerror if journal.error is not None else None
-        return JournalStatus(segments=len(sizes), bytes=sum(sizes), unwritten=journal.failures, error=error)
+        return JournalStatus(segments=len(sizes), bytes=sum(sizes.values()), unwritten=journal.failures, error=error)
 
     async def evidence(self) -> Evidence:
         """What points to a wrong configuration of Postfix; ctl/doctor judges it."""

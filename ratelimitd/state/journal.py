@@ -43,7 +43,8 @@ class Journal:
 
     `node` is the run's own id, which the store records with segment numbers: so copied or restored state directories
     never take each other's segments for their own. `failures` counts the charges that could not be written; `error`
-    says why, None while the journal can be written. `sync` is the setting `journal_sync`; it may be changed.
+    says why, None while the journal can be written. `ahead`: the next segment, where it is laid out. `sync` is the
+    setting `journal_sync`; it may be changed.
     """
 
     def __init__(self, folder: Path, node: str, sync: JournalSync) -> None:
@@ -54,7 +55,7 @@ class Journal:
         self.number = 0
         self.past = Past(folder / "past")
         self._open: SegmentFile | None = None
-        self._ahead: SegmentFile | None = None
+        self.ahead: SegmentFile | None = None
         self._planned = 0  # the number of the last segment that was to be laid out
         self._closed: dict[int, SegmentFile] = {}  # rotated, by file descriptor
         self._writer = records.Writer()
@@ -99,7 +100,7 @@ class Journal:
 
     def rotate(self) -> int:
         """Begin the next segment; the closed one's file descriptor for `settle`, -1 where it is incomplete."""
-        closed, ahead, self._ahead = self._open, self._ahead, None
+        closed, ahead, self.ahead = self._open, self.ahead, None
         if closed is not None:
             self._closed[closed.fd] = closed
         if ahead is not None and ahead.number > self.number and ahead.is_there:
@@ -119,7 +120,7 @@ class Journal:
 
         With `journal_sync` "always" each write waits for the disk in any case.
         """
-        if self._open is None or self._ahead is not None or self._sync == "always":
+        if self._open is None or self.ahead is not None or self._sync == "always":
             return None
         self._planned = number = self.next_number
         create = partial(self._create, self._path(number))
@@ -128,7 +129,7 @@ class Journal:
     def take(self, ahead: SegmentFile | None) -> None:
         """Have a segment that was laid out be the next one, unless another one has begun meanwhile."""
         if ahead is not None and ahead.number > self.number:
-            self._ahead = ahead
+            self.ahead = ahead
         else:
             discard(ahead, self._path)
 
@@ -217,8 +218,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the open segment; delete it where it holds nothing."""
-        discard(self._ahead, self._path)
-        file, self._open, self._ahead = self._open, None, None
+        discard(self.ahead, self._path)
+        file, self._open, self.ahead = self._open, None, None
         if file is None:
             return
         self._closed[file.fd] = file

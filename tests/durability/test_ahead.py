@@ -2,15 +2,20 @@
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ratelimitd.control.commands import Status
+from ratelimitd.ctl.client import ask
 from ratelimitd.state import ahead
 from ratelimitd.state.journal import Journal
 from ratelimitd.state.segments import Recovered
 from tests.core.build import journal_in
+from tests.daemon.process import Ratelimitd, config
 from tests.durability.test_journal import NODE, _charge, _instances
+from tests.instances.waiting import wait_until
 
 
 @pytest.fixture
@@ -164,3 +169,34 @@ def test_a_run_that_was_killed_leaves_nothing_where_nothing_was_charged(journal:
     later = journal_in(journal.folder, "b" * 32)
     later.forget(max(later.numbers()), ())
     assert later.numbers() == []
+
+
+def test_a_daemon_lays_out_the_next_segment_and_tells_only_of_what_holds_something(folder: Path) -> None:
+    daemon = Ratelimitd(folder, config(store={"flush_interval_s": 0.1}))
+    try:
+        daemon.start()
+        with daemon.client() as client:
+            for count in range(1, 4):
+                client.ask()
+                wait_until(partial(is_used, daemon, count), "the flush")
+        wait_until(lambda: ahead.LEAST in sizes(daemon), "the next segment")
+        told = ask(daemon.state / "control.sock", Status()).journal
+        assert (told.segments, told.bytes < 1000, told.unwritten) == (1, True, 0)
+        daemon.kill()
+        daemon.start()
+        with daemon.client() as client:
+            client.ask()
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    assert daemon.used() == {"alice@example.com": 4}
+    assert sizes(daemon) == []
+    assert not [line for line in daemon.log() if "torn" in line or "damaged" in line]
+
+
+def is_used(daemon: Ratelimitd, count: int) -> bool:
+    return daemon.used() == {"alice@example.com": count}
+
+
+def sizes(daemon: Ratelimitd) -> list[int]:
+    return [file.stat().st_size for file in (daemon.state / "journal").glob("*.segment")]
