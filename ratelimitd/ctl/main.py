@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from ratelimitd import plugins
+from ratelimitd import output, plugins
 from ratelimitd.config import read as config
 from ratelimitd.config.read import Configuration
 from ratelimitd.control.accounts import Accounts
@@ -36,7 +36,7 @@ from ratelimitd.control.commands import (
     Unset,
 )
 from ratelimitd.control.record import Edit
-from ratelimitd.ctl import history, inventory, offline, output, tables
+from ratelimitd.ctl import history, inventory, offline, tables
 from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated, Report
 from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask

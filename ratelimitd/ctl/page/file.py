@@ -5,8 +5,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+from ratelimitd import output
 from ratelimitd.control.commands import Refused
-from ratelimitd.ctl import output
 from ratelimitd.ctl.page import render, writer
 from ratelimitd.ctl.page.content import Page
 
