@@ -10,10 +10,12 @@ import sys
 import ratelimitd.daemon.late  # noqa: F401  before all that imports what it defers
 from ratelimitd.control.answers import Failure
 from ratelimitd.control.commands import NO, WRONG, Refused
-from ratelimitd.ctl import output, tables
+from ratelimitd.ctl import tables
+from ratelimitd.ctl.answers import line_of
 from ratelimitd.ctl.colours import shown
 from ratelimitd.ctl.usage import parser
 from ratelimitd.ctl.verbs import run
+from ratelimitd.daemon import output
 from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import RatelimitdError, StoreError
 from ratelimitd.text import escape
@@ -48,12 +50,12 @@ def _answer(options: argparse.Namespace) -> int:
     except RatelimitdError as error:
         status = error.status if isinstance(error, Refused) else NO if isinstance(error, StoreError) else WRONG
         if options.json:
-            output.write_answer(Failure(str(error), status))
+            output.write(line_of(Failure(str(error), status)))
         else:
             print(f"ratelimitctl: {escape(str(error))}", file=sys.stderr)
         return status
     if options.json and outcome.answer:
-        output.write_answer(outcome.answer)
+        output.write(line_of(outcome.answer))
     else:
         output.write(shown(tables.printable(outcome.text), outcome.colours))
     return outcome.status

@@ -128,8 +128,6 @@ def _page(of: argparse.ArgumentParser) -> None:
 
 def _text(argument: str) -> str:
     """The argument; bytes that are not UTF-8 as they are shown of a login."""
-    if not argument:
-        raise argparse.ArgumentTypeError("it is empty")
     return os.fsencode(argument).decode("utf-8", "backslashreplace")
 
 

@@ -31,8 +31,8 @@ from ratelimitd.control.commands import (
     Unset,
 )
 from ratelimitd.control.record import Edit
-from ratelimitd.ctl import history, inventory, offline, output, tables
-from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated, Report
+from ratelimitd.ctl import history, inventory, offline, tables
+from ratelimitd.ctl.answers import Checked, CheckedLimit, Migrated, Report, line_of
 from ratelimitd.ctl.bars import bars
 from ratelimitd.ctl.client import NoDaemon, answers, ask
 from ratelimitd.ctl.colours import DOCTOR, HISTORY, STATUS, Colours
@@ -47,6 +47,7 @@ from ratelimitd.ctl.report.report import report
 from ratelimitd.ctl.top import top
 from ratelimitd.ctl.top.frame import table
 from ratelimitd.ctl.top.top import Wish
+from ratelimitd.daemon import output
 from ratelimitd.daemon.advice import advice
 from ratelimitd.daemon.check import resolve
 from ratelimitd.errors import StoreError
@@ -192,7 +193,7 @@ def _top(configuration: Configuration, options: argparse.Namespace) -> Outcome:
         return Outcome(Ranking(ranked.now.time, ranked.limits()), table(ranked))
     if options.json:
         for ranking in top.each(answers(configuration.control_socket, wish.command(once=False)), wish):
-            output.write_answer(ranking)
+            output.write(line_of(ranking))
     else:
         top.watch(asked, wish)
     return Outcome(None, "")

@@ -1,4 +1,5 @@
-"""ratelimitctl where standard output or standard error is closed, full, read by nobody, or knows few characters."""
+"""ratelimitctl, and `ratelimitd --check`, where standard output or standard error is closed, full, read by nobody, or
+knows few characters."""
 
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from tests.replay.logs import mail, postfix
 
 PROGRAM = "import sys; from ratelimitd.ctl.main import main; sys.exit(main())"
+DAEMON = "import sys; from ratelimitd.daemon.main import main; sys.exit(main())"
 NOON = 1_795_694_400
 WHOLE_LINE = "ratelimitctl: standard output: No space left on device\n"
 
@@ -26,10 +28,10 @@ def verb(tmp_path: Path) -> list[str]:
 
 
 def run(
-    arguments: list[str], where: str = "", environment: Mapping[str, str] | None = None
+    arguments: list[str], where: str = "", environment: Mapping[str, str] | None = None, program: str = PROGRAM
 ) -> subprocess.CompletedProcess[str]:
     """Run it by a shell that redirects, as an administrator's does."""
-    command = ["sh", "-c", f'exec "$@" {where}', "sh", sys.executable, "-c", PROGRAM, *arguments]
+    command = ["sh", "-c", f'exec "$@" {where}', "sh", sys.executable, "-c", program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
 
 
@@ -68,3 +70,10 @@ def test_a_character_that_the_encoding_has_not_is_a_number(verb: list[str]) -> N
     ran = run(verb, environment={"PYTHONIOENCODING": "ascii"})
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "\\u6f22\\u5b570@example.com" in ran.stdout
+
+
+def test_the_daemon_s_own_check_says_it_too(verb: list[str]) -> None:
+    file = verb[:2]
+    full = run([*file, "--check"], ">/dev/full", program=DAEMON)
+    assert (full.returncode, full.stderr) == (1, WHOLE_LINE.replace("ratelimitctl", "ratelimitd"))
+    assert run([*file, "--check"], ">&- 2>&-", program=DAEMON).returncode == 0

@@ -9,7 +9,6 @@ from datetime import datetime
 import pytest
 
 from ratelimitd import __version__
-from ratelimitd.ctl.main import main
 from tests.control.conftest import Ctl, Start
 from tests.control.load import Load
 from tests.daemon.process import Ratelimitd
@@ -327,10 +326,3 @@ def test_status_says_since_when_with_the_zone_s_offset(daemon: Ratelimitd, ctl_o
     (line,) = (line for line in ctl_of(daemon, "status").out.splitlines() if line.startswith("running"))
     began = datetime.strptime(line.partition("since ")[2], "%Y-%m-%d %H:%M:%S %z").timestamp()
     assert began == ctl_of(daemon, "status", "--json").json["started"]
-
-
-@pytest.mark.parametrize("verb", [["show", ""], ["history", ""], ["history", "alice", "--limit", ""], ["reset", ""]])
-def test_an_empty_argument_is_wrong_usage_and_says_so(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(verb)
-    assert "it is empty" in capsys.readouterr().err

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 
 from ratelimitd.control.commands import Refused
-from ratelimitd.ctl import output
 from ratelimitd.ctl.page import render, writer
 from ratelimitd.ctl.page.content import Page
+from ratelimitd.daemon import output
 
 STDOUT = "-"
 

@@ -4,14 +4,9 @@ None of that is a traceback. What an answer is, and which status follows, is sai
 """
 
 import io
-import json
 import os
 import sys
 from typing import Literal
-
-import msgspec
-
-from ratelimitd.control.answers import Answer
 
 
 class NotWritten(Exception):
@@ -35,11 +30,6 @@ def write(text: str) -> None:
         print(text, end="", flush=True)
     except OSError as error:
         raise _given_up(error) from error
-
-
-def write_answer(answer: Answer) -> None:
-    """Write an answer as a line of JSON. Raises NotWritten."""
-    write(json.dumps(msgspec.to_builtins(answer)) + "\n")
 
 
 def write_bytes(content: bytes) -> None:
