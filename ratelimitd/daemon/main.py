@@ -58,6 +58,14 @@ def _check(file: Path) -> None:
         print(f"ratelimitd: warning: {escape(warning)}", file=sys.stderr)
 
 
+def _example() -> None:
+    """Print the reference configuration. Raises StartError, NotWritten."""
+    from ratelimitd.daemon.example import example  # with importlib.resources
+
+    output.prepare()
+    output.write(example())
+
+
 def _run(file: Path, failures: FailureFile | None) -> int:
     """Run the daemon until it is stopped; the exit status. Raises RatelimitdError."""
     config: Configuration | None = None
@@ -80,9 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             _check(options.config)
         elif options.example:
-            from ratelimitd.daemon.example import example  # with importlib.resources
-
-            output.write(example())
+            _example()
         else:
             return _run(options.config, FailureFile(options.failure_file) if options.failure_file else None)
     except RatelimitdError as error:
