@@ -100,6 +100,19 @@ def test_restart_and_reload(folder: Path, daemon: Ratelimitd, service: Run) -> N
 
 
 @pytest.mark.real
+def test_a_pid_file_that_a_crash_has_left_names_nobody_else(folder: Path, daemon: Ratelimitd, service: Run) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            for verb, status in (("status", 1), ("reload", 7), ("stop", 0), ("start", 0)):
+                (folder / "ratelimitd.pid").write_text(f"{other.pid}\n")
+                assert (verb, service(verb).returncode) == (verb, status)
+                assert other.poll() is None
+            assert pid(folder) != other.pid
+        finally:
+            other.kill()
+
+
+@pytest.mark.real
 def test_a_broken_configuration_is_said_and_stops_nothing_that_runs(
     folder: Path, daemon: Ratelimitd, service: Run
 ) -> None:
