@@ -224,6 +224,10 @@ def test_what_is_in_the_way_of_an_installation_is_said(system: Debian) -> None:
     said = system.run("/root/contrib/install.sh", check=False)
     assert said.returncode == 1
     assert "the Debian package is installed: apt-get remove ratelimitd first" in said.stdout
+    said = system.run("/root/contrib/install.sh", "uninstall", check=False)
+    assert said.returncode == 1
+    assert "the Debian package is installed, whose files have the same names: apt-get remove ratelimitd" in said.stdout
+    assert system.run("dpkg", "--verify", "ratelimitd").stdout == ""
 
     system.run("dpkg", "--remove", "ratelimitd")
     program_.touch()

@@ -88,3 +88,16 @@ def test_an_unknown_verb_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert b"usage" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PREFIX", "/opt/my rate"), ("PREFIX", "opt"), ("SYSCONF", "/etc&"), ("DESTDIR", "stage")]
+)
+def test_a_path_that_would_break_what_is_installed_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    environment = {**os.environ, "DESTDIR": str(tmp_path), name: value}
+    done = subprocess.run(
+        ["/bin/sh", SCRIPT], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert f'DESTDIR: "{value}"' in done.stderr
+    assert not list(tmp_path.iterdir())
