@@ -9,7 +9,7 @@ The map of the house. A part imports only from those below it (import-linter, in
     config/     ratelimitd.toml becomes objects; every error names its place
     sync/       memory and store in step: schedule, flush, loader, recovery
     server/     Postfix's side: the pump decides for all connections     notify/   who is notified of a quota reached
-    stores/     the Store protocol; SQLite, MySQL and MariaDB
+    stores/     the Store protocol; SQLite, MySQL and MariaDB, PostgreSQL
     log/        log lines, and where they go                             state/    state directory and journal
     settings    every setting, its type, bounds and default              testing   for the tests of key plugins
     plugins     finds and loads key plugins
@@ -17,6 +17,7 @@ The map of the house. A part imports only from those below it (import-linter, in
     net/        sockets: listeners, who may connect, HTTP, systemd
     keys        the key plugin API, and `email` and `domain`             request   a request of Postfix, from its bytes
     errors      what an administrator reads                              text      escaping, cutting, shortening
+    logins      which logins are one account                             folders   folders by descriptor
 
 How a request, a flush, a restart and a reload go is told in contrib/doc/inside.md.
 """

@@ -127,6 +127,10 @@ class NotStored(StoreError):
     """A flush that the database has certainly rolled back: nothing of it is stored."""
 
 
+class TableRefuses(NotStored, StoreUnsuitable):
+    """A flush that is rolled back, for the table takes no record at all: somebody has to repair it."""
+
+
 class RunUnknown(RatelimitdError):
     """What the database records of an earlier run's segments cannot be true of those that are here."""
 

@@ -1,7 +1,7 @@
 """The API of key plugins: what a key is, how every key is normalised, and the built-in key plugins.
 
 A key plugin is a factory: it takes options and gives a function of the request. The built-in plugins are registered in
-pyproject.toml exactly as a third party's would be, and nothing treats them differently.
+pyproject.toml exactly as a third party's would be; but their names are theirs, whoever else registers one.
 
 >>> from ratelimitd.keys import KeyFunction, OptionError, only
 >>> from ratelimitd.testing import check_key, request

@@ -4,15 +4,21 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
-from importlib.metadata import EntryPoint, EntryPoints, distributions, entry_points
-from typing import Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 from ratelimitd.core.limits import KeyFailed, KeyHealth
 from ratelimitd.errors import UNKNOWN, ConfigError, install, is_secret, shown
-from ratelimitd.keys import KeyFunction, OptionError, normalise
+from ratelimitd.keys import KeyFactory, KeyFunction, OptionError, domain, email, everybody, normalise
 from ratelimitd.request import Request
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
+
 GROUP = "ratelimitd.keys"
+BUILT_IN: Mapping[str, KeyFactory] = {"email": email, "domain": domain, "all": everybody}
+"""Registered as everyone's are, but these names are ours alone, and are not looked up: most daemons use no other, and
+importlib.metadata takes more memory than all that they decide with."""
 OURS = ("sender", "subnet", "tenant")
 """The key plugins that are distributed beside this package, in plugins/."""
 MAX_KEY_CHARACTERS = 65536
@@ -26,34 +32,68 @@ _ANYTHING = BaseException
 daemon handles signals otherwise; and it runs in no task that could be cancelled meanwhile."""
 
 
-def installed() -> dict[str, list[EntryPoint]]:
-    """Every installed key plugin by name; two distributions may offer the same name."""
+_seen: "dict[str, list[EntryPoint]]" = {}
+"""What was installed when ours could be found last."""
+
+
+def installed() -> "dict[str, list[EntryPoint]]":
+    """Every installed key plugin by name; two distributions may offer the same name.
+
+    Where not even ours are found, they lie where the daemon's user may not look, in root's home, say: then also those
+    that were found before, as root.
+    """
     found: dict[str, list[EntryPoint]] = {}
     try:
-        points: Iterable[EntryPoint] = entry_points(group=GROUP)
+        points: Iterable[EntryPoint] = metadata.entry_points(group=GROUP)
     except Exception:  # one distribution's broken metadata must not hide the plugins of all others
         points = _readable()
     for point in points:
         found.setdefault(point.name, []).append(point)
-    return found
+    if any(point.module == email.__module__ for points in found.values() for point in points):
+        _seen.clear()
+        _seen.update(found)
+        return found
+    return {**_seen, **found}
 
 
-def _readable() -> list[EntryPoint]:
+def _readable() -> "list[EntryPoint]":
     """The key plugins of those distributions whose metadata can be read; of a distribution found twice, the first."""
     found: dict[str, EntryPoints] = {}
-    for distribution in distributions():
+    for distribution in metadata.distributions():
         with suppress(Exception):
             found.setdefault(distribution.name, distribution.entry_points.select(group=GROUP))
     return [point for points in found.values() for point in points]
 
 
-def owner(point: EntryPoint) -> str:
+def owner(point: "EntryPoint") -> str:
     """The name of the distribution that an entry point belongs to."""
     return (point.dist and point.dist.name) or f"an unknown distribution with {point.value}"
 
 
+def unused() -> dict[str, str]:
+    """Why plugins of others are not used, by name: it is one of BUILT_IN."""
+    plugins = installed()
+    reason = "is not used, for ratelimitd has one of this name itself; uninstall it, or rename it"
+    found: dict[str, str] = {}
+    for name, factory in BUILT_IN.items():
+        others = [owner(point) for point in plugins.get(name, []) if point.module != factory.__module__]
+        if others:
+            found[name] = f'the key plugin "{name}" of {" and ".join(others)} {reason}'
+    return found
+
+
 def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
     """The plugin's function for its options. Raises ConfigError, with `where` the setting that names the plugin."""
+    factory = BUILT_IN.get(name) or imported(_point(name, where), where)
+    function = _made(name, factory, options)
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        found = f'"{name}", whose factory gave {_kind(function)}'
+        raise ConfigError(where, found, "an ordinary function of the request")
+    return function  # type: ignore[no-any-return]
+
+
+def _point(name: str, where: str) -> "EntryPoint":
+    """The one entry point of this name. Raises ConfigError."""
     plugins = installed()
     points = plugins.get(name, [])
     if not points:
@@ -65,15 +105,10 @@ def load(name: str, options: Mapping[str, Any], where: str) -> KeyFunction:
     if len(points) > 1:
         owners = " and ".join(sorted(map(owner, points)))
         raise ConfigError(where, f'"{name}", a plugin of {owners}', "one distribution per name; uninstall one")
-    factory = imported(points[0], where)
-    function = _made(name, factory, options)
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        found = f'"{name}", whose factory gave {_kind(function)}'
-        raise ConfigError(where, found, "an ordinary function of the request")
-    return function  # type: ignore[no-any-return]
+    return points[0]
 
 
-def imported(point: EntryPoint, where: str) -> Callable[[dict[str, Any]], Any]:
+def imported(point: "EntryPoint", where: str) -> Callable[[dict[str, Any]], Any]:
     """The factory that an entry point names. Raises ConfigError."""
     name = f'"{point.name}" ({point.value})'
     try:

@@ -17,7 +17,9 @@ _HOST = re.compile(
 # What `read` makes of a byte, in any case of letters (keys are in lower case), and what `spell` makes of a character.
 _LIKE_A_BYTE = re.compile(r"(?<!\\)\\++(?=[xX](?:00|[89a-fA-F][0-9a-fA-F])|[\0\udc80-\udcff])")
 _LIKE_A_CHARACTER = re.compile(r"x[0-7][0-9a-f]|u[0-9a-f]{4}|U[0-9a-f]{8}")
+_SPELLED = re.compile(r"(?<!\\)(\\++)(x[0-7][0-9a-f]|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _RUN_AND_NEXT = re.compile(r"(\\*+)([^\\]?)", re.DOTALL)
+_LAST, _SURROGATES = 0x10FFFF, range(0xD800, 0xE000)
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
@@ -61,6 +63,19 @@ def spell(text: str, but: str = "") -> str:
         return (run * 2 if run and _LIKE_A_CHARACTER.match(text, found.end(1)) else run) + char
 
     return _RUN_AND_NEXT.sub(spelled, text)
+
+
+def unspelled(text: str) -> str:
+    """The text that `spell` has spelled so."""
+
+    def read(found: re.Match[str]) -> str:
+        run, code = found.groups()
+        point, slashes = int(code[1:], 16), "\\" * (len(run) // 2)
+        if len(run) % 2 == 0:
+            return slashes + code
+        return slashes + chr(point) if point <= _LAST and point not in _SURROGATES else found[0]
+
+    return _SPELLED.sub(read, text)
 
 
 def _code(point: int) -> str:

@@ -33,8 +33,8 @@ INSERT INTO `ratelimit_history` (`sender`, `limit_name`, `expiry`, `used`)
 SELECT `r`.`sender`, 'default', @now, (
     SELECT LEAST(SUM(`h`.`used`), 4294967295) FROM `ratelimit_history` AS `h`
     WHERE `h`.`sender` = `r`.`sender` AND `h`.`limit_name` = 'default' AND `h`.`expiry` > @now
-) AS `used`
-FROM `ratelimit` AS `r` WHERE `r`.`in_parts` IS NOT NULL HAVING `used` IS NOT NULL
+) AS `live`
+FROM `ratelimit` AS `r` WHERE `r`.`in_parts` IS NOT NULL HAVING `live` IS NOT NULL
 ON DUPLICATE KEY UPDATE `used` = LEAST(`ratelimit_history`.`used` + VALUES(`used`), 4294967295);
 DELETE `h` FROM `ratelimit` AS `r` STRAIGHT_JOIN `ratelimit_history` AS `h`
     ON `h`.`sender` = `r`.`sender` AND `h`.`limit_name` = 'default' AND `h`.`expiry` > @now

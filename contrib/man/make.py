@@ -138,7 +138,7 @@ def parser_of(program: Callable[[list[str]], int]) -> argparse.ArgumentParser:
 
     with patch.object(argparse.ArgumentParser, "parse_args", caught):
         try:
-            program([])
+            program(["--help"])
         except _Asked as asked:
             found: argparse.ArgumentParser = asked.args[0]
             return found
@@ -174,8 +174,9 @@ def verbs(parser: argparse.ArgumentParser) -> str:
             text = sub.description or helps.get(name)
             if not text:
                 raise SystemExit(f"{parser.prog} {name}: without help")
-            takes = [each.metavar for each in sub._actions if not each.option_strings and each.metavar]
-            out += f'.SS "{escape(" ".join([name, *map(str, takes)]))}"\n{escape(text)}\n' + options(sub) + verbs(sub)
+            takes = [each for each in sub._actions if not each.option_strings and each.metavar]
+            words = [f"[{each.metavar}]" if each.nargs == "?" else str(each.metavar) for each in takes]
+            out += f'.SS "{escape(" ".join([name, *words]))}"\n{escape(text)}\n' + options(sub) + verbs(sub)
     return out
 
 

@@ -3,9 +3,9 @@
 It takes the text of the error apart; tests/core/test_explain.py holds those texts.
 """
 
+import difflib
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -39,7 +39,7 @@ def explain(error: msgspec.ValidationError, data: dict[str, Any], shape: type[ms
 
 def meant(name: str, names: Iterable[str]) -> str:
     """Which of the names a misspelt one may be; "" if it is like none of them."""
-    [nearest] = get_close_matches(name, names, 1) or [""]
+    [nearest] = difflib.get_close_matches(name, names, 1) or [""]
     return f" (did you mean {nearest}?)" if nearest else ""
 
 
@@ -56,7 +56,7 @@ def _elsewhere(name: str, shape: type[msgspec.Struct]) -> str:
     return f"; {name} is a setting {' and '.join(places)}" if places else ""
 
 
-def _list_of(path: str, found: Any, expected: inspect.Type) -> str:
+def _list_of(path: str, found: Any, expected: "inspect.Type") -> str:
     """How a list is written that was not: of tables, or of texts of which one was found; "" of anything else."""
     item = _items(expected)
     if item is expected:
@@ -68,7 +68,7 @@ def _list_of(path: str, found: Any, expected: inspect.Type) -> str:
     return ""
 
 
-def _follow(steps: str, data: Any, expected: inspect.Type) -> tuple[str, Any, inspect.Type]:
+def _follow(steps: str, data: Any, expected: "inspect.Type") -> "tuple[str, Any, inspect.Type]":
     path = ""
     for step in _STEP.finditer(steps):
         if step["name"] is not None:
@@ -86,7 +86,7 @@ def _follow(steps: str, data: Any, expected: inspect.Type) -> tuple[str, Any, in
     return path, data, expected
 
 
-def _fits(value: Any, expected: inspect.Type) -> bool:
+def _fits(value: Any, expected: "inspect.Type") -> bool:
     """Whether a value in a dictionary fits; our settings have whole numbers and texts there."""
     types = expected.types if isinstance(expected, inspect.UnionType) else (expected,)
     for kind in types:
@@ -99,7 +99,7 @@ def _fits(value: Any, expected: inspect.Type) -> bool:
     return False
 
 
-def _field(expected: inspect.Type, name: str) -> inspect.Type:
+def _field(expected: "inspect.Type", name: str) -> "inspect.Type":
     if isinstance(expected, inspect.StructType):
         for candidate in expected.fields:
             if candidate.encode_name == name:
@@ -107,7 +107,7 @@ def _field(expected: inspect.Type, name: str) -> inspect.Type:
     return expected
 
 
-def _items(expected: inspect.Type) -> inspect.Type:
+def _items(expected: "inspect.Type") -> "inspect.Type":
     types = expected.types if isinstance(expected, inspect.UnionType) else (expected,)
     return next((kind.item_type for kind in types if isinstance(kind, inspect.ListType)), expected)
 
@@ -116,7 +116,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def allowed(expected: inspect.Type) -> str:
+def allowed(expected: "inspect.Type") -> str:
     """A type and its bounds in words."""
     match expected:
         case inspect.BoolType():

@@ -22,7 +22,6 @@ from ratelimitd.state.journal import Journal
 from ratelimitd.sync.schedule import StoreSync
 from ratelimitd.sync.walk import walk
 
-SAMPLE_S = 1.0
 SAMPLES = 11
 """Eleven samples span ten seconds: the rate is that of the last ten."""
 MAX_PAIRS = 20
@@ -34,7 +33,7 @@ BUCKETS = 1 << 20
 
 
 class DaemonStatus:
-    """Looks at the parts of a daemon; `sample` runs as long as the daemon does. It may be made before trio runs."""
+    """Looks at the parts of a daemon. It may be made before trio runs."""
 
     def __init__(self, file: Path, policy: Policy, pump: Pump, sync: StoreSync, journal: Journal, log: Log) -> None:
         self.file = file
@@ -47,11 +46,9 @@ class DaemonStatus:
         self._started_at = time.time()
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
 
-    async def sample(self) -> None:
-        """Note the number of requests every second."""
-        while True:
-            self._samples.append((time.monotonic(), self._pump.requests))
-            await trio.sleep(SAMPLE_S)
+    def sample(self) -> None:
+        """Note the number of requests; to be called every second."""
+        self._samples.append((time.monotonic(), self._pump.requests))
 
     def rate(self) -> float:
         """Requests per second, recently."""
@@ -117,14 +114,18 @@ class DaemonStatus:
 
     def _journal_files(self) -> JournalStatus:
         journal = self._journal
-        sizes: list[int] = []
+        sizes: dict[str, int] = {}
         try:
             with os.scandir(journal.folder) as entries:
-                sizes = [entry.stat().st_size for entry in entries if entry.name.endswith(".segment")]
+                sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".segment")}
         except OSError:  # the next write to the journal fails too, and sets `error`
             pass
+        if journal.ahead is not None:
+            sizes.pop(f"{journal.ahead.number}.segment", None)
+        if (name := f"{journal.number}.segment") in sizes:  # behind what it holds there may be zeros
+            sizes[name] = journal.size
         error = journal.error.strerror if journal.error is not None else None
-        return JournalStatus(segments=len(sizes), bytes=sum(sizes), unwritten=journal.failures, error=error)
+        return JournalStatus(segments=len(sizes), bytes=sum(sizes.values()), unwritten=journal.failures, error=error)
 
     async def evidence(self) -> Evidence:
         """What points to a wrong configuration of Postfix; ctl/doctor judges it."""

@@ -1,26 +1,23 @@
-"""The counts in memory: what is known of every account.
+"""The counts in memory: what is known of every account of a limit.
 
-A Counter is one account's count in one window. When its window is over a new Counter takes its place; the old one is
-kept by the deltas that are not stored yet (pending.py), so that a delta always knows its window. A Meter holds the
-counters of one limit whose windows are fixed; sliding.py has the one of those that slide.
+A Meter holds the counters (counter.py) of one limit whose windows are fixed; sliding.py has the one of those that
+slide.
 """
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Protocol
 
-from msgspec import Struct
-
+from ratelimitd.core.counter import Counter as Counter
+from ratelimitd.core.counter import Window as Window
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.knowledge import Knowledge as Knowledge
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.parts import NEVER, Parts
+from ratelimitd.core.parts import NEVER
 from ratelimitd.core.quotas import Bases, Held, Source, of_row
 from ratelimitd.core.rows import Row
 
 KEPT_LOGINS = 8192
-Window = tuple[str, int, str]
-"""A limit's name, the end of its window in seconds since 1970, a key: what a charge went to."""
 NOTHING: Mapping[int, int] = {}
 MAX_KEPT_CHARACTERS = 255
 """Counters are kept by login for so many logins of at most this length: 4 MB per limit."""
@@ -30,78 +27,6 @@ class PendingCounts(Protocol):
     """Who knows what is not stored yet: Pending."""
 
     def of(self, counter: "Counter") -> int: ...  # noqa: D102  as Pending
-
-
-class Counter(Struct, eq=False, gc=False):
-    """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
-
-    It is valid until `valid_until`: the end of its window, or of its quota where that is earlier; 0: it is over.
-
-    Under a sliding limit the window is a part, and the account's latest counter has what was used in its other `parts`:
-    `used` is the sum of all, `expiry` the time at which its own part leaves. Of the counters that were the account's
-    before, `earlier` has those that may have charges that are not stored yet.
-
-    The garbage collector does not track these (gc=False): there may be a million. Their meter is kept by the policy,
-    which calls `forget` before it lets one go.
-    """
-
-    meter: "Meter"
-    key: str
-    expiry: int
-    quota: int
-    used: int = 0
-    source: Source = Source.CONFIGURED  # of the quota
-    is_new: bool = False  # the account has no row: its first charge is logged as INSERT
-    knowledge: Knowledge = Knowledge.STORED
-    notice_at: int = 0  # the use from which the Watcher looks at it
-    valid_until: int = 0
-    parts: Parts | None = None
-    earlier: "tuple[Counter, ...]" = ()
-
-    def __post_init__(self) -> None:
-        self.notice_at = self.meter.notice_from
-        self.valid_until = self.expiry
-
-    @property
-    def limit(self) -> Limit:
-        """The limit that it counts for, as configured now."""
-        return self.meter.limit
-
-    @property
-    def window(self) -> Window:
-        """What it counts, as memo and journal know it."""
-        return self.meter.limit.name, self.expiry, self.key
-
-    @property
-    def lasts_until(self) -> int:
-        """When its window ends; of a sliding limit, when its part does, or the first of the others leaves."""
-        if self.parts is None:
-            return self.expiry
-        return min(self.meter.limit.period.open_until(self.expiry), self.parts.first)
-
-    @property
-    def ends(self) -> int:
-        """When nothing of what was used counts any more."""
-        return self.expiry if self.parts is None else max(self.expiry, self.parts.last)
-
-    @property
-    def until(self) -> int:
-        """When its quota ends that was given until a time; 0: it was not."""
-        return self.meter.untils.get(self.key, 0) if self.source is Source.TIMED else 0
-
-    def give(self, held: Held) -> None:
-        """Set the quota, its source and its end; nothing else does. Notices are due again where the quota changes."""
-        if held.until:
-            self.meter.untils[self.key] = held.until
-        elif self.source is Source.TIMED:
-            self.meter.untils.pop(self.key, None)
-        self.source = held.source
-        if self.valid_until:
-            end = self.lasts_until
-            self.valid_until = min(end, held.until) if held.until else end
-        if held.quota != self.quota:
-            self.quota = held.quota
-            self.notice_at = self.meter.notice_from
 
 
 class Meter:
@@ -114,6 +39,8 @@ class Meter:
         self.by_login: dict[str, Counter] = {}  # of recent logins, where the key depends on the login alone
         self.bases = Bases()
         self.untils: dict[str, int] = {}  # when the quotas end that are TIMED
+        self.new: set[str] = set()  # accounts that have no row and were not charged
+        self.earlier: dict[Counter, tuple[Counter, ...]] = {}  # of those that have some
         self.decisions: dict[str, int] = {}  # by status
         self.begun_again = 0  # counts whose window was none: it ended after the next one
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
@@ -134,6 +61,7 @@ class Meter:
         not find that they and the meter refer to each other."""
         self.by_login = {}
         self.counters = {}
+        self.earlier = {}
 
     def base(self, key: str) -> Held:
         """What holds for an account that has no quota of its own."""
@@ -201,7 +129,7 @@ class Meter:
         is_new = counter is None
         if counter is None or not now < counter.expiry <= self.limit.period.latest(now):
             counter = self._begin(key, now)
-            counter.is_new = is_new
+            self._note_new(key, is_new)
             counter.knowledge = Knowledge.UNREAD
         return self._assumed(counter)
 
@@ -229,10 +157,10 @@ class Meter:
         if counter is None or known_until <= now or window > known_until or (not pending and window != known_until):
             # The stored window counts while it lasts, whoever began it; the store drops a delta of another one.
             counter, pending = self._begin(key, now), 0
-            if window > now:
+            if window > now and window != counter.expiry:  # else all accounts have the same object
                 counter.expiry = window
         counter.knowledge = Knowledge.STORED
-        counter.is_new = is_new
+        self._note_new(key, is_new)
         counter.used = pending + (row.used if row is not None and window == counter.expiry else 0)
         if before[0] == counter.expiry and counter.used < before[1]:  # reset, or an administrator has put it back
             self.epoch.end()
@@ -270,13 +198,18 @@ class Meter:
         return counter
 
     def _remove(self, key: str) -> None:
-        self.counters.pop(key).knowledge = Knowledge.UNREAD
+        removed = self.counters.pop(key)
+        removed.knowledge, removed.earlier = Knowledge.UNREAD, ()
         self.untils.pop(key, None)
+        self.new.discard(key)
+
+    def _note_new(self, key: str, is_new: bool) -> None:
+        (self.new.add if is_new else self.new.discard)(key)
 
     def _begin(self, key: str, now: int) -> Counter:
         replaced = self.counters.get(key)
         if replaced is not None:
-            replaced.knowledge = Knowledge.UNREAD
+            replaced.knowledge, replaced.earlier = Knowledge.UNREAD, ()
             if replaced.source is Source.TIMED:
                 self.untils.pop(key, None)
         quota, source, _ = self.base(key)
@@ -287,7 +220,6 @@ class Meter:
     def _renew(self, ended: Counter, now: int) -> Counter:
         knowledge, until = ended.knowledge, ended.until
         counter = self._begin(ended.key, now)
-        counter.is_new = ended.is_new
         counter.knowledge = knowledge
         if ended.source is Source.PERSISTENT or until > now:
             counter.give(Held(ended.quota, ended.source, until))

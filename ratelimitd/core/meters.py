@@ -49,10 +49,11 @@ def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int) -> Mete
 def _hand_over(before: Meter, meter: Meter) -> None:
     meter.counters, before.counters = before.counters, {}
     meter.bases, meter.untils, meter.decisions = before.bases, before.untils, before.decisions
-    meter.begun_again = before.begun_again
+    meter.begun_again, meter.new, meter.earlier = before.begun_again, before.new, before.earlier
     for counter in meter.counters.values():
         for one in (counter, *counter.earlier):
             one.meter = meter
+    before.new, before.earlier = set(), {}
 
 
 def _slide(counter: Counter) -> None:
@@ -66,7 +67,7 @@ def _fix(counter: Counter, now: int) -> None:
     meter, until, period = counter.meter, counter.until, counter.meter.limit.period
     used = sum(used for leave, used in each_part(counter) if now < leave <= period.latest_part(now))
     fixed = Counter(meter, counter.key, period.end(now), counter.quota, used)
-    fixed.is_new, fixed.knowledge = counter.is_new, counter.knowledge
+    fixed.knowledge = counter.knowledge
     fixed.earlier = (*counter.earlier, counter)
     for one in fixed.earlier:
         if one.expiry > now:

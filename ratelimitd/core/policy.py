@@ -200,7 +200,7 @@ class Policy:
         if refusing:
             return self._refuse(request, refusing, key, recipient, asked, known, transaction)
         deciding = trial or counters[0]
-        status = WOULD_BLOCK if trial else INSERT if deciding.is_new else UPDATE
+        status = WOULD_BLOCK if trial else INSERT if deciding.key in deciding.meter.new else UPDATE
         messages = () if all_plain else messages_of(counters, transaction)
         self._count(counters, dues if all_plain else spend(counters, dues))
         if key:
@@ -274,8 +274,8 @@ class Policy:
                 continue
             counter.used += amount
             deltas[counter] = deltas.get(counter, 0) + amount
-            if counter.is_new:
-                counter.is_new = False
+            if counter.meter.new:
+                counter.meter.new.discard(counter.key)
             if counter.used >= counter.notice_at:
                 self._look(counter, False)
             if strict_below:

@@ -47,7 +47,7 @@ class SlidingMeter(Meter):
         counter = self.counters.get(key)
         if counter is None:
             counter = self._begin(key, now)
-            counter.is_new = True
+            self.new.add(key)
             counter.knowledge = Knowledge.UNREAD
         else:
             counter = self._present(counter, now)
@@ -76,7 +76,7 @@ class SlidingMeter(Meter):
         counter.parts = Parts.of(sorted(used.items()))
         counter.earlier = tuple([one for one in counter.earlier if unstored.get(one.expiry)])
         counter.knowledge = Knowledge.STORED
-        counter.is_new = row is None and not any(unstored.values())
+        self._note_new(key, row is None and not any(unstored.values()))
         counter.give(of_row(row, self.base(key), now, now))
         return counter
 
@@ -136,7 +136,7 @@ class SlidingMeter(Meter):
     def _next(self, over: Counter, now: int) -> Counter:
         """The counter of the part of now, in place of an account's latest one."""
         period, until = self.limit.period, over.until
-        counter = Counter(self, over.key, period.end(now), over.quota, is_new=over.is_new, knowledge=over.knowledge)
+        counter = Counter(self, over.key, period.end(now), over.quota, knowledge=over.knowledge)
         self._succeed(over, counter)
         assert counter.parts is not None
         counter.parts.keep(now, period.latest(now))

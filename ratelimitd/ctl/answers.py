@@ -1,8 +1,9 @@
 """The answers that `ratelimitctl` gives by itself, and what each verb prints with `--json`."""
 
+import json
 from typing import Annotated
 
-from msgspec import Meta, field
+from msgspec import Meta, field, to_builtins
 
 from ratelimitd.control.answers import (
     AccountHistory,
@@ -18,6 +19,11 @@ from ratelimitd.control.answers import (
     ShownAccount,
     StoppedStatus,
 )
+
+
+def line_of(answer: Answer) -> str:
+    """An answer as a line of JSON."""
+    return json.dumps(to_builtins(answer)) + "\n"
 
 
 class CheckedLimit(Answer, frozen=True):

@@ -13,7 +13,7 @@ from ratelimitd.ctl.answers import InstalledPlugin, Inventory
 from ratelimitd.ctl.tables import table
 from ratelimitd.daemon.main import DEFAULT_CONFIG
 from ratelimitd.errors import ConfigError
-from ratelimitd.plugins import imported, installed, load, owner
+from ratelimitd.plugins import imported, installed, load, owner, unused
 from ratelimitd.settings import LimitSettings
 from ratelimitd.text import escape
 
@@ -72,7 +72,7 @@ def _problem(name: str, points: list[EntryPoint], limits: list[str], options: di
                 imported(point, f"key plugin {name}")
     except ConfigError as error:
         return str(error)
-    return None
+    return unused().get(name)
 
 
 def works(answer: Inventory) -> bool:

@@ -86,7 +86,7 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     _reason(reset)
     dump = verb("dump", "make the daemon write its memory to state_dir/cache.dump")
     dump.add_argument(
-        "to", nargs="?", choices=["-"], metavar="-", help="print it, of many accounts those that have used most"
+        "to", nargs="?", choices=["-"], metavar="-", help="print it instead, of many accounts those that have used most"
     )
     dump.add_argument(
         "--count", type=_count, default=PRINTED_ACCOUNTS, metavar="N", help="accounts to print; default: %(default)s"

@@ -11,11 +11,14 @@ def make_store(config: Configuration, *, only_look: bool = False) -> Store:
 
 
 def _sqlite(config: Configuration, only_look: bool) -> Store:
-    from ratelimitd.stores.looking import SQLiteLook
+    path = config.state_dir / config.settings.store.path
+    if only_look:
+        from ratelimitd.stores.looking import SQLiteLook
+
+        return SQLiteLook(path, config.names)
     from ratelimitd.stores.sqlite import SQLiteStore
 
-    store = SQLiteLook if only_look else SQLiteStore
-    return store(config.state_dir / config.settings.store.path, config.names)
+    return SQLiteStore(path, config.names)
 
 
 def _mysql(config: Configuration, only_look: bool) -> Store:

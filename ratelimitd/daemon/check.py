@@ -12,6 +12,7 @@ from ratelimitd.daemon.advice import Advice, advice, hidden
 from ratelimitd.daemon.backends import make_store
 from ratelimitd.errors import StartError
 from ratelimitd.net.listeners import control_address, group_id, parse_address
+from ratelimitd.plugins import unused
 
 MADE_LATE = (Path("/run"), Path("/var/run"))
 """Empty after each boot: a service manager makes folders there right before the start (systemd's RuntimeDirectory=)."""
@@ -24,7 +25,8 @@ def check(file: Path) -> tuple[Configuration, list[str]]:
     """
     config = read(file, lenient=True)
     missing = resolve(config)
-    warnings = [*config.credentials.unreadable, *missing, *map(str, [*advice(config), *_as_its_user(config)])]
+    remarks = [*advice(config), *_as_its_user(config), *unused().values()]
+    warnings = [*config.credentials.unreadable, *missing, *map(str, remarks)]
     return config, [f"{config.file}: {warning}" for warning in warnings]
 
 

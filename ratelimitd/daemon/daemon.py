@@ -32,6 +32,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 ENDS_AFTER = 2.6
 """A process that has not ended after so many times `shutdown_timeout_s` does not wait for its threads any more: half of
 one is the clients', one the last flush's, and one the end of the store's."""
+TICKS_PER_S = 2
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
 
@@ -89,14 +90,13 @@ class Daemon:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(parts.log.drain)
-                nursery.start_soon(parts.keywatch.run)
                 nursery.start_soon(parts.sync.load, parts.pump)
                 nursery.start_soon(parts.sync.keep)
-                nursery.start_soon(parts.pump.tick)
+                nursery.start_soon(parts.backlog.keep_ahead)
+                nursery.start_soon(self._tick)
                 nursery.start_soon(parts.notifier.run)
                 nursery.start_soon(systemd.keep_watchdog)
                 nursery.start_soon(keep_reaping)
-                nursery.start_soon(parts.status.sample)
                 for listener in parts.sockets.metrics:
                     nursery.start_soon(self._serve_metrics, listener)
                 for listener in parts.sockets.control:
@@ -115,6 +115,19 @@ class Daemon:
             parts.pump.close()
             self.lost = not await parts.sync.finish(self.config.settings.server.shutdown_timeout_s)
             parts.log.info("ratelimitd has stopped", requests=parts.pump.requests)
+
+    async def _tick(self) -> None:
+        """Look at what is looked at now and then, by one timer, so that an idle daemon sleeps; as long as it runs."""
+        parts = self.parts
+        try:
+            while True:
+                parts.status.sample()
+                parts.keywatch.look()
+                for _ in range(TICKS_PER_S):
+                    await trio.sleep(1 / TICKS_PER_S)
+                    parts.pump.tick()
+        finally:
+            parts.keywatch.look()
 
     def _fault(self, error: Exception) -> InternalError:
         """Say in one line what has ended the daemon, and where; the traceback is for whoever looks for the fault."""

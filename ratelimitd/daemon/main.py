@@ -2,21 +2,23 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
+import ratelimitd.daemon.late  # noqa: F401  before all that imports what it defers
 from ratelimitd import __version__
 from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.config.show import in_force
-from ratelimitd.daemon import daemon
+from ratelimitd.daemon import daemon, output
 from ratelimitd.daemon.check import check
-from ratelimitd.daemon.example import example
 from ratelimitd.daemon.failure import FailureFile, log_it
 from ratelimitd.errors import InternalError, InUse, RatelimitdError, StartError
 from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
 EXIT_FAULT = 1
-"""The exit status where the daemon has ended by a fault of its own, or could keep nowhere what it had answered."""
+"""The exit status where the daemon has ended by a fault of its own, or could keep nowhere what it had answered; with
+`--check` where standard output takes nothing."""
 EXIT_WRONG = 2
 """The exit status where configuration or circumstances are wrong: starting again will not help."""
 EXIT_IN_USE = 75
@@ -27,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ratelimitd",
         description="Postfix policy service that limits the recipients of each account.",
+        # Asked for the terminal's width, it would import shutil, with all that compresses.
+        formatter_class=partial(argparse.HelpFormatter, width=78),
     )
     parser.add_argument(
         "-c", "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
@@ -46,11 +50,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(file: Path) -> None:
-    """Print the effective settings, and warnings. Raises RatelimitdError."""
+    """Print the effective settings, and warnings. Raises RatelimitdError, NotWritten."""
+    output.prepare()
     config, warnings = check(file)
-    print(in_force(config), end="")
+    output.write(in_force(config))
     for warning in warnings:
         print(f"ratelimitd: warning: {escape(warning)}", file=sys.stderr)
+
+
+def _example() -> None:
+    """Print the reference configuration. Raises StartError, NotWritten."""
+    from ratelimitd.daemon.example import example  # with importlib.resources
+
+    output.prepare()
+    output.write(example())
 
 
 def _run(file: Path, failures: FailureFile | None) -> int:
@@ -75,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             _check(options.config)
         elif options.example:
-            print(example(), end="")
+            _example()
         else:
             return _run(options.config, FailureFile(options.failure_file) if options.failure_file else None)
     except RatelimitdError as error:
@@ -83,6 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, InternalError):
             return EXIT_FAULT
         return EXIT_IN_USE if isinstance(error, InUse) else EXIT_WRONG
+    except output.NotWritten as error:
+        if str(error):
+            print(f"ratelimitd: standard output: {error}", file=sys.stderr)
+        return EXIT_FAULT
     except KeyboardInterrupt:  # Ctrl-C before it serves: from then on it is a signal like others
         pass
     return 0

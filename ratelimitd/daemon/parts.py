@@ -3,7 +3,7 @@
 Each part is whole when it is made. A reload is a walk over them (`Parts.configure`): each takes its new settings.
 """
 
-import secrets
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -127,7 +127,7 @@ def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
     memo = Memo(settings.server.max_transactions, settings.server.max_remembered_recipients)
     pending = Pending()
     policy = Policy(config.limits, rules(config), pending, memo, notifier.watch)
-    journal = Journal(state.path / "journal", secrets.token_hex(16), settings.journal_sync)
+    journal = Journal(state.path / "journal", os.urandom(16).hex(), settings.journal_sync)
     link = StoreLink(held.store, log)
     backlog = Backlog(pending, journal)
     loader = Loader(link, policy, backlog, settings.store.timeout_s)

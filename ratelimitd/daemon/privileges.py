@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from ratelimitd.daemon import late
 from ratelimitd.errors import ConfigError, StartError
 from ratelimitd.folders import opened
 
@@ -73,6 +74,10 @@ def _name(uid: int) -> str:
 
 def become(identity: Identity) -> None:
     """Give up root, irrevocably. Raises StartError."""
+    with acting_as(identity):
+        all_readable = late.readable()
+    if not all_readable:
+        late.load_all()
     try:
         os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)

@@ -6,12 +6,11 @@ from ratelimitd.core.limits import KeyHealth, Limit
 from ratelimitd.core.policy import Policy
 from ratelimitd.log.log import Log
 
-LOOK_S = 1.0
 QUIET_S = 60.0
 
 
 class KeyWatch:
-    """Looks at the limits' key plugins every second. `totals`: what each did wrong since the start, by limit."""
+    """Looks at the limits' key plugins. `totals`: what each did wrong since the start, by limit."""
 
     def __init__(self, policy: Policy, log: Log) -> None:
         self.totals: dict[str, KeyHealth] = {}
@@ -20,17 +19,11 @@ class KeyWatch:
         self._untold: dict[str, KeyHealth] = {}
         self._quiet_until: dict[tuple[str, str], float] = {}
 
-    async def run(self) -> None:
-        """Look every second; runs as long as the daemon."""
-        try:
-            while True:
-                await trio.sleep(LOOK_S)
-                self.look()
-        finally:
-            self.look()
-
     def look(self) -> None:
-        """Count what went wrong since the last look, and log it unless a line was written within the last minute."""
+        """Count what went wrong since the last look, and log it unless a line was written within the last minute.
+
+        To be called every second, and at the end.
+        """
         for meter in self._policy.meters:
             limit = meter.limit
             if limit.health.failures or limit.health.slow:

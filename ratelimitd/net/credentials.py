@@ -35,7 +35,7 @@ class Credentials:
             self._note(setting, file, error, "a readable file")
             return None
 
-    def tls(self, setting: str, name: str) -> ssl.SSLContext:
+    def tls(self, setting: str, name: str) -> "ssl.SSLContext":
         """A client's context that trusts the certificates in a file, or, for the name "", the system's.
 
         Raises ConfigError.

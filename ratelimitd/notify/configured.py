@@ -22,7 +22,7 @@ class Notify:
     command: tuple[str, ...] = field(repr=False)
     url: str = field(repr=False)
     secret: bytes = field(repr=False)
-    tls: ssl.SSLContext
+    tls: "ssl.SSLContext"
     timeout_s: float
     retries: int
     max_waiting: int

@@ -66,6 +66,7 @@ class Backlog:
         self._certain = 0  # what _doubtful is again if the transaction of now is rolled back
         self._recorded = 0  # the last segment of this run that the store has
         self.every_window = False  # whether the store keeps those, too, that are over
+        self._rotated = trio.Event()
         self._incomplete: set[int] = set()  # numbers of closed segments whose files lack some of them
 
     # -- the journal -----------------------------------------------------------------------------------------------
@@ -147,6 +148,15 @@ class Backlog:
         self._journal.begin(number)
         self._pending.begin(number, self._journal.node)
 
+    async def keep_ahead(self) -> None:
+        """Have the next segment laid out before it is needed; runs as long as the daemon."""
+        while True:
+            self._rotated = trio.Event()
+            if (lay_out := self._journal.plan()) is not None:
+                with trio.CancelScope(shield=True):
+                    self._journal.take(await trio.to_thread.run_sync(lay_out))
+            await self._rotated.wait()
+
     # -- segments --------------------------------------------------------------------------------------------------
 
     async def rotate(self) -> None:
@@ -161,7 +171,8 @@ class Backlog:
                     if await trio.to_thread.run_sync(self._journal.settle, descriptor):
                         self._incomplete.discard(closed.number)
         elif not self._journal.writable:
-            self._open(self._journal.number + 1)
+            self._open(self._journal.next_number)
+        self._rotated.set()
         if self._journal.error is not None and self._journal.error.errno in _FULL:
             await trio.to_thread.run_sync(self._journal.past.clear)
 

@@ -1,8 +1,8 @@
 """The journal: every charge is in an append-only file before its reply is sent.
 
-The files are segments (segments.py) in `state_dir/journal`; one is written to, the others are closed and wait for the
-store. When a write fails (disk full, I/O error) its charges are counted as failures; they stay in memory, and `rotate`
-tries again with the next file.
+The files are segments (segments.py) in `state_dir/journal`; one is written to, the next one may be laid out already
+(ahead.py), the others are closed and wait for the store. When a write fails (disk full, I/O error) its charges are
+counted as failures; they stay in memory, and `rotate` tries again with the next file.
 
 What survives with each `journal_sync`:
 
@@ -12,10 +12,10 @@ What survives with each `journal_sync`:
 """
 
 import contextlib
-import errno
 import os
 from collections import Counter as Multiset
 from collections.abc import Callable, Container, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,13 +25,14 @@ from ratelimitd.core.verdict import Charge
 from ratelimitd.errors import JournalError
 from ratelimitd.settings import JournalSync
 from ratelimitd.state import records, segments
+from ratelimitd.state.ahead import SegmentFile, discard, lay_out
 from ratelimitd.state.past import Past
 from ratelimitd.state.segments import Recovered
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are read, and of how many."""
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
 _TOTALS_PER_FRAME = 1000
@@ -42,7 +43,8 @@ class Journal:
 
     `node` is the run's own id, which the store records with segment numbers: so copied or restored state directories
     never take each other's segments for their own. `failures` counts the charges that could not be written; `error`
-    says why, None while the journal can be written. `sync` is the setting `journal_sync`; it may be changed.
+    says why, None while the journal can be written. `ahead`: the next segment, where it is laid out. `sync` is the
+    setting `journal_sync`; it may be changed.
     """
 
     def __init__(self, folder: Path, node: str, sync: JournalSync) -> None:
@@ -52,8 +54,10 @@ class Journal:
         self.error: OSError | None = None
         self.number = 0
         self.past = Past(folder / "past")
-        self._fd = -1
-        self._size = 0
+        self._open: SegmentFile | None = None
+        self.ahead: SegmentFile | None = None
+        self._planned = 0  # the number of the last segment that was to be laid out
+        self._closed: dict[int, SegmentFile] = {}  # rotated, by file descriptor
         self._writer = records.Writer()
         self.configure(sync)
 
@@ -66,53 +70,78 @@ class Journal:
     @property
     def writable(self) -> bool:
         """Whether charges go to a file now."""
-        return self._fd >= 0
+        return self._open is not None
 
     @property
     def size(self) -> int:
         """Bytes in the open segment."""
-        return self._size
+        return self._open.size if self._open is not None else 0
 
     def write(self, charges: Sequence[Charge]) -> None:
         """Append a batch: one frame, one write, before any of its replies is sent."""
-        if self._fd < 0:
+        file = self._open
+        if file is None:
             self.failures += len(charges)
             return
-        frame = segments.frame(self._writer.records(charges))
+        frame, whole = segments.frame(self._writer.records(charges)), file.size
         try:
-            _write(self._fd, frame)
+            file.append(frame)
             if self._sync == "always":
-                os.fdatasync(self._fd)
+                os.fdatasync(file.fd)
         except OSError as error:
-            self._fail(error, len(charges))
-            return
-        self._size += len(frame)
-
-    def _fail(self, error: OSError, charges: int) -> None:
-        self.failures += charges
-        self.error = error
-        fd, self._fd = self._fd, -1
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, self._size)  # no frame may follow a torn one
-        with contextlib.suppress(OSError):
-            os.close(fd)
+            self.failures += len(charges)
+            self.error = error
+            self._open = None
+            with contextlib.suppress(OSError):
+                file.size = whole
+                file.cut()  # no frame may follow a torn one
+            with contextlib.suppress(OSError):
+                os.close(file.fd)
 
     def rotate(self) -> int:
         """Begin the next segment; the closed one's file descriptor for `settle`, -1 where it is incomplete."""
-        fd = self._fd
-        self.begin(self.number + 1)
-        return fd
+        closed, ahead, self.ahead = self._open, self.ahead, None
+        if closed is not None:
+            self._closed[closed.fd] = closed
+        if ahead is not None and ahead.number > self.number and ahead.is_there:
+            self.number, self._open, self.error = ahead.number, ahead, None
+        else:
+            discard(ahead, self._path)
+            self.begin(self.next_number)
+        return -1 if closed is None else closed.fd
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next segment has, unless it is laid out already."""
+        return max(self.number, self._planned) + 1
+
+    def plan(self) -> Callable[[], SegmentFile | None] | None:
+        """What lays out the next segment, in a thread, for `take`; None where there is nothing to do.
+
+        With `journal_sync` "always" each write waits for the disk in any case.
+        """
+        if self._open is None or self.ahead is not None or self._sync == "always":
+            return None
+        self._planned = number = self.next_number
+        create = partial(self._create, self._path(number))
+        return partial(lay_out, create, number, segments.header(self.node, number), self._open.size)
+
+    def take(self, ahead: SegmentFile | None) -> None:
+        """Have a segment that was laid out be the next one, unless another one has begun meanwhile."""
+        if ahead is not None and ahead.number > self.number:
+            self.ahead = ahead
+        else:
+            discard(ahead, self._path)
 
     def begin(self, number: int) -> None:
         """Write to a new segment from now on."""
         self.number = number
-        self._fd = -1
-        self._size = 0
+        self._open = None
         header = segments.header(self.node, number)
         try:
             fd = self._create(self._path(number))
             try:
-                _write(fd, header)
+                file = SegmentFile(number, fd, header)
                 if self._sync == "always":
                     self._sync_folder()
             except OSError:
@@ -122,7 +151,7 @@ class Journal:
         except OSError as error:
             self.error = error
             return
-        self._fd, self._size, self.error = fd, len(header), None
+        self._open, self.error = file, None
 
     def _create(self, path: Path) -> int:
         """A new file, in a new folder where somebody has removed the one that was there."""
@@ -138,7 +167,10 @@ class Journal:
         It is not where somebody has removed it. It blocks: for a thread.
         """
         try:
+            file = self._closed.pop(fd, None)
             try:
+                if file is not None:
+                    file.cut()
                 if self._sync != "never":
                     os.fdatasync(fd)
                     self._sync_folder()
@@ -186,11 +218,13 @@ class Journal:
 
     def close(self) -> None:
         """Close the open segment; delete it where it holds nothing."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
+        discard(self.ahead, self._path)
+        file, self._open, self.ahead = self._open, None, None
+        if file is None:
             return
-        self.settle(fd)
-        if self._size == len(segments.header(self.node, self.number)):
+        self._closed[file.fd] = file
+        self.settle(file.fd)
+        if file.size == len(segments.header(self.node, self.number)):
             with contextlib.suppress(OSError):
                 self._path(self.number).unlink()
 
@@ -262,13 +296,3 @@ class Journal:
         with contextlib.suppress(FileExistsError):
             os.link(self._path(segment.number), aside)
         return aside
-
-
-def _write(fd: int, data: bytes) -> None:
-    """Write it all. Raises OSError: after a short write, the next one says why."""
-    written = os.write(fd, data)
-    while written < len(data):
-        more = os.write(fd, data[written:])
-        if not more:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written += more

@@ -1,8 +1,9 @@
 """The journal's files: what a segment looks like, and what can be read of one.
 
 A segment is one file, `NUMBER.segment`: a header line, then frames of a mark, a length, a CRC-32 and lines of text.
-One frame is one batch of requests. The mark is a byte that UTF-8 never has, so the next whole frame is found behind
-bytes that are damaged. What the lines say is known to records.py alone.
+One frame is one batch of requests. Behind the last one there may be zeros, where a file was laid out. The mark is a
+byte that UTF-8 never has, so the next whole frame is found behind bytes that are damaged. What the lines say is known
+to records.py alone.
 """
 
 import os
@@ -79,21 +80,22 @@ def frame(records: str) -> bytes:
 
 def read(path: Path) -> Recovered:
     """One segment's file. Raises JournalError for a file that is foreign or of another version; OSError."""
-    data = path.read_bytes()
+    whole = path.read_bytes()
+    data = whole.rstrip(b"\0")  # a frame ends in LF
     match = FILE.fullmatch(path.name)
     assert match is not None
     number = int(match[1])
     found = _HEADER.match(data)
     if found is None:
         _check_torn_header(path, data)
-        return Recovered(number, number, "", torn=len(data))
+        return Recovered(number, number, "", torn=len(whole))
     payloads, gaps = _frames(data, found.end())
     records = b"".join(payloads).decode().split("\n")
     records.pop()
     recovered = Recovered(number, int(found[2]), found[1].decode(), records)
     for begin, end in gaps:
         if end == len(data) and _is_torn(data, begin):
-            recovered.torn = end - begin
+            recovered.torn = len(whole) - begin
         else:
             recovered.damaged += end - begin
     return recovered

@@ -7,7 +7,6 @@ time, and may be tried again.
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -287,8 +286,8 @@ def recorded_segment(found: Sequence[tuple[object, ...]]) -> int:
 @cache
 def schema(backend: str) -> str:
     """The text of sql/BACKEND.sql, from the installed package or the checkout."""
-    for folder in (files("ratelimitd") / "sql", Path(__file__).parents[2] / "sql"):
-        file = folder / f"{backend}.sql"
+    for folder in Path(__file__).parents[1:3]:
+        file = folder / "sql" / f"{backend}.sql"
         if file.is_file():
             return file.read_text(encoding="utf-8")
     raise StoreError(f"the installation lacks sql/{backend}.sql")

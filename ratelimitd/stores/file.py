@@ -9,10 +9,11 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.sqlite_writing import Writer
 
 BUSY_TIMEOUT_S = 5.0
 """How long a flush waits for another process that writes (an administrator's sqlite3)."""
@@ -22,6 +23,8 @@ _MODE = 0o640
 _BESIDE = ("-wal", "-shm")
 _PRIMARY_CODE = 0xFF
 _UNUSABLE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+C = TypeVar("C", bound=sqlite3.Connection)
 
 
 class Found(NamedTuple):
@@ -65,19 +68,19 @@ class DatabaseFile:
             if path.exists() and not os.access(path, os.W_OK):
                 remarks.demand(READ_ONLY, f"chown {os.geteuid()} {path}")
 
-    def connect(self) -> sqlite3.Connection:
-        """A connection."""
-        return self._connected("rw")
+    def connect(self) -> Writer:
+        """A connection that may write."""
+        return self._connected("rw", Writer)
 
     def connect_to_read(self) -> sqlite3.Connection:
         """A connection that cannot write, not even as it is closed; it holds the file from now on."""
-        connection = self._connected("ro")
+        connection = self._connected("ro", sqlite3.Connection)
         connection.execute("PRAGMA schema_version").fetchone()
         return connection
 
-    def _connected(self, mode: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode={mode}",
+    def _connected(self, mode: str, kind: type[C]) -> C:
+        connection: C = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}", factory=kind,
             timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=16, uri=True,
         )  # fmt: skip
         connection.text_factory = text
@@ -154,7 +157,7 @@ def text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-def opened(connection: sqlite3.Connection | None) -> sqlite3.Connection:
+def opened(connection: C | None) -> C:
     """The connection. Raises sqlite3.OperationalError where the store is not open."""
     if connection is None:
         raise sqlite3.OperationalError("not open")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.rows import MAX_USED, NO_BOUND, Account, Delta, Known, Row, shown
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.remarks import Remarks
 
 STEP = 1000
@@ -70,9 +71,13 @@ class How(Enum):
 
 
 class Charges:
-    """What a transaction adds to accounts that count in parts: `settle` says what comes of it."""
+    """What a transaction adds to accounts that count in parts: `settle` says what comes of it.
+
+    `doubts` are of the rows of the history that it writes.
+    """
 
     def __init__(self) -> None:
+        self.doubts: Doubts[Values] = Doubts("the table of the history")
         self._of: dict[tuple[str, int, int], dict[str, list[Delta]]] = {}
 
     def add(self, deltas: Iterable[Delta]) -> None:

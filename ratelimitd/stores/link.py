@@ -24,6 +24,7 @@ class StoreLink:
         self.cursor: Cursor | None = None  # of the changes that were applied last
         self._log = log
         self._opened = False
+        self._waits_for_somebody = False  # since it became unavailable it was said that it does
 
     @property
     def name(self) -> str:
@@ -71,15 +72,20 @@ class StoreLink:
         return was_unavailable
 
     def failed(self, error: BaseException) -> None:
-        """Note that an operation failed; where it is one row's fault, the store is as available as before."""
+        """Note that an operation failed; where it is one row's fault, the store is as available as before.
+
+        It is said once, and once more where it turns out later that somebody has to change something.
+        """
         self.failures += 1
         if isinstance(error, RecordRefused):
             self.say_once("the database refuses a change; everything else goes on", reason=error)
             return
         self.up = False
-        was_available = not self.failure
+        waits_for_somebody = isinstance(error, StoreUnsuitable)
+        is_said = bool(self.failure) and (self._waits_for_somebody or not waits_for_somebody)
         self.failure = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error) or "unknown"
-        if was_available:
-            end = "somebody has changed what is wrong" if isinstance(error, StoreUnsuitable) else "it is back"
+        if not is_said:
+            self._waits_for_somebody = waits_for_somebody
+            end = "somebody has changed what is wrong" if waits_for_somebody else "it is back"
             text = f"the store is unavailable; counting in memory and journal until {end}"
             self._log.error(text, reason=self.failure)

@@ -7,6 +7,7 @@ takes long. A row that makes no sense is set aside with one line, as everywhere.
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from ratelimitd.core.rows import MAX_USED
 from ratelimitd.stores.history import FAR_S, Stood, Values, parts_of
 from ratelimitd.stores.remarks import Remarks
 
@@ -56,7 +57,7 @@ def page_of(found: Sequence[Sequence[object]], now: int, remarks: Remarks) -> Pa
     rows: list[Values] = []
     for sender, limit_name, expiry, used in found:
         key, limit = _name(sender), _name(limit_name)
-        if type(used) is int and type(expiry) is int and used >= 0:  # as a rule
+        if type(used) is int and type(expiry) is int and 0 <= used <= MAX_USED:  # as a rule
             parts: Stood = ((expiry, used),)
         else:
             parts = parts_of(limit, key, [(expiry, used)], remarks)

@@ -29,12 +29,14 @@ class Remarks:
     """`set_aside` counts the rows that were left out, each time that one was read.
 
     `unread`: accounts whose row says nothing readable of their use, or did when a flush wrote it, so that it holds the
-    flush's charges alone. Whoever gives these rows what they lack removes them.
+    flush's charges alone. Whoever gives these rows what they lack removes them. `given_up`: changes of a table that
+    took too long, and are not tried again.
     """
 
     def __init__(self) -> None:
         self.set_aside = 0
         self.unread: dict[Account, None] = {}
+        self.given_up: set[str] = set()
         self._said: set[Remark] = set()
         self._waiting: list[Remark] = []
 

@@ -36,11 +36,12 @@ from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_adopt import CHUNK, adopt, select
-from ratelimitd.stores.sqlite_deltas import store
+from ratelimitd.stores.sqlite_deltas import decide, store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, make_durable, set_default, still_complete
 from ratelimitd.stores.sqlite_odd import each, odd
 from ratelimitd.stores.sqlite_past import SQLitePast
+from ratelimitd.stores.sqlite_writing import Undone, Writer, change, without_undoing
 from ratelimitd.stores.survey import Rename, Survey
 
 _DIALECT = SQLite()
@@ -57,7 +58,7 @@ class SQLiteStore:
         self._names = names or Names()
         self._history = SQLiteHistory(self._names, self.remarks)
         self.past: Past = SQLitePast(self._names, self.remarks, self._history, self._read)
-        self._writer: sqlite3.Connection | None = None
+        self._writer: Writer | None = None
         self._reader: sqlite3.Connection | None = None
         self._schema = 0  # its version, as it was last found to be complete
         self._writing = trio.CapacityLimiter(1)
@@ -141,7 +142,8 @@ class SQLiteStore:
 
     async def flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         """Store deltas and the segment in one transaction."""
-        return await self._run(lambda: self._flush(node, segment, merge), self._writing)
+        work = partial(self._flush, node, segment, merge)
+        return await self._run(lambda: without_undoing(opened(self._writer), work), self._writing)
 
     def _flush(self, node: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
         connection = opened(self._writer)
@@ -152,15 +154,16 @@ class SQLiteStore:
             self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Delta] = []
-            doubts, charges = Doubts(), Charges()
+            doubts: Doubts[Delta] = Doubts()
+            charges = Charges()
             for batch in batches(merge(runs.recorded(connection, self._sql, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 refused = self._store(connection, batch, doubts)
                 self._history.add(connection, batch, refused, charges)
                 rejected += refused
                 stored += batch
-            doubts.decide()
-            connection.execute(self._sql(statements.record(_DIALECT)), (node, segment))
+            decide(connection, self._sql, doubts)
+            runs.record(connection, self._sql, node, segment)
             rows = self._select(connection, [Account(delta.limit, delta.key) for delta in stored])
             charges.join(rows, stored)
             rows = self._history.settle(connection, charges, rows)
@@ -170,7 +173,7 @@ class SQLiteStore:
             if connection.in_transaction:  # not after SQLITE_FULL, which has rolled back
                 connection.execute("ROLLBACK")
                 committing = False
-            if isinstance(error, (sqlite3.Error, *NONSENSE)) and not committing:
+            if isinstance(error, (sqlite3.Error, *NONSENSE)) and not (committing or isinstance(error, Undone)):
                 raise NotStored(f"{self.name}: {error}") from error
             raise
         self._file.check()
@@ -188,21 +191,23 @@ class SQLiteStore:
         """Have each row hold at least what is known."""
         await self._write(lambda connection: self._restore(connection, known, now))
 
-    def _restore(self, connection: sqlite3.Connection, known: Sequence[Known], now: int) -> None:
+    def _restore(self, connection: Writer, known: Sequence[Known], now: int) -> None:
         rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known], now)
         for account in unreadable(accounts, rows):
             with each(connection, self.remarks, account.limit, account.key):
                 connection.execute(self._sql(statements.reset(_DIALECT)), (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
-        for batch in batches(deltas, CHUNK):
-            for delta, reason in self._store(connection, batch):
-                self.remarks.refused(delta.limit, delta.key, reason)
+        doubts = Doubts[Delta]()
+        refused = [one for batch in batches(deltas, CHUNK) for one in self._store(connection, batch, doubts)]
+        decide(connection, self._sql, doubts)
+        for delta, reason in refused:
+            self.remarks.refused(delta.limit, delta.key, reason)
         self._history.restore(connection, known, now, partial(self._select, connection))
         for grant in grants:
             with each(connection, self.remarks, grant.limit, grant.key):
                 connection.execute(self._sql(statements.grant(_DIALECT, grant.latest, now)), grant.values)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _write(self, work: Callable[[Writer], T]) -> T:
         """Do a piece of work in a transaction."""
 
         def whole() -> T:
@@ -212,7 +217,7 @@ class SQLiteStore:
         return await self._run(whole, self._writing)
 
     @contextmanager
-    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def _transaction(self, connection: Writer) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._check_whole()
@@ -225,29 +230,27 @@ class SQLiteStore:
         self._file.check()
 
     def _store(
-        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+        self, connection: Writer, chunk: Sequence[Delta], doubts: Doubts[Delta] | None = None
     ) -> list[tuple[Delta, str]]:
         return store(connection, self._sql, chunk, doubts)
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        statement = (self._sql(statements.grant(_DIALECT, grant.latest, now)), [grant.values])
-        return await self._change(*statement, [Account(grant.limit, grant.key)], now)
+        work = partial(change, statement=self._sql(statements.grant(_DIALECT, grant.latest, now)), rows=1)
+        return await self._change(partial(work, records=[grant.values]), [Account(grant.limit, grant.key)], now)
 
     async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
-        statement = (self._sql(statements.reset(_DIALECT)), [(account.key, account.limit) for account in accounts])
-        return await self._change(*statement, accounts, now)
+        records = [(account.key, account.limit) for account in accounts]
+        work = partial(change, statement=self._sql(statements.reset(_DIALECT)), records=records)
+        return await self._change(work, accounts, now)
 
-    async def _change(
-        self, statement: str, values: Iterable[Sequence[object]], accounts: Iterable[Account], now: int
-    ) -> list[Row]:
-        def change(connection: sqlite3.Connection) -> list[Row]:
-            for some in values:
-                connection.execute(statement, some)
+    async def _change(self, work: Callable[[Writer], None], accounts: Iterable[Account], now: int) -> list[Row]:
+        def change_all(connection: Writer) -> list[Row]:
+            work(connection)
             return self._lookup(connection, accounts, now)
 
-        return await self._write(change)
+        return await self._write(change_all)
 
     async def settle(self, present: Delta, after: int) -> int:
         """Have rows say what they say in the present window."""
@@ -262,7 +265,7 @@ class SQLiteStore:
         """Make rows their accounts'."""
         return await self._write(lambda connection: self._adopt(connection, renames, now))
 
-    def _adopt(self, connection: sqlite3.Connection, renames: Sequence[Rename], now: int) -> list[Row]:
+    def _adopt(self, connection: Writer, renames: Sequence[Rename], now: int) -> list[Row]:
         adopt(connection, self._sql, self._history, self.remarks, renames, now)
         return self._lookup(connection, [Account(one.limit, one.new) for one in renames], now)
 

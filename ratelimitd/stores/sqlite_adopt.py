@@ -14,6 +14,7 @@ from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_deltas import store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_odd import each
+from ratelimitd.stores.sqlite_writing import Writer
 from ratelimitd.stores.survey import Rename, adoption, repairs
 
 CHUNK = 250
@@ -39,7 +40,7 @@ def select(
 
 
 def adopt(
-    connection: sqlite3.Connection,
+    connection: Writer,
     sql: Sql,
     history: SQLiteHistory,
     remarks: Remarks,

@@ -10,6 +10,7 @@ from ratelimitd.core.rows import Account, Delta, Known, Row
 from ratelimitd.stores import Names
 from ratelimitd.stores import history_statements as statements
 from ratelimitd.stores.dialect import SQLite
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.history import (
     FAR_S,
     STEP,
@@ -29,8 +30,9 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_deltas import BAD_RECORD
 from ratelimitd.stores.sqlite_odd import each
+from ratelimitd.stores.sqlite_writing import Writer, refusal, takes_one, write_all
+from ratelimitd.stores.statements import SOME
 from ratelimitd.stores.survey import Rename
 
 _DIALECT = SQLite()
@@ -71,7 +73,7 @@ class SQLiteHistory:
 
     def add(
         self,
-        connection: sqlite3.Connection,
+        connection: Writer,
         batch: Sequence[Delta],
         refused: Iterable[tuple[Delta, str]],
         charges: Charges,
@@ -79,11 +81,11 @@ class SQLiteHistory:
         """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
         `charges`, for `settle`."""
         if batch and self.kept.includes(batch[0]):
-            self._write(connection, _ADD, charges.take(batch, refused))
+            self._write(connection, _ADD, charges.take(batch, refused), charges.doubts)
 
     def restore(
         self,
-        connection: sqlite3.Connection,
+        connection: Writer,
         known: Iterable[Known],
         now: int,
         select: Callable[[Iterable[Account]], list[Row]],
@@ -95,23 +97,24 @@ class SQLiteHistory:
         self._write(connection, _AT_LEAST, values_of(fixed))
         self.settle(connection, charges, rows, How.AT_LEAST)
 
-    def settle(
-        self, connection: sqlite3.Connection, charges: Charges, rows: Iterable[Row], how: How = How.ADD
-    ) -> list[Row]:
+    def settle(self, connection: Writer, charges: Charges, rows: Iterable[Row], how: How = How.ADD) -> list[Row]:
         """The rows, with what is charged to the parts of sliding limits written, and what these rows are then."""
         found = {Account(row.limit, row.key): row for row in rows}
+        doubts = charges.doubts if how is How.ADD else None
         for chunk in charges.chunks():
             there = {account.key: found[account] for account in chunk.accounts if account in found}
-            self._write(connection, _AT_LEAST if how is How.AT_LEAST else _ADD, values_of(chunk.alone(there)))
+            self._write(connection, _AT_LEAST if how is How.AT_LEAST else _ADD, values_of(chunk.alone(there)), doubts)
             for account in chunk.accounts:
                 if row := there.get(account.key):
                     row = row._replace(parts=self._parts(connection, row, chunk.now))
-                    found[account] = self._settle(connection, chunk.settle(row, self.kept, how=how))
+                    found[account] = self._settle(connection, chunk.settle(row, self.kept, how=how), doubts)
+        if doubts:
+            self.decide(connection, doubts)
         return list(found.values())
 
     def settle_for_good(
         self,
-        connection: sqlite3.Connection,
+        connection: Writer,
         present: Delta,
         after: int,
         select: Callable[[Iterable[Account]], list[Row]],
@@ -122,38 +125,65 @@ class SQLiteHistory:
         self.settle(connection, settling(present, rows), rows, How.FOR_GOOD)
         return int(found[-1][0]) if found else 0
 
-    def _settle(self, connection: sqlite3.Connection, settled: Settled) -> Row:
+    def _settle(self, connection: Writer, settled: Settled, doubts: Doubts[Values] | None) -> Row:
         row = settled.row
-        self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()])
+        self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()], doubts)
         connection.executemany(self._sql(statements.DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
-        self._write(connection, _ADD, [(row.limit, row.key, *part) for part in settled.added.items()])
+        self._write(connection, _ADD, [(row.limit, row.key, *part) for part in settled.added.items()], doubts)
         with each(connection, self._remarks, row.limit, row.key):
             connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
         return row
 
-    def move(self, connection: sqlite3.Connection, rename: Rename, now: int) -> None:
+    def move(self, connection: Writer, rename: Rename, now: int) -> None:
         """Make the parts that count the account's whose row this becomes."""
         limit, old, new = rename[:3]
         if limit in self.kept.sliding:
             connection.execute(self._sql(statements.move(_DIALECT)), (new, old, limit, now))
             connection.execute(self._sql(statements.MOVED), (old, limit, now))
 
-    def _write(self, connection: sqlite3.Connection, statement: str, values: Sequence[Values]) -> None:
-        """Write rows; one that the database refuses is left out, and that is said."""
+    def _write(
+        self,
+        connection: Writer,
+        statement: str,
+        values: Sequence[Values],
+        doubts: Doubts[Values] | None = None,
+    ) -> None:
+        """Write rows; one that the database refuses is left out, and that is said. `doubts`: of the flush; without,
+        whatever is refused is at fault itself."""
         if not values:
             return
         insert = self._sql(statement)
-        connection.execute("SAVEPOINT history")
-        try:
-            connection.executemany(insert, values)
-        except BAD_RECORD:
-            connection.execute("ROLLBACK TO history")
-            for one in values:
-                try:
-                    connection.execute(insert, one)
-                except BAD_RECORD as error:
-                    say_refused(self._remarks, one, str(error))
-        connection.execute("RELEASE history")
+        if write_all(connection, insert, values):
+            if doubts:
+                doubts.took()
+                self._say_refused(doubts)
+            return
+        for one in values:
+            error = refusal(connection, insert, one)
+            if doubts and error is None:
+                doubts.took()
+            elif doubts and error is not None:
+                doubts.doubt(one[:2], one, error)
+                if doubts.are_many:
+                    self.decide(connection, doubts)
+            elif error is not None:
+                say_refused(self._remarks, one, str(error))
+        if doubts:
+            self._say_refused(doubts)
+
+    def decide(self, connection: Writer, doubts: Doubts[Values]) -> None:
+        """Find out whether records are at fault, or the table. Raises TableRefuses where it is the table."""
+        if doubts.there_are:
+            limit, _, expiry, _ = doubts.example
+            there = connection.execute(self._sql(SOME)).fetchall()
+            others = doubts.others(str(key) for (key,) in there)
+            records = [(limit, key, expiry, 0) for key in others]
+            doubts.decide(takes_one=takes_one(connection, self._sql(_ADD), records))
+        self._say_refused(doubts)
+
+    def _say_refused(self, doubts: Doubts[Values]) -> None:
+        for values, error in doubts.blamed():
+            say_refused(self._remarks, values, str(error))
 
     def forget(self, connection: sqlite3.Connection, now: int) -> bool:
         """Forget rows that are kept no longer, at most STEP; whether there may be more."""

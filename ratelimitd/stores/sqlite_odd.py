@@ -12,7 +12,7 @@ from ratelimitd.core.rows import Account, Delta
 from ratelimitd.stores import keys_by_limit, statements
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_deltas import BAD_RECORD
+from ratelimitd.stores.sqlite_writing import BAD_RECORD
 
 _DIALECT = SQLite()
 

@@ -7,6 +7,7 @@ from ratelimitd.stores import RUNS_KEPT_DAYS, recorded_segment, statements
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.sqlite_odd import each
+from ratelimitd.stores.sqlite_writing import Writer, refusal
 
 _DAY_S = 86_400
 _DIALECT = SQLite()
@@ -15,6 +16,13 @@ _DIALECT = SQLite()
 def recorded(connection: sqlite3.Connection, sql: Callable[[str], str], node: str) -> int:
     """The last segment of a run that is stored; 0 for none, NO_SEGMENT where that is no number."""
     return recorded_segment(connection.execute(sql(statements.RECORDED), (node,)).fetchall())
+
+
+def record(writer: Writer, sql: Callable[[str], str], node: str, segment: int) -> None:
+    """Record a run's last segment. Raises sqlite3.Error, also where a trigger leaves it out."""
+    error = refusal(writer, sql(statements.record(_DIALECT)), (node, segment))
+    if error is not None:
+        raise error
 
 
 def forget(

@@ -121,6 +121,10 @@ def lock(d: Dialect, keys: int) -> str:
     return f'SELECT "id" {_of(d, keys)} ORDER BY "sender" FOR UPDATE'
 
 
+SOME = 'SELECT "sender" FROM "ratelimit" ORDER BY "id" DESC LIMIT 50'
+"""Some accounts, the latest that came."""
+
+
 def odd(d: Dialect, keys: int) -> str:
     """The senders, of these, whose rows say nothing readable of what was used."""
     sender = d.name('"sender"')

@@ -18,7 +18,7 @@ from ratelimitd.state.backlog import Backlog
 from ratelimitd.stores.history import Stood
 from ratelimitd.stores.link import UNAVAILABLE, StoreLink
 from ratelimitd.stores.past import PAGE
-from ratelimitd.sync.walk import walk
+from ratelimitd.sync.walk import walk, walk_charged
 
 READ_TIMEOUT_S = 10.0
 """For a page, which no mail waits for."""
@@ -83,9 +83,8 @@ class PastWindows:
         """The account's counters with charges that are not stored yet, of all its windows."""
         limit, key = account
         found: dict[Counter, None] = {}
-        for segment in (*self._pending.closed, self._pending.open):
-            async for counters in walk(list(segment.deltas)):
-                found |= dict.fromkeys(one for one in counters if one.key == key and one.limit.name == limit)
+        async for counters in walk_charged(self._pending):
+            found |= dict.fromkeys(one for one in counters if one.key == key and one.limit.name == limit)
         return list(found)
 
     async def _recorded(self) -> Mapping[str, int]:

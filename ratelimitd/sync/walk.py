@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Sequence
 from heapq import nlargest
+from itertools import islice
 from operator import itemgetter
 from typing import TypeVar
 
 import trio
 
 from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.pending import Pending
 from ratelimitd.core.rows import slices
 from ratelimitd.core.standing import used_at
 
@@ -26,6 +28,19 @@ async def walk(items: Sequence[T], size: int = SLICE) -> AsyncIterator[Sequence[
     for some in slices(items, size):
         yield some
         await trio.lowlevel.checkpoint()
+
+
+async def walk_charged(pending: Pending) -> AsyncIterator[Sequence[Counter]]:
+    """The counters with charges that are not stored yet, of one segment after the other. Nobody charges to a closed one
+    any more, so nobody copies it, either: with 200,000 accounts that takes longer than all slices together."""
+    segments = (*pending.closed, pending.open)
+    for segment in segments[:-1]:
+        counters = iter(segment.deltas)
+        while some := list(islice(counters, SLICE)):
+            yield some
+            await trio.lowlevel.checkpoint()
+    async for last in walk(list(segments[-1].deltas)):
+        yield last
 
 
 async def most_used(meter: Meter, count: int, now: int, *, of_quota: bool = False) -> list[Counter]:

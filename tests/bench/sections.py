@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,12 +13,15 @@ from statistics import median
 
 from tests.bench.parts import MAILS, bytes_each
 from tests.bench.rows import Must, Pick, Row, alone, compared, in_turn, pairs, per_second
-from tests.bench.service import PASSWORD, Drain, Floor, Measured, Ours, Service, Setup, database_of
+from tests.bench.service import PASSWORD, Drain, Floor, Measured, Neighbour, Ours, Service, Setup, database_of
 from tests.instances.mariadb import MariaDB
 from tests.instances.postgresql import PostgreSQL
 
 MILLION = 1_000_000
 DIRTY = 10_000
+NEW = 600_000
+MIB = 1 << 20
+RESTS_S = 2.0
 MANY = "1000"
 
 FIGURES: dict[str, Pick] = {
@@ -182,11 +186,13 @@ def stores(bench: Bench) -> Iterator[Row]:
 
 def accounts(bench: Bench) -> Iterator[Row]:
     """1, 1,000 and 1,000,000 accounts, Zipf 1.0; the memory that the million takes."""
+    with bench.ours(Setup(plain=True, by_domain=False), accounts=0) as one_limit:
+        empty = one_limit.resident_bytes()
+        one_limit.warm(MILLION)
+        used = [(one_limit.resident_bytes() - empty) / MILLION]
+        yield alone("1,000,000 accounts: memory of each", "bytes", used, Must(at_most=250))
     with bench.ours(accounts=0) as million, bench.ours() as thousand:
-        empty = million.resident_bytes()
         million.warm(MILLION)
-        used = [(million.resident_bytes() - empty) / MILLION]
-        yield alone("1,000,000 accounts: memory of each", "bytes", used, Must(at_most=400))
         zipf = ("-z", "1", "-k")
         one, other, most = in_turn(
             bench.rounds,
@@ -242,6 +248,28 @@ def stall(bench: Bench) -> Iterator[Row]:
         yield alone(f"flush to {name}: rows", "per s", [n["accounts"] / n["seconds"] for n in noted])
 
 
+def disk(bench: Bench) -> Iterator[Row]:
+    """Logins that are seen for the first time, while another process writes and syncs on the same disk, and while none
+    does; no log, which has a file of its own to wait for."""
+    accounts = DIRTY if bench.short else NEW
+    measured: list[tuple[Measured, Measured]] = []
+    for _ in range(bench.rounds):
+        runs = []
+        for busy in (True, False):
+            with contextlib.ExitStack() as stack:
+                if busy:
+                    stack.callback(Neighbour(bench.folder / "neighbour").stop)
+                ours = stack.enter_context(bench.ours(Setup(log="none", plain=True, by_domain=False), accounts=0))
+                runs.append(ours.measure("-S", "-k", str(accounts), "-n", str(accounts), "-c", "50", timeout=3600))
+        measured.append((runs[0], runs[1]))
+    figure = FIGURES["p99.9"]
+    p999 = [(figure(busy), figure(idle)) for busy, idle in measured]
+    yield compared(f"{accounts:,} new logins, a busy disk: p99.9", "us", p999, "idle disk", Must(at_most=3))
+    for name, which in (("a busy disk", 0), ("an idle disk", 1)):
+        slowest = [pair[which].figures.max_us / 1000 for pair in measured]
+        yield alone(f"{accounts:,} new logins, {name}: slowest reply", "ms", slowest)
+
+
 def start(bench: Bench) -> Iterator[Row]:
     """From the start to the first connection: an empty table, and one with 1,000,000 rows."""
     setup = Setup()
@@ -263,6 +291,25 @@ def start(bench: Bench) -> Iterator[Row]:
     yield compared("start with 1,000,000 rows", "s", seconds, "empty table")
 
 
+def rest(bench: Bench) -> Iterator[Row]:
+    """A daemon that nobody asks: what it takes to start, what it has in memory, how often it wakes."""
+    rows: list[tuple[float, ...]] = []
+    for _ in range(bench.rounds * 2):
+        with bench.ours(Setup(plain=True), accounts=0) as ours:
+            start_s, cpu_s = ours.start_s, ours.cpu_s()
+            time.sleep(RESTS_S)  # a worker thread, the first refresh
+            began, sleeps = time.monotonic(), ours.sleeps()
+            time.sleep(RESTS_S)
+            woken = (ours.sleeps() - sleeps) / (time.monotonic() - began)
+            rows.append((start_s, cpu_s, ours.resident_bytes() / MIB, ours.peak_bytes() / MIB, woken))
+    took_s, cpu_s_each, resting, peaks, wakes = zip(*rows, strict=True)
+    yield alone("start", "s", took_s, Must(at_most=0.2))
+    yield alone("start: CPU", "s", cpu_s_each)
+    yield alone("at rest: memory", "MiB", resting, Must(at_most=28))
+    yield alone("at rest: peak since the start", "MiB", peaks, Must(at_most=36))
+    yield alone("at rest: woken", "per s", wakes)
+
+
 def idle(bench: Bench) -> Iterator[Row]:
     """100 connections beside 450 idle and 450 trickling ones, against 100 alone."""
     with bench.ours() as ours:
@@ -275,7 +322,7 @@ def idle(bench: Bench) -> Iterator[Row]:
 
 SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     section.__name__: section
-    for section in (throughput, requests, logs, journal, stores, accounts, sliding, stall, start, idle)
+    for section in (throughput, requests, logs, journal, stores, accounts, sliding, stall, disk, start, rest, idle)
 }
 SHORT = ("throughput", "requests", "journal", "stall", "idle")
 

@@ -19,6 +19,8 @@ from tests.instances.processes import Process
 from tests.instances.waiting import wait_until
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
+PROGRAM = Path(sys.executable).with_name("ratelimitd")
+BY_DOMAIN = '[[limit]]\nname = "domain"\nkey = "domain"\nquota = 4_000_000_000\n'
 PASSWORD = "bench"  # of the private servers
 START_TIMEOUT_S = 120.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -55,8 +57,19 @@ class Service:
 
     def resident_bytes(self) -> int:
         """Memory in use (VmRSS)."""
+        return self._status("VmRSS") * 1024
+
+    def peak_bytes(self) -> int:
+        """The most memory that was in use so far (VmHWM)."""
+        return self._status("VmHWM") * 1024
+
+    def sleeps(self) -> int:
+        """How often the loop has waited so far."""
+        return self._status("voluntary_ctxt_switches")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) * 1024
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:"))
 
     def measure(self, *options: str, timeout: float = 600) -> Measured:
         """Run the load generator against it with these options of load.c."""
@@ -84,7 +97,8 @@ class Floor(Service):
 @dataclass(frozen=True)
 class Setup:
     """How a ratelimitd is set up. `log`: file, syslog, none. `server`: the store instead of SQLite.
-    `sliding`: the window of the first limit slides."""
+    `sliding`: the window of the first limit slides. `plain`: the program itself is started, not the launcher.
+    `by_domain`: there is a second limit, by domain."""
 
     log: str = "file"
     journal: bool = True
@@ -93,6 +107,8 @@ class Setup:
     flush_interval_s: float = 5.0
     sliding: bool = False
     history_days: int = 0
+    plain: bool = False
+    by_domain: bool = True
 
 
 class Ours(Service):
@@ -105,7 +121,7 @@ class Ours(Service):
         port = free_port()
         config = folder / "ratelimitd.toml"
         config.write_text(_config(folder, port, setup))
-        argv: list[str | Path] = [sys.executable, "-P", LAUNCHER, config]
+        argv: list[str | Path] = [PROGRAM, "-c", config] if setup.plain else [sys.executable, "-P", LAUNCHER, config]
         argv += [] if setup.journal else ["--no-journal"]
         argv += ["--watch", self._watched] if setup.watch else []
         super().__init__(argv, f"127.0.0.1:{port}", folder / "stderr.log")
@@ -149,16 +165,25 @@ syslog = "{syslog}"
 name = "account"
 window = "{"sliding" if setup.sliding else "fixed"}"
 quota = 4_000_000_000
-[[limit]]
-name = "domain"
-key = "domain"
-quota = 4_000_000_000
-"""
+{BY_DOMAIN if setup.by_domain else ""}"""
 
 
 def database_of(folder: Path) -> str:
     """The database of the ratelimitd in this folder."""
     return "".join(c if c.isalnum() else "_" for c in folder.name)
+
+
+class Neighbour:
+    """Another process that writes and syncs in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._process = subprocess.Popen([sys.executable, Path(__file__).with_name("neighbour.py"), folder])
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
 
 
 class Drain:

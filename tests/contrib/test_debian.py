@@ -235,14 +235,29 @@ def test_what_is_in_the_way_of_an_installation_is_said(system: Debian) -> None:
     assert facts(system, "/var/lib/ratelimitd") == "ratelimitd:ratelimitd 750"
 
 
-def test_the_pages_in_the_package_lead_to_each_other(built: Path, release: Release, folder: Path) -> None:
-    subprocess.run([program("dpkg-deb"), "-x", release.package(built), folder / "x"], check=True)
-    share = folder / "x/usr/share"
-    assert {page.name for page in share.glob("man/man?/*")} == {
-        "ratelimitd.8.gz", "ratelimitctl.8.gz", "ratelimitd.toml.5.gz",
-    }  # fmt: skip
+@pytest.fixture(scope="module")
+def unpacked(release: Release, built: Path) -> Iterator[Path]:
+    """The package's files."""
+    with open_folder() as folder:
+        subprocess.run([program("dpkg-deb"), "-x", release.package(built), folder], check=True)
+        yield folder
+
+
+def test_systemd_starts_the_program_of_the_package(unpacked: Path) -> None:
+    for unit in ("ratelimitd.service", "ratelimitd.socket"):
+        text = (unpacked / "usr/lib/systemd/system" / unit).read_text(encoding="utf-8")
+        assert "/usr/local" not in text
+    assert "\nExecStart=/usr/bin/ratelimitd -c /etc/ratelimitd.toml\n" in (
+        unpacked / "usr/lib/systemd/system/ratelimitd.service"
+    ).read_text(encoding="utf-8")
+
+
+def test_the_pages_in_the_package_lead_to_each_other(unpacked: Path) -> None:
+    share = unpacked / "usr/share"
+    pages = {page.name for page in share.glob("man/man?/*")}
+    assert pages == {"ratelimitd.8.gz", "ratelimitctl.8.gz", "ratelimitd.toml.5.gz"}
     assert (share / "bash-completion/completions/ratelimitctl").exists()
-    assert (folder / "x/etc/logrotate.d/ratelimitd").exists()
+    assert (unpacked / "etc/logrotate.d/ratelimitd").exists()
     for page in share.glob("doc/ratelimitd/**/*.md"):
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             named = (page.parent / link).resolve()

@@ -63,11 +63,15 @@ def test_it_installs_updates_and_takes_away_what_it_installed(folder: Path) -> N
         )  # fmt: skip
         assert (checked.returncode, checked.stderr) == (0, "")
         (folder / f"{backend}.toml").unlink()
+    text = (folder / "etc/ratelimitd.toml").read_text()
+    assert '\nuser = "ratelimitd"\n' in text
+    (folder / "whole.toml").write_text(text.replace('user = "ratelimitd"', ""))  # whom nobody has made here
     checked = subprocess.run(
-        [own / "python", own / "ratelimitd", "-c", folder / "etc/ratelimitd.toml", "--check"],
+        [own / "python", own / "ratelimitd", "-c", folder / "whole.toml", "--check"],
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert (checked.returncode, checked.stderr) == (0, "")
+    (folder / "whole.toml").unlink()
 
     (folder / "etc/ratelimitd.toml").write_text("[[limit]]\nquota = 7\n")
     before = files(folder)

@@ -112,6 +112,7 @@ def _runs_from_roots_home(debian: Debian, port: int) -> None:
     debian.sh(start, online=True)
     assert user_of_the_daemon(debian) == "ratelimitd\n"
     assert asked(debian, port) == "action=DUNNO\n"
+    assert debian.run("ratelimitctl", "reload").stdout == "The configuration is applied.\n"
     service(debian, "stop")
     assert "ratelimitd has stopped: requests=1\n" in debian.path("/root/said").read_text()
 

@@ -107,3 +107,9 @@ def test_a_text_is_cut_to_its_columns(text: str, columns: int) -> None:
     fitted = tables.fitted(text, columns)
     assert tables.width(fitted) <= columns
     assert fitted == text or fitted.endswith("..."[:columns])
+
+
+@pytest.mark.parametrize("rows", range(1, 12))
+def test_that_there_is_no_room_is_not_that_nobody_has_sent(rows: int) -> None:
+    assert not any("nobody" in line for line in drawn(Shown(ranking(account("alice", 1), limits=2)), 80, rows))
+    assert any("nobody has sent yet" in line for line in drawn(Shown(ranking(limits=1)), 80, max(rows, 5)))

@@ -134,6 +134,26 @@ def test_a_daemon_that_restarts_is_a_line_and_not_the_end(daemon: Ratelimitd, te
 
 
 @pytest.mark.real
+def test_a_daemon_that_hangs_is_a_line_and_holds_up_no_key(daemon: Ratelimitd, terminal: Terminal) -> None:
+    terminal.run(PROGRAM, "-c", daemon.file, "top", "--interval", "0.3")
+    wait_until(lambda: FLOODER in terminal.screen(), "a first screen")
+    daemon.process.signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: "no answer for 2 s" in terminal.screen(), "the line")
+        assert FLOODER in terminal.screen()
+        terminal.resize(40, 12)
+        wait_until(lambda: "RESETS AT" not in terminal.screen(), "another size")
+        daemon.process.signal(signal.SIGCONT)
+        wait_until(lambda: "no answer" not in terminal.screen(), "an answer")
+        daemon.process.signal(signal.SIGSTOP)
+        wait_until(lambda: "no answer for" in terminal.screen(), "the line again")
+        terminal.type("q")
+        wait_until(terminal.has_ended, "its end")
+    finally:
+        daemon.process.signal(signal.SIGCONT)
+
+
+@pytest.mark.real
 def test_sigterm_gives_the_terminal_back(daemon: Ratelimitd, terminal: Terminal) -> None:
     shell = (
         f"{PROGRAM} -c {daemon.file} top & echo $! > {daemon.file}.pid; wait $!; echo ended $?; stty -a | grep icanon"

@@ -376,7 +376,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key plugin `odd` that takes any option."""
     mine = EntryPoint("odd", "tests.core.test_config:odd_factory", "ratelimitd.keys")
     ours = EntryPoint("email", "ratelimitd.keys:email", "ratelimitd.keys")
-    monkeypatch.setattr("ratelimitd.plugins.entry_points", lambda group: (mine, ours))
+    monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: (mine, ours))
 
 
 def odd_factory(options: object) -> Callable[[object], str | None]:

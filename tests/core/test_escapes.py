@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.keys import normalise
 from ratelimitd.request import RequestReader
-from ratelimitd.text import read, spell
+from ratelimitd.text import read, spell, unspelled
 
 PIECES = (b"\xff", b"\\", b"xff", b"XfF", b"x00", b"\0", b"a")
 
@@ -52,11 +52,13 @@ def test_a_long_run_of_backslashes_takes_no_longer() -> None:
     """A search that began again at each of them would take minutes."""
     assert read(b"\\" * 1_000_000 + b"y") == "\\" * 1_000_000 + "y"
     assert spell("\\" * 1_000_000 + "y") == "\\" * 1_000_000 + "y"
+    assert unspelled("\\" * 1_000_000 + "y") == "\\" * 1_000_000 + "y"
 
 
 def test_no_two_texts_are_spelled_alike() -> None:
     pieces = ("\x1b", "\\", "x1b", ",", "x2c", "\u202e", "u202e", "\U000e0001", "U000e0001", "\x85", "x85", "n")
     made = {"".join(some) for count in range(5) for some in itertools.product(pieces, repeat=count)}
+    assert [unspelled(spell(each, but=",")) for each in made] == [*made]
     assert len({spell(each, but=",") for each in made}) == len(made)
     assert all(spell(each, but=",").isprintable() and "," not in spell(each, but=",") for each in made)
 
@@ -64,3 +66,8 @@ def test_no_two_texts_are_spelled_alike() -> None:
 def test_what_was_read_of_a_byte_is_spelled_as_it_is() -> None:
     for text in ("\\xff", "\\\\xff", "DOMAIN\\user", "caf\u00e9"):
         assert spell(text) == text
+
+
+def test_what_is_no_spelling_of_anything_stays() -> None:
+    for text in ("DOMAIN\\user", "a\\xff", "\\ud800", "\\U00110000", "\\"):
+        assert unspelled(text) == text

@@ -64,7 +64,7 @@ def test_a_counter_s_quota_has_one_writer() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in ("quota", "source"):
                 writers += [f"{file.relative_to(PACKAGE)}:{node.lineno}"]
-    assert {writer.split(":")[0] for writer in writers} == {"core/counters.py"}
+    assert {writer.split(":")[0] for writer in writers} == {"core/counter.py"}
     assert len(writers) == 2, writers
 
 

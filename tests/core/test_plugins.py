@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from ratelimitd.core.limits import KeyFailed
 from ratelimitd.errors import ConfigError
 from ratelimitd.keys import KeyFunction
-from ratelimitd.plugins import MAX_KEY_CHARACTERS, installed, load, normalised
+from ratelimitd.plugins import BUILT_IN, MAX_KEY_CHARACTERS, installed, load, normalised
 from ratelimitd.request import Request
 
 MODULE = """
@@ -69,9 +70,28 @@ def test_the_built_in_keys_are_found_as_everyone_s_are() -> None:
     assert load("email", {}, "limit[0].key")(Request.of("sasl_username=alice")) == "alice"
 
 
-def test_without_our_entry_points_there_is_no_email(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ratelimitd.plugins.entry_points", lambda group: ())
-    assert str(failure("email")) == 'limit[0].key: found "email"; allowed: no key plugin is installed'
+def test_the_built_in_keys_are_those_that_are_registered() -> None:
+    ours = {name: point.load() for name in BUILT_IN for point in installed()[name]}
+    assert ours == BUILT_IN
+
+
+def test_a_built_in_key_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: ())
+    monkeypatch.setattr("ratelimitd.plugins._seen", {})
+    assert load("email", {}, "limit[0].key")(Request.of("sasl_username=alice")) == "alice"
+    assert str(failure("address")) == 'limit[0].key: found "address"; allowed: no key plugin is installed'
+
+
+def test_what_root_has_found_is_found_again_where_the_daemons_user_may_not_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = installed()
+    assert "email" in before
+    monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: ())
+    assert installed() == before
+    other = EntryPoint("other", "elsewhere:other", "ratelimitd.keys")
+    monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: (other,))
+    assert installed() == {**before, "other": [other]}
 
 
 def test_a_plugin_that_is_installed_is_loaded_with_its_options(install: Install) -> None:

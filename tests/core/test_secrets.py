@@ -33,7 +33,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key plugin `odd` that takes any option but `api_key = "s3cret-wrong"`."""
     mine = EntryPoint("odd", "tests.core.test_secrets:odd_factory", "ratelimitd.keys")
     ours = EntryPoint("email", "ratelimitd.keys:email", "ratelimitd.keys")
-    monkeypatch.setattr("ratelimitd.plugins.entry_points", lambda group: (mine, ours))
+    monkeypatch.setattr("ratelimitd.plugins.metadata.entry_points", lambda group: (mine, ours))
 
 
 def odd_factory(options: dict[str, object]) -> Callable[[object], str | None]:

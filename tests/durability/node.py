@@ -32,6 +32,7 @@ from ratelimitd.state.journal import Journal
 from ratelimitd.stores import Changes, Cursor, Flushed
 from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.sqlite import SQLiteStore
+from ratelimitd.stores.sqlite_writing import Writer
 from ratelimitd.sync.recovery import recover
 from tests.core.build import memo, rules, synced
 
@@ -112,7 +113,7 @@ class FaultyStore(SQLiteStore):
         return flushed
 
     def _store(
-        self, connection: sqlite3.Connection, chunk: Sequence[Delta], doubts: Doubts | None = None
+        self, connection: Writer, chunk: Sequence[Delta], doubts: Doubts[Delta] | None = None
     ) -> list[tuple[Delta, str]]:
         rejected = super()._store(connection, chunk, doubts)
         if self.fault == "between":
@@ -179,8 +180,9 @@ class Node:
     async def crash(self) -> None:
         """End as by SIGKILL: what the kernel has of the files is all that is left."""
         if self.journal.writable:
-            os.close(self.journal._fd)
-            self.journal._fd = -1
+            assert self.journal._open is not None
+            os.close(self.journal._open.fd)
+            self.journal._open = None
         await self.store.close()
 
     async def stop(self) -> None:

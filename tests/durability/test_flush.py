@@ -9,7 +9,7 @@ import pytest
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.rows import Account, Row
-from ratelimitd.errors import StartError
+from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
 from ratelimitd.state import backlog, segments
 from tests.core.build import rules
 from tests.durability.node import Node, make_limit
@@ -64,6 +64,18 @@ async def test_a_flush_that_fails_at_any_step_is_made_up_for(make: Callable[...,
     assert await _used(node) == 7
     assert node.journal.numbers() == [node.journal.number]
     assert len(node.said("the store is unavailable")) == len(node.said("the store is available again")) == 1
+    await node.stop()
+
+
+async def test_what_somebody_has_to_change_is_said_also_where_the_store_was_unavailable_before(
+    make: Callable[..., Node],
+) -> None:
+    node = await _started(make)
+    link = node.sync.link
+    for error in ("gone", StoreUnsuitable("a wrong password"), "gone", StoreUnsuitable("another one")):
+        link.failed(StoreError(error) if isinstance(error, str) else error)
+    said = node.said("the store is unavailable")
+    assert [("gone" in line, "a wrong password" in line) for line in said] == [(True, False), (False, True)]
     await node.stop()
 
 
@@ -155,7 +167,7 @@ async def test_what_is_kept_of_stored_segments_makes_room_when_the_disk_is_full(
     assert len(list(kept.iterdir())) == 1
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        patch.setattr(os, "pwrite", _failing(errno.ENOSPC))
         await node.flush("away")
     assert list(kept.iterdir()) == []
     assert await node.flush()
@@ -191,7 +203,7 @@ async def test_charges_made_while_the_disk_fails_are_in_the_journal_again_afterw
     await node.flush("away")
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(code))
+        patch.setattr(os, "pwrite", _failing(code))
         patch.setattr(os, "fsync", _failing(code))
         for _ in range(3):
             assert (await node.ask("alice", 2)).charged == 2
@@ -214,7 +226,7 @@ async def test_a_journal_that_failed_while_nothing_was_asked_comes_back(
     node = await _started(make)
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        patch.setattr(os, "pwrite", _failing(errno.ENOSPC))
         assert await node.flush()
         assert not node.journal.writable
         assert await node.flush()
@@ -234,7 +246,7 @@ async def test_what_is_stored_after_the_journal_came_back_is_not_stored_again(
     node = await _started(make)
     await node.ask("alice", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", _failing(errno.ENOSPC))
+        patch.setattr(os, "pwrite", _failing(errno.ENOSPC))
         assert await node.flush()
     assert await node.flush()
     await node.ask("alice", 2)

@@ -31,6 +31,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "chromium": ("chromium", "chromedriver"),
     "debhelper": ("dpkg-buildpackage", "dh", "dh_python3"),
     "lintian": ("lintian",),
+    "poppler": ("pdftotext",),
 }
 _FILES = {
     "galera": str(GALERA_PROVIDER),

@@ -83,7 +83,7 @@ class MariaDB:
         command += [f"--socket={self.socket}", f"--pid-file={self.folder / 'pid'}", f"--port={self.port}"]
         command += ["--bind-address=127.0.0.1", "--skip-name-resolve", "--plugin-load-add=auth_ed25519"]
         # A server that starts deletes what looks like temporary tables, also another's.
-        command += [f"--tmpdir={self._data}"]
+        command += [f"--tmpdir={self.folder}"]
         command += [*_LIGHT, *self.arguments, *more]
         self._process = Process(command, self.folder / "log")
         if wait:

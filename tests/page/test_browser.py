@@ -1,6 +1,8 @@
 """The page in a real browser: silent, asks nobody, can be sorted and read, small and large, light and dark."""
 
+import base64
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,36 @@ def test_on_paper_everything_is_open_and_afterwards_as_it_was(browser: Chromium,
     assert browser.run(closed) == 0
     browser.run("dispatchEvent(new Event('afterprint'))")
     assert browser.run(closed) == some
+
+
+ROWS = """return [...document.querySelectorAll(arguments[0])].map(row => [...row.cells].map(cell =>
+  cell.textContent).join(""))"""
+
+
+def test_on_paper_each_page_of_a_table_has_its_header_and_no_heading_stands_alone(
+    browser: Chromium, page: str, tmp_path: Path
+) -> None:
+    """Chromium's own printing, as text: the first line of a sheet and the last one."""
+    require("poppler")
+    browser.look(1400)
+    browser.open(page)
+    printed = base64.b64decode(browser.devtools("Page.printToPDF", paperHeight=6)["data"])
+    (tmp_path / "page.pdf").write_bytes(printed)
+    text = subprocess.run(["pdftotext", "-layout", tmp_path / "page.pdf", "-"], capture_output=True, check=True).stdout
+    sheets = [sheet.split("\n") for sheet in text.decode().split("\f")]
+    bare = [["".join(line.split()) for line in sheet if line.strip()] for sheet in sheets]
+    rows, headers, headings = (
+        {"".join(text.split()) for text in browser.run(script, selector)}
+        for script, selector in (
+            (ROWS, "tbody tr"),
+            (ROWS, "thead tr"),
+            ("return [...document.querySelectorAll(arguments[0])].map(each => each.textContent)", "h2, figcaption"),
+        )
+    )
+    headers = {header.rstrip("↑↓↕") for header in headers}
+    assert len(bare) > 3
+    assert [sheet[0] for sheet in bare if sheet and sheet[0] in rows] == []
+    assert [sheet[-1] for sheet in bare if sheet and sheet[-1] in headers | headings] == []
 
 
 def test_a_screen_reader_is_told_what_each_thing_is(browser: Chromium, page: str) -> None:

@@ -173,7 +173,7 @@ def test_the_tutorial_s_plugin_works_as_written(
     assert tests.returncode == 0, tests.stdout + tests.stderr
 
 
-def test_without_our_entry_points_there_is_no_email(environment: Environment, folder: Path) -> None:
+def test_our_own_keys_need_no_entry_points(environment: Environment, folder: Path) -> None:
     (folder / "ratelimitd.toml").write_text("[[limit]]\nquota = 1\n")
     (points,) = environment.folder.glob("lib/python*/site-packages/ratelimitd-*.dist-info/entry_points.txt")
     text = points.read_text()
@@ -182,7 +182,4 @@ def test_without_our_entry_points_there_is_no_email(environment: Environment, fo
         run = environment.shell(f"ratelimitd -c {folder}/ratelimitd.toml --check")
     finally:
         points.write_text(text)
-    assert run.returncode == 2
-    _, _, allowed = run.stderr.partition('limit "default".key: found "email"; allowed: an installed key plugin: ')
-    assert "subnet" in allowed
-    assert "email" not in allowed
+    assert (run.returncode, run.stderr.count("found")) == (0, 0), run.stderr

@@ -103,6 +103,14 @@ def test_two_distributions_of_one_name_are_both_listed(site: Path, run: Run) -> 
     assert run()[0] == 0
 
 
+def test_a_plugin_with_a_name_of_ours_is_shown_as_broken(site: Path, run: Run) -> None:
+    install(site, "key-own", SOURCE, email="key_own:factory")
+    status, text = run()
+    assert status == 1
+    assert "email key-own 1.0 default BROKEN\n" in text
+    assert text.endswith(" has one of this name itself; uninstall it, or rename it")
+
+
 @pytest.mark.parametrize(("name", "why"), [("factory", "no options"), ("raises", "SystemExit: 3")])
 def test_a_wrong_option_of_a_plugin_that_is_used_is_shown(site: Path, run: Run, name: str, why: str) -> None:
     install(site, "key-address", SOURCE, address=f"key_address:{name}")

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from datetime import UTC
+from pathlib import Path
 
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from ratelimitd.core.action import Template
 from ratelimitd.core.calendars import Calendar
@@ -20,6 +21,7 @@ from ratelimitd.log.sinks import Entry
 from ratelimitd.plugins import normalised
 from ratelimitd.testing import request
 from tests.core.build import memo, rules
+from tests.daemon.process import Ratelimitd, changed, config
 
 
 class Lines:
@@ -76,13 +78,11 @@ def raising(text: str) -> KeyFunction:
 
 async def test_failures_are_told_within_a_second_and_then_once_a_minute(autojump_clock: MockClock) -> None:
     policy, watch, lines = watched(limit("tenants", raising("no map")))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
-        for _ in range(150):
-            for _ in range(10):
-                policy.decide(request(), 0)
-            await trio.sleep(1)
-        nursery.cancel_scope.cancel()
+    for _ in range(150):
+        for _ in range(10):
+            policy.decide(request(), 0)
+        await trio.sleep(1)
+        watch.look()
     what = "a key plugin fails, and its limit answers with server.failure_action: limit=tenants, key=tenants"
     reason = "reason=key plugin tenants raised LookupError: no map"
     assert [text.rpartition("failures=")[0] for text in lines.texts] == [what + ", "] * 3
@@ -144,11 +144,19 @@ async def test_a_call_of_ten_milliseconds_is_not_slow() -> None:
     assert lines.texts == []
 
 
-async def test_what_failed_in_the_last_second_is_told_at_the_end() -> None:
-    policy, watch, lines = watched(limit("a", raising("late")))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
-        await wait_all_tasks_blocked()
-        policy.decide(request(), 0)
-        nursery.cancel_scope.cancel()
-    assert len(lines.texts) == 1
+FAILING = """
+from ratelimitd import plugins
+plugins.BUILT_IN = {"email": lambda options: lambda request: {}[request.login]}
+"""
+
+
+def test_what_failed_in_the_last_second_is_told_at_the_end(folder: Path) -> None:
+    daemon = Ratelimitd(folder, config(), prefix=changed(FAILING))
+    try:
+        daemon.start()
+        with daemon.client() as client:
+            client.ask()
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    assert sum("a key plugin fails" in line for line in daemon.log()) == 1

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from ratelimitd.config import read as config
+from ratelimitd.daemon.check import check
 from ratelimitd.errors import ConfigError
 from ratelimitd.plugins import installed, load
+from ratelimitd.testing import request
 from tests.plugins.distributions import install
 
 SOURCE = """\
@@ -101,6 +103,16 @@ def test_a_distribution_without_a_name_is_told_by_its_entry_point(site: Path) ->
     (site / "key_two-1.0.dist-info" / "METADATA").unlink()
     found = '"address", a plugin of an unknown distribution with key_two:address and key-own'
     assert failure("address") == f"{WHERE}: found {found}; allowed: one distribution per name; uninstall one"
+
+
+def test_a_plugin_with_a_name_of_ours_is_not_used_and_that_is_said(site: Path, tmp_path: Path) -> None:
+    install(site, "key-own", SOURCE, email="key_own:address")
+    assert load("email", {}, WHERE)(request(sasl_username="alice", client_address="192.0.2.7")) == "alice"
+    file = tmp_path / "ratelimitd.toml"
+    file.write_text(f'state_dir = "{tmp_path}/state"\n[log]\nstderr = true\n[[limit]]\nquota = 1\n')
+    _, warnings = check(file)
+    said = 'the key plugin "email" of key-own is not used, for ratelimitd has one of this name itself'
+    assert [warning.partition(";")[0] for warning in warnings] == [f"{file}: {said}"]
 
 
 def test_the_factory_s_options_are_its_own(site: Path) -> None:

@@ -3,6 +3,7 @@ of a mail that is in no such form is counted as one that cannot be read."""
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.ctl.replay.lines import Decided, Login, Queued
+from ratelimitd.ctl.replay.lines import Decided, Delivered, Login, Queued
 from ratelimitd.ctl.replay.merge import merged
 from ratelimitd.ctl.replay.reader import Reader
 from tests.replay.logs import Sent, classic, ctime, iso, mail, said
@@ -29,6 +30,16 @@ def lines(form: Form, mails: list[Sent] = MAILS) -> list[str]:
 
 def utc(at: int, form: str) -> str:
     return datetime.fromtimestamp(at, UTC).strftime(form)
+
+
+def printed(at: int) -> str:
+    """A time as containers are given it."""
+    return utc(at, "%Y-%m-%dT%H:%M:%S.123456789Z")
+
+
+def journal_json(at: int, host: str, program: object, text: object) -> str:
+    fields = {"MESSAGE": text, "SYSLOG_IDENTIFIER": program, "_HOSTNAME": host, "_PID": "7"}
+    return json.dumps({"__CURSOR": "s=5e6f;i=1", **fields, "__REALTIME_TIMESTAMP": f"{at}123456", "PRIORITY": "6"})
 
 
 FORMS: dict[str, Form] = {
@@ -56,6 +67,39 @@ FORMS: dict[str, Form] = {
         f"{classic(at)} {host} {program.replace('postfix/', 'postfix-out/')}[7]: {text}"
     ),
     "an address for a host": lambda at, _, program, text: f"{classic(at)} 2001:db8::1 {program}[7]: {text}",
+    "FreeBSD, syslogd -v": lambda at, host, program, text: f"{classic(at)} <mail.info> {host} {program}[7]: {text}",
+    "journalctl --no-hostname": lambda at, _, program, text: f"{classic(at)} {program}[7]: {text}",
+    "a service named by its address": lambda at, host, program, text: (
+        f"{classic(at)} {host} {program.replace('postfix/', 'postfix/127.0.0.1:587/')}[7]: {text}"
+    ),
+    "journalctl -o short-full, a zone without a name": lambda at, host, program, text: (
+        f"{utc(at + 19_800, '%a %Y-%m-%d %H:%M:%S +0530')} {host} {program}[7]: {text}"
+    ),
+    "journalctl -o short-unix": lambda at, host, program, text: f"{at}.123456 {host} {program}[7]: {text}",
+    "journalctl -o json": lambda at, host, program, text: journal_json(at, host, program, text),
+    "journalctl -o json, not UTF-8": lambda at, host, program, text: journal_json(
+        at, host, [program, "another"], [*text.encode()]
+    ),
+    "journalctl -o json-seq": lambda at, host, program, text: f"\x1e{journal_json(at, host, program, text)}",
+    "docker compose logs": lambda at, host, program, text: f"mail-1  | {classic(at)} {host} {program}[7]: {text}",
+    "docker compose logs, coloured": lambda at, host, program, text: (
+        f"\x1b[36mmail-1  | \x1b[0m{iso(at)} {host} {program}[7]: {text}"
+    ),
+    "docker logs -t": lambda at, host, program, text: f"{printed(at)} {classic(at)} {host} {program}[7]: {text}",
+    "docker logs -t of a program alone": lambda at, _, program, text: f"{printed(at)} {program}[7]: {text}",
+    "Docker's file": lambda at, host, program, text: json.dumps(
+        {"log": f"{classic(at)} {host} {program}[7]: {text}\n", "stream": "stdout", "time": printed(at)}
+    ),
+    "containerd's file": lambda at, host, program, text: (
+        f"{printed(at)} stdout F {iso(at)} {host} {program}[7]: {text}"
+    ),
+    "kubectl logs --prefix": lambda at, host, program, text: (
+        f"[pod/mail-0/postfix] {classic(at)} {host} {program}[7]: {text}"
+    ),
+    "zgrep": lambda at, host, program, text: f"/var/log/mail.log.2.gz:{classic(at)} {host} {program}[7]: {text}",
+    "grep -Hn": lambda at, host, program, text: f"mail.log:12:{classic(at)} {host} {program}[7]: {text}",
+    "RFC 6587": lambda at, host, program, text: f"113 <22>1 {iso(at)} {host} {program} 7 - - {text}",
+    "a byte order mark": lambda at, host, program, text: f"\ufeff{classic(at)} {host} {program}[7]: {text}",
     "carriage returns": lambda at, host, program, text: f"{classic(at)} {host} {program}[7]: {text}\r",
     "holes": lambda at, host, program, text: "\0" * (at % 7) + f"{classic(at)} {host} {program}[7]: {text}",
 }
@@ -69,7 +113,7 @@ def reader(path: Path, data: bytes) -> Reader:
 
 def is_whole(read: Reader) -> bool:
     events = [*merged([read])]
-    logins = [(at, event.mail.split()[1].decode()) for at, event in events if isinstance(event, Login)]
+    logins = [(at, event.mail.split()[-1].decode()) for at, event in events if isinstance(event, Login)]
     queued = [event.recipients for _, event in events if isinstance(event, Queued)]
     return logins == [(sent.at, sent.queue_id) for sent in MAILS] and queued == [len(s.recipients) for s in MAILS]
 
@@ -84,9 +128,10 @@ def test_a_form_is_read_without_loss(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        lambda at, host, program, text: f"{classic(at)} {program}[7]: {text}",
-        lambda at, host, program, text: f"{iso(at)} {classic(at)} {host} {program}[7]: {text}",
+        lambda at, host, program, text: f"{classic(at)} {host} my {program}[7]: {text}",
+        lambda at, host, program, text: f"{classic(at)} {host} root: {classic(at)} {host} {program}[7]: {text}",
         lambda at, host, program, text: f"{classic(at)} {host} {program}[7]: INFO {text}",
+        lambda at, host, program, text: json.dumps({"@timestamp": iso(at), "host": host, "message": text}),
         lambda at, host, program, text: f"{classic(at)} {host}, {program}, {text}",
     ],
 )
@@ -94,6 +139,23 @@ def test_in_another_form_no_mail_is_lost_without_a_word(tmp_path: Path, form: Fo
     read = reader(tmp_path / "log", "\n".join(lines(form)).encode())
     assert [*merged([read])] == []
     assert read.unreadable >= 2 * len(MAILS)
+
+
+def test_what_containers_put_around_a_line_hides_no_recipient(tmp_path: Path) -> None:
+    for form in ("docker logs -t", "Docker's file", "containerd's file", "journalctl -o json"):
+        path = tmp_path / form.replace("/", "")
+        path.write_text("".join(f"{line}\n" for line in lines(FORMS[form])))
+        read = Reader(str(path), UTC, lambda _: None, with_recipients=True)
+        named = [event.recipient for _, event in merged([read]) if isinstance(event, Delivered)]
+        assert len(named) == sum(len(sent.recipients) for sent in MAILS), form
+
+
+def test_lines_in_and_out_of_something_else_may_be_mixed(tmp_path: Path) -> None:
+    forms = [FORMS[name] for name in ("rsyslog or postlogd", "docker compose logs", "journalctl -o json", "zgrep")]
+    mixed = [lines(forms[i % 4])[i] for i in range(len(lines(forms[0])))]
+    read = reader(tmp_path / "log", "".join(f"{line}\n" for line in mixed).encode())
+    assert is_whole(read)
+    assert (read.unreadable, read.begins()) == (0, NOON)
 
 
 def test_a_log_that_was_cut_while_it_was_written_begins_with_a_hole(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.ctl.replay.lines import Decided, Delivered, Event, Login, Queued, Removed, Unreadable, of_syslog
 from ratelimitd.ctl.replay.sources import MAX_LINE
+from ratelimitd.ctl.replay.wrapped import after_second_time, unwrapped
 from ratelimitd.log.log import json_line, policyd_line
 from tests.core.build import ask, limit, policy, request
 
@@ -102,9 +103,8 @@ def test_the_perl_daemon_s_line_is_read() -> None:
 def test_ratelimitd_s_lines_are_read(several: bool) -> None:
     verdict = ask(policy(limit(1)), request("DATA", "a, b@example.com", recipient_count=3, queue_id="4XyZ0k1Lm",
                   client_name="laptop.example.net", client_address="192.0.2.7", sasl_method="PLAIN"))  # fmt: skip
-    login = Login(b"mx1 4XyZ0k1Lm", b"laptop.example.net", b"192.0.2.7", b"PLAIN", rb"a\x2c b@example.com")
+    login = Login(b"mx1 4XyZ0k1Lm", b"laptop.example.net", b"192.0.2.7", b"PLAIN", b"a, b@example.com")
     assert of(b"mx1 ratelimitd[5]: " + policyd_line(verdict, several).encode()) == Decided(login, 3, b"OVER_QUOTA")
-    login.sasl_username = b"a, b@example.com"
     assert of(b"mx1 ratelimitd[5]: " + json_line(verdict).encode()) == Decided(login, 3, b"OVER_QUOTA", b"1.a", b"")
 
 
@@ -146,3 +146,26 @@ def test_no_line_takes_long(begin: bytes, piece: bytes) -> None:
         with contextlib.suppress(Unreadable):
             of(line)
     assert time.process_time() - began < 0.25
+
+
+@pytest.mark.parametrize("piece", [*PIECES, b"a |", b" ", b"|", b"1:", b"{", b'{"log": "', b'"__REALTIME_TIMESTAMP"'])
+@pytest.mark.parametrize(
+    "begin", [b"", b"\x1b[36m", b"[pod/", b"{", b'{"__REALTIME_TIMESTAMP": "1", "MESSAGE": ', b"a:"]
+)
+def test_nothing_around_a_line_takes_long(begin: bytes, piece: bytes) -> None:
+    line = (begin + piece * MAX_LINE)[:MAX_LINE]
+    began = time.process_time()
+    for _ in range(5):
+        unwrapped(line)
+        after_second_time(line)
+    assert time.process_time() - began < 1
+
+
+@given(st.binary(max_size=300))
+@example(b'{"__REALTIME_TIMESTAMP":"1795600000123456","MESSAGE":[300]}')
+@example(b'{"__REALTIME_TIMESTAMP":"99999999999999999","MESSAGE":"x"}')
+@example(b'{"log":"\\ud800","time":"x"}')
+@example(b'{"__REALTIME_TIMESTAMP":' + b"[" * 10_000)
+def test_nothing_around_a_line_is_an_error(line: bytes) -> None:
+    for whole in (line, b"{" + line, b"9999999999.1 " + line):
+        assert isinstance(unwrapped(whole), bytes | None)

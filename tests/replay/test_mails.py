@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import pytest
+
 from ratelimitd.ctl.replay.lines import Decided, Delivered, Event, Login, Queued, Removed
 from ratelimitd.ctl.replay.mails import HELD_S, MAX_HELD, Mail, Mails
 
@@ -103,6 +105,14 @@ def test_where_a_daemon_said_what_it_decided_that_alone_counts() -> None:
         (NOON, decided()), (NOON, login()), (NOON, decided("4A")), (NOON + 1, queued(recipients=2)),
         (NOON + 7200, login("mx1 4B")), (NOON + 7201, queued("mx1 4B", 5)),
     ) == [(0, "alice", 1), (0, "alice", 1), (7200, "alice", 5)]  # fmt: skip
+
+
+@pytest.mark.parametrize("as_postfix_writes", ["a, b", "?", "??"])
+def test_a_login_that_postfix_does_not_write_as_it_is_counts_once_too(as_postfix_writes: str) -> None:
+    name = {"a, b": "a, b", "?": "\x1b", "??": "é"}[as_postfix_writes]
+    assert counts(
+        (NOON, decided(username=name)), (NOON, login(username=as_postfix_writes)), (NOON + 1, queued())
+    ) == [(0, name, 1)]  # fmt: skip
 
 
 def test_the_daemon_s_log_may_be_a_file_of_its_own_and_a_little_behind() -> None:

@@ -163,6 +163,25 @@ def test_a_log_without_logins_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "none of them of a mail log" in replay(tmp_path, capsys, "x\n")
 
 
+def test_a_log_whose_mails_no_queue_manager_took_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where syslog writes qmgr's lines to another file, or has dropped them."""
+    lines = postfix([mail(NOON + i, "alice@example.com") for i in range(3)]).splitlines(keepends=True)
+    smtpd = "".join(line for line in lines if "smtpd" in line)
+    said = replay(tmp_path, capsys, smtpd)
+    assert "3 of 3 mails that were begun with a login have no line of qmgr with nrcpt=, and do not count" in said
+    assert "there is none" not in said
+    assert "mails that were begun" not in replay(tmp_path, capsys, "".join(lines))
+
+
+def test_a_mail_of_absurdly_many_recipients_is_not_refused_more_often_than_it_was_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = postfix([mail(NOON, "alice@example.com")]).replace("nrcpt=1 ", "nrcpt=9999999999 ")
+    answer = json.loads(replay(tmp_path, capsys, text, "--json", limit=[{"quota": 3}]))
+    (limit,) = answer["limits"]
+    assert answer["recipients"] == limit["recipients"] == limit["refused_recipients"] + 3
+
+
 def test_free_recipients_are_those_that_the_log_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sent = mail(NOON, "alice@example.com", 4)._replace(recipients=["a@example.com", "b@example.com", "c@example.org"])
     answer = json.loads(

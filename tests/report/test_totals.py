@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.quotas import Held, Source
-from ratelimitd.core.rows import Account, Grant
+from ratelimitd.core.rows import MAX_USED, Account, Grant
 from ratelimitd.core.windows import DAY_S
 from ratelimitd.ctl.answers import Report
 from ratelimitd.ctl.report import totals as of_totals
@@ -21,8 +21,9 @@ from ratelimitd.ctl.report.report import answer
 from ratelimitd.ctl.report.totals import Totals
 from ratelimitd.settings import LimitSettings
 from ratelimitd.stores import Store
-from ratelimitd.stores.history import Kept
-from ratelimitd.stores.past import PAGE
+from ratelimitd.stores.history import Kept, parts_of
+from ratelimitd.stores.past import PAGE, page_of
+from ratelimitd.stores.remarks import Remarks
 from tests.core.build import limit
 from tests.stores.backends import delta, flush
 
@@ -244,8 +245,11 @@ async def test_every_store_gives_the_same_report(store: Store) -> None:
         of_domain = {"other.example": 60, "dom.example": 70}.get(key.partition("@")[2], 50)
         return 500 if key == "exception@example.com" else of_domain
 
-    (found, sliding), others = await gather(store, [daily, burst], MIDNIGHTS, NOW)
+    told: list[tuple[int, str]] = []
+    (found, sliding), others = await gather(store, [daily, burst], MIDNIGHTS, NOW, lambda *far: told.append(far))
     assert others == ["gone"]
+    assert (told[-1][0], told[-1][1]) == (len(rows) + len(parts) + 1, max(key for key, _ in [*rows, *parts]))
+    assert told == sorted(told)
     assert found.accounts == len({key for key, _ in rows})
     assert found.recipients == sum(rows.values())
     beyond = {place: used - quota(place[0]) for place, used in rows.items() if used > quota(place[0])}
@@ -257,3 +261,10 @@ async def test_every_store_gives_the_same_report(store: Store) -> None:
     assert (user.key, user.recipients) == ("user001", sum(parts.values()))
     stored = {row.key: row for row in await store.lookup([Account("daily", "@dom.example")], NOW)}
     assert stored["@dom.example"].persist
+
+
+def test_a_row_is_read_as_it_is_of_one_account_however_much_it_says() -> None:
+    """Nobody uses so much; the numbers of the others stay readable."""
+    for used in (MAX_USED, MAX_USED + 1, 2**63 - 1):
+        (row,) = page_of([("alice", "daily", NOW, used)], NOW, Remarks()).rows
+        assert row[2:] == parts_of("daily", "alice", [(NOW, used)], Remarks())[0] == (NOW, MAX_USED)

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from ratelimitd.core.rows import MAX_USED, Account, Delta, Grant, Known
-from ratelimitd.errors import StoreReplaced
+from ratelimitd.errors import StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import Names, Store, history_statements, schema
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.history import LEFT_S, STEP, Kept
@@ -230,6 +230,21 @@ async def test_a_lookup_finds_all_parts_that_may_count_and_no_others(sliding: St
     assert found.used == sum(range(1, 62))
 
 
+@pytest.mark.parametrize(
+    ("column", "name"), [("sender", "key"), ("limit_name", "of"), ("expiry", "after"), ("used", "part")]
+)
+async def test_a_column_may_have_any_name_and_an_account_its_own_parts_alone(
+    backend: Backend, column: str, name: str
+) -> None:
+    store = backend.make(Names("ratelimit", ((column, name),)).checked())
+    store.configure(10, KEPT)
+    await store.open()
+    await flush(store, [part("alice", 3, HOUR), part("bob", 9, HOUR)])
+    assert (await row(store, "alice", "hourly", NOW)).parts == parts((HOUR, 3))
+    assert (await row(store, "bob", "hourly", NOW)).used == 9
+    await store.close()
+
+
 async def test_changes_have_the_parts(sliding: Store) -> None:
     cursor = (await sliding.changes(None, NOW)).cursor
     await flush(sliding, [part("alice", 3, HOUR), delta("bob", 2)])
@@ -444,6 +459,45 @@ async def test_where_nothing_is_kept_any_more_what_was_goes_and_then_nothing_is_
     store.configure(10, Kept())
     assert not await store.forget_history(NOW)
     assert written(backend) == []
+
+
+# -- tables that were copied -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("table", "key"), [("ratelimit_node", "(node)"), ("ratelimit_history", "(sender, limit_name, expiry)")]
+)
+async def test_a_table_beside_without_its_key_is_refused_with_the_statement(
+    backend: Backend, history: Store, table: str, key: str
+) -> None:
+    if backend.name == "sqlite":
+        pytest.skip("nobody copies a table there")
+    backend.sql(f"CREATE TABLE copy AS SELECT * FROM {table}")
+    backend.sql(f"DROP TABLE {table}")
+    backend.sql(f"ALTER TABLE copy RENAME TO {table}")
+    with pytest.raises(StoreUnsuitable, match=f"no unique index on {re.escape(key)}: .*ADD PRIMARY KEY") as caught:
+        await history.open()
+    backend.sql(str(caught.value).partition("must run: ")[2])
+    await history.open()
+
+
+@pytest.mark.real
+async def test_a_history_that_lacks_a_column_is_refused(backend: Backend, history: Store) -> None:
+    if backend.name == "sqlite":
+        pytest.skip("it looks at its tables itself")
+    backend.sql("ALTER TABLE ratelimit_history DROP COLUMN used")
+    with pytest.raises(StoreUnsuitable, match=r"ratelimit_history cannot be used: .*used"):
+        await history.open()
+
+
+@pytest.mark.real
+async def test_a_table_that_cannot_be_rolled_back_is_refused(backend: Backend, store: Store) -> None:
+    if backend.name not in ("mariadb", "mysql9"):
+        pytest.skip("it has no such tables")
+    backend.sql("ALTER TABLE ratelimit_node ENGINE = MyISAM")
+    with pytest.raises(StoreUnsuitable, match="ratelimit_node cannot be used: its engine is MyISAM"):
+        await store.open()
 
 
 # -- tables of the version before ------------------------------------------------------------------------------------

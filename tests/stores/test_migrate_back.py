@@ -161,11 +161,13 @@ def test_under_a_sliding_limit_what_counts_now_goes_on_and_is_not_counted_twice_
     perl.sql("INSERT INTO ratelimit_history VALUES ('alice', 'daily', UNIX_TIMESTAMP() - 60, 100)")
     perl.sql("UPDATE ratelimit SET used = 9 + 100, in_parts = 9 + 100 WHERE sender = 'alice'")  # at the last flush
     perl.sql("UPDATE ratelimit SET used = 2 WHERE sender = 'set'")
+    perl.sql(f"INSERT INTO ratelimit (sender, used, in_parts, expiry) VALUES ('left', 3, 3, {EARLIER})")
     perl.migrate(back=True)
     assert used(perl, "used", "expiry") == [
         ("alice", "9", str(NOW + 7200)),
         ("bob", "6", str(NOW + 3600)),
         ("set", "2", str(NOW + 3600)),
+        ("left", "3", str(EARLIER)),
     ]
     assert perl.sql("SELECT SUM(used), SUM(expiry > UNIX_TIMESTAMP()) FROM ratelimit_history") == [("121", "0")]
     daemon = PerlDaemon(perl.sql, LATER)

@@ -109,6 +109,24 @@ async def test_a_lock_wait_is_tried_again(
     assert (await row(store, "alice")).used == 2
 
 
+async def test_a_lock_in_the_way_of_a_repair_is_no_missing_right(
+    mariadb: MariaDB, store: MySQLStore, other: MySQLSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await flush(store, [delta("alice")])
+    await store.close()
+    await other.run("ALTER TABLE ratelimit DROP seen")
+    monkeypatch.setattr(session_module, "LOCK_WAIT_S", 1)
+    monkeypatch.setattr(shared, "ATTEMPTS", 1)
+    await other.run("START TRANSACTION")
+    await other.run("SELECT * FROM ratelimit")
+    with pytest.raises(StoreError, match="Lock wait timeout") as caught:
+        await store.open()
+    assert not isinstance(caught.value, StoreUnsuitable)
+    await other.run("COMMIT")
+    await store.open()
+    assert store.remarks.take() == []
+
+
 async def test_a_row_locked_for_long_fails_the_flush_with_the_servers_words(
     store: MySQLStore, other: MySQLSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,6 +174,7 @@ async def test_the_perl_daemons_table_is_refused_before_it_is_migrated(backend: 
         ("MODIFY expiry FLOAT NOT NULL DEFAULT 0", "its column expiry is too narrow: float"),
         ("MODIFY used VARCHAR(5) NOT NULL DEFAULT 0", r"its column used is too short: varchar\(5\)"),
         ("MODIFY used DECIMAL(11,2) NOT NULL DEFAULT 0", r"its column used is too narrow: decimal\(11,2\)"),
+        ("MODIFY id BIGINT UNSIGNED NOT NULL", "its id is not AUTO_INCREMENT"),
     ],
 )
 async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, change: str, words: str) -> None:
@@ -187,6 +188,7 @@ async def test_a_table_that_would_count_wrong_is_refused(backend: Backend, chang
     ("change", "words"),
     [
         ("MODIFY sender VARCHAR(20) COLLATE utf8mb4_bin NOT NULL", "sender is too short for all names"),
+        ("MODIFY persist TINYINT(1) NOT NULL", "persist must not be NULL, and has no default"),
         ("ADD panel INT NOT NULL", "panel must not be NULL, and has no default"),
     ],
 )

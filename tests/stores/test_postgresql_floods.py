@@ -1,12 +1,14 @@
 """A PostgreSQL server that says more than it was asked for: it is left, before it has the memory or the loop."""
 
 import struct
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 
 import pytest
 import trio
+import trio.lowlevel
 
 from ratelimitd.errors import StoreError
 from ratelimitd.stores.postgresql.access import Access
@@ -96,6 +98,37 @@ async def test_a_long_error_is_cut_short() -> None:
             await store.recorded("node")
         nursery.cancel_scope.cancel()
     assert len(str(caught.value)) < 3000
+
+
+async def test_an_answer_of_many_columns_does_not_stop_the_loop() -> None:
+    columns, rows = 10_000, 150
+    answer = result((TEXT,) * columns, *[(None,) * columns] * rows)
+    stopped_s = 0.0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await no_tls(stream)
+        await stream.send_all(WELCOME)
+        await stream.receive_some()
+        await stream.send_all(answer)
+        await trio.sleep_forever()
+
+    async def watch() -> None:
+        nonlocal stopped_s
+        while True:
+            began = time.thread_time()
+            await trio.lowlevel.checkpoint()
+            stopped_s = max(stopped_s, time.thread_time() - began)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        store = PostgreSQLStore(Access((("127.0.0.1", port),), "me", "secret", "mail"), timeout_s=20)
+        nursery.start_soon(watch)
+        with pytest.raises(StoreError, match="columns"):
+            await store.recorded("node")
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert stopped_s < 1
 
 
 async def test_a_long_answer_is_read(postgresql: PostgreSQL) -> None:

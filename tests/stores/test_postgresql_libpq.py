@@ -3,15 +3,20 @@
 import getpass
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
-from ratelimitd.errors import StoreUnsuitable
+from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.stores.postgresql.access import Access
 from ratelimitd.stores.postgresql.libpq import explained, forget_environment
 from ratelimitd.stores.postgresql.store import PostgreSQLStore
+from tests.fuzz.postgresql_server import WELCOME, message
 from tests.instances.certificates import make_certificates
 from tests.instances.postgresql import ADMINISTRATOR, PostgreSQL
+from tests.stores.test_postgresql_floods import no_tls
 from tests.stores.test_postgresql_login import PASSWORD, USER, access, secure, settings, user_of
 
 __all__ = ["secure"]
@@ -32,12 +37,60 @@ WRONG = 'password authentication failed for user "u"'
             "Connection refused (Is it running?)",
         ),
         ('connection to server on socket "/run/.s.PGSQL.5432" failed: No such file\n', "No such file"),
+        (
+            'connection to server at "db1" (::1), port 7 failed: FATAL:  28P01: Passwort für »u« ist falsch\n'
+            "ORT:  auth_failed, auth.c:338\n",
+            "Passwort für »u« ist falsch",
+        ),
+        ("server at: nothing", "server at: nothing"),
         (b"\xff", "\ufffd"),
         ("", ""),
     ],
 )
 def test_each_thing_is_said_once(message: str | bytes, shown: str) -> None:
     assert explained(message if isinstance(message, bytes) else message.encode()) == shown
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("state", ["28P01", "28000", "3D000", "42501"])
+async def test_whatever_language_a_server_speaks_it_is_known_what_somebody_has_to_change(state: str) -> None:
+    error = f"SSCHLIMM\0VFATAL\0C{state}\0MDas geht so nicht\0Fauth.c\0L338\0Rauth_failed\0\0"
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await no_tls(stream)
+        await stream.send_all(message(b"E", error.encode()))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        store = PostgreSQLStore(Access((("127.0.0.1", port),), "me", "secret", "mail"), timeout_s=20)
+        with pytest.raises(StoreUnsuitable) as caught:
+            await store.open()
+        nursery.cancel_scope.cancel()
+    assert str(caught.value) == f"127.0.0.1:{port}: Das geht so nicht"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("version", "since_17"), [(b"16.4", False), (b"17.2", True)])
+async def test_a_transaction_may_take_as_long_as_it_must_also_where_its_time_can_be_bounded(
+    version: bytes, since_17: bool
+) -> None:
+    asked = b""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        await no_tls(stream)
+        await stream.send_all(WELCOME.replace(b"15.3", version))
+        asked += await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        with pytest.raises(StoreError):
+            await PostgreSQLStore(Access((("127.0.0.1", port),), "me", "secret", "mail"), timeout_s=20).open()
+        nursery.cancel_scope.cancel()
+    assert b"set_config('idle_session_timeout', '0'" in asked
+    assert (b"set_config('transaction_timeout', '0'" in asked) is since_17
 
 
 def test_of_a_service_the_server_is_named() -> None:

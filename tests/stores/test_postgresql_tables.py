@@ -10,6 +10,7 @@ import trio
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.stores import Names, schema
 from ratelimitd.stores.history import Kept
+from ratelimitd.stores.postgresql import session as session_module
 from ratelimitd.stores.postgresql.access import Access
 from ratelimitd.stores.postgresql.session import connect
 from ratelimitd.stores.postgresql.store import PostgreSQLStore
@@ -119,6 +120,8 @@ async def test_a_table_that_was_renamed_is_no_longer_ours(postgresql: PostgreSQL
             "DROP CONSTRAINT ratelimit_sender_limit_name_key, ADD UNIQUE (sender) INCLUDE (limit_name)",
             "no unique index on",
         ),
+        ("ALTER COLUMN id DROP IDENTITY", "its column id must not be NULL, and has no default"),
+        ("ALTER COLUMN persist DROP DEFAULT", "its column persist must not be NULL, and has no default"),
         ("ADD UNIQUE (sender)", "leaves no room for a second limit"),
         ("DROP COLUMN sender CASCADE", "it lacks the column sender"),
     ],
@@ -323,6 +326,29 @@ async def test_an_account_that_may_only_read_says_so(postgresql: PostgreSQL, fre
     store = PostgreSQLStore(over_tcp(postgresql, fresh), timeout_s=20)
     with pytest.raises(StoreError, match="default_transaction_read_only is on for the account"):
         await store.open()
+
+
+async def test_a_change_of_the_table_that_takes_too_long_is_said_and_not_tried_again(
+    postgresql: PostgreSQL, fresh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await opened(postgresql, fresh)).close()
+    monkeypatch.setattr(session_module, "STATEMENT_S", 1)
+    postgresql.sql(
+        "ALTER TABLE ratelimit DROP CONSTRAINT ratelimit_dates; CREATE SEQUENCE tries; "
+        "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "$$BEGIN PERFORM nextval('tries'); PERFORM pg_sleep(20); END$$; "
+        "CREATE EVENT TRIGGER slow ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION slow()",
+        fresh,
+    )
+    store = PostgreSQLStore(postgresql_access(postgresql, fresh), timeout_s=20)
+    for _ in range(2):
+        await store.open()
+    (remark,) = store.remarks.take()
+    assert "ADD CONSTRAINT" in remark.said
+    assert "statement timeout" in remark.said
+    assert postgresql.sql("SELECT last_value FROM tries", fresh) == [("1",)]
+    await flush(store, [delta("alice")])
+    await store.close()
 
 
 async def test_a_lock_in_the_way_of_a_repair_is_no_missing_right(postgresql: PostgreSQL, fresh: str) -> None:

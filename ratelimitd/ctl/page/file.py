@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from ratelimitd.control.commands import Refused
 from ratelimitd.ctl.page import render, writer
 from ratelimitd.ctl.page.content import Page
+from ratelimitd.daemon import output
 
 STDOUT = "-"
 
@@ -19,17 +20,13 @@ def page_file(name: str) -> Iterator[Write]:
     """What writes the page; that it cannot be written is said before any work is done for it. Raises Refused."""
     render.check()
     if name == STDOUT:
-        yield lambda page: _print(render.html(page))
+        yield lambda page: output.write_bytes(render.html(page).encode())  # as the page says that it is
         return
     command = [sys.executable, "-I", writer.__file__, name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:  # noqa: S603  it is ours
         assert program.stdout is not None
         _check(name, program.stdout.readline())
         yield lambda page: _send(name, program, render.html(page).encode())
-
-
-def _print(text: str) -> None:
-    sys.stdout.buffer.write(text.encode())  # as the page says that it is, whatever the terminal reads
 
 
 def _send(name: str, program: subprocess.Popen[bytes], content: bytes) -> None:

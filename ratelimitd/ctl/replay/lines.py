@@ -14,11 +14,17 @@ import re
 import msgspec
 from msgspec import Struct
 
+from ratelimitd.request import MAX_RECIPIENTS
+from ratelimitd.text import unspelled
+
 _QUEUE_ID = rb"([0-9A-Za-z]{5,30}): "
 _LEVEL = rb"(?:<?[a-z0-9]{1,8}\.[a-z]{1,7}>? )?"  # of busybox and syslog-ng; Solaris has it in brackets
 _PROGRAM = re.compile(
-    rb"([^ ]{0,254}[^ :]) " + _LEVEL + rb"([^ :\[]{1,255})(?:\[[0-9]{1,10}\])?: (?:\[ID [0-9]{1,10} [^\]]{1,32}\] )?"
+    rb"(?:<[a-z0-9]{1,8}\.[a-z0-9]{1,7}> )?([^ ]{0,254}[^ :]) " + _LEVEL + rb"([^ :\[]{1,255})(?:\[[0-9]{1,10}\])?: "
+    rb"(?:\[ID [0-9]{1,10} [^\]]{1,32}\] )?"
 )
+_NUMBERED = re.compile(rb"(?:([^ ]{0,254}[^ :]) )?([^ ]{1,255})\[[0-9]{1,10}\]: ")
+"""A program without a host, or one whose name has a colon."""
 _RFC_5424 = re.compile(
     rb"([^ ]{1,255}) ([^ ]{1,48}) [^ ]{1,128} [^ ]{1,32} "
     rb'(?:-|(?:\[(?:[^\]"]|"(?:[^"\\]|\\.)*+")*+\])++)(?: (?:\xef\xbb\xbf)?|$)'
@@ -39,7 +45,8 @@ _DECIDED = re.compile(
 _TO = re.compile(_QUEUE_ID + rb"to=<")
 _REMOVED = re.compile(_QUEUE_ID + rb"removed")
 _BEGINS = re.compile(rb"[0-9A-Za-z]{0,30}: client=")
-_MAX_COUNT = 1_000_000_000
+_MAX_COUNT = MAX_RECIPIENTS
+"""More than that is nothing that Postfix says, and a daemon is never asked about more."""
 
 
 class Unreadable(Exception):
@@ -93,12 +100,12 @@ Event = Login | Queued | Delivered | Removed | Decided
 
 def of_syslog(text: bytes) -> Event | None:
     """What the rest of a line says that has host and program in front of its message. Raises Unreadable."""
-    found = _PROGRAM.match(text) or _RFC_5424.match(text)
+    found = _PROGRAM.match(text) or _RFC_5424.match(text) or _NUMBERED.match(text)
     if found is None:
         if not _BEGINS.match(text) and _is_of_mail(text):
             raise Unreadable
         return of_message(b"", b"", text)
-    return of_message(found[1], found[2], text[found.end() :])
+    return of_message(found[1] or b"", found[2], text[found.end() :])
 
 
 def _is_of_mail(text: bytes) -> bool:
@@ -146,6 +153,8 @@ def _queued(host: bytes, message: bytes) -> Queued | Removed | None:
 def _delivered(host: bytes, message: bytes) -> Delivered | None:
     found = _TO.match(message)
     if found is None:
+        if _is_of_mail(message):
+            raise Unreadable
         return None
     addresses, relay, _ = message[found.end() :].partition(b">, relay=")
     if not relay:
@@ -159,6 +168,8 @@ def _decided(host: bytes, message: bytes) -> Decided:
     if found is None:
         raise Unreadable
     queue_id, name, address, method, username, count, status = found.groups()
+    if b"\\" in username:
+        username = unspelled(username.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     login = Login(host + b" " + queue_id, name, address, method, username)
     return Decided(login, min(int(count), _MAX_COUNT), status)
 

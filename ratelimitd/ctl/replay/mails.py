@@ -24,6 +24,7 @@ _COVERED_S = 60
 """A daemon decides before the mail is queued, and at most so long before it is begun."""
 _SETTLED_S = 5
 """What a daemon said in another file, of a clock that is not quite the same, has been read so much later."""
+_LOGGED = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
 _SAYS_ALL = (b"INSERT", b"UPDATE", b"WOULD_BLOCK", b"FREE")
 
 
@@ -60,6 +61,7 @@ class Mails:
     """
 
     def __init__(self, *, with_recipients: bool) -> None:
+        self.begun = self.unfinished = 0  # mails of Postfix's; those that no queue manager took
         self._with_recipients = with_recipients
         self._held: deque[Mail] = deque()
         self._open: dict[bytes, Mail] = {}  # by host and queue id
@@ -108,11 +110,15 @@ class Mails:
         mail = Mail(begun=instant, login=login, instance=b"%b %d" % (key, instant), named=[])
         self._open[key] = mail
         self._held.append(mail)
+        self.begun += 1
 
     def _counts(self, mail: Mail) -> bool:
         """Whether a mail was sent, and no daemon has said what it decided on it."""
-        said_at = self._decided.get(mail.login.sasl_username, 0) if mail.known_at else 0
-        return mail.recipients >= 0 and said_at < mail.begun - _COVERED_S
+        if mail.recipients < 0:
+            self.unfinished += 1
+            return False
+        said_at = self._decided.get(_logged(mail.login.sasl_username), 0) if mail.known_at and self._decided else 0
+        return said_at < mail.begun - _COVERED_S
 
     def _queued(self, instant: int, event: Queued) -> None:
         mail = self._open.get(event.mail)
@@ -146,7 +152,7 @@ class Mails:
     def _decide(self, instant: int, event: Decided) -> None:
         login = event.login
         if event.status in _SAYS_ALL:
-            self._decided[login.sasl_username] = instant
+            self._decided[_logged(login.sasl_username)] = instant
         instance, is_first = self._instance(event)
         mail = Mail(begun=instant, login=login, instance=instance, recipients=event.recipients, named=[])
         mail.complete, mail.sender, mail.is_first = True, event.sender, is_first
@@ -172,3 +178,8 @@ class Mails:
         instance = b"%b %d" % (mail, self._instances)
         self._asked[whose] = mail, instance
         return instance, True
+
+
+def _logged(login: bytes) -> bytes:
+    """A login as Postfix logs it where it shows nothing but ASCII; controls are `?` in any case."""
+    return login.translate(_LOGGED)

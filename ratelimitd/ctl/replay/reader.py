@@ -1,7 +1,7 @@
 """Reads one file of a log: its events with their instants, in the order of the lines; and counts its lines.
 
-A line is syslog's, a program's own log file's, or an entry of `journalctl -o export`. One that cannot be read is
-counted, and the first few are kept to be shown.
+A line is syslog's or a program's own log file's, perhaps in something else, or an entry of `journalctl -o export`. One
+that cannot be read is counted, and the first few are kept to be shown.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,14 +10,12 @@ from datetime import tzinfo
 from ratelimitd.ctl.replay.lines import Event, Unreadable, of_message, of_syslog
 from ratelimitd.ctl.replay.sources import MAX_LINE, Source
 from ratelimitd.ctl.replay.times import Stamps
+from ratelimitd.ctl.replay.wrapped import after_second_time, exported, unwrapped
 
 SHOWN = 3
 """Unreadable lines of a file that are kept."""
 _EXPORT = (b"__CURSOR=", b"__REALTIME_TIMESTAMP=")
 _FIELDS = (b"__REALTIME_TIMESTAMP", b"_HOSTNAME", b"SYSLOG_IDENTIFIER", b"MESSAGE")
-_MICROSECONDS = 1_000_000
-_LATEST = 1 << 33
-"""Instants of entries are below it: the year 2242."""
 
 
 class Reader:
@@ -36,6 +34,8 @@ class Reader:
         self._zone = zone
         self._tick = tick
         self._with_recipients = with_recipients
+        self._is_wrapped = False  # the line before was
+        self._has_two_times = False  # lines have a container's time and their own
         self._open: Source | None = source
 
     def begins(self) -> int:
@@ -48,8 +48,8 @@ class Reader:
             for lines in source.lines():
                 for line in lines:
                     if line.startswith(_EXPORT[1]):
-                        stamps.first = _exported(line.partition(b"=")[2]) or 0
-                    if stamps.first or stamps.read(line) is not None:
+                        stamps.first = exported(line.partition(b"=")[2]) or 0
+                    if stamps.first or self._stamp(line, stamps)[0] is not None:
                         return stamps.first
         finally:
             source.close()
@@ -74,17 +74,17 @@ class Reader:
         return source
 
     def _lines(self, source: Source) -> Iterator[tuple[int, Event]]:
-        read, with_recipients = self.stamps.read, self._with_recipients
+        stamps, read, with_recipients = self.stamps, self.stamps.read, self._with_recipients
         for lines in source.lines():
             self.position = source.position
             self._tick(self)
             for number, line in enumerate(lines, self.lines + 1):
-                stamp = read(line)
-                if stamp is None and line.startswith(b"\0"):
-                    line = line.lstrip(b"\0")
-                    stamp = read(line)
+                stamp = None if self._is_wrapped else read(line)
+                whole = line
+                if stamp is None:
+                    stamp, line = self._stamp(line.lstrip(b"\0"), stamps)
                 if stamp is None or len(line) > MAX_LINE:
-                    self._unreadable(number, line)
+                    self._unreadable(number, whole)
                 elif (
                     b"sasl_username" in line
                     or b", nrcpt=" in line
@@ -92,13 +92,34 @@ class Reader:
                 ):
                     instant, end = stamp
                     try:
-                        event = of_syslog(line[end:])
+                        event = self._event(line[end:])
                     except Unreadable:
-                        self._unreadable(number, line)
+                        self._unreadable(number, whole)
                         continue
                     if event is not None:
                         yield instant, event
             self.lines += len(lines)
+
+    def _stamp(self, line: bytes, stamps: Stamps) -> tuple[tuple[int, int] | None, bytes]:
+        """The time of a line, and the line without what it is in; as the line before was read, it is tried first."""
+        for as_wrapped in (self._is_wrapped, not self._is_wrapped):
+            found = unwrapped(line) if as_wrapped else line
+            stamp = stamps.read(found) if found is not None else None
+            if found is not None and stamp is not None:
+                self._is_wrapped = as_wrapped
+                return stamp, found
+        return None, line
+
+    def _event(self, rest: bytes) -> Event | None:
+        """What a line says after its time. Raises Unreadable."""
+        if not self._has_two_times:
+            try:
+                return of_syslog(rest)
+            except Unreadable:
+                if after_second_time(rest) == rest:
+                    raise
+                self._has_two_times = True
+        return of_syslog(after_second_time(rest))
 
     def _entries(self, source: Source) -> Iterator[tuple[int, Event]]:
         """The entries of journald's export format: fields, each a line or binary, and an empty line."""
@@ -107,7 +128,7 @@ class Reader:
             if self.lines % 1000 == 0:
                 self.position = source.position
                 self._tick(self)
-            instant = _exported(fields.get(_FIELDS[0], b""))
+            instant = exported(fields.get(_FIELDS[0], b""))
             if instant is None:
                 self._unreadable(self.lines, b"an entry without a time")
                 continue
@@ -128,15 +149,6 @@ class Reader:
         self.unreadable += 1
         if len(self.shown) < SHOWN:
             self.shown.append((number, line))
-
-
-def _exported(text: bytes) -> int | None:
-    """The instant of a journal's time."""
-    text = text.strip()
-    if not text.isdigit() or len(text) > 18:
-        return None
-    instant = int(text) // _MICROSECONDS
-    return instant if 0 < instant < _LATEST else None
 
 
 def _entry(source: Source) -> dict[bytes, bytes] | None:

@@ -10,9 +10,11 @@ from ratelimitd.core.limits import Limit
 from ratelimitd.core.policy import Rules
 from ratelimitd.core.windows import HOUR_S
 from ratelimitd.ctl.answers import Day, LimitUse, RefusedAccount, Replayed
+from ratelimitd.ctl.limit_uses import Counted, RefusedBy, limit_use
+from ratelimitd.ctl.progress import Progress
+from ratelimitd.ctl.replay.bar import bar
 from ratelimitd.ctl.replay.mails import Mails
 from ratelimitd.ctl.replay.merge import merged
-from ratelimitd.ctl.replay.progress import Progress
 from ratelimitd.ctl.replay.reader import Reader
 from ratelimitd.ctl.replay.sources import STDIN
 from ratelimitd.ctl.replay.table import text
@@ -27,16 +29,18 @@ def replay(configuration: Configuration, names: Sequence[str]) -> tuple[Replayed
     progress = Progress()
     readers: list[Reader] = []
     for name in _each_once(names):
-        readers.append(Reader(name, zone, lambda _: progress.show(readers), with_recipients=with_recipients))
+        readers.append(
+            Reader(name, zone, lambda _: progress.show(lambda: bar(readers)), with_recipients=with_recipients)
+        )
     rules = Rules(configuration.failure_action.fixed, strict_below=0.0)
     trial = Trial(configuration.limits, rules, configuration.settings.keys.login_rules)
     gc.disable()  # a mail leaves nothing behind that refers to itself; to look for it takes a sixth of the time
     try:
-        disordered = _run(readers, trial, with_recipients=with_recipients)
+        mails, disordered = _run(readers, trial, with_recipients=with_recipients)
     finally:
         gc.enable()
         progress.clear()
-    remarks = _remarks(readers, configuration.limits)
+    remarks = [*_missing(readers, mails, trial), *_remarks(readers, configuration.limits)]
     if disordered:
         remarks.append(
             f"{disordered:,} lines are more than an hour earlier than lines before them and may count wrongly; "
@@ -46,8 +50,8 @@ def replay(configuration: Configuration, names: Sequence[str]) -> tuple[Replayed
     return answer, text(answer)
 
 
-def _run(readers: Sequence[Reader], trial: Trial, *, with_recipients: bool) -> int:
-    """Decide on everything; how many lines were far out of order."""
+def _run(readers: Sequence[Reader], trial: Trial, *, with_recipients: bool) -> tuple[Mails, int]:
+    """Decide on everything; the mails that there were, and how many lines were far out of order."""
     mails = Mails(with_recipients=with_recipients)
     latest = disordered = 0
     for instant, event in merged(readers):
@@ -59,7 +63,7 @@ def _run(readers: Sequence[Reader], trial: Trial, *, with_recipients: bool) -> i
             trial.take(mail)
     for mail in mails.finish():
         trial.take(mail)
-    return disordered
+    return mails, disordered
 
 
 def _each_once(names: Sequence[str]) -> list[str]:
@@ -95,32 +99,31 @@ def _answer(readers: Sequence[Reader], trial: Trial, limits: Sequence[LimitSetti
 
 
 def _limit(trial: Trial, place: int, settings: LimitSettings, zone: tzinfo) -> LimitUse:
-    limit, uses = trial.limits[place], trial.uses[place]
-    distribution = uses.distribution()
-    refused = [
+    uses, refused = trial.uses[place], trial.refused[place]
+    named = [
         RefusedAccount(key, each.recipients, _local(each.first, zone), uses.most.get(key, 0))
-        for key, each in trial.refused[place].items()
+        for key, each in refused.items()
     ]
-    return LimitUse(
-        limit=limit.name,
-        period=settings.period,
-        window=settings.window,
-        counts="messages" if limit.by_message else "recipients",
-        enforced=limit.enforce,
-        quota=limit.quota or None,
-        accounts=len(uses.most),
-        recipients=uses.recipients,
-        refused_recipients=sum(each.refused for each in refused),
-        refused_accounts=len(refused),
-        refused=sorted(refused, key=lambda each: (-each.refused, each.key)),
-        quantiles=distribution.quantiles(),
-        quota_for=distribution.quota_for(),
-        histogram=distribution.histogram(),
-    )
+    named.sort(key=lambda each: (-each.refused, each.key))
+    counted = Counted(len(uses.most), uses.recipients, uses.distribution())
+    total = sum(each.refused for each in named)
+    return limit_use(trial.limits[place], settings, counted, RefusedBy(total, len(named), named))
 
 
 def _local(instant: int, zone: tzinfo) -> str:
     return datetime.fromtimestamp(instant, zone).isoformat()
+
+
+def _missing(readers: Sequence[Reader], mails: Mails, trial: Trial) -> list[str]:
+    """What a log lacks that would have mail in it."""
+    if not trial.messages and not mails.begun and any(reader.stamps.first for reader in readers):
+        return ["Postfix logs a login as sasl_username=; there is none"]
+    if mails.unfinished * 2 <= mails.begun:  # who drops the connection leaves such a one behind
+        return []
+    return [
+        f"{mails.unfinished:,} of {mails.begun:,} mails that were begun with a login have no line of qmgr with nrcpt=, "
+        "and do not count"
+    ]
 
 
 def _remarks(readers: Sequence[Reader], limits: Sequence[Limit]) -> list[str]:

@@ -20,8 +20,7 @@ def _read(answer: Replayed) -> str:
     if answer.from_ is None or answer.to is None:
         return f"{answer.lines:,} lines, none of them of a mail log\n"
     begin, end = limit_tables.time(answer.from_), limit_tables.time(answer.to)
-    line = (
+    return (
         f"{begin} to {end}: {answer.lines:,} lines, {answer.messages:,} messages with a login, "
         f"{answer.recipients:,} recipients\n"
     )
-    return line if answer.messages else line + "Postfix logs a login as sasl_username=; there is none.\n"

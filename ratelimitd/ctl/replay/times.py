@@ -33,7 +33,9 @@ _SYSLOG = re.compile(rb"(?:<[0-9]{1,3}>)?" + _MINUTE + _SECOND + rb"(?:\.[0-9]{1
 _ISO_MINUTE = rb"([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][012][0-9]:[0-5][0-9])"
 _ISO_TIME = _ISO_MINUTE + _SECOND + rb"(?:[.,][0-9]{1,9})?+(Z|[+-][0-9]{2}:?[0-9]{2}|)"
 _ISO = re.compile(rb"(?:<[0-9]{1,3}>)?(?:1 )?" + _ISO_TIME + b" ")
-_FULL = re.compile(rb"[A-Z][a-z]{2} " + _ISO_MINUTE + _SECOND + rb"(?:\.[0-9]{1,9})? (?:(UTC)|[A-Z]{2,5}) ")
+_FULL = re.compile(
+    rb"[A-Z][a-z]{2} " + _ISO_MINUTE + _SECOND + rb"(?:\.[0-9]{1,9})? (?:(UTC|[+-][0-9]{2}(?:[0-9]{2})?)|[A-Z]{2,5}) "
+)
 _JSON = re.compile(rb'(?=\{"time": "' + _ISO_TIME + b'")')  # it is a field of what follows
 _CTIME = re.compile(rb"[A-Z][a-z]{2} " + _MINUTE + _SECOND + rb" ([0-9]{4}) ")
 
@@ -125,8 +127,8 @@ class Stamps:
             return None
         return self._local(datetime(year, month, 1, tzinfo=self._zone) + timedelta(days=day - 1), int(hour[7:9]))
 
-    def _full(self, hour: bytes, utc: bytes | None) -> int | None:
-        return self._iso(hour, b"Z" if utc else b"")  # another name is that of the local time
+    def _full(self, hour: bytes, zone: bytes | None) -> int | None:
+        return self._iso(hour, b"Z" if zone == b"UTC" else zone or b"")  # another name is that of the local time
 
     def _iso(self, hour: bytes, offset: bytes) -> int | None:
         text = hour.decode()

@@ -3,7 +3,7 @@
 Nothing is held but a page, and one account that goes on in the next one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ratelimitd.core.limits import Limit
@@ -14,6 +14,7 @@ from ratelimitd.stores import Store
 from ratelimitd.stores.past import START, Place
 
 MAX_OTHERS = 10
+Tick = Callable[[int, str], None]
 
 
 class Gathered(NamedTuple):
@@ -23,14 +24,18 @@ class Gathered(NamedTuple):
     others: list[str]
 
 
-async def gather(store: Store, limits: Sequence[Limit], midnights: Sequence[int], now: int) -> Gathered:
-    """What was used on the days that begin at `midnights`. Raises StoreError."""
+async def gather(
+    store: Store, limits: Sequence[Limit], midnights: Sequence[int], now: int, tick: Tick = lambda _, __: None
+) -> Gathered:
+    """What was used on the days that begin at `midnights`. `tick` is told after each page how many rows were read, and
+    as far as which key: they are in the order of keys. Raises StoreError."""
     totals = {limit.name: Totals(limit, midnights) for limit in limits}
     quotas = Quotas(store, {limit.name: limit for limit in limits}, now)
     place: Place | None = START
     at = Account("", "")  # whose rows are read
     reading: Reading | None = None
     others: dict[str, None] = {}
+    rows = 0
     while place is not None:
         page = await store.past.page(place, midnights[0], now)
         held = await quotas.of([Account(limit, key) for limit, key in dict.fromkeys(row[:2] for row in page.rows)])
@@ -44,6 +49,8 @@ async def gather(store: Store, limits: Sequence[Limit], midnights: Sequence[int]
                     others[limit] = None
             if reading is not None:
                 reading.add(end, used)
+        rows += len(page.rows)
+        tick(rows, at.key)
         place = page.after
     if reading is not None:
         reading.finish()

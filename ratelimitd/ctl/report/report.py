@@ -28,6 +28,8 @@ from ratelimitd.ctl.answers import (
     ReportedDay,
     UnusedQuota,
 )
+from ratelimitd.ctl.limit_uses import Counted, RefusedBy, limit_use
+from ratelimitd.ctl.progress import Progress
 from ratelimitd.ctl.report.gather import Gathered, gather
 from ratelimitd.ctl.report.totals import LISTED, Account, Totals
 from ratelimitd.settings import LimitSettings
@@ -46,10 +48,18 @@ def report(configuration: Configuration, days: int) -> Report:
     now = int(time.time())
     begins = midnights(configuration.limits[0].period.zone, now, days)
 
-    async def work(store: Store) -> Gathered:
-        return await gather(store, limits, begins, now)
+    progress = Progress()
 
-    (totals, others), remarks = offline.read(configuration, work)
+    def tick(rows: int, key: str) -> None:
+        progress.show(lambda: f"{rows:,} rows of the history, as far as {key}")
+
+    async def work(store: Store) -> Gathered:
+        return await gather(store, limits, begins, now, tick)
+
+    try:
+        (totals, others), remarks = offline.read(configuration, work)
+    finally:
+        progress.clear()
     remarks = [*_remarks(configuration, days), *remarks]
     if others:
         remarks.append(f"what limits counted that are configured no more is left out: {', '.join(map(shown, others))}")
@@ -100,25 +110,15 @@ def _days(base: Totals, first: int, zone: tzinfo) -> list[ReportedDay]:
 
 
 def _limit(totals: Totals, settings: LimitSettings) -> LimitUse:
-    limit, distribution = totals.limit, totals.distribution
-    known = totals.knows_refused
-    refused = totals.refused.items() if known else []
-    return LimitUse(
-        limit=limit.name,
-        period=settings.period,
-        window=settings.window,
-        counts="messages" if limit.by_message else "recipients",
-        enforced=limit.enforce,
-        quota=limit.quota or None,
-        accounts=totals.accounts,
-        recipients=totals.recipients,
-        refused_recipients=totals.beyond if known else None,
-        refused_accounts=totals.accounts_over if known else None,
-        refused=[RefusedAccount(one.key, one.beyond, _began(limit, one.first_over), one.worst) for one in refused],
-        quantiles=distribution.quantiles(),
-        quota_for=distribution.quota_for(),
-        histogram=distribution.histogram(),
-    )
+    limit, refused = totals.limit, None
+    if totals.knows_refused:
+        named = [
+            RefusedAccount(one.key, one.beyond, _began(limit, one.first_over), one.worst)
+            for one in totals.refused.items()
+        ]
+        refused = RefusedBy(totals.beyond, totals.accounts_over, named)
+    counted = Counted(totals.accounts, totals.recipients, totals.distribution)
+    return limit_use(limit, settings, counted, refused)
 
 
 def _sender(account: Account) -> ReportedAccount:

@@ -83,14 +83,15 @@ def lines(shown: Shown, trouble: str, columns: int, rows: int) -> list[Line]:
     title = f"{tables.moment(shown.now.time)}  recipients in the current period, {SORTS[shown.sort]}"
     drawn: list[Line] = [(BOLD, title)]
     if trouble:
-        drawn.append((RED, tables.printable(f"asking again: {trouble}")))
+        drawn.append((RED, tables.printable(trouble)))
     room = rows - len(drawn) - 2
     limits = shown.limits()
     fitting = limits[: max(1, room // 4)]
     rates = Rates(shown.now, shown.before)
     for limit, accounts in zip(fitting, _divided([len(limit.accounts) for limit in fitting], room), strict=True):
         drawn += [("", ""), (BOLD, tables.printable(f"{limit.limit}, {limit.period}"))]
-        drawn += _table(limit.accounts[:accounts], rates, columns, keep_rate=shown.sort == "rate")
+        if accounts or not limit.accounts:  # else there is no room for one
+            drawn += _table(limit.accounts[:accounts], rates, columns, keep_rate=shown.sort == "rate")
     drawn = drawn[: max(0, rows - 1)]
     drawn += [("", "")] * (rows - 1 - len(drawn))
     hidden = len(limits) - len(fitting)

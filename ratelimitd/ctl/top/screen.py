@@ -27,6 +27,9 @@ _CHANGES = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 _GONE = (OSError, termios.error)
 """A terminal that has hung up."""
 
+_WOKEN = b"\0"
+"""No signal has this number."""
+
 Line = tuple[str, str]
 """A colour ("": none) and a text, which is as wide as it may be."""
 
@@ -104,6 +107,10 @@ class Screen:
                 self._stop()
             return ""
         return self._typed()
+
+    def wake(self) -> None:
+        """Have `wait` come back, from any thread. Raises OSError where the screen has been left."""
+        self._wake.send(_WOKEN)
 
     def _typed(self) -> str:
         assert self._in is not None

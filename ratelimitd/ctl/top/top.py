@@ -8,15 +8,17 @@ the width of characters, five colours and an alternate screen, which are a few l
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 from ratelimitd.control.answers import Ranking
-from ratelimitd.control.commands import MAX_COUNT, Refused, Top
+from ratelimitd.control.commands import MAX_COUNT, Top
+from ratelimitd.ctl.top.asking import Ask, Asking
 from ratelimitd.ctl.top.frame import KEYS, Shown, lines
 from ratelimitd.ctl.top.screen import Screen
 
-Ask = Callable[[Top], Ranking]
+_LONG_S = 1.0
+"""A daemon that has not answered for so long does not answer."""
 
 
 class Wish:
@@ -56,22 +58,54 @@ def each(rankings: Iterator[Ranking], wish: Wish) -> Iterator[Ranking]:
 
 def watch(ask: Ask, wish: Wish) -> None:
     """Show rankings in place until a q is typed. Raises what `ask` raises first."""
-    shown, trouble = Shown(ask(wish.command()), None, wish.sort, wish.count), ""
-    due = time.monotonic() + wish.interval_s
+    watched = _Watched(Shown(ask(wish.command()), None, wish.sort, wish.count), wish)
     with suppress(EOFError, KeyboardInterrupt), Screen() as screen:
+        asking = Asking(ask, screen.wake)
         while True:
-            screen.draw(lines(shown, trouble, *screen.size()))
-            typed = screen.wait(due - time.monotonic())
-            before = shown.before
-            if typed is None:
-                due, before = time.monotonic() + wish.interval_s, shown.now
-            elif "q" in typed:
+            watched.take(asking)
+            screen.draw(lines(watched.shown, watched.trouble, *screen.size()))
+            typed = screen.wait(watched.patience_s(asking))
+            if typed is not None and "q" in typed:
                 return
-            elif chosen := [KEYS[key] for key in typed if key in KEYS]:
-                wish.sort = chosen[-1]
-            else:
-                continue
-            try:
-                shown, trouble = Shown(ask(wish.command()), before, wish.sort, wish.count), ""
-            except Refused as error:  # it restarts, or a reload has removed the limit
-                shown, trouble = shown._replace(sort=wish.sort), str(error)
+            watched.go_on(asking, typed)
+
+
+class _Watched:
+    """What is on the screen, what is wrong with it, and when it is asked for again."""
+
+    def __init__(self, shown: Shown, wish: Wish) -> None:
+        self.shown = shown
+        self.trouble = ""
+        self._wish = wish
+        self._before: Ranking | None = None  # what the next answer is compared with
+        self._due = time.monotonic() + wish.interval_s
+        self._at_once = False  # a key has changed the order
+
+    def take(self, asking: Asking) -> None:
+        """Take the answer, if it is there; else say where it has been missing for long."""
+        answer = asking.answer()
+        if isinstance(answer, Ranking):
+            self.shown, self.trouble = Shown(answer, self._before, self._wish.sort, self._wish.count), ""
+        elif answer is not None:  # it restarts, or a reload has removed the limit
+            self.shown, self.trouble = self.shown._replace(sort=self._wish.sort), f"asking again: {answer}"
+        elif (waiting_s := asking.waiting_s or 0) >= _LONG_S:
+            self.trouble = f"no answer for {waiting_s:.0f} s"
+
+    def patience_s(self, asking: Asking) -> float:
+        """How long nothing but a key or an answer changes anything."""
+        return _LONG_S if asking.waiting_s is not None else self._due - time.monotonic()
+
+    def go_on(self, asking: Asking, typed: str | None) -> None:
+        """Ask again, if it is time to or a key wants another order."""
+        if typed and (chosen := [KEYS[key] for key in typed if key in KEYS]):
+            self._wish.sort, self._at_once = chosen[-1], True
+        if asking.waiting_s is not None:
+            return
+        is_due = time.monotonic() >= self._due
+        if not is_due and not self._at_once:
+            return
+        if is_due:
+            self._due = time.monotonic() + self._wish.interval_s
+        self._before = self.shown.now if is_due else self.shown.before
+        self._at_once = False
+        asking.begin(self._wish.command())

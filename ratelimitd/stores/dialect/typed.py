@@ -184,16 +184,19 @@ class PostgreSQL(Typed):
         return super().new(column) + ("::bigint" if column in self._texts else "")
 
     def parts(self, accounts: int) -> str:
-        """By the primary key alone: without statistics the server would read all that has not ended, for each."""
+        """By the primary key alone: without statistics the server would read all that has not ended, for each.
+
+        What is named here has a blank in its name, which no column can be configured to have.
+        """
         place = ", ".join(f'"{column}"' for column in self.place)
         part = "\"expiry\" || ' ' || replace(\"used\"::text, ';', '?') || ';'"
         return f"""
-SELECT "key", string_agg("part", '' ORDER BY "expiry")
-FROM (SELECT %s::text AS "of", %s::bigint AS "after", %s::bigint AS "until") AS "asked"
-CROSS JOIN unnest(%s::text[]) AS "key" CROSS JOIN LATERAL (
-    SELECT "expiry", {part} AS "part" FROM "ratelimit_history"
-    WHERE ({place}) > ("key", "of", "after") AND ({place}) <= ("key", "of", "until")
-) AS "parts" GROUP BY "key"
+SELECT "a key", string_agg("a part", '' ORDER BY "expiry")
+FROM (SELECT %s::text AS "a limit", %s::bigint AS "left by", %s::bigint AS "at most") AS "is asked"
+CROSS JOIN unnest(%s::text[]) AS "a key" CROSS JOIN LATERAL (
+    SELECT "expiry", {part} AS "a part" FROM "ratelimit_history"
+    WHERE ({place}) > ("a key", "a limit", "left by") AND ({place}) <= ("a key", "a limit", "at most")
+) AS "its parts" GROUP BY "a key"
 """
 
     def kept_quota(self) -> str:

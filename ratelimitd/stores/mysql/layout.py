@@ -16,7 +16,6 @@ ADDED = ("limit_name", "configured")
 """The columns that the Perl daemon's table lacks."""
 NUMBERS = ("persist", "quota", "used", "expiry")
 """Columns that are never NULL in a table that we have made; what is NULL there counts as 0."""
-
 LARGE = ("quota", "configured", "seen", "until", "used", "in_parts", "expiry")
 """Columns that must hold MAX_USED, or a time."""
 
@@ -70,6 +69,8 @@ class Layout(NamedTuple):
         columns = self.columns
         if "id" in columns and not columns["id"].type.startswith("bigint"):
             yield "its id is too narrow"
+        elif "id" in columns and columns["id"].required:
+            yield "its id is not AUTO_INCREMENT, and has no default"
         if "sender" in columns and not exact(columns["sender"].collation):
             yield f"its senders compare by {columns['sender'].collation}"
         if "updated" in columns and "on update" not in columns["updated"].extra.lower():
@@ -227,7 +228,7 @@ def _doubts(found: Layout) -> Iterator[str]:
     for name, column in found.columns.items():
         if lacks_room(name, column.type):
             yield f"its column {name} is too short for all names: {column.type}"
-        if name not in COLUMNS and column.required and "generated" not in column.extra.lower():
+        if name not in ("id", "sender", "limit_name") and column.required and "generated" not in column.extra.lower():
             yield f"its column {name} must not be NULL, and has no default"
 
 
@@ -244,7 +245,7 @@ async def _repair(session: Session, names: Names, found: Layout, remarks: Remark
     found = await layout(session, names)
     for statement in repairs(found, names):  # another daemon that starts now may have done it
         if statement in failed:
-            what = "the table should be changed, which the daemon's account may not; an administrator's can"
+            what = "the table should be changed, which the daemon could not; an administrator must"
             remarks.add(what, statement=statement, reason=failed[statement])
     return found
 

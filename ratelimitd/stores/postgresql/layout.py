@@ -14,6 +14,7 @@ from ratelimitd.stores import COLUMNS, Names, schema
 from ratelimitd.stores.postgresql import room
 from ratelimitd.stores.postgresql.rights import remedy
 from ratelimitd.stores.remarks import Remarks
+from ratelimitd.stores.shared import beside
 from ratelimitd.stores.shared.session import DatabaseError, Session
 
 _COMMENT = re.compile(r"--[^\n]*")
@@ -58,6 +59,7 @@ SELECT format('GRANT %s ON "view_ratelimit" TO %s', string_agg("privilege_type",
     CASE "grantee" WHEN 0 THEN 'PUBLIC' ELSE "grantee"::regrole::text END)
 FROM "pg_class", aclexplode("relacl") WHERE "oid" = to_regclass($1) AND "grantee" <> "relowner" GROUP BY "grantee"
 """
+_IS_TABLE = "SELECT 1 FROM pg_class WHERE oid = to_regclass($1) AND relkind IN ('r', 'p')"
 _THERE = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(quote_ident(name)) IS NOT NULL"
 _MISSING = "%s is missing, and the daemon's account may not create it"
 _ALONE = "SELECT pg_advisory_lock(hashtext('ratelimitd'), hashtext($1))::text"
@@ -115,7 +117,7 @@ class Layout(NamedTuple):
                 yield f"its column {name} compares otherwise than by bytes"
             elif name in columns and not room.for_text(columns[name].type, length):
                 yield f"its column {name} is {columns[name].type}, too short for {length} characters"
-        for name in columns.keys() - {*COLUMNS}:
+        for name in sorted(columns.keys() - {*_FIXED[1:]}):
             if columns[name].required and not columns[name].default:
                 yield f"its column {name} must not be NULL, and has no default"
         if "updated" in columns and columns["updated"].type != "timestamp(0) with time zone":
@@ -214,6 +216,10 @@ async def check(session: Session, names: Names, remarks: Remarks, *, history: bo
         found = await _repair(session, names, remarks)
         await _create_view(session, names, remarks)
         await session.run(_NOT_ALONE, (names.table,))
+    for table, key in beside.tables(names, history=history):
+        if await session.run(_IS_TABLE, (f'"{table}"',)):  # a view may stand there, too
+            indexes = await session.run(_INDEXES, (f'"{table}"',))
+            beside.require(table, key, [keys.split(",") for is_unique, keys in indexes if is_unique], '"')
     due = "; ".join(chain.from_iterable(repairs(found, names)))
     how = f": the table's owner must run: {due}" if due else "; sql/postgresql.sql has it"
     for fault in found.faults():
@@ -253,17 +259,22 @@ async def _create_view(session: Session, names: Names, remarks: Remarks) -> None
 async def _repair(session: Session, names: Names, remarks: Remarks) -> Layout:
     """Do what a table needs where the account may; the table as it is then."""
     for statements in repairs(await layout(session, names), names):
+        statement = "; ".join(statements)
+        if statement in remarks.given_up:
+            continue
         await session.begin()
         try:
-            for statement in statements:
-                await session.run(statement)
+            for one in statements:
+                await session.run(one)
             await session.commit()
         except StoreError as error:
             if isinstance(error, DatabaseError) and error.conflict:  # a lock of somebody's: it is tried again
                 raise
             await session.rollback()
-            what = "the table should be changed, which the daemon's account may not; its owner can"
-            remarks.add(what, statement="; ".join(statements), reason=str(error))
+            if isinstance(error, DatabaseError) and error.elsewhere:  # others wait for the table meanwhile
+                remarks.given_up.add(statement)
+            what = "the table should be changed, which the daemon could not; its owner must"
+            remarks.add(what, statement=statement, reason=str(error))
     return await layout(session, names)
 
 

@@ -10,14 +10,14 @@ from psycopg import errors
 
 from ratelimitd.errors import OutcomeUnknown, StoreError, StoreUnsuitable
 from ratelimitd.stores.postgresql.access import Access
-from ratelimitd.stores.postgresql.wire import GONE, ServerError, Wire
+from ratelimitd.stores.postgresql.wire import ServerError, Wire, left_out
 from ratelimitd.stores.shared.addresses import Address
 from ratelimitd.stores.shared.session import ABANDONED_S, LOCK_WAIT_S, PATIENCE_S, STATEMENT_S, Missing, Rows
 
 OLDEST = 120000
 """The oldest version that will do: the next older one has no support any more, and no `jit` that can be turned off."""
-IDLE_SINCE = 140000
-"""The version from which on a session that is idle may be ended."""
+NEWER = {"idle_session_timeout": 140000, "transaction_timeout": 170000}
+"""Time-outs that end a session, and the version from which on there are such."""
 READ_ONLY = "25006"
 
 _ESCAPED = re.compile(r'(["\\])')
@@ -43,12 +43,15 @@ class PostgreSQLSession:
         """The rows of a statement; `$1` and so on stand for the values."""
         return await self._send(statement.encode(), [_sent(value) for value in values])
 
-    async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
+    async def run_whole(self, statement: str, values: Sequence[object], rows: int = 0) -> Rows:
         """The same; what the server refuses is rolled back to a savepoint."""
         given = [_sent(value) for value in values]
         await self.save()
         try:
-            return await self._send(statement.encode(), given)
+            found = await self._send(statement.encode(), given)
+            if self.changed < rows:
+                raise left_out()
+            return found
         except StoreError as error:
             if not (isinstance(error, ServerError) and (error.conflict or error.elsewhere)):
                 await self.go_back()
@@ -110,8 +113,7 @@ class PostgreSQLSession:
                 "statement_timeout": f"{STATEMENT_S}s",
                 "idle_in_transaction_session_timeout": f"{ABANDONED_S}s",
             }
-        if self._wire.server_version >= IDLE_SINCE:
-            settings["idle_session_timeout"] = "0"
+        settings |= {name: "0" for name, since in NEWER.items() if self._wire.server_version >= since}
         calls = [f"set_config('{name}', '{value}', false)" for name, value in settings.items()]
         # A segment of the journal is deleted once it is stored: the commit must survive a power cut.
         calls.append(
@@ -151,7 +153,7 @@ def _as_store_errors() -> Iterator[None]:
     except ServerError as error:
         if error.is_unsuitable:
             raise StoreUnsuitable(str(error)) from error
-        if error.state in GONE:
+        if error.is_missing:
             raise Missing(str(error)) from error
         raise
     except (OSError, errors.Error) as error:

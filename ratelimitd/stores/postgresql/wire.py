@@ -15,13 +15,14 @@ from psycopg.conninfo import make_conninfo
 from ratelimitd.errors import StoreUnsuitable
 from ratelimitd.stores.postgresql.bounds import (
     MAX_ANSWER_BYTES,
+    MAX_COLUMNS,
     MAX_LOGIN_BYTES,
     MAX_READS,
     MAX_TEXT_BYTES,
     Bounds,
     EndlessError,
 )
-from ratelimitd.stores.postgresql.libpq import explained, forget_environment
+from ratelimitd.stores.postgresql.libpq import explained, forget_environment, name_states, states
 from ratelimitd.stores.postgresql.login import Login, StillComputing, begin
 from ratelimitd.stores.postgresql.values import READERS
 from ratelimitd.stores.postgresql.values import row as row_of
@@ -35,13 +36,15 @@ _CLASS = {
     # Lost against another transaction: serialization, deadlock, a lock that was waited for too long.
     "conflict": ("40001", "40P01", "55P03"),
     # This server cannot, another might: gone, stopping, full, read-only, its administrator ended the statement.
-    "elsewhere": ("08", "25006", "25P03", "53", "57014", "57P", "58"),
+    "elsewhere": ("08", "25006", "25P03", "25P04", "53", "57014", "57P", "58"),
 }
 _NO_RECORD = (
     "0", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "5", "72", "F0", "HV", "XX",
 )  # fmt: skip
 """All else is said of a value: its length, its range, a constraint, and whatever a trigger chooses to say."""
 _TRIGGER = "09"
+_RAISES = (b"exec_stmt_raise", b"PLy_output", b"do_util_elog", b"pltcl_elog")
+"""Where the server's own source raises what a function in PL/pgSQL, PL/Python, PL/Perl or PL/Tcl chooses to say."""
 _UNSUITABLE = ("28", "3D000", "3F000", "42501", "42804", "42883", "42P10", "0A000")
 """Somebody has to change an account, a grant, a table."""
 GONE = ("42P01", "42703")
@@ -50,23 +53,30 @@ _WANT_SOMEBODY = (
     "authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist", "permission denied",
     "certificate", "does not support SSL", "is not permitted to log in", "definition of service", "service file",
 )  # fmt: skip
-"""Parts of what is said while connecting, where libpq gives no code."""
+"""Parts of what is said while connecting without a code: by libpq, and by servers where libpq is psycopg's own."""
 
 
 class ServerError(DatabaseError):
-    """What the server said, by its SQLSTATE; "" is libpq's own."""
+    """What the server said, by its SQLSTATE; "" is libpq's own.
 
-    def __init__(self, state: str, text: str) -> None:
+    `raised`: a trigger said it, of a row; whatever state it has chosen says nothing of the server or the table.
+    """
+
+    def __init__(self, state: str, text: str, *, raised: bool = False) -> None:
         super().__init__(f"{text} ({state})" if state else text)
         self.state = state
-        self.conflict = state.startswith(_CLASS["conflict"])
-        self.elsewhere = not state or state.startswith(_CLASS["elsewhere"])
-        self.bad_record = bool(state) and (state.startswith(_TRIGGER) or not state.startswith(_NO_RECORD))
-
-    @property
-    def is_unsuitable(self) -> bool:
+        self.conflict = not raised and state.startswith(_CLASS["conflict"])
+        self.elsewhere = not raised and (not state or state.startswith(_CLASS["elsewhere"]))
+        self.bad_record = raised or (bool(state) and (state.startswith(_TRIGGER) or not state.startswith(_NO_RECORD)))
+        self.is_unsuitable = not raised and state.startswith(_UNSUITABLE)
         """Whether somebody has to change something."""
-        return self.state.startswith(_UNSUITABLE)
+        self.is_missing = not raised and state in GONE
+        """Whether a table or a column is."""
+
+
+def left_out() -> ServerError:
+    """The error for a row that a trigger or a rule leaves out without one."""
+    return ServerError("09000", "a trigger or a rule leaves the row out", raised=True)
 
 
 class Wire:
@@ -90,6 +100,7 @@ class Wire:
             raise ServerError("", str(error)) from error
         conninfo = make_conninfo("", **parameters).encode()
         self._libpq = libpq = await trio.to_thread.run_sync(pq.PGconn.connect_start, conninfo, abandon_on_cancel=True)
+        name_states(libpq, named=True)
         self._login = login = Login(server, libpq)
         bounds = Bounds(MAX_LOGIN_BYTES, before=0)
         while True:
@@ -106,10 +117,12 @@ class Wire:
                 await trio.lowlevel.wait_writable(libpq.socket)
             else:
                 text = explained(libpq.error_message, keep_place="service" in parameters)
-                if any(words in text for words in _WANT_SOMEBODY):
+                named = any(state.startswith(_UNSUITABLE) for state in states(libpq.error_message))
+                if named or any(words in text for words in _WANT_SOMEBODY):
                     raise StoreUnsuitable(text)
                 raise ServerError("", text)
         self._login = None
+        name_states(libpq, named=False)
         libpq.notice_handler = None
         libpq.nonblocking = 1
 
@@ -142,7 +155,7 @@ class Wire:
             while bounds.is_busy(libpq):
                 await trio.lowlevel.wait_readable(libpq.socket)
                 bounds.read(libpq.socket)
-                libpq.consume_input()
+                bounds.consume(libpq)
             result = libpq.get_result()
             if result is None:
                 break
@@ -160,6 +173,8 @@ class Wire:
         return rows
 
     async def _taken(self, result: pq.abc.PGresult) -> Rows:
+        if result.nfields > MAX_COLUMNS:
+            raise EndlessError("an answer with more columns than anything has that is asked for")
         columns = range(result.nfields)
         readers = [READERS.get(result.ftype(column), bytes.decode) for column in columns]
         get = result.get_value
@@ -195,7 +210,8 @@ class Wire:
 def _error(result: pq.abc.PGresult) -> ServerError:
     state = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
     text = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message
-    return ServerError(state.decode("ascii", "replace"), _plain(text))
+    raised = result.error_field(pq.DiagnosticField.SOURCE_FUNCTION) in _RAISES
+    return ServerError(state.decode("ascii", "replace"), _plain(text), raised=raised)
 
 
 def _plain(text: bytes) -> str:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 import trio
 
 from ratelimitd.core.rows import Account, Delta
-from ratelimitd.errors import StoreError, StoreUnsuitable
+from ratelimitd.errors import StoreError
 from ratelimitd.stores import keys_by_limit, statements
 from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.doubts import Doubts
-from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
+from ratelimitd.stores.shared.blame import is_record_s, takes_one
+from ratelimitd.stores.shared.session import Session
 from ratelimitd.stores.shared.values import text
 
 
@@ -31,13 +32,16 @@ async def odd(session: Session, sql: Callable[[str], str], d: Dialect, batch: Se
 
 
 async def store(
-    session: Session, sql: Callable[[str], str], d: Dialect, batch: Sequence[Delta], doubts: Doubts | None = None
+    session: Session,
+    sql: Callable[[str], str],
+    d: Dialect,
+    batch: Sequence[Delta],
+    doubts: Doubts[Delta] | None = None,
 ) -> list[tuple[Delta, str]]:
     """Store a batch; the deltas that the database refuses, each with the reason. Raises StoreError.
 
     `doubts`: of the flush that the batch is a part of; without, whatever fails is at fault itself.
     """
-    doubts = doubts or Doubts()
     rejected: list[tuple[Delta, str]] = []
     if not batch:
         await trio.lowlevel.checkpoint()
@@ -47,37 +51,39 @@ async def store(
 
 
 async def _store(
-    session: Session, sql: Callable[[str], str], d: Dialect, chunk: Sequence[Delta], doubts: Doubts
+    session: Session, sql: Callable[[str], str], d: Dialect, chunk: Sequence[Delta], doubts: Doubts[Delta] | None
 ) -> list[tuple[Delta, str]]:
     """A statement that fails changes nothing, so a bad record is found by halving the chunk."""
     upsert = sql(statements.upsert(d, chunk[0], len(chunk)))
     values = d.flat([delta.values for delta in chunk])
     try:
-        await session.run_whole(upsert, values)
-        doubts.took()
+        await session.run_whole(upsert, values, len(chunk))
+        if doubts:
+            doubts.took()
         return []
     except (StoreError, UnicodeEncodeError) as error:
-        if not _is_bad_record(error):
-            if not (_may_be_a_trigger_s(error) and await _is_sound(session, upsert, values)):
-                raise
-            if len(chunk) == 1:
-                doubts.doubt(error)
+        if not await is_record_s(session, error, upsert, values):
+            raise
         if len(chunk) == 1:
+            if doubts and not isinstance(error, UnicodeEncodeError):
+                doubts.doubt(chunk[0][:2], chunk[0], error)
+                if doubts.are_many:
+                    await decide(session, sql, d, doubts)
             return [(chunk[0], str(error))]
     half = len(chunk) // 2
     halves = chunk[:half], chunk[half:]
     return [refused for some in halves for refused in await _store(session, sql, d, some, doubts)]
 
 
-def _is_bad_record(error: Exception) -> bool:
-    return error.bad_record if isinstance(error, DatabaseError) else isinstance(error, UnicodeEncodeError)
-
-
-def _may_be_a_trigger_s(error: Exception) -> bool:
-    """Whether it is neither another transaction nor the server that made a statement fail."""
-    if isinstance(error, DatabaseError):
-        return not (error.conflict or error.elsewhere)
-    return isinstance(error, (StoreUnsuitable, Missing))
+async def decide(session: Session, sql: Callable[[str], str], d: Dialect, doubts: Doubts[Delta]) -> None:
+    """Find out whether the records are at fault, or the table: then it raises TableRefuses. Raises StoreError."""
+    if doubts.there_are:
+        one = doubts.example
+        there = await session.run(sql(statements.SOME))
+        others = doubts.others(str(text(key)) for (key,) in there)
+        upsert = sql(statements.upsert(d, one))
+        records = [one._replace(key=key, used=0).values for key in others]
+        doubts.decide(takes_one=await takes_one(session, upsert, [d.flat([values]) for values in records]))
 
 
 def _once_each(batch: Sequence[Delta]) -> Iterator[Sequence[Delta]]:
@@ -90,16 +96,3 @@ def _once_each(batch: Sequence[Delta]) -> Iterator[Sequence[Delta]]:
             turns.append([])
         turns[turn].append(delta)
     yield from turns
-
-
-async def _is_sound(session: Session, statement: str, values: Sequence[object]) -> bool:
-    """Whether the server can explain it: it looks at tables and rights for that. A transaction may be over, if not."""
-    try:
-        await session.run(f"EXPLAIN {statement}", values)
-    except (StoreUnsuitable, Missing):
-        return False
-    except DatabaseError as error:
-        if error.conflict or error.elsewhere:
-            raise
-        return False
-    return True

@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import trio
 
 from ratelimitd.core.rows import Account, Delta, Known, Row, slices
-from ratelimitd.errors import StoreReplaced, StoreUnsuitable
+from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores import Names
 from ratelimitd.stores import history_statements as statements
 from ratelimitd.stores.dialect import Dialect
+from ratelimitd.stores.doubts import Doubts
 from ratelimitd.stores.history import (
     CHUNK,
     FAR_S,
@@ -36,8 +37,10 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.shared.session import DatabaseError, Session
+from ratelimitd.stores.shared.blame import is_record_s, takes_one
+from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
 from ratelimitd.stores.shared.values import text
+from ratelimitd.stores.statements import SOME
 from ratelimitd.stores.survey import Rename
 
 _PLAIN = re.compile(rb"([0-9]{1,10} [0-9]{1,9};)*")
@@ -66,7 +69,9 @@ class SharedHistory:
         if self.kept.is_needed:
             try:
                 await session.run(self._sql(statements.probe(self._dialect)))
-            except StoreUnsuitable as error:
+            except (StoreUnsuitable, Missing, DatabaseError) as error:
+                if isinstance(error, DatabaseError) and (error.conflict or error.elsewhere):
+                    raise
                 how = f": an administrator must run: {grants}" if grants else ""
                 raise StoreUnsuitable(f"{self._names.table}_history cannot be used: {error}{how}") from error
 
@@ -111,7 +116,7 @@ class SharedHistory:
         """Add a batch to the history, without what the table `ratelimit` refused; what is of sliding limits goes to
         `charges`, for `settle`."""
         if batch and self.kept.includes(batch[0]):
-            await self._write(session, statements.add(self._dialect), charges.take(batch, refused))
+            await self._write(session, statements.add(self._dialect), charges.take(batch, refused), charges.doubts)
 
     async def restore(
         self,
@@ -137,7 +142,9 @@ class SharedHistory:
         """Write what is charged to the parts of sliding limits, and to the rows what they are then; the rows."""
         rows: list[Row] = []
         for chunk in charges.chunks():
-            rows += await self._settle(session, chunk, await select(session, chunk.accounts), How.ADD)
+            found = await select(session, chunk.accounts)
+            rows += await self._settle(session, chunk, found, How.ADD, charges.doubts)
+        await self._decide(session, charges.doubts)
         return rows
 
     async def settle_for_good(
@@ -156,19 +163,21 @@ class SharedHistory:
         await session.commit()
         return int(found[-1][0]) if found else 0
 
-    async def _settle(self, session: Session, chunk: Chunk, rows: Sequence[Row], how: How) -> list[Row]:
+    async def _settle(
+        self, session: Session, chunk: Chunk, rows: Sequence[Row], how: How, doubts: Doubts[Values] | None = None
+    ) -> list[Row]:
         parts = await self._parts(session, chunk.limit, list(chunk.deltas), chunk.now)
         there = {row.key: row._replace(parts=parts.get(Account(row.limit, row.key), ())) for row in rows}
         used = (statements.at_least if how is How.AT_LEAST else statements.add)(self._dialect)
-        await self._write(session, used, values_of(chunk.alone(there)))
+        await self._write(session, used, values_of(chunk.alone(there)), doubts)
         settled = [chunk.settle(there[key], self.kept, how=how) for key in chunk.deltas if key in there]
         await trio.lowlevel.checkpoint()
         written = [(one.row.limit, one.row.key, *part) for one in settled for part in one.written.items()]
         for some in slices(sorted(written, key=lambda values: (values[1], *values)), 2 * CHUNK):
-            await self._write(session, statements.just(self._dialect), some)
+            await self._write(session, statements.just(self._dialect), some, doubts)
         await self._delete(session, settled)
         added = [(one.row.limit, one.row.key, *part) for one in settled for part in one.added.items()]
-        await self._write(session, statements.add(self._dialect), sorted(added, key=lambda values: values[1]))
+        await self._write(session, statements.add(self._dialect), sorted(added, key=lambda values: values[1]), doubts)
         rows_then = [(r.limit, r.key, r.expiry, r.used) for r, *_ in settled]
         await self._write(session, "in parts" if chunk.slides else "", rows_then)
         return [one.row for one in settled]
@@ -185,9 +194,12 @@ class SharedHistory:
             for leave in one.gone:
                 await session.run(self._sql(statements.DELETE), (one.row.key, one.row.limit, leave))
 
-    async def _write(self, session: Session, used: str, values: Sequence[Values]) -> None:
+    async def _write(
+        self, session: Session, used: str, values: Sequence[Values], doubts: Doubts[Values] | None = None
+    ) -> None:
         """Write rows; where one is there already, its use becomes `used`. One that the database refuses is left out,
-        and that is said. With "" or "in parts" they are the rows of `ratelimit`, which are all there."""
+        and that is said. With "" or "in parts" they are the rows of `ratelimit`, which are all there. `doubts`: of the
+        flush; without, whatever is refused is at fault itself."""
         if not values:
             return
         d, count = self._dialect, len(values)
@@ -196,16 +208,40 @@ class SharedHistory:
         else:
             insert = statements.write(d, used, count)
         try:
-            await session.run_whole(self._sql(insert), d.flat(values))
-        except DatabaseError as error:
-            if not error.bad_record:
+            await session.run_whole(self._sql(insert), d.flat(values), count)
+            if doubts:
+                doubts.took()
+                self._say_refused(doubts)
+        except (StoreError, UnicodeEncodeError) as error:
+            if not await is_record_s(session, error, self._sql(insert), d.flat(values)):
                 raise
-            if len(values) == 1:
-                say_refused(self._remarks, values[0], str(error))
+            if count > 1:
+                half = count // 2
+                await self._write(session, used, values[:half], doubts)
+                await self._write(session, used, values[half:], doubts)
                 return
-            half = len(values) // 2
-            await self._write(session, used, values[:half])
-            await self._write(session, used, values[half:])
+            if doubts:
+                doubts.doubt(values[0][:2], values[0], error)
+                if doubts.are_many:
+                    await self._decide(session, doubts)
+                self._say_refused(doubts)
+            else:
+                say_refused(self._remarks, values[0], str(error))
+
+    async def _decide(self, session: Session, doubts: Doubts[Values]) -> None:
+        """Find out whether records are at fault, or the table: then it raises TableRefuses. Raises StoreError."""
+        if doubts.there_are:
+            d, (limit, _, expiry, _) = self._dialect, doubts.example
+            there = await session.run(self._sql(SOME))
+            others = doubts.others(str(text(key)) for (key,) in there)
+            insert = self._sql(statements.write(d, statements.add(d)))
+            records = [d.flat([(limit, key, expiry, 0)]) for key in others]
+            doubts.decide(takes_one=await takes_one(session, insert, records))
+        self._say_refused(doubts)
+
+    def _say_refused(self, doubts: Doubts[Values]) -> None:
+        for values, error in doubts.blamed():
+            say_refused(self._remarks, values, str(error))
 
     async def _any(self, session: Session) -> bool:
         return self.exists and bool(await session.run(self._sql(statements.ANY)))

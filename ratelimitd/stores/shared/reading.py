@@ -8,6 +8,7 @@ from ratelimitd.stores.dialect import Dialect
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import Session
 from ratelimitd.stores.shared.values import text
+from ratelimitd.stores.survey import EXAMPLES, Survey
 
 CHUNK = 250
 """Rows per statement: at most a few milliseconds of the loop's time."""
@@ -38,3 +39,12 @@ class StoredRows:
                 found = await session.run(select, (limit, *self._dialect.spread(chunk)))
                 rows += rows_of(self._remarks, found, left_out)
         return rows
+
+
+async def surveyed(session: Session, sql: Callable[[str], str], d: Dialect) -> Survey:
+    """What stands in the table, as far as it concerns an administrator."""
+    limits = await session.run(sql(statements.limits(d)))
+    odd: list[tuple[object, ...]] = []
+    for statement in statements.written_wrongly(d):
+        odd += await session.run(sql(statement), (EXAMPLES,))
+    return Survey.of((map(text, row) for row in limits), (map(text, row) for row in odd))

@@ -65,10 +65,11 @@ class Session(Protocol):
         """The rows of a statement. Raises DatabaseError, and UnicodeEncodeError for what is no text of the database."""
         ...
 
-    async def run_whole(self, statement: str, values: Sequence[object]) -> Rows:
+    async def run_whole(self, statement: str, values: Sequence[object], rows: int = 0) -> Rows:
         """The same within a transaction; a statement that the server refuses leaves the transaction as it was.
 
-        Not so where the whole transaction is lost, by a conflict or with the server.
+        Not so where the whole transaction is lost, by a conflict or with the server. A statement that writes less than
+        so many `rows` is refused, too, where a database lets a trigger leave some out.
         """
         ...
 

@@ -6,7 +6,7 @@ several nodes' flushes does not matter.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 
 import trio
@@ -33,16 +33,16 @@ from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared import runs, windows
 from ratelimitd.stores.shared.adoption import Adopter, each
+from ratelimitd.stores.shared.blame import change
 from ratelimitd.stores.shared.changes import ChangedRows
 from ratelimitd.stores.shared.default_limit import settle
-from ratelimitd.stores.shared.deltas import odd, store
+from ratelimitd.stores.shared.deltas import decide, odd, store
 from ratelimitd.stores.shared.history import SharedHistory
 from ratelimitd.stores.shared.past import SharedPast
-from ratelimitd.stores.shared.reading import CHUNK, LOCK, StoredRows
+from ratelimitd.stores.shared.reading import CHUNK, LOCK, StoredRows, surveyed
 from ratelimitd.stores.shared.rights import LACKING
 from ratelimitd.stores.shared.session import Servers, Session
-from ratelimitd.stores.shared.values import text
-from ratelimitd.stores.survey import EXAMPLES, Rename, Survey
+from ratelimitd.stores.survey import Rename, Survey
 
 
 class SharedStore(ABC):
@@ -120,8 +120,7 @@ class SharedStore(ABC):
 
     async def forget(self, but: Collection[str], now: int) -> None:
         """Forget runs of long ago."""
-        of = partial(runs.forget, sql=self._sql, d=self._dialect, but=but, now=now)
-        await self._servers.attempt(of)
+        await self._servers.attempt(partial(runs.forget, sql=self._sql, d=self._dialect, but=but, now=now))
 
     async def forget_history(self, now: int) -> bool:
         """Forget old rows of the history."""
@@ -174,7 +173,11 @@ class SharedStore(ABC):
         rejected: list[tuple[Delta, str]] = []
         stored: list[Delta] = []
         dialect = await self._dialect_now(session)
-        doubts, charges, slid = Doubts(), Charges(), Charges()  # of limits that slide, and of those that do no more
+        doubts, charges, slid = (
+            Doubts[Delta](),
+            Charges(),
+            Charges(),
+        )  # of limits that slide, and of those that do no more
         for batch in batches(merge(await runs.begin(session, self._sql, self._dialect, node)), CHUNK):
             if dialect.may_be_odd:
                 self.remarks.unread |= dict.fromkeys(await odd(session, self._sql, dialect, batch))
@@ -183,8 +186,8 @@ class SharedStore(ABC):
             rejected += refused
             unstored = {delta for delta, _ in refused}
             stored += [delta for delta in batch if not delta.sliding and delta not in unstored]
-        doubts.decide()
-        await session.run(self._sql(statements.record(dialect)), (node, segment))
+        await decide(session, self._sql, dialect, doubts)
+        await session.run_whole(self._sql(statements.record(dialect)), (node, segment), 1)
         rows = await self._history.settle(session, charges, self._rows.select)
         for chunk in slices(stored, CHUNK):  # all of 10,000 at once would stop the loop for 8 ms
             found = await self._rows.select(session, [Account(delta.limit, delta.key) for delta in chunk])
@@ -214,9 +217,13 @@ class SharedStore(ABC):
                 async with each(session, self.remarks, account.limit, account.key):
                     await session.run(self._sql(statements.reset(dialect)), (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
-        for batch in batches(deltas, CHUNK):
-            for delta, reason in await store(session, self._sql, dialect, batch):
-                self.remarks.refused(delta.limit, delta.key, reason)
+        doubts = Doubts[Delta]()
+        refused = [
+            one for some in batches(deltas, CHUNK) for one in await store(session, self._sql, dialect, some, doubts)
+        ]
+        await decide(session, self._sql, dialect, doubts)
+        for delta, reason in refused:
+            self.remarks.refused(delta.limit, delta.key, reason)
         await self._history.restore(session, known, now, self._rows.select)
         for grant in grants:
             async with each(session, self.remarks, grant.limit, grant.key):
@@ -225,25 +232,26 @@ class SharedStore(ABC):
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
         """Give an account a quota."""
-        change = self._sql(statements.grant(self._dialect, grant.latest, now)), [grant.values]
-        return await self._servers.attempt(lambda session: self._change(session, change, [Account(*grant[:2])], now))
+        statement = self._sql(statements.grant(self._dialect, grant.latest, now))
+        work = partial(change, statement=statement, records=[grant.values], rows=1)
+        return await self._change(work, [Account(*grant[:2])], now)
 
     async def reset(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """Set what these accounts have used to 0."""
-        change = self._sql(statements.reset(self._dialect)), [(one.key, one.limit) for one in accounts]
-        return await self._servers.attempt(lambda session: self._change(session, change, accounts, now))
+        records = [(one.key, one.limit) for one in accounts]
+        work = partial(change, statement=self._sql(statements.reset(self._dialect)), records=records)
+        return await self._change(work, accounts, now)
 
-    async def _change(
-        self, session: Session, change: tuple[str, Iterable[Sequence[object]]], accounts: Iterable[Account], now: int
-    ) -> list[Row]:
-        """Run a statement with each of some values; the accounts' rows then."""
-        statement, values = change
-        await session.begin()
-        for some in values:
-            await session.run(statement, some)
-        rows = await self._lookup(session, accounts, now)
-        await session.commit()
-        return rows
+    async def _change(self, work: Callable[[Session], Awaitable[None]], of: Iterable[Account], now: int) -> list[Row]:
+        """Do what begins a transaction, and commit it; the accounts' rows then."""
+
+        async def change_all(session: Session) -> list[Row]:
+            await work(session)
+            rows = await self._lookup(session, of, now)
+            await session.commit()
+            return rows
+
+        return await self._servers.attempt(change_all)
 
     async def settle(self, present: Delta, after: int) -> int:
         """Have rows say what they say in the present window."""
@@ -253,14 +261,7 @@ class SharedStore(ABC):
 
     async def survey(self) -> Survey:
         """What stands in the table."""
-        return await self._servers.attempt(self._survey)
-
-    async def _survey(self, session: Session) -> Survey:
-        limits = await session.run(self._sql(statements.limits(self._dialect)))
-        odd: list[tuple[object, ...]] = []
-        for statement in statements.written_wrongly(self._dialect):
-            odd += await session.run(self._sql(statement), (EXAMPLES,))
-        return Survey.of((map(text, row) for row in limits), (map(text, row) for row in odd))
+        return await self._servers.attempt(partial(surveyed, sql=self._sql, d=self._dialect))
 
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""

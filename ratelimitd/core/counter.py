@@ -1,0 +1,109 @@
+"""One account's count in one window.
+
+When its window is over a new Counter takes its place; the old one is kept by the deltas that are not stored yet
+(pending.py), so that a delta always knows its window. A limit's counters are kept by its Meter (counters.py).
+"""
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from ratelimitd.core.knowledge import Knowledge
+from ratelimitd.core.limits import Limit
+from ratelimitd.core.parts import Parts
+from ratelimitd.core.quotas import Held, Source
+
+if TYPE_CHECKING:
+    from ratelimitd.core.counters import Meter
+
+Window = tuple[str, int, str]
+"""A limit's name, the end of its window in seconds since 1970, a key: what a charge went to."""
+
+
+class Counter(Struct, eq=False, gc=False):
+    """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
+
+    There may be a million: ten fields are 96 bytes, an eleventh is 16 more. What few accounts have, the meter keeps.
+
+    It is valid until `valid_until`: the end of its window, or of its quota where that is earlier; 0: it is over.
+
+    Under a sliding limit the window is a part, and the account's latest counter has what was used in its other `parts`:
+    `used` is the sum of all, `expiry` the time at which its own part leaves. Of the counters that were the account's
+    before, `earlier` has those that may have charges that are not stored yet.
+
+    The garbage collector does not track these (gc=False). Their meter is kept by the policy, which calls `forget`
+    before it lets one go.
+    """
+
+    meter: "Meter"
+    key: str
+    expiry: int
+    quota: int
+    used: int = 0
+    source: Source = Source.CONFIGURED  # of the quota
+    knowledge: Knowledge = Knowledge.STORED
+    notice_at: int = 0  # the use from which the Watcher looks at it
+    valid_until: int = 0
+    parts: Parts | None = None
+
+    def __post_init__(self) -> None:
+        self.notice_at = self.meter.notice_from
+        self.valid_until = self.expiry
+
+    @property
+    def limit(self) -> Limit:
+        """The limit that it counts for, as configured now."""
+        return self.meter.limit
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the account has no row, and was not charged: its first charge is logged as INSERT."""
+        return self.key in self.meter.new
+
+    @property
+    def earlier(self) -> "tuple[Counter, ...]":
+        """See above."""
+        return self.meter.earlier.get(self, ())
+
+    @earlier.setter
+    def earlier(self, counters: "tuple[Counter, ...]") -> None:
+        if counters:
+            self.meter.earlier[self] = counters
+        else:
+            self.meter.earlier.pop(self, None)
+
+    @property
+    def window(self) -> Window:
+        """What it counts, as memo and journal know it."""
+        return self.meter.limit.name, self.expiry, self.key
+
+    @property
+    def lasts_until(self) -> int:
+        """When its window ends; of a sliding limit, when its part does, or the first of the others leaves."""
+        if self.parts is None:
+            return self.expiry
+        return min(self.meter.limit.period.open_until(self.expiry), self.parts.first)
+
+    @property
+    def ends(self) -> int:
+        """When nothing of what was used counts any more."""
+        return self.expiry if self.parts is None else max(self.expiry, self.parts.last)
+
+    @property
+    def until(self) -> int:
+        """When its quota ends that was given until a time; 0: it was not."""
+        return self.meter.untils.get(self.key, 0) if self.source is Source.TIMED else 0
+
+    def give(self, held: Held) -> None:
+        """Set the quota, its source and its end; nothing else does. Notices are due again where the quota changes."""
+        if held.until:
+            self.meter.untils[self.key] = held.until
+        elif self.source is Source.TIMED:
+            self.meter.untils.pop(self.key, None)
+        self.source = held.source
+        if self.valid_until:
+            end = self.lasts_until
+            self.valid_until = min(end, held.until) if held.until else end
+        if held.quota != self.quota:
+            self.quota = held.quota
+            self.notice_at = self.meter.notice_from
