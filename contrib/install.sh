@@ -169,6 +169,12 @@ for path in "$prefix" "$sysconf" "${dest:-/}"; do
     *) die "PREFIX, SYSCONF, DESTDIR: \"$path\" must begin with /" ;;
     esac
 done
+# The unit of an earlier run says where it has installed.
+before=$(sed -n 's|^ExecStart=\(/[^ ]*\)/bin/ratelimitd .*|\1|p' "$dest$sysconf/systemd/system/ratelimitd.service" 2>/dev/null || true)
+if [ -n "$before" ] && [ "$before" != "$prefix" ] && [ -e "$dest$before/lib/ratelimitd/bin/ratelimitd" ]; then
+    die "it is installed with PREFIX=$before: run this with that PREFIX"
+fi
+
 if on_this_system && [ "$(id -u)" != 0 ]; then die "must be root (or set DESTDIR)"; fi
 case ${1:-install} in
 install)

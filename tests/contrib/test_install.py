@@ -94,6 +94,26 @@ def test_an_unknown_verb_is_refused(tmp_path: Path) -> None:
     assert b"usage" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_one_that_was_installed_with_another_prefix_is_neither_left_half_nor_doubled(tmp_path: Path, verb: str) -> None:
+    unit, program = (
+        tmp_path / "etc/systemd/system/ratelimitd.service",
+        tmp_path / "opt/rl/lib/ratelimitd/bin/ratelimitd",
+    )
+    for file in (unit, program):
+        file.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nExecStart=/opt/rl/bin/ratelimitd -c /etc/ratelimitd.toml\n")
+    program.touch()
+    environment = {name: value for name, value in os.environ.items() if name != "PREFIX"} | {"DESTDIR": str(tmp_path)}
+    done = subprocess.run(["/bin/sh", SCRIPT, verb], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "it is installed with PREFIX=/opt/rl: run this with that PREFIX" in done.stderr
+    assert files(tmp_path) == {"etc/systemd/system/ratelimitd.service"}
+    install(tmp_path, "uninstall")
+    assert not program.parent.exists()
+    assert not unit.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("PREFIX", "/opt/my rate"), ("PREFIX", "opt"), ("SYSCONF", "/etc&"), ("DESTDIR", "stage")]
 )
