@@ -1,6 +1,7 @@
 """The init script, driven by the real start-stop-daemon."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -106,10 +107,10 @@ def test_a_pid_file_that_a_crash_has_left_names_nobody_else(folder: Path, daemon
             for verb, status in (("status", 1), ("reload", 7), ("stop", 0), ("start", 0)):
                 (folder / "ratelimitd.pid").write_text(f"{other.pid}\n")
                 assert (verb, service(verb).returncode) == (verb, status)
-                assert other.poll() is None
             assert pid(folder) != other.pid
         finally:
             other.kill()
+        assert other.wait() == -signal.SIGKILL  # no other signal was first
 
 
 @pytest.mark.real
