@@ -38,7 +38,7 @@ _ratelimitctl() {
     history) words+=' --limit --days' ;;
     report) words+=' --days --html' ;;
     top) words+=' --limit --count --interval --sort --once' ;;
-    dump) words+=' - --count' ;;
+    dump) words+=' --count' ;;
     set) words+=' --quota --persist --until --for --limit --reason' ;;
     unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;

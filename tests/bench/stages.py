@@ -234,6 +234,7 @@ def whole(core: Core, stack: ExitStack) -> float:
 
     def serve() -> None:
         pump._pass(ready(0))
+        pump._write_lines()
 
     def work() -> dict[str, float]:
         core.policy.memo = memo(100_000)

@@ -29,6 +29,7 @@ def test_every_command_names_the_type_of_its_answer() -> None:
         "Unset": "QuotasUnset",
         "Reset": "CountsReset",
         "Dump": "DumpWritten",
+        "PrintDump": "Cache",
         "Reload": "Reloaded",
         "Doctor": "Evidence",
     }

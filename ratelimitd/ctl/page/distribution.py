@@ -1,6 +1,6 @@
 """The picture of what accounts use under a limit: above, how often how much; below, whom a quota would have refused.
 
-Both have the same axis, and the line of the configured quota goes through both.
+Both have the same axis, and the line of the configured quota goes through both, but not through the words between.
 """
 
 import math
@@ -44,7 +44,7 @@ def distribution(limit: LimitUse, width: int) -> Drawing:
         drawing.curve("area", [*points, (points[-1][0], curve_base), (points[0][0], curve_base)]),
         drawing.curve("curve", points),
         *[drawing.line("mark advice", each.x, _lead(each, curve_top), each.x, curve_base) for each in advice],
-        *[drawing.line("mark quota", each.x, _lead(each, bars_top), each.x, curve_base) for each in _quota_of(marks)],
+        *_quota(marks, (bars_top, bars_base), (curve_top, curve_base)),
         *[drawing.dot("advice", each.x, _height(points, each.x), each.text) for each in advice],
         drawing.text("caption", 0, 14, f"How often so much was used in a {window_of(limit)}"),
         drawing.text("caption", 0, curve_caption + 14, "Share of accounts that a quota would refuse"),
@@ -109,8 +109,14 @@ def _lines(marks: Sequence[Label], top: float, base: float) -> list[Shape]:
     return [drawing.line("mark use", each.x, _lead(each, top), each.x, base) for each in marks if each.kind == "use"]
 
 
-def _quota_of(marks: Sequence[Label]) -> list[Label]:
-    return [each for each in marks if each.kind == "quota"]
+def _quota(marks: Sequence[Label], bars: tuple[float, float], curve: tuple[float, float]) -> list[Shape]:
+    """The line of the configured quota, through the bars and through the curve, but not through what stands between."""
+    shapes = []
+    for each in marks:
+        if each.kind == "quota":
+            shapes += [drawing.line("mark quota", each.x, _lead(each, bars[0]), each.x, bars[1])]
+            shapes += [drawing.line("mark quota", each.x, curve[0], each.x, curve[1])]
+    return shapes
 
 
 def _lead(label: Label, top: float) -> float:
