@@ -10,6 +10,7 @@
 #   PYTHON    Python >= 3.11                         python3
 #   EXTRAS    what else to install                   metrics,notify,mysql-auth,postgresql,report
 set -eu
+umask 022 # the program is for all, whatever root keeps to itself; what is not, is made with another mode
 
 prefix=${PREFIX:-/usr/local}
 sysconf=${SYSCONF:-/etc}
@@ -25,6 +26,8 @@ die() { printf '%s\n' "install.sh: $*" >&2; exit 1; }
 
 on_this_system() { [ -z "$dest" ]; }
 systemd_runs() { on_this_system && [ -d /run/systemd/system ]; }
+
+has_package() { on_this_system && [ -e /usr/lib/ratelimitd/ratelimitd ]; }
 
 has_init_script() { on_this_system && [ -x "$sysconf/init.d/ratelimitd" ] && command -v start-stop-daemon >/dev/null; }
 
@@ -140,6 +143,7 @@ make_folders() {
 }
 
 uninstall() {
+    if has_package; then die "the Debian package is installed, whose files have the same names: apt-get remove ratelimitd"; fi
     if systemd_runs; then
         systemctl disable --quiet --now ratelimitd.socket ratelimitd.service 2>/dev/null || true
     elif has_init_script; then
@@ -157,10 +161,24 @@ uninstall() {
     say "removed; kept $sysconf/ratelimitd.toml, /var/lib/ratelimitd, /var/log/ratelimitd and the user $user"
 }
 
+# They go into scripts, units and #! lines, none of which has room for more.
+for path in "$prefix" "$sysconf" "${dest:-/}"; do
+    case $path in
+    *[!A-Za-z0-9/._+-]*) die "PREFIX, SYSCONF, DESTDIR: \"$path\": only letters, digits and / . _ + - work" ;;
+    /*) ;;
+    *) die "PREFIX, SYSCONF, DESTDIR: \"$path\" must begin with /" ;;
+    esac
+done
+# The unit of an earlier run says where it has installed.
+before=$(sed -n 's|^ExecStart=\(/[^ ]*\)/bin/ratelimitd .*|\1|p' "$dest$sysconf/systemd/system/ratelimitd.service" 2>/dev/null || true)
+if [ -n "$before" ] && [ "$before" != "$prefix" ] && [ -e "$dest$before/lib/ratelimitd/bin/ratelimitd" ]; then
+    die "it is installed with PREFIX=$before: run this with that PREFIX"
+fi
+
 if on_this_system && [ "$(id -u)" != 0 ]; then die "must be root (or set DESTDIR)"; fi
 case ${1:-install} in
 install)
-    if on_this_system && [ -e /usr/lib/ratelimitd/ratelimitd ]; then
+    if has_package; then
         die "the Debian package is installed: apt-get remove ratelimitd first; configuration, counts and logs stay"
     fi
     if on_this_system; then make_user; fi

@@ -43,7 +43,7 @@ _ratelimitctl() {
     unset | reset) words+=' --limit --reason' ;;
     doctor) words+=' --postfix-config' ;;
     replay) words+=' --html' ;;
-    migrate) words+=' --back --dry-run' ;;
+    migrate) words+=' --back --dry-run --perl-stopped' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
     if [[ $verb == replay && $word != -* ]]; then

@@ -107,7 +107,9 @@ def parser(default_config: Path) -> argparse.ArgumentParser:
     _days(reported)
     _page(reported)
     migrate = verb("migrate", "convert the Perl daemon's MySQL table in place, or back; safe to run again")
-    migrate.add_argument("--back", action="store_true", help="the other way: the Perl daemon runs on the table again")
+    way = migrate.add_mutually_exclusive_group()
+    way.add_argument("--back", action="store_true", help="the other way: the Perl daemon runs on the table again")
+    way.add_argument("--perl-stopped", action="store_true", help="the Perl daemon is stopped, whatever looks like it")
     migrate.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return made
 

@@ -217,7 +217,8 @@ def _migrate(configuration: Configuration, options: argparse.Namespace) -> Outco
                 print(tables.printable(line), flush=True)
 
     try:
-        migrate(configuration, say, dry_run=options.dry_run, back=options.back)
+        flags = {"dry_run": options.dry_run, "back": options.back, "perl_stopped": options.perl_stopped}
+        migrate(configuration, say, **flags)
     except StoreError as error:
         if not options.json:
             raise

@@ -4,6 +4,7 @@ On stderr it is said in any case; an init script starts the daemon without one.
 """
 
 import os
+import stat
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -12,22 +13,33 @@ import msgspec
 from ratelimitd.config.read import Configuration
 from ratelimitd.daemon import handover, privileges
 from ratelimitd.errors import RatelimitdError, StartError
+from ratelimitd.folders import opened
 from ratelimitd.log.destinations import open_sinks
 from ratelimitd.log.log import Log
 from ratelimitd.log.sinks import Sink
 from ratelimitd.settings import LogSettings
 from ratelimitd.text import escape
 
+_OWN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
 
 class FailureFile:
-    """The file that an init script reads. It is opened before the user changes, and empty until `write`."""
+    """The file that an init script reads. It is opened before the user changes, and empty until `write`.
+
+    Root may be told a folder where others place something, as /tmp: nothing is followed, waited for, or emptied that
+    could be another file.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises StartError."""
         try:
-            self._descriptor = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
+            with opened(path.parent) as folder:
+                self._descriptor = os.open(path.name, _OWN, 0o600, dir_fd=folder)
+            found = os.fstat(self._descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+                os.close(self._descriptor)
+                raise StartError(f"--failure-file: {path}: not a file of its own")
+            os.ftruncate(self._descriptor, 0)
         except OSError as error:
             raise StartError(f"--failure-file: {path}: {error.strerror}") from error
 

@@ -51,8 +51,17 @@ def built() -> Iterator[Made]:
         build = make(stack).image
         build.build(first, ROOT, {})
         made = make(stack)
-        made.image.build(last, ROOT, {first.name: build})
+        made.image.build(last, _of_a_careful_root(stack.enter_context(open_folder())), {first.name: build})
         yield made
+
+
+def _of_a_careful_root(context: Path) -> Path:
+    """What the last stage takes from a checkout that was made under the umask 077."""
+    etc = context / "contrib" / "container" / "etc"
+    shutil.copytree(HERE / "etc", etc)
+    for path in (etc, *etc.iterdir()):
+        path.chmod(path.stat().st_mode & 0o700)
+    return context
 
 
 @pytest.fixture
@@ -93,6 +102,7 @@ def comment(containing: str) -> list[str]:
 def test_a_mail_beyond_the_quota_is_refused_and_a_stop_loses_no_count(built: Made, mail: Made, folder: Path) -> None:
     image, system = built.image, built.image.system
     assert image.volumes == ["/var/lib/ratelimitd", "/run/ratelimitd"]
+    image.run("ratelimitd", "--check")  # without compose.yaml, too
     (policy := folder / "policy").mkdir()
     shutil.copytree(HERE / "etc", folder / "etc")
     bind(system, built.folder, policy, "/run/ratelimitd")

@@ -202,13 +202,17 @@ def test_a_third_party_s_key_plugin_is_installed_as_readme_debian_says(installed
 
 
 def test_what_is_in_the_way_of_an_installation_is_said(system: Debian) -> None:
-    program_ = system.path("/usr/local/lib/ratelimitd/bin/ratelimitd")
-    program_.parent.mkdir(parents=True)
-    program_.touch()
+    program_, unit = (
+        system.path(f"/{at}") for at in ("opt/rl/bin/ratelimitd", "etc/systemd/system/ratelimitd.service")
+    )
+    for made in (program_, unit):  # by install.sh
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text("[Service]\nExecStart=/opt/rl/bin/ratelimitd -c /etc/ratelimitd.toml\n")
     said = system.run("dpkg", "-i", "/root/new.deb", check=False)
     assert said.returncode != 0
     assert (
-        "Run `contrib/install.sh uninstall' in its checkout first: configuration, counts and logs stay" in said.stdout
+        "has installed /opt/rl/bin/ratelimitd. Run `contrib/install.sh uninstall' in its checkout first, with the same "
+        "PREFIX: configuration, counts and logs stay" in said.stdout
     )
     assert not system.path("/usr/lib/ratelimitd").exists()
 
@@ -224,6 +228,10 @@ def test_what_is_in_the_way_of_an_installation_is_said(system: Debian) -> None:
     said = system.run("/root/contrib/install.sh", check=False)
     assert said.returncode == 1
     assert "the Debian package is installed: apt-get remove ratelimitd first" in said.stdout
+    said = system.run("/root/contrib/install.sh", "uninstall", check=False)
+    assert said.returncode == 1
+    assert "the Debian package is installed, whose files have the same names: apt-get remove ratelimitd" in said.stdout
+    assert system.run("dpkg", "--verify", "ratelimitd").stdout == ""
 
     system.run("dpkg", "--remove", "ratelimitd")
     program_.touch()

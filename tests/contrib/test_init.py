@@ -1,6 +1,7 @@
 """The init script, driven by the real start-stop-daemon."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -97,6 +98,19 @@ def test_restart_and_reload(folder: Path, daemon: Ratelimitd, service: Run) -> N
     daemon.wait_for_log("log files are reopened")
     assert service("try-restart").returncode == 0
     assert pid(folder) != first
+
+
+@pytest.mark.real
+def test_a_pid_file_that_a_crash_has_left_names_nobody_else(folder: Path, daemon: Ratelimitd, service: Run) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            for verb, status in (("status", 1), ("reload", 7), ("stop", 0), ("start", 0)):
+                (folder / "ratelimitd.pid").write_text(f"{other.pid}\n")
+                assert (verb, service(verb).returncode) == (verb, status)
+            assert pid(folder) != other.pid
+        finally:
+            other.kill()
+        assert other.wait() == -signal.SIGKILL  # no other signal was first
 
 
 @pytest.mark.real

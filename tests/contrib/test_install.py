@@ -92,3 +92,36 @@ def test_an_unknown_verb_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert b"usage" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_one_that_was_installed_with_another_prefix_is_neither_left_half_nor_doubled(tmp_path: Path, verb: str) -> None:
+    unit, program = (
+        tmp_path / "etc/systemd/system/ratelimitd.service",
+        tmp_path / "opt/rl/lib/ratelimitd/bin/ratelimitd",
+    )
+    for file in (unit, program):
+        file.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nExecStart=/opt/rl/bin/ratelimitd -c /etc/ratelimitd.toml\n")
+    program.touch()
+    environment = {name: value for name, value in os.environ.items() if name != "PREFIX"} | {"DESTDIR": str(tmp_path)}
+    done = subprocess.run(["/bin/sh", SCRIPT, verb], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "it is installed with PREFIX=/opt/rl: run this with that PREFIX" in done.stderr
+    assert files(tmp_path) == {"etc/systemd/system/ratelimitd.service"}
+    install(tmp_path, "uninstall")
+    assert not program.parent.exists()
+    assert not unit.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PREFIX", "/opt/my rate"), ("PREFIX", "opt"), ("SYSCONF", "/etc&"), ("DESTDIR", "stage")]
+)
+def test_a_path_that_would_break_what_is_installed_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    environment = {**os.environ, "DESTDIR": str(tmp_path), name: value}
+    done = subprocess.run(
+        ["/bin/sh", SCRIPT], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert f'DESTDIR: "{value}"' in done.stderr
+    assert not list(tmp_path.iterdir())

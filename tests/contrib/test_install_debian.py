@@ -36,7 +36,7 @@ def checked_out(debian: Debian, folder: Path) -> None:
 
 def installed(debian: Debian) -> str:
     """What install.sh says."""
-    return debian.run(f"{CHECKOUT}/contrib/install.sh", online=True).stdout
+    return debian.sh(f"umask 077; {CHECKOUT}/contrib/install.sh", online=True).stdout
 
 
 def listen_at(debian: Debian, port: int) -> None:
@@ -73,7 +73,7 @@ def test_it_installs_updates_restarts_what_runs_survives_an_upgrade_of_the_syste
     completion = "/usr/local/share/bash-completion/completions/ratelimitctl"
     assert "_ratelimitctl" in debian12.run("bash", "-c", f". {completion}; complete -p ratelimitctl").stdout
     listen_at(debian12, port := free_port())
-    debian12.run("ratelimitd", "--check")
+    debian12.run("setpriv", "--reuid=ratelimitd", "--regid=ratelimitd", "--clear-groups", "ratelimitd", "--check")
     service(debian12, "start")
     assert user_of_the_daemon(debian12) == "ratelimitd\n"
     assert asked(debian12, port) == "action=DUNNO\n"

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -37,7 +38,9 @@ def rule(folder: Path, daemon: Ratelimitd) -> Path:
 @pytest.mark.real
 def test_no_line_is_lost_while_the_log_is_rotated(folder: Path) -> None:
     require("logrotate")
-    daemon = Ratelimitd(folder, config(log={"file": "ratelimitd.log"}, pid_file="pid", limit=[{"quota": 0}]))
+    # The program itself, for the rule knows it by its command line.
+    settings = config(log={"file": "ratelimitd.log"}, pid_file="pid", limit=[{"quota": 0}])
+    daemon = Ratelimitd(folder, settings, prefix=["env"])
     daemon.start()
     asked = 0
     ended = threading.Event()
@@ -71,3 +74,21 @@ def test_no_line_is_lost_while_the_log_is_rotated(folder: Path) -> None:
     text += "".join(gzip.decompress(file.read_bytes()).decode() for file in folder.glob("*.gz"))
     assert sorted(map(int, re.findall(r"Q([0-9]+): client=", text))) == list(range(asked))
     assert asked > 0
+
+
+@pytest.mark.real
+def test_a_pid_file_that_a_crash_has_left_names_nobody_else(folder: Path) -> None:
+    require("logrotate")
+    file = rule(folder, Ratelimitd(folder, config()))
+    (folder / "ratelimitd.log").write_text("a line\n")
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            (folder / "pid").write_text(f"{other.pid}\n")
+            subprocess.run(
+                [program("logrotate"), "--force", "--state", folder / "logrotate.state", file],
+                check=True, capture_output=True, timeout=100,
+            )  # fmt: skip
+            assert (folder / "ratelimitd.log.1").exists()
+        finally:
+            other.kill()
+        assert other.wait() == -signal.SIGKILL  # no other signal was first

@@ -51,6 +51,14 @@ def test_a_domain_that_is_not_in_ascii_is_one_with_all_others_unless_it_is_a_rea
     assert LoginRules("exämple.com", ascii_only=True).login("alice") == "alice@exämple.com"
 
 
+def test_domains_are_for_password_checks_that_ignore_the_domain() -> None:
+    """MySQL takes one domain for the other: that is bob of b.example, and without `domains` nobody else is charged."""
+    assert (
+        LoginRules("a.example", ["a.example", "b.example"], ascii_only=True).login("bob@ḃ.example") == "bob@a.example"
+    )
+    assert LoginRules("a.example", ascii_only=True).login("bob@ḃ.example") == "bob@?"
+
+
 @given(st.binary(max_size=8))
 def test_whatever_bytes_a_name_has_that_are_not_ascii_it_is_the_same_one(data: bytes) -> None:
     name = b"a" + data.translate(None, b"\n@\\") + b"z"

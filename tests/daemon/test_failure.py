@@ -72,6 +72,24 @@ def test_a_file_that_cannot_be_written_is_said(folder: Path) -> None:
     assert daemon.output() == f"ratelimitd: --failure-file: {folder}/none/failure: No such file or directory\n"
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "other name", "folder"])
+def test_what_somebody_else_has_placed_there_is_neither_waited_for_nor_written(folder: Path, kind: str) -> None:
+    file, other = folder / "failure", folder / "precious"
+    other.write_text("kept")
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "link":
+        file.symlink_to(other)
+    elif kind == "other name":
+        file.hardlink_to(other)
+    else:
+        file.mkdir()
+    daemon = Ratelimitd(folder, config())
+    assert daemon.spawn("--failure-file", str(file)).wait(60) == 2
+    assert daemon.output().startswith(f"ratelimitd: --failure-file: {file}: ")
+    assert other.read_text() == "kept"
+
+
 def test_syslog_is_spared_where_systemd_takes_stderr_to_the_same_journal(
     folder: Path, syslog: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,10 +62,12 @@ class Perl:
         insert = f"INSERT INTO ratelimit (sender, persist, quota, used, updated, expiry) VALUES {values}"
         self.sql(SEED + (insert if rows else ""))
 
-    def migrate(self, dry_run: bool = False, *, back: bool = False, said: list[str] | None = None) -> list[str]:
+    def migrate(
+        self, dry_run: bool = False, *, back: bool = False, perl_stopped: bool = False, said: list[str] | None = None
+    ) -> list[str]:
         """What was done, without the line at the end, which says what to do now. `said` has it also if it fails."""
         said = [] if said is None else said
-        migrate(config.read(self.file), said.append, dry_run=dry_run, back=back)
+        migrate(config.read(self.file), said.append, dry_run=dry_run, back=back, perl_stopped=perl_stopped)
         assert said.pop().startswith("nothing was changed" if dry_run else "now start ")
         return said
 

@@ -1,7 +1,9 @@
 """Our table becomes the Perl daemon's again, and ours once more: nothing that was counted is lost on the way."""
 
 import itertools
+import os
 import re
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import trio
 
 from ratelimitd.core.rows import Delta, Grant
-from ratelimitd.errors import StoreError
+from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.state.directory import StateDir
 from ratelimitd.stores import Store
 from ratelimitd.stores.history import Kept
@@ -364,6 +366,34 @@ def test_the_way_back_is_completed_after_an_end_anywhere(
     assert in_turn(prepare, True) > 12
 
 
+@pytest.mark.parametrize("back", [True, False])
+def test_no_daemon_counts_while_rows_of_other_limits_are_aside(
+    perl: Perl, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    """From 0, under these limits; and then one of the two counts would be lost."""
+    perl.configure(limits=TWO)
+    perl.seed(("alice", 0, 1000, 5, LATER))
+    perl.migrate()
+    count(perl, delta("alice", 7, expiry=LATER, limit="hourly"))
+    if not back:
+        perl.migrate(back=True)
+    for number in itertools.count():
+        with monkeypatch.context() as patched:
+            killed_before(patched, number)
+            with pytest.raises(Killed):
+                perl.migrate(back=back)
+        names = [name for name, *_ in perl.sql("SHOW COLUMNS FROM ratelimit")]
+        if "limit_name" in names and not perl.sql("SELECT 1 FROM ratelimit WHERE limit_name = 'hourly'"):
+            break
+    with pytest.raises(StoreUnsuitable, match=r"rows of other limits are in ratelimit_aside.*`ratelimitctl migrate`"):
+        count(perl, delta("alice", 7, expiry=LATER, limit="hourly"))
+    perl.migrate()
+    count(perl, delta("alice", 7, expiry=LATER, limit="hourly"))
+    assert sorted(used(perl, "limit_name", "used")) == [("alice", "daily", "5"), ("alice", "hourly", "14")]
+    perl.sql("CREATE TABLE ratelimit_aside (note TEXT); INSERT INTO ratelimit_aside VALUES ('somebody else')")
+    count(perl, delta("alice", 1, expiry=LATER, limit="hourly"))
+
+
 # -- the file, and what is refused -------------------------------------------------------------------------------------
 
 
@@ -414,6 +444,32 @@ def test_while_a_daemon_runs_it_is_refused(ours: Perl) -> None:
         refused(ours, "ratelimitd is running: stop it first")
     finally:
         state.release()
+    ours.migrate(back=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_opens_nothing_of_the_daemons_users_that_this_user_could_not(ours: Perl) -> None:
+    """A name in its folder may be another for a file of root's, which a lock would empty."""
+    root = ours.file.parent
+    while root != root.parent and not root.stat().st_mode & stat.S_IXOTH:
+        root.chmod(root.stat().st_mode | stat.S_IXOTH)
+        root = root.parent
+    state, precious = ours.file.parent / "state", ours.file.parent / "precious"
+    (state / "journal").mkdir(parents=True)
+    precious.write_text("kept")
+    precious.chmod(0o600)
+    (state / "lock").hardlink_to(precious)
+    for folder in (state, state / "journal"):
+        os.chown(folder, 1, 1)
+    refused(ours, "it is not known whether ratelimitd is running: .*Permission denied")
+    assert precious.read_text() == "kept"
+    (state / "lock").unlink()
+    (state / "lock").touch()
+    os.chown(state / "lock", 1, 1)
+    (state / "journal" / "1.segment").symlink_to(precious)
+    with pytest.raises(StoreError, match=r"the journal cannot be read: .*Permission denied"):
+        ours.migrate(back=True)
+    (state / "journal" / "1.segment").unlink()
     ours.migrate(back=True)
 
 

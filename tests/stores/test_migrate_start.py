@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -147,7 +148,8 @@ def renamed(processes: Path) -> Iterator[str]:
 
 def test_its_process_is_noticed_by_the_name_that_it_gives_itself(renamed: str) -> None:
     (found,) = perl_daemon.running([])
-    assert found.startswith(f"process {renamed} is /opt/ratelimit-policyd/daemon.pl: stop it first")
+    who = pwd.getpwuid(os.geteuid()).pw_name
+    assert found.startswith(f"process {renamed} of {who} is /opt/ratelimit-policyd/daemon.pl: stop it first")
 
 
 def process(folder: Path, number: int, program: str, *words: str, cwd: str = "/") -> None:
@@ -172,6 +174,32 @@ def process(folder: Path, number: int, program: str, *words: str, cwd: str = "/"
 )
 def test_others_are_not_taken_for_it(processes: Path, program: str, words: list[str], cwd: str, is_one: bool) -> None:
     process(processes, 77, program, *words, cwd=cwd)
+    assert bool(list(perl_daemon.running([]))) is is_one
+
+
+@pytest.mark.parametrize(
+    ("comm", "words", "is_one"),
+    [
+        ("perl", ["/usr/bin/perl", "/opt/ratelimit-policyd/daemon.pl"], True),
+        ("daemon.pl", ["/usr/bin/perl", "/opt/ratelimit-policyd/daemon.pl"], True),
+        ("ratelimit-polic", ["ratelimit-policyd"], True),
+        ("tail", ["tail", "-f", "/var/log/ratelimit-policyd.log"], False),
+        ("vim", ["vim", "/opt/ratelimit-policyd/daemon.pl"], False),
+    ],
+)
+def test_who_may_not_see_what_a_process_runs_goes_by_its_name(
+    processes: Path, monkeypatch: pytest.MonkeyPatch, comm: str, words: list[str], is_one: bool
+) -> None:
+    process(processes, 77, "/usr/bin/unknown", *words)
+    (processes / "77" / "comm").write_text(f"{comm}\n")
+    readlink = Path.readlink
+
+    def refused(path: Path) -> Path:
+        if path.name in ("exe", "cwd"):
+            raise PermissionError(13, "Permission denied")
+        return readlink(path)
+
+    monkeypatch.setattr(Path, "readlink", refused)
     assert bool(list(perl_daemon.running([]))) is is_one
 
 
@@ -234,13 +262,18 @@ def test_while_it_runs_nothing_is_migrated_but_a_dry_run_goes_on(
     perl.seed(("alice", 0, 1000, 5, LATER))
     perl.sql("UPDATE ratelimit SET updated = NOW()")
     before = perl.sql("SHOW CREATE TABLE ratelimit; SHOW TABLES")
-    with pytest.raises(StoreError, match=f"the Perl daemon is running: process {renamed} is"):
+    refusal = f"the Perl daemon is running: process {renamed} of .*; if that is not .* run it with --perl-stopped"
+    with pytest.raises(StoreError, match=refusal):
         perl.migrate()
     planned = perl.migrate(dry_run=True)
     assert perl.sql("SHOW CREATE TABLE ratelimit; SHOW TABLES") == before
     assert any(line.startswith("would be refused: the Perl daemon is running: ") for line in planned)
     assert any(line.startswith("a row was written ") for line in planned)
     assert any(line.startswith("would run: ALTER TABLE") for line in planned)
+    # Any user of the machine could look like it, and so does another customer's, on another database.
+    done = perl.migrate(perl_stopped=True)
+    assert any(re.match(rf"not taken for .*--perl-stopped\): process {renamed} of \S+ is /opt/", line) for line in done)
+    assert ("limit_name",) in [(name,) for name, *_ in perl.sql("SHOW COLUMNS FROM ratelimit")]
     mariadb.sql(f"DROP DATABASE {database}")
 
 

@@ -36,8 +36,10 @@ RECENT_S = 60
 class Forward:
     """One run over one table."""
 
-    def __init__(self, config: Configuration, steps: Steps) -> None:
+    def __init__(self, config: Configuration, steps: Steps, *, perl_stopped: bool = False) -> None:
+        """`perl_stopped`: an administrator says that the Perl daemon is, whatever looks like it."""
         self._listen = config.settings.server.listen
+        self._perl_stopped = perl_stopped
         self._senders = Senders(config, steps)
         self._names = config.names
         self._steps = steps
@@ -97,7 +99,13 @@ class Forward:
     async def _check_perl(self) -> None:
         """Refuse where the Perl daemon certainly runs; say where it may."""
         for found in perl.running(self._listen):
-            self._steps.refuse(f"the Perl daemon is running: {found}")
+            if self._perl_stopped:
+                self._steps.say(f"not taken for the Perl daemon (--perl-stopped): {found.partition(': ')[0]}")
+            else:
+                self._steps.refuse(
+                    f"the Perl daemon is running: {found}; if that is not the one that writes to this table, run it "
+                    f"with --perl-stopped"
+                )
         age = "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(MAX(`updated`)) FROM `ratelimit`"
         ((since,),) = await self._steps.ask(age)
         if since is not None and 0 <= int(str(since)) < RECENT_S:

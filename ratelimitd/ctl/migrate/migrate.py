@@ -20,10 +20,13 @@ from ratelimitd.stores.shared.addresses import place
 CONNECT_TIMEOUT_S = 10.0
 
 
-def migrate(config: Configuration, say: Say, *, dry_run: bool = False, back: bool = False) -> None:
+def migrate(
+    config: Configuration, say: Say, *, dry_run: bool = False, back: bool = False, perl_stopped: bool = False
+) -> None:
     """Migrate the table of `[store]` to ours, or `back` to the Perl daemon's.
 
-    `say` is called with each line of what was done, or with `dry_run` would be.
+    `say` is called with each line of what was done, or with `dry_run` would be. `perl_stopped`: what looks like a
+    Perl daemon that still runs is said, and is no reason to refuse.
 
     Raises ConfigError for another backend; StoreError. A table that is neither the Perl daemon's nor ours is an
     error too, and left alone.
@@ -33,16 +36,16 @@ def migrate(config: Configuration, say: Say, *, dry_run: bool = False, back: boo
         with naming(config.file):
             why = "the Perl daemon knows no other" if back else "in other databases a start completes the tables"
             raise ConfigError("store.backend", found, f'"mysql" ({why})')
-    trio.run(_migrate, config, say, dry_run, back)
+    trio.run(_migrate, config, say, dry_run, back, perl_stopped)
 
 
-async def _migrate(config: Configuration, say: Say, dry_run: bool, back: bool) -> None:
+async def _migrate(config: Configuration, say: Say, dry_run: bool, back: bool, perl_stopped: bool) -> None:
     known = Access.of(config.settings.store, config.credentials)
     try:
         session = await _connect(known)
         try:
             steps = Steps(session, config.names, say, dry_run=dry_run)
-            await (Back(config, steps).run() if back else Forward(config, steps).run())
+            await (Back(config, steps) if back else Forward(config, steps, perl_stopped=perl_stopped)).run()
         finally:
             await session.quit()
     except StoreError as error:

@@ -1,12 +1,16 @@
 """What is left of ratelimitd before the way back: whether one still runs on the table, and what its journal holds that
 the database does not have. Nothing is changed here.
+
+The state directory belongs to the daemon's user, who may have placed anything there: root looks into it as that user.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
 
+from ratelimitd.daemon import privileges
 from ratelimitd.errors import InUse, JournalError, StartError, StoreError
 from ratelimitd.state.backlog import ASIDE
 from ratelimitd.state.directory import CTL, StateDir
@@ -28,12 +32,24 @@ def holding(state_dir: Path) -> StateDir | None:
     try:
         if not (state_dir / "lock").exists():
             return None
-        state.acquire(CTL)
+        with _as_owner(state_dir):
+            state.acquire(CTL)
     except InUse as error:
         raise StoreError(f"ratelimitd is running: stop it first ({error})") from error
     except (StartError, OSError) as error:
         raise StoreError(f"it is not known whether ratelimitd is running: {error}") from error
     return state
+
+
+@contextmanager
+def _as_owner(folder: Path) -> Iterator[None]:
+    """Open what is in a folder as its owner would. Raises OSError for the folder; StartError."""
+    owner = privileges.owner_of(folder)
+    if owner is None:
+        yield
+        return
+    with privileges.acting_as(owner):
+        yield
 
 
 def runs(state_dir: Path) -> bool:
@@ -61,8 +77,11 @@ async def unstored(session: MySQLSession, names: Names, folder: Path, *, node_ta
 
 def _segments(folder: Path) -> list[Recovered]:
     try:
-        return Journal(folder, "", "never").recover() if folder.exists() else []
-    except (JournalError, OSError) as error:
+        if not folder.exists():
+            return []
+        with _as_owner(folder):
+            return Journal(folder, "", "never").recover()
+    except (JournalError, StartError, OSError) as error:
         raise StoreError(f"the journal cannot be read: {error}") from error
 
 

@@ -4,10 +4,13 @@ What it counts until it is stopped would be lost where a sender is merged with a
 
 Proof is a process of Perl by the name of the daemon, the one that its pid file names, or its own answer at an address
 (`printshm`, which its init script sends for `status`). Its sessions in the database are none: it has one for some
-milliseconds every 30 s, by the account that ours may use, too.
+milliseconds every 30 s, by the account that ours may use, too. All of that can also be another daemon's, on another
+database, or made up by any user of the machine: so each line says whose process it is, and an administrator who knows
+better is believed (`--perl-stopped`).
 """
 
 import os
+import pwd
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +25,8 @@ USUAL = ("127.0.0.1", 10032)
 ANSWER_S = 2.0
 _ANSWER = b"Printing shm:"
 _SCRIPT, _NAME = "daemon.pl", "ratelimit-policyd"
+_COMMS = ("perl", _SCRIPT, _NAME[:15])
+"""What the kernel calls a process that runs a script of Perl: Perl, the script, or the name that it gave itself."""
 _IN_PATH = ("rate", "policyd")
 """Others have a daemon.pl, too: ours is in /opt/ratelimit-policyd or /opt/send_rate_policyd, or some folder like it."""
 
@@ -29,11 +34,15 @@ _IN_PATH = ("rate", "policyd")
 def running(addresses: Iterable[str]) -> Iterator[str]:
     """Where it runs, a line each, with what to do. `addresses` are those at which ratelimitd is to take its place."""
     for pid, script in _processes():
-        yield f"process {pid} is {script}: stop it first, as by `service {_NAME} stop`"
+        yield f"process {pid} of {_owner(PROC / pid)} is {script}: stop it first, as by `service {_NAME} stop`"
     for file in PID_FILES:
         number, program = _of_file(file)
         if program:
-            yield f"{file} names process {number}, {program}: stop it, or remove the file where it is another program"
+            whose = _owner(PROC / str(number))
+            yield (
+                f"{file} names process {number} of {whose}, {program}: stop it, or remove the file where it is another "
+                f"program"
+            )
     for host, port in _tcp(addresses):
         if _answers(host, port):
             yield f"{host}:{port} answers as it does: stop it first, as by `service {_NAME} stop`"
@@ -55,13 +64,28 @@ def _processes() -> Iterator[tuple[str, str]]:
 
 
 def _is_perl(folder: Path) -> bool:
-    """Whether a process runs Perl. Of another user's only root is told: its name must do."""
+    """Whether a process runs Perl. Of another user's only root is told that; for others its name must do, which a
+    program that reads the daemon's log or script does not have."""
     try:
         return (folder / "exe").readlink().name.startswith("perl")
     except PermissionError:
-        return True
+        with suppress(OSError):
+            return (folder / "comm").read_text("utf-8", "replace").strip().startswith(_COMMS)
     except OSError:  # it has ended, or is the kernel's
-        return False
+        pass
+    return False
+
+
+def _owner(folder: Path) -> str:
+    """Whose process it is: a name, or a number; "?" for one that has ended."""
+    try:
+        uid = folder.stat().st_uid
+    except OSError:
+        return "?"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def _cwd(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from ratelimitd.stores import Names
 from ratelimitd.stores.dialect import Dialect, MySQL
 from ratelimitd.stores.mysql import beside
 from ratelimitd.stores.mysql.access import USUAL_PORT, Access
+from ratelimitd.stores.mysql.aside import refuse_rows_aside
 from ratelimitd.stores.mysql.layout import check, layout, tables, whole_numbers
 from ratelimitd.stores.mysql.rights import lacking
 from ratelimitd.stores.mysql.session import connect
@@ -26,6 +27,7 @@ class MySQLStore(SharedStore):
     async def _check_tables(self, session: Session) -> None:
         await check(session, self._names, self.remarks, history=self._history.kept.is_needed)
         await beside.check(session, self._names, history=self._history.kept.is_needed)
+        await refuse_rows_aside(session, self._names)
 
     async def _tables(self, session: Session) -> Collection[str]:
         return await tables(session)
