@@ -139,7 +139,7 @@ class Naming:
         except StoreError as error:
             if found:
                 return found
-            raise Refused(f"not in memory, and {error}", NO) from error
+            raise Refused(f"not in memory, and {error}; `ratelimitctl check` says more", NO) from error
         for meter, account in asked:
             counter = _find(meter, account.key, now)
             if counter is not None:

@@ -13,6 +13,7 @@ from ratelimitd.daemon import daemon, output
 from ratelimitd.daemon.check import check
 from ratelimitd.daemon.failure import FailureFile, log_it
 from ratelimitd.errors import InternalError, InUse, RatelimitdError, StartError
+from ratelimitd.net import systemd
 from ratelimitd.text import escape
 
 DEFAULT_CONFIG = Path("/etc/ratelimitd.toml")
@@ -78,6 +79,7 @@ def _run(file: Path, failures: FailureFile | None) -> int:
             failures.write(error)
         if config or failures:
             log_it(config, error)
+        systemd.failed()
         raise
 
 

@@ -3,6 +3,7 @@
 The protocol of sd_notify(3) and sd_listen_fds(3), which other managers speak too. Without a manager nothing happens.
 """
 
+import errno
 import os
 import socket
 import time
@@ -61,6 +62,11 @@ def _datagrams() -> socket.socket:
 def ready(status: str) -> None:
     """The daemon serves, after its start or a reload."""
     notify("READY=1", f"STATUS={status}")
+
+
+def failed() -> None:
+    """The daemon does not start: start-stop-daemon waits no longer. Why is said elsewhere; this has no words for it."""
+    notify(f"ERRNO={errno.EINVAL}")
 
 
 def reloading() -> None:

@@ -186,6 +186,24 @@ def test_the_pid_file_of_a_daemon_that_is_gone_is_seen_as_that(folder: Path, ser
 
 
 @pytest.mark.real
+def test_a_daemon_that_has_ended_and_that_nobody_reaps_runs_no_more(
+    folder: Path, daemon: Ratelimitd, service: Run
+) -> None:
+    """As in a container whose process 1 reaps nothing: once `stop` waited 35 s, and said nothing."""
+    with subprocess.Popen([PROGRAM, "-c", daemon.file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        (folder / "ratelimitd.pid").write_text(f"{child.pid}\n")
+        daemon.wait_for_log("is ready")
+        began = time.monotonic()
+        assert service("stop").returncode == 0
+        assert time.monotonic() - began < 25
+        assert Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        (folder / "ratelimitd.pid").write_text(f"{child.pid}\n")
+        assert service("status").returncode == 1
+        assert "runs already" not in service("start").stdout
+        assert pid(folder) != child.pid
+
+
+@pytest.mark.real
 def test_an_unknown_verb_says_which_there_are(service: Run) -> None:
     done = service("nonsense")
     assert done.returncode == 2

@@ -144,7 +144,8 @@ def test_every_example_of_a_configuration_is_right(folder: Path, page: str) -> N
             continue
         example.setdefault("keys", {}).pop("customer", None)  # the options of a plugin are its own
         msgspec.convert({"limit": [{"quota": 1}], **example}, Settings)
-    limits = [block for block in found if "[[limit]]" in block and "[keys." not in block]
+    # A whole configuration, with listeners and files of its own, was read above; what is checked here gets ours.
+    limits = [block for block in found if "[[limit]]" in block and "[keys." not in block and "[server]" not in block]
     if page == "README.md":
         assert len(found) > 1
         assert limits

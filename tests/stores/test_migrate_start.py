@@ -381,3 +381,18 @@ def test_a_table_of_the_version_before_joins_after_migrate(perl: Perl) -> None:
     assert perl.sql("SHOW CREATE TABLE ratelimit; SHOW CREATE TABLE ratelimit_history")[1] == whole[1]
     assert perl.sql("SELECT sender FROM ratelimit") == [("alice",)]
     assert len(perl.migrate()) == 2
+
+
+# -- everything else meanwhile ----------------------------------------------------------------------------------------
+
+
+@real
+def test_a_look_at_a_table_that_is_not_migrated_names_the_command_that_says_what_to_do(
+    perl: Perl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once the line was only `Unknown column 'limit_name' in 'SELECT' (1054)`."""
+    perl.seed(("alice", 0, 1000, 5, LATER))
+    assert ctl.main(["-c", str(perl.file), "show", "alice"]) == 1
+    assert "`ratelimitctl check` says more" in capsys.readouterr().err
+    assert ctl.main(["-c", str(perl.file), "check"]) == 2
+    assert "is not migrated: run `ratelimitctl migrate`" in "".join(capsys.readouterr())
