@@ -151,8 +151,10 @@ def test_a_start_that_fails_says_why_on_the_terminal_and_in_the_log(
     folder: Path, daemon: Ratelimitd, service: Run
 ) -> None:
     with socket.create_server(("127.0.0.1", daemon.port)):
+        began = time.monotonic()
         done = service("start")
         assert done.returncode == 1
+        assert time.monotonic() - began < 50  # it does not wait for start-stop-daemon to give up
         assert f"127.0.0.1:{daemon.port}: " in done.stdout
         assert done.stdout.count("\n") == 2  # with "Starting"
         (line,) = [line for line in daemon.log() if "ratelimitd cannot start" in line]
