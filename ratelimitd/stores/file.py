@@ -75,7 +75,11 @@ class DatabaseFile:
     def connect_to_read(self) -> sqlite3.Connection:
         """A connection that cannot write, not even as it is closed; it holds the file from now on."""
         connection = self._connected("ro", sqlite3.Connection)
-        connection.execute("PRAGMA schema_version").fetchone()
+        try:
+            connection.execute("PRAGMA schema_version").fetchone()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _connected(self, mode: str, kind: type[C]) -> C:

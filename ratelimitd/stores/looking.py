@@ -51,7 +51,15 @@ class SQLiteLook(SQLiteStore):
         # Without a write-ahead log the file is complete, and `immutable` keeps SQLite from making one for us.
         self._alone = not self._has_log()
         uri = f"file:{quote(str(self._at))}?mode=ro{'&immutable=1' if self._alone else ''}"
-        self._reader = reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            self._find_lacks(reader)
+        except BaseException:
+            reader.close()
+            raise
+        self._reader = reader
+
+    def _find_lacks(self, reader: sqlite3.Connection) -> None:
         reader.text_factory = text
         # A file of a version before may lack these: its rows say what was used.
         self._history.exists = bool(reader.execute(f'PRAGMA table_info("{self._names.table}_history")').fetchall())

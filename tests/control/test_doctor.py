@@ -7,6 +7,7 @@ import signal
 import socket
 import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -503,18 +504,16 @@ def test_without_a_configuration_of_postfix_that_is_said_beside_what_is_found_of
 def test_a_store_that_is_unavailable(start: Start, examine: Examine, backend: str) -> None:
     port = free_port()
     daemon = start(store={"backend": backend, "port": port, "timeout_s": 0.1, "flush_interval_s": 0.1})
-    connection = None
+    with ExitStack() as holding:
+        if backend == "sqlite":
+            connection = sqlite3.connect(daemon.state / "ratelimit.sqlite3", isolation_level=None)
+            holding.enter_context(closing(connection)).execute("BEGIN EXCLUSIVE")
+        with daemon.client() as client:
+            client.ask("alice@example.com")
+        daemon.wait_for_log("the store is unavailable")
+        why = "locked" if backend == "sqlite" else f"127.0.0.1:{port}"
+        assert says(examine(daemon, SENDER), "store-unavailable", f"{backend}:", why, "ratelimitctl check")
     if backend == "sqlite":
-        connection = sqlite3.connect(daemon.state / "ratelimit.sqlite3", isolation_level=None)
-        connection.execute("BEGIN EXCLUSIVE")
-    with daemon.client() as client:
-        client.ask("alice@example.com")
-    daemon.wait_for_log("the store is unavailable")
-    why = "locked" if backend == "sqlite" else f"127.0.0.1:{port}"
-    assert says(examine(daemon, SENDER), "store-unavailable", f"{backend}:", why, "ratelimitctl check")
-    if connection is not None:
-        connection.execute("ROLLBACK")
-        connection.close()
         daemon.wait_for_log("the store is available again")
         assert names(examine(daemon, SENDER)) == []
 

@@ -49,8 +49,10 @@ async def reloaded_at(folder: Path, operation: str, *, known: bool) -> AsyncIter
         return await original(*arguments)
 
     setattr(node.store, operation, hooked)
-    yield node, Accounts(node.policy, node.sync, Keys(), lambda: NOON)
-    await node.stop()
+    try:
+        yield node, Accounts(node.policy, node.sync, Keys(), lambda: NOON)
+    finally:
+        await node.stop()
 
 
 @pytest.mark.parametrize("known", [True, False])

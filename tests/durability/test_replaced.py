@@ -250,8 +250,8 @@ async def test_a_log_that_belongs_to_the_new_file_is_kept(node: Node) -> None:
     assert await node.flush()
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
         os.replace(copy / name, node.folder / name)
-    file = DatabaseFile(node.folder / FILE)
-    assert file.connect().execute("SELECT used FROM ratelimit").fetchall() == [(10,)]
+    with contextlib.closing(DatabaseFile(node.folder / FILE).connect()) as connection:
+        assert connection.execute("SELECT used FROM ratelimit").fetchall() == [(10,)]
     assert await node.flush()
     assert await used(node) == 30
 

@@ -1,12 +1,14 @@
 """A fresh database of each kind behind the Store protocol, and an administrator's own way into it."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ratelimitd.core.rows import Account, Delta, Row
+from ratelimitd.errors import StoreError
 from ratelimitd.stores import Flushed, Names, Store
 from ratelimitd.stores.mysql.access import Access
 from ratelimitd.stores.mysql.store import MySQLStore
@@ -113,6 +115,26 @@ async def flush(store: Store, deltas: Iterable[Delta], *, node: str = "node", se
     made = list(deltas)
     segment = segment or await store.recorded(node) + 1
     return await store.flush(node, segment, lambda recorded: made if recorded < segment else [])
+
+
+async def flush_in_turn(store: Store, deltas: Iterable[Delta], node: str, segment: int) -> None:
+    """Flush again, as the daemon does, where SQLite has let others write for too long."""
+    while True:
+        try:
+            await flush(store, deltas, node=node, segment=segment)
+            return
+        except StoreError as error:
+            if "locked" not in str(error):
+                raise
+
+
+@asynccontextmanager
+async def closed_after(store: Store) -> AsyncIterator[Store]:
+    """The store, closed whatever fails: a connection that is left would fail another test."""
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def row(store: Store, key: str, limit: str = "daily", now: int = 0) -> Row:

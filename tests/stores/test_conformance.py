@@ -8,7 +8,7 @@ import trio
 from ratelimitd.core.rows import Account, Delta, Grant, Known, Row
 from ratelimitd.keys import normalise
 from ratelimitd.stores import MAX_USED, Changes, Cursor, Names, Store
-from tests.stores.backends import Backend, delta, flush, row
+from tests.stores.backends import Backend, closed_after, delta, flush, flush_in_turn, row
 
 SOON, LATER = (int(time.time()) + days * 86400 for days in (1, 2))
 """The end of a window that is running, and of the next."""
@@ -209,10 +209,9 @@ async def test_a_quota_that_was_given_since_the_row_was_seen_is_newer_than_what_
 
 async def test_nodes_that_restore_the_same_accounts_at_once_double_nothing(backend: Backend, store: Store) -> None:
     async def restore() -> None:
-        own = backend.make()
-        await own.open()
-        await own.restore([known(f"user{n:03}", 7) for n in range(600)], 1000)
-        await own.close()
+        async with closed_after(backend.make()) as own:
+            await own.open()
+            await own.restore([known(f"user{n:03}", 7) for n in range(600)], 1000)
 
     async with trio.open_nursery() as nursery:
         for _ in range(3):
@@ -270,11 +269,10 @@ async def test_a_merge_that_fails_half_way_stores_nothing(store: Store) -> None:
 
 async def test_stores_flush_the_same_accounts_at_once_and_the_sum_is_exact(backend: Backend, store: Store) -> None:
     async def node(name: str) -> None:
-        own = backend.make()
-        await own.open()
-        for segment in range(1, 11):
-            await flush(own, [delta(f"user{n:03}") for n in range(60)], node=name, segment=segment)
-        await own.close()
+        async with closed_after(backend.make()) as own:
+            await own.open()
+            for segment in range(1, 11):
+                await flush_in_turn(own, [delta(f"user{n:03}") for n in range(60)], name, segment)
 
     async with trio.open_nursery() as nursery:
         for name in ("a", "b", "c"):

@@ -18,7 +18,7 @@ from ratelimitd.stores.looking import SQLiteLook
 from ratelimitd.stores.mysql.store import MySQLLook, MySQLStore
 from ratelimitd.stores.postgresql.store import PostgreSQLLook, PostgreSQLStore
 from ratelimitd.stores.survey import Rename
-from tests.stores.backends import Backend, delta, flush, row
+from tests.stores.backends import Backend, closed_after, delta, flush, flush_in_turn, row
 
 NOW = int(time.time()) // 60 * 60
 """The nodes' clock; the database's is its own."""
@@ -105,13 +105,12 @@ async def test_nodes_that_flush_the_same_accounts_at_once_lose_nothing(backend: 
     """New rows and old ones, in both tables, of fixed and of sliding limits."""
 
     async def node(name: str, at: int) -> None:
-        own = await other_node(backend, ALL)
-        for segment in range(1, 9):
-            keys = [f"user{n:03}" for n in range(at, at + 60)]
-            windows = [delta(key, 1, expiry=2000 + segment % 2) for key in keys]
-            await flush(own, windows + [part(key, 1, HOUR + PART * (segment // 2)) for key in keys],
-                        node=name, segment=segment)  # fmt: skip
-        await own.close()
+        keys = [f"user{n:03}" for n in range(at, at + 60)]
+        async with closed_after(await other_node(backend, ALL)) as own:
+            for segment in range(1, 9):
+                windows = [delta(key, 1, expiry=2000 + segment % 2) for key in keys]
+                windows += [part(key, 1, HOUR + PART * (segment // 2)) for key in keys]
+                await flush_in_turn(own, windows, name, segment)
 
     async with trio.open_nursery() as nursery:
         for number, name in enumerate(("a", "b", "c")):

@@ -1,5 +1,6 @@
 """A session with a MySQL or MariaDB server: statements in, rows out, errors by number."""
 
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,9 +44,13 @@ GONE = (ER.NO_DB_ERROR, ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR)
 BAD_RECORD = (
     *(ER.DATA_TOO_LONG, ER.WARN_DATA_OUT_OF_RANGE, ER.WARN_DATA_TRUNCATED, ER.TRUNCATED_WRONG_VALUE_FOR_FIELD),
     *(ER.TRUNCATED_WRONG_VALUE, ER.BAD_NULL_ERROR, ER.NO_DEFAULT_FOR_FIELD, ER.NO_REFERENCED_ROW_2, ER.DUP_ENTRY),
-    *(1300, 1644, 1690, 3819, 3854, 4025),
+    *(1300, 1644, 1690, 3819, 3854, 4025, 4208),
 )
-"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644)."""
+"""One record is at fault: its text, its range, a CHECK (3819, 4025), a trigger (1644, 4208)."""
+LEFT_OUT = 4208
+"""Among the warnings of a statement that succeeds: a trigger's SIGNAL of "no data" has left a row out."""
+LEAVES_OUT = (11, 8)
+"""The first MariaDB of which a trigger can do that (MDEV-34724); before, the statement fails."""
 
 
 class ServerError(DatabaseError):
@@ -65,6 +70,8 @@ class MySQLSession:
     def __init__(self, wire: Wire, address: Address, patience_s: float) -> None:
         self.address = address
         self.mariadb = "mariadb" in wire.server_version.lower()
+        version = re.search(r"(\d+)\.(\d+)\.\d+-mariadb", wire.server_version.lower())
+        self._leaves_out = version is not None and tuple(map(int, version.groups())) >= LEAVES_OUT
         self.used_at = trio.current_time()
         self.reused = False
         self._wire = wire
@@ -82,8 +89,15 @@ class MySQLSession:
             return await self._wire.rows(data)
 
     async def run_whole(self, statement: str, arguments: Sequence[object], rows: int = 0) -> Rows:
-        """The same: a statement that fails has changed nothing, and no trigger can leave a row out."""
-        return await self.run(statement, arguments)
+        """The same: one that fails has changed nothing, and one of which a trigger leaves a row out is undone."""
+        if not self._leaves_out:
+            return await self.run(statement, arguments)
+        await self.save()
+        found = await self.run(statement, arguments)
+        if self._wire.warnings and any(code == LEFT_OUT for _, code, _ in await self.run("SHOW WARNINGS")):
+            await self.go_back()
+            raise ServerError(LEFT_OUT, "a trigger leaves the row out")
+        return found
 
     async def save(self) -> None:
         """Have a savepoint."""

@@ -49,6 +49,7 @@ class Wire(Connection):  # type: ignore[misc]
         self._public_key = access.server_public_key
         self._secure = False
         self.changed = 0
+        self.warnings = 0  # how many the last statement gave
         self._received = 0  # since the statement, or the login, began
         self.max_answer: float = MAX_ANSWER_BYTES
 
@@ -64,6 +65,7 @@ class Wire(Connection):  # type: ignore[misc]
         if self._result.has_next:  # the driver would wait for a further result for ever
             raise err.InternalError(CR.CR_COMMANDS_OUT_OF_SYNC, "more than one result")
         self.changed = self._result.affected_rows or 0
+        self.warnings = self._result.warning_count
         return self._result.rows or ()
 
     def discard(self) -> None:
