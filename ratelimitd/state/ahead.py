@@ -23,16 +23,21 @@ class Room:
     """The pages of a file from its beginning, mapped. Making it blocks: for a thread. Raises OSError."""
 
     def __init__(self, fd: int, header: bytes, size: int) -> None:
-        content = header + bytes(size - len(header))
-        _fill(fd, content)
+        first, zeros = header.ljust(CHUNK, b"\0"), bytes(CHUNK)  # not all at once: that holds the interpreter
+        for at in range(0, size, CHUNK):
+            _write(fd, zeros if at else first, at)
         os.fdatasync(fd)
         self.size = size
-        self._through = os.memfd_create("ratelimitd-journal")
-        self._map = mmap.mmap(fd, size)
-        self._view = memoryview(self._map)
         try:
+            self._map = mmap.mmap(fd, size)
+        except ValueError as error:  # somebody has cut the file meanwhile
+            raise OSError(errno.EIO, str(error)) from error
+        self._view = memoryview(self._map)
+        self._through = -1
+        try:
+            self._through = os.memfd_create("ratelimitd-journal")
             for at in range(0, size, CHUNK):
-                self.put(content[at : at + CHUNK], at)
+                self.put(zeros if at else first, at)
         except OSError:
             self.close()
             raise
@@ -46,8 +51,7 @@ class Room:
         view = self._view[at : at + len(data)]
         if not view:
             return 0
-        os.pwrite(self._through, data, 0)
-        if os.preadv(self._through, [view], 0) < len(view):
+        if os.pwrite(self._through, data, 0) < len(view) or os.preadv(self._through, [view], 0) < len(view):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return len(view)
 
@@ -55,7 +59,8 @@ class Room:
         """Unmap the file; it blocks where it is large."""
         self._view.release()
         self._map.close()
-        os.close(self._through)
+        if self._through >= 0:
+            os.close(self._through)
 
 
 class SegmentFile:
@@ -99,21 +104,21 @@ class SegmentFile:
         return os.fstat(self.fd).st_nlink > 0
 
 
-def lay_out(create: Callable[[], int], number: int, header: bytes, used: int) -> SegmentFile | None:
-    """Lay out a segment in the file that `create` opens, with twice the room that the one before has used.
+def lay_out(create: Callable[[Path], int], path: Path, number: int, header: bytes, used: int) -> SegmentFile | None:
+    """Lay out a segment in the file that `create` opens, with twice the room that one before has used.
 
-    None where it cannot be: the disk is full, or the file system does not map files. It blocks: for a thread.
+    None where it cannot be, and the file is gone again: the disk is full, and others need what is left of it, or the
+    file system does not map files. It blocks: for a thread.
     """
     size = min(MOST, max(LEAST, 2 << max(0, used - 1).bit_length()))
-    try:
-        fd = create()
+    with contextlib.suppress(OSError):
+        fd = create(path)
         try:
             return SegmentFile(number, fd, header, size)
         except OSError:
             os.close(fd)
-            return None
-    except OSError:
-        return None
+            path.unlink()
+    return None
 
 
 def discard(file: SegmentFile | None, path_of: Callable[[int], Path]) -> None:
@@ -121,13 +126,10 @@ def discard(file: SegmentFile | None, path_of: Callable[[int], Path]) -> None:
     if file is not None:
         with contextlib.suppress(OSError):
             file.cut()
+        with contextlib.suppress(OSError):
             os.close(file.fd)
+        with contextlib.suppress(OSError):
             path_of(file.number).unlink()
-
-
-def _fill(fd: int, content: bytes) -> None:
-    for at in range(0, len(content), CHUNK):
-        _write(fd, content[at : at + CHUNK], at)
 
 
 def _write(fd: int, data: bytes, at: int) -> None:

@@ -56,6 +56,7 @@ class Journal:
         self.past = Past(folder / "past")
         self._open: SegmentFile | None = None
         self.ahead: SegmentFile | None = None
+        self._used = 0  # bytes in the last segment that was rotated
         self._planned = 0  # the number of the last segment that was to be laid out
         self._closed: dict[int, SegmentFile] = {}  # rotated, by file descriptor
         self._writer = records.Writer()
@@ -102,7 +103,7 @@ class Journal:
         """Begin the next segment; the closed one's file descriptor for `settle`, -1 where it is incomplete."""
         closed, ahead, self.ahead = self._open, self.ahead, None
         if closed is not None:
-            self._closed[closed.fd] = closed
+            self._closed[closed.fd], self._used = closed, closed.size
         if ahead is not None and ahead.number > self.number and ahead.is_there:
             self.number, self._open, self.error = ahead.number, ahead, None
         else:
@@ -123,8 +124,8 @@ class Journal:
         if self._open is None or self.ahead is not None or self._sync == "always":
             return None
         self._planned = number = self.next_number
-        create = partial(self._create, self._path(number))
-        return partial(lay_out, create, number, segments.header(self.node, number), self._open.size)
+        used = max(self._open.size, self._used)  # the open one has just begun, as a rule
+        return partial(lay_out, self._create, self._path(number), number, segments.header(self.node, number), used)
 
     def take(self, ahead: SegmentFile | None) -> None:
         """Have a segment that was laid out be the next one, unless another one has begun meanwhile."""

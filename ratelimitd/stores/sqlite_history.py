@@ -128,7 +128,9 @@ class SQLiteHistory:
     def _settle(self, connection: Writer, settled: Settled, doubts: Doubts[Values] | None) -> Row:
         row = settled.row
         self._write(connection, _SET, [(row.limit, row.key, *part) for part in settled.written.items()], doubts)
-        connection.executemany(self._sql(statements.DELETE), [(row.key, row.limit, leave) for leave in settled.gone])
+        for leave in settled.gone:
+            if refusal(connection, self._sql(statements.DELETE), (row.key, row.limit, leave)):
+                self._write(connection, _SET, [(row.limit, row.key, leave, 0)])
         self._write(connection, _ADD, [(row.limit, row.key, *part) for part in settled.added.items()], doubts)
         with each(connection, self._remarks, row.limit, row.key):
             connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))

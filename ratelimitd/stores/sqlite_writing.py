@@ -75,16 +75,20 @@ def refusal(connection: Writer, statement: str, record: Sequence[object]) -> Exc
     """Write a record; why it is not written, None where it is. Raises sqlite3.Error where that is not its fault."""
     if error_before := connection.undoing.get((statement, tuple(record))):
         return error_before
+    connection.execute("SAVEPOINT record")
     try:
         written = connection.execute(statement, record).rowcount
+        refused: Exception | None = None if written else sqlite3.IntegrityError(LEFT_OUT)
     except ERRORS as error:
         if not _may_be_a_record_s(error):
             raise
-        if connection.in_transaction:
-            return error
-        undone = connection.undoing[statement, tuple(record)] = Undone(str(error))
-        raise undone from error
-    return None if written else sqlite3.IntegrityError(LEFT_OUT)
+        if not connection.in_transaction:
+            undone = connection.undoing[statement, tuple(record)] = Undone(str(error))
+            raise undone from error
+        refused = error
+        connection.execute("ROLLBACK TO record")  # RAISE(FAIL) leaves what was written before it
+    connection.execute("RELEASE record")
+    return refused
 
 
 def change(connection: Writer, statement: str, records: Iterable[Sequence[object]], rows: int = 0) -> None:
@@ -101,11 +105,14 @@ def change(connection: Writer, statement: str, records: Iterable[Sequence[object
 
 
 def takes_one(connection: Writer, statement: str, records: Iterable[Sequence[object]]) -> bool:
-    """Whether the table takes one of some other records; nothing of it stays. Raises sqlite3.Error."""
+    """Whether the table takes one of some other records; nothing of it stays. Raises sqlite3.Error.
+
+    Each is written twice: a row may be inserted where none is changed.
+    """
     taken = False
     for record in records:
         connection.execute("SAVEPOINT other")
-        taken = refusal(connection, statement, record) is None
+        taken = not any(refusal(connection, statement, record) for _ in range(2))
         connection.execute("ROLLBACK TO other")
         connection.execute("RELEASE other")
         if taken:

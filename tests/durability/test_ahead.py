@@ -151,6 +151,52 @@ def fails(fd: int, data: bytes, at: int) -> int:
     raise OSError(28, "No space left on device")
 
 
+def test_a_disk_that_is_full_has_what_it_had_before(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a segment could not be laid out in is gone at once: the database may need the room."""
+    write, written = ahead._write, []
+
+    def fill(fd: int, data: bytes, at: int) -> None:
+        if at >= ahead.LEAST // 2:
+            fails(fd, data, at)
+        written.append(at)
+        write(fd, data, at)
+
+    before = journal.numbers()
+    monkeypatch.setattr(ahead, "_write", fill)
+    lay_out(journal)
+    assert written
+    assert (journal.numbers(), journal.ahead) == (before, None)
+
+
+@pytest.mark.parametrize("error", [OSError(19, "No such device"), ValueError("mmap length is greater than file size")])
+def test_where_files_cannot_be_mapped_no_descriptor_stays_open(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def no_map(fd: int, size: int) -> None:
+        raise error
+
+    journal.settle(journal.rotate())  # it was laid out
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("mmap.mmap", no_map)
+    for i in range(3):
+        journal.write([_charge(i)])
+        lay_out(journal)
+        assert journal.settle(journal.rotate())
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert _instances(recovered(journal)) == wanted([0, 1, 2])
+
+
+def test_the_room_is_for_what_the_last_segment_held(journal: Journal) -> None:
+    """The next one is laid out as soon as one has begun, and then that one is empty."""
+    frame = [_charge(i) for i in range(100)]
+    while journal.size <= 2 * ahead.LEAST:
+        journal.write(frame)
+    journal.settle(journal.rotate())
+    lay_out(journal)
+    journal.settle(journal.rotate())
+    assert path_of(journal).stat().st_size > 4 * ahead.LEAST
+
+
 def test_where_each_write_waits_for_the_disk_nothing_is_laid_out(tmp_path: Path) -> None:
     made = Journal(tmp_path, NODE, "always")
     made.begin(1)

@@ -35,8 +35,18 @@ _SQLITE = {
 }
 
 
-def refuse(backend: Backend, case: str, only: str = "bob", table: str = "ratelimit", column: str = "sender") -> None:
-    """A trigger before each change of the rows that `only` is LIKE, or with "" of each row."""
+def refuse(
+    backend: Backend,
+    case: str,
+    only: str = "bob",
+    table: str = "ratelimit",
+    column: str = "sender",
+    *,
+    after: str = "",
+    when: str = "",
+) -> None:
+    """A trigger before each change of the rows that `only` is LIKE, or with "" of each row; or
+    `after` (or `when`) one kind of change."""
     body = {"sqlite": _SQLITE, "postgresql": _POSTGRESQL}.get(backend.name, _MYSQL).get(case)
     if case == "leave out":
         body = LEAVE_OUT[backend.name]
@@ -44,19 +54,22 @@ def refuse(backend: Backend, case: str, only: str = "bob", table: str = "ratelim
         body = case
     if body is None:
         pytest.skip("this database has no such error")
-    condition = f"NEW.{column} LIKE '{only}'" if only else "1 = 1"
+    of = "OLD" if after == "DELETE" else "NEW"
+    condition = f"{of}.{column} LIKE '{only}'" if only else "1 = 1"
+    when = when or ("AFTER" if after else "BEFORE")
     if backend.name == "postgresql":
         backend.sql(
             f"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF {condition} THEN {body}; END IF; "
-            f"RETURN NEW; END$$; CREATE TRIGGER t BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION f()"
+            f"RETURN {of}; END$$; CREATE TRIGGER t {when} {after or 'INSERT OR UPDATE'} "
+            f"ON {table} FOR EACH ROW EXECUTE FUNCTION f()"
         )
         return
-    for event in ("INSERT", "UPDATE"):
+    for event in [after] if after else ["INSERT", "UPDATE"]:
         if backend.name == "sqlite":
-            backend.sql(f"CREATE TRIGGER t{event} BEFORE {event} ON {table} WHEN {condition} BEGIN {body}; END")
+            backend.sql(f"CREATE TRIGGER t{event} {when} {event} ON {table} WHEN {condition} BEGIN {body}; END")
         else:
             backend.sql(
-                f"DELIMITER //\nCREATE TRIGGER t{event} BEFORE {event} ON {table} FOR EACH ROW "
+                f"DELIMITER //\nCREATE TRIGGER t{event} {when} {event} ON {table} FOR EACH ROW "
                 f"BEGIN IF {condition} THEN {body}; END IF; END//"
             )
 

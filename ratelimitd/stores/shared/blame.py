@@ -55,11 +55,17 @@ async def _is_sound(session: Session, statement: str, values: Sequence[object]) 
 
 
 async def takes_one(session: Session, statement: str, records: Iterable[Sequence[object]]) -> bool:
-    """Whether the table takes one of some other records; nothing of it stays. Raises DatabaseError."""
+    """Whether the table takes one of some other records; nothing of it stays. Raises DatabaseError.
+
+    Each is written twice: a row may be inserted where none is changed.
+    """
     for values in records:
         await session.save()
         try:
             await session.run_whole(statement, values, 1)
+            await session.go_back()
+            await session.run(statement, values)
+            await session.run(statement, values)
             taken = True
         except (DatabaseError, StoreUnsuitable, Missing) as error:
             if isinstance(error, DatabaseError) and (error.conflict or error.elsewhere):

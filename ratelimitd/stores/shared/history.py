@@ -190,9 +190,16 @@ class SharedHistory:
             await session.run(self._sql(statements.MOVED), (old, limit, now))
 
     async def _delete(self, session: Session, settled: Iterable[Settled]) -> None:
-        for one in settled:
-            for leave in one.gone:
-                await session.run(self._sql(statements.DELETE), (one.row.key, one.row.limit, leave))
+        """Delete parts; one that the database keeps has nothing in it then."""
+        delete = self._sql(statements.DELETE)
+        for row, leave in [(one.row, leave) for one in settled for leave in one.gone]:
+            values = row.key, row.limit, leave
+            try:
+                await session.run_whole(delete, values, 1)
+            except (StoreError, UnicodeEncodeError) as error:
+                if not await is_record_s(session, error, delete, values):
+                    raise
+                await self._write(session, statements.just(self._dialect), [(row.limit, row.key, leave, 0)])
 
     async def _write(
         self, session: Session, used: str, values: Sequence[Values], doubts: Doubts[Values] | None = None

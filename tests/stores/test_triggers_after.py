@@ -1,0 +1,54 @@
+"""Triggers that refuse one kind of change alone, also after it was made: an insert, an update or a delete."""
+
+import pytest
+
+from ratelimitd.core.rows import Account, Delta
+from ratelimitd.errors import TableRefuses
+from ratelimitd.stores import Store
+from ratelimitd.stores.doubts import NOBODY
+from ratelimitd.stores.history import Kept
+from tests.stores.backends import Backend, delta, flush, row
+from tests.stores.test_triggers import LEAVE_OUT, NAMES, refuse
+
+
+@pytest.mark.parametrize("only", ["", "bob"])
+async def test_a_trigger_that_refuses_what_changes_and_takes_what_is_new(
+    backend: Backend, store: Store, only: str
+) -> None:
+    """It refuses every account that there is: no record is at fault. Or one: the others could be changed."""
+    await flush(store, [delta(name) for name in NAMES])
+    refuse(backend, "another SQLSTATE", only, after="UPDATE")
+    if only:
+        assert [refused.key for refused, _ in (await flush(store, [delta("bob")])).rejected] == ["bob"]
+        return
+    with pytest.raises(TableRefuses):
+        await flush(store, [delta(name) for name in NAMES])
+    assert await store.lookup([Account("daily", NOBODY)], 0) == []
+
+
+async def test_nothing_of_a_record_stays_that_a_trigger_refuses_afterwards(backend: Backend, store: Store) -> None:
+    """SQLite's RAISE(FAIL) undoes nothing."""
+    refuse(backend, "another SQLSTATE", after="INSERT")
+    flushed = await flush(store, [delta(name) for name in NAMES])
+    assert [refused.key for refused, _ in flushed.rejected] == ["bob"]
+    assert await store.lookup([Account("daily", "bob")], 0) == []
+
+
+@pytest.mark.parametrize("case", ["another SQLSTATE", "leave out"])
+async def test_a_part_that_may_not_be_deleted_stops_nobody_s_flush(backend: Backend, store: Store, case: str) -> None:
+    """Somebody has set the use, so the parts go; the one that stays counts nothing."""
+    if case == "leave out" and backend.name not in LEAVE_OUT:
+        pytest.skip("its triggers cannot")
+    store.configure(10, Kept(0, {"daily"}))
+    await flush(store, [part(name, 4000) for name in ("a1", "bob")])
+    backend.sql("UPDATE ratelimit SET used = 3, expiry = 4200")
+    refuse(backend, case, table="ratelimit_history", after="DELETE", when="BEFORE" if case == "leave out" else "AFTER")
+    assert (await flush(store, [part(name, 4500) for name in ("a1", "bob")])).rejected == []
+    assert store.remarks.take() == []
+    for name in ("a1", "bob"):
+        found = await row(store, name, now=1000)
+        assert (found.used, [one for one in found.parts if one[1]]) == (4, [(4200, 3), (4500, 1)])
+
+
+def part(key: str, leave: int) -> Delta:
+    return delta(key, expiry=leave)._replace(latest=5000, apart_s=100, now=1000, sliding=True)
