@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from urllib.parse import quote
 
 from ratelimitd.errors import StoreError, StoreReplaced, StoreUnsuitable
 from ratelimitd.stores.remarks import Remarks
@@ -84,7 +85,7 @@ class DatabaseFile:
 
     def _connected(self, mode: str, kind: type[C]) -> C:
         connection: C = sqlite3.connect(
-            f"{self.path.absolute().as_uri()}?mode={mode}", factory=kind,
+            f"{uri(self.path)}?mode={mode}", factory=kind,
             timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=16, uri=True,
         )  # fmt: skip
         connection.text_factory = text
@@ -129,9 +130,7 @@ class DatabaseFile:
         """What is wrong with the file as it can be read now; "" for nothing."""
         try:
             # Read-only: a connection that may write would write as it closes.
-            with closing(
-                sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
-            ) as read:
+            with closing(sqlite3.connect(f"{uri(self.path)}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)) as read:
                 ((found,),) = read.execute("PRAGMA quick_check(1)")
         except sqlite3.DatabaseError as error:
             if not _is_damage(getattr(error, "sqlite_errorcode", 0)):
@@ -154,6 +153,12 @@ def _found(path: Path) -> Found | None:
     except FileNotFoundError:
         return None
     return Found(found.st_dev, found.st_ino, found.st_size)
+
+
+def uri(path: Path) -> str:
+    """The address of a file for SQLite. Path.as_uri imports what it needs as it is called, since Python 3.13: the
+    daemon's user may not be able to read that."""
+    return f"file://{quote(os.fsencode(path.absolute()))}"
 
 
 def text(value: bytes) -> str:

@@ -6,13 +6,12 @@
 import sqlite3
 from collections.abc import Collection
 from pathlib import Path
-from urllib.parse import quote
 
 import trio
 
 from ratelimitd.errors import StoreError
 from ratelimitd.stores import Names
-from ratelimitd.stores.file import text
+from ratelimitd.stores.file import text, uri
 from ratelimitd.stores.sqlite import SQLiteStore
 
 _LATER = ("seen", "until", "in_parts")
@@ -50,8 +49,8 @@ class SQLiteLook(SQLiteStore):
     def _look(self) -> None:
         # Without a write-ahead log the file is complete, and `immutable` keeps SQLite from making one for us.
         self._alone = not self._has_log()
-        uri = f"file:{quote(str(self._at))}?mode=ro{'&immutable=1' if self._alone else ''}"
-        reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        address = f"{uri(self._at)}?mode=ro{'&immutable=1' if self._alone else ''}"
+        reader = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
         try:
             self._find_lacks(reader)
         except BaseException:

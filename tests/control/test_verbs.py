@@ -205,11 +205,11 @@ def test_dump_says_where_it_is(daemon: Ratelimitd, ctl_of: Ctl) -> None:
     assert ctl_of(daemon, "dump", "--json").json == {"file": str(daemon.state / "cache.dump")}
 
 
-def test_the_dump_on_standard_output_is_the_file_s_with_those_first_that_used_most(
-    quiet: Ratelimitd, ctl_of: Ctl
-) -> None:
-    daemon = quiet
+def test_the_dump_on_standard_output_is_the_file_s_with_those_first_that_used_most(start: Start, ctl_of: Ctl) -> None:
+    daemon = start(limit=LIMITS, store={"flush_interval_s": 3600})  # nothing is stored between two dumps
     with daemon.client() as client:
+        for _ in range(3):
+            assert client.ask(ALICE) == "DUNNO"
         for login, recipients in (("bob@example.com", 30), ("carol@example.com", 20), ("dave@example.com", 1)):
             client.ask(login, protocol_state="DATA", recipient_count=recipients)
         ctl_of(daemon, "dump")
