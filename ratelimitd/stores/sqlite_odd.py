@@ -27,7 +27,7 @@ def odd(connection: sqlite3.Connection, sql: Callable[[str], str], chunk: Sequen
 def change_row(
     connection: Writer, remarks: Remarks, account: Account, statement: str, values: Sequence[object]
 ) -> None:
-    """Change an account's row, if there is one; where the database refuses that, it stays as it is, and that is said."""
+    """Change an account's row, if it has one; where the database refuses that, it stays as it is, and it is said."""
     if error := refusal(connection, statement, values, rows=0):
         remarks.refused(account.limit, account.key, error)
 
