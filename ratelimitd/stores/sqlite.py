@@ -39,7 +39,7 @@ from ratelimitd.stores.sqlite_adopt import CHUNK, adopt, select
 from ratelimitd.stores.sqlite_deltas import decide, store
 from ratelimitd.stores.sqlite_history import SQLiteHistory
 from ratelimitd.stores.sqlite_layout import complete, make_durable, set_default, still_complete
-from ratelimitd.stores.sqlite_odd import each, odd
+from ratelimitd.stores.sqlite_odd import change_row, odd
 from ratelimitd.stores.sqlite_past import SQLitePast
 from ratelimitd.stores.sqlite_writing import Undone, Writer, change, without_undoing
 from ratelimitd.stores.survey import Rename, Survey
@@ -194,8 +194,8 @@ class SQLiteStore:
     def _restore(self, connection: Writer, known: Sequence[Known], now: int) -> None:
         rows = self._lookup(connection, accounts := [Account(one.limit, one.key) for one, *_ in known], now)
         for account in unreadable(accounts, rows):
-            with each(connection, self.remarks, account.limit, account.key):
-                connection.execute(self._sql(statements.reset(_DIALECT)), (account.key, account.limit))
+            reset = self._sql(statements.reset(_DIALECT))
+            change_row(connection, self.remarks, account, reset, (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
         doubts = Doubts[Delta]()
         refused = [one for batch in batches(deltas, CHUNK) for one in self._store(connection, batch, doubts)]
@@ -204,8 +204,8 @@ class SQLiteStore:
             self.remarks.refused(delta.limit, delta.key, reason)
         self._history.restore(connection, known, now, partial(self._select, connection))
         for grant in grants:
-            with each(connection, self.remarks, grant.limit, grant.key):
-                connection.execute(self._sql(statements.grant(_DIALECT, grant.latest, now)), grant.values)
+            statement = self._sql(statements.grant(_DIALECT, grant.latest, now))
+            change_row(connection, self.remarks, Account(grant.limit, grant.key), statement, grant.values)
 
     async def _write(self, work: Callable[[Writer], T]) -> T:
         """Do a piece of work in a transaction."""
@@ -214,7 +214,7 @@ class SQLiteStore:
             with self._transaction(connection := opened(self._writer)):
                 return work(connection)
 
-        return await self._run(whole, self._writing)
+        return await self._run(lambda: without_undoing(opened(self._writer), whole), self._writing)
 
     @contextmanager
     def _transaction(self, connection: Writer) -> Iterator[None]:

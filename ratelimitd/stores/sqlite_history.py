@@ -30,7 +30,7 @@ from ratelimitd.stores.history import (
     values_of,
 )
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_odd import each
+from ratelimitd.stores.sqlite_odd import change_row
 from ratelimitd.stores.sqlite_writing import Writer, refusal, takes_one, write_all
 from ratelimitd.stores.statements import SOME
 from ratelimitd.stores.survey import Rename
@@ -132,8 +132,8 @@ class SQLiteHistory:
             if refusal(connection, self._sql(statements.DELETE), (row.key, row.limit, leave)):
                 self._write(connection, _SET, [(row.limit, row.key, leave, 0)])
         self._write(connection, _ADD, [(row.limit, row.key, *part) for part in settled.added.items()], doubts)
-        with each(connection, self._remarks, row.limit, row.key):
-            connection.execute(self._sql(statements.SET_USE), (row.used, row.in_parts, row.expiry, row.key, row.limit))
+        values = row.used, row.in_parts, row.expiry, row.key, row.limit
+        change_row(connection, self._remarks, Account(row.limit, row.key), self._sql(statements.SET_USE), values)
         return row
 
     def move(self, connection: Writer, rename: Rename, now: int) -> None:

@@ -12,7 +12,7 @@ from ratelimitd.core.rows import Account, Delta
 from ratelimitd.stores import keys_by_limit, statements
 from ratelimitd.stores.dialect import SQLite
 from ratelimitd.stores.remarks import Remarks
-from ratelimitd.stores.sqlite_writing import BAD_RECORD
+from ratelimitd.stores.sqlite_writing import BAD_RECORD, Writer, refusal
 
 _DIALECT = SQLite()
 
@@ -22,6 +22,14 @@ def odd(connection: sqlite3.Connection, sql: Callable[[str], str], chunk: Sequen
     for limit, keys in keys_by_limit(Account(delta.limit, delta.key) for delta in chunk).items():
         for (key,) in connection.execute(sql(statements.odd(_DIALECT, len(keys))), (limit, *keys)):
             yield Account(limit, key)
+
+
+def change_row(
+    connection: Writer, remarks: Remarks, account: Account, statement: str, values: Sequence[object]
+) -> None:
+    """Change an account's row, if it has one; where the database refuses that, it stays as it is, and it is said."""
+    if error := refusal(connection, statement, values, rows=0):
+        remarks.refused(account.limit, account.key, error)
 
 
 @contextmanager

@@ -71,14 +71,17 @@ def write_all(connection: Writer, statement: str, records: Sequence[Sequence[obj
     return False
 
 
-def refusal(connection: Writer, statement: str, record: Sequence[object]) -> Exception | None:
-    """Write a record; why it is not written, None where it is. Raises sqlite3.Error where that is not its fault."""
+def refusal(connection: Writer, statement: str, record: Sequence[object], rows: int = 1) -> Exception | None:
+    """Write a record, to so many `rows` at least; why it is not written, None where it is.
+
+    Raises sqlite3.Error where that is not its fault.
+    """
     if error_before := connection.undoing.get((statement, tuple(record))):
         return error_before
     connection.execute("SAVEPOINT record")
     try:
         written = connection.execute(statement, record).rowcount
-        refused: Exception | None = None if written else sqlite3.IntegrityError(LEFT_OUT)
+        refused: Exception | None = None if written >= rows else sqlite3.IntegrityError(LEFT_OUT)
     except ERRORS as error:
         if not _may_be_a_record_s(error):
             raise

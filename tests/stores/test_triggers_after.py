@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratelimitd.core.rows import Account, Delta
+from ratelimitd.core.rows import Account, Delta, Known
 from ratelimitd.errors import TableRefuses
 from ratelimitd.stores import Store
 from ratelimitd.stores.doubts import NOBODY
@@ -50,5 +50,29 @@ async def test_a_part_that_may_not_be_deleted_stops_nobody_s_flush(backend: Back
         assert (found.used, [one for one in found.parts if one[1]]) == (4, [(4200, 3), (4500, 1)])
 
 
-def part(key: str, leave: int) -> Delta:
-    return delta(key, expiry=leave)._replace(latest=5000, apart_s=100, now=1000, sliding=True)
+def part(key: str, leave: int, used: int = 1) -> Delta:
+    return delta(key, used, expiry=leave)._replace(latest=5000, apart_s=100, now=1000, sliding=True)
+
+
+@pytest.mark.parametrize("case", ["another SQLSTATE", "a missing function", "a missing table", "rolling all back"])
+async def test_what_memory_knows_is_put_back_whatever_a_trigger_says_of_one_account(
+    backend: Backend, store: Store, case: str
+) -> None:
+    """Nothing is stored in a database that was replaced until all is put back."""
+    refuse(backend, case)
+    await store.restore([Known(delta(name, 7, quota=9), True, 5000) for name in ("a1", "bob", "c1")], 1000)
+    assert {"bob" in remark.said for remark in store.remarks.take()} == {True}
+    assert [(await row(store, name))[2:6] for name in ("a1", "c1")] == [(9, 9, True, 7)] * 2
+
+
+@pytest.mark.parametrize("case", ["another SQLSTATE", "a missing function", "rolling all back"])
+async def test_a_row_whose_use_may_not_become_less_stops_nobody_s_flush(
+    backend: Backend, store: Store, case: str
+) -> None:
+    store.configure(10, Kept(0, {"daily"}))
+    await flush(store, [part(name, 4000, 5) for name in ("a1", "bob")])
+    refuse(backend, case, "bob' AND NEW.used < OLD.used AND '' = '", after="UPDATE", when="BEFORE")
+    later = [part(name, 4700)._replace(now=4500, latest=6000) for name in ("a1", "bob")]
+    assert (await flush(store, later)).rejected == []
+    assert (await row(store, "a1", now=4500)).used == 1
+    assert {"bob" in remark.said for remark in store.remarks.take()} == {True}

@@ -5,7 +5,9 @@ A trigger may fail with any error, for one account alone. What becomes of the re
 
 from collections.abc import Iterable, Sequence
 
+from ratelimitd.core.rows import Account
 from ratelimitd.errors import RecordRefused, StoreError, StoreUnsuitable
+from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
 
 
@@ -39,6 +41,21 @@ async def change(session: Session, statement: str, records: Iterable[Sequence[ob
             if not await is_record_s(session, error, statement, values):
                 raise
             raise RecordRefused(str(error)) from error
+
+
+async def change_row(
+    session: Session, remarks: Remarks, account: Account, statement: str, values: Sequence[object]
+) -> None:
+    """Change an account's row, in a transaction; where the database refuses that, it stays as it is, and that is said.
+
+    Raises StoreError where it is not the row's fault.
+    """
+    try:
+        await session.run_whole(statement, values)
+    except (StoreError, UnicodeEncodeError) as error:
+        if not await is_record_s(session, error, statement, values):
+            raise
+        remarks.refused(account.limit, account.key, error)
 
 
 async def _is_sound(session: Session, statement: str, values: Sequence[object]) -> bool:

@@ -32,8 +32,8 @@ from ratelimitd.stores.history import Charges, Kept
 from ratelimitd.stores.past import Past
 from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared import runs, windows
-from ratelimitd.stores.shared.adoption import Adopter, each
-from ratelimitd.stores.shared.blame import change
+from ratelimitd.stores.shared.adoption import Adopter
+from ratelimitd.stores.shared.blame import change, change_row
 from ratelimitd.stores.shared.changes import ChangedRows
 from ratelimitd.stores.shared.default_limit import settle
 from ratelimitd.stores.shared.deltas import decide, odd, store
@@ -214,8 +214,8 @@ class SharedStore(ABC):
         rows = await self._lookup(session, accounts, now, LOCK)
         if dialect.may_be_odd:
             for account in unreadable(accounts, rows):
-                async with each(session, self.remarks, account.limit, account.key):
-                    await session.run(self._sql(statements.reset(dialect)), (account.key, account.limit))
+                reset = self._sql(statements.reset(dialect))
+                await change_row(session, self.remarks, account, reset, (account.key, account.limit))
         deltas, grants = lacking(known, rows, now)
         doubts = Doubts[Delta]()
         refused = [
@@ -226,8 +226,8 @@ class SharedStore(ABC):
             self.remarks.refused(delta.limit, delta.key, reason)
         await self._history.restore(session, known, now, self._rows.select)
         for grant in grants:
-            async with each(session, self.remarks, grant.limit, grant.key):
-                await session.run(self._sql(statements.grant(dialect, grant.latest, now)), grant.values)
+            statement = self._sql(statements.grant(dialect, grant.latest, now))
+            await change_row(session, self.remarks, Account(grant.limit, grant.key), statement, grant.values)
         await session.commit()
 
     async def grant(self, grant: Grant, now: int) -> list[Row]:
