@@ -25,10 +25,12 @@ class Doubts(Generic[T]):
     """Of one flush and one table, `of`: `took` and `doubt` note what became of records, `decide` what became of others.
 
     `there_are`: records failed, and none was taken; `are_many`: so many that no more should be tried before `decide`.
+    `sound`: statements that need not be looked at again, where thousands of records fail.
     """
 
     def __init__(self, of: str = "the table") -> None:
         self._of = of
+        self.sound: set[str] = set()
         self._taken = False
         self._refused: dict[tuple[str, str], tuple[T, Exception]] = {}
 

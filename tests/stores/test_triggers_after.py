@@ -1,5 +1,7 @@
 """Triggers that refuse one kind of change alone, also after it was made: an insert, an update or a delete."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from ratelimitd.core.rows import Account, Delta, Known
@@ -7,6 +9,8 @@ from ratelimitd.errors import TableRefuses
 from ratelimitd.stores import Store
 from ratelimitd.stores.doubts import NOBODY
 from ratelimitd.stores.history import Kept
+from ratelimitd.stores.shared import blame
+from ratelimitd.stores.shared.session import Session
 from tests.stores.backends import Backend, delta, flush, row
 from tests.stores.test_triggers import LEAVE_OUT, NAMES, refuse
 
@@ -76,3 +80,22 @@ async def test_a_row_whose_use_may_not_become_less_stops_nobody_s_flush(
     assert (await flush(store, later)).rejected == []
     assert (await row(store, "a1", now=4500)).used == 1
     assert {"bob" in remark.said for remark in store.remarks.take()} == {True}
+
+
+async def test_a_statement_is_looked_at_once_however_many_records_of_it_are_refused(
+    backend: Backend, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    async def look(session: Session, statement: str, values: Sequence[object]) -> bool:
+        looks.append(statement)
+        return await is_sound(session, statement, values)
+
+    is_sound = blame._is_sound
+    monkeypatch.setattr(blame, "_is_sound", look)
+    await flush(store, [delta("a1")])
+    refuse(backend, "a missing function", only="b%")
+    flushed = await flush(store, [delta("a1"), *[delta(f"b{number}") for number in range(100)]])
+    assert len(flushed.rejected) == 100
+    assert (await row(store, "a1")).used == 2
+    assert len(looks) == len({*looks}) <= 20  # one for each length that halving comes to

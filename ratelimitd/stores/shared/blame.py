@@ -11,10 +11,13 @@ from ratelimitd.stores.remarks import Remarks
 from ratelimitd.stores.shared.session import DatabaseError, Missing, Session
 
 
-async def is_record_s(session: Session, error: Exception, statement: str, values: Sequence[object]) -> bool:
+async def is_record_s(
+    session: Session, error: Exception, statement: str, values: Sequence[object], sound: set[str] | None = None
+) -> bool:
     """Whether one record may have made a statement fail, rather than the server, another transaction or the table.
 
-    Raises DatabaseError. A transaction may be over where it is none's.
+    `sound`: statements of this transaction that were found to be sound, which this one is added to. Raises
+    DatabaseError. A transaction may be over where it is none's.
     """
     if isinstance(error, UnicodeEncodeError):
         return True
@@ -25,7 +28,12 @@ async def is_record_s(session: Session, error: Exception, statement: str, values
             return False
     elif not isinstance(error, (StoreUnsuitable, Missing)):
         return False
-    return await _is_sound(session, statement, values)
+    if sound is not None and statement in sound:
+        return True
+    is_sound = await _is_sound(session, statement, values)
+    if sound is not None and is_sound:
+        sound.add(statement)
+    return is_sound
 
 
 async def change(session: Session, statement: str, records: Iterable[Sequence[object]], rows: int = 0) -> None:

@@ -62,7 +62,7 @@ async def _store(
             doubts.took()
         return []
     except (StoreError, UnicodeEncodeError) as error:
-        if not await is_record_s(session, error, upsert, values):
+        if not await is_record_s(session, error, upsert, values, doubts.sound if doubts else None):
             raise
         if len(chunk) == 1:
             if doubts and not isinstance(error, UnicodeEncodeError):

@@ -220,7 +220,8 @@ class SharedHistory:
                 doubts.took()
                 self._say_refused(doubts)
         except (StoreError, UnicodeEncodeError) as error:
-            if not await is_record_s(session, error, self._sql(insert), d.flat(values)):
+            sound = doubts.sound if doubts else None
+            if not await is_record_s(session, error, self._sql(insert), d.flat(values), sound):
                 raise
             if count > 1:
                 half = count // 2
