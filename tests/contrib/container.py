@@ -16,6 +16,8 @@ from tests.instances.chroot import Debian
 from tests.instances.components import program
 
 BASE = "docker.io/library/debian:trixie-slim"
+IGNORED = Path(__file__).parents[2] / "contrib" / "container" / "Containerfile.dockerignore"
+"""Of a context, what stays out of images; it has the name of its recipe."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What engines set where an image sets nothing."""
 
@@ -88,7 +90,7 @@ class Image:
         if source != ".":
             copy(context / source, self.system.path(target))
             return
-        left_out = (context / ".dockerignore").read_text(encoding="utf-8").split("\n")
+        left_out = IGNORED.read_text(encoding="utf-8").split("\n")
         for path in sorted(context.iterdir()):
             if not any(fnmatch.fnmatch(path.name, pattern) for pattern in left_out if pattern):
                 copy(path, self.system.path(target) / path.name)

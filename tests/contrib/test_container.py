@@ -14,7 +14,7 @@ import yaml
 
 from ratelimitd.config.read import read
 from tests.conftest import missing, open_folder, require
-from tests.contrib.container import Container, Image, bind, stages
+from tests.contrib.container import IGNORED, Container, Image, bind, stages
 from tests.instances import cache, chroot
 from tests.instances.components import ComponentMissing, program
 from tests.instances.waiting import wait_until
@@ -173,6 +173,6 @@ def test_a_stop_is_given_the_time_that_the_daemon_may_take() -> None:
 
 
 def test_the_context_of_the_image_has_no_environment_and_no_history() -> None:
-    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    ignored = IGNORED.read_text(encoding="utf-8").splitlines()
     assert {".git", ".venv", ".state"} <= set(ignored)
     assert not {"ratelimitd", "contrib", "conf", "sql", "pyproject.toml"} & set(ignored)

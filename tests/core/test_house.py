@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import subprocess
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,10 @@ MAX_LINES = 300
 MAX_PARAMETERS = 7
 MAX_LAYERS = 15
 MAX_MODULES = 11
+TOP = {
+    *("pyproject.toml", "ratelimitd", "plugins", "tests", "conf", "contrib", "sql"),
+    *("CHANGELOG.md", "README.md", "LICENSE", ".ci", ".gitignore"),
+}
 OF_THE_DRIVER = "stores/mysql/wire.py"
 """A subclass of trio-mysql's connection sets attributes that the base class has made."""
 
@@ -27,6 +32,14 @@ def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{file.relative_to(PACKAGE)}:{node.name}", node
+
+
+def test_little_stands_at_the_top() -> None:
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        pytest.skip("only a checkout of git knows what is its own")
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert {name.partition("/")[0] for name in listed.splitlines()} == TOP
 
 
 def test_no_file_is_longer_than_a_person_reads() -> None:
