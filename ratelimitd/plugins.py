@@ -13,7 +13,7 @@ from ratelimitd.keys import KeyFactory, KeyFunction, OptionError, domain, email,
 from ratelimitd.request import Request
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint, EntryPoints
+    from importlib.metadata import Distribution, EntryPoint, EntryPoints
 
 GROUP = "ratelimitd.keys"
 BUILT_IN: Mapping[str, KeyFactory] = {"email": email, "domain": domain, "all": everybody}
@@ -61,13 +61,19 @@ def _readable() -> "list[EntryPoint]":
     found: dict[str, EntryPoints] = {}
     for distribution in metadata.distributions():
         with suppress(Exception):
-            found.setdefault(distribution.name, distribution.entry_points.select(group=GROUP))
+            found.setdefault(_name(distribution), distribution.entry_points.select(group=GROUP))
     return [point for points in found.values() for point in points]
+
+
+def _name(distribution: "Distribution") -> str:
+    """The name of a distribution; "" where its metadata has none, of which `Distribution.name` warns."""
+    written = distribution.metadata
+    return written["Name"] if "Name" in written else ""  # noqa: SIM401  its protocol has no `get`
 
 
 def owner(point: "EntryPoint") -> str:
     """The name of the distribution that an entry point belongs to."""
-    return (point.dist and point.dist.name) or f"an unknown distribution with {point.value}"
+    return (point.dist and _name(point.dist)) or f"an unknown distribution with {point.value}"
 
 
 def unused() -> dict[str, str]:
