@@ -6,7 +6,6 @@ no matter of logins alone: `keys.normalise` sees to it.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 
 from ratelimitd.text import lower
@@ -22,6 +21,8 @@ _IGNORED = {"Mn", "Me", "Cf", "Cc"}  # marks, and what is not seen
 
 def plain(login: str) -> str:
     """A login as a database sees it that ignores case, accents and invisible characters, as collations of MySQL do."""
+    import unicodedata  # a megabyte, which a daemon takes only when doctor asks
+
     letters = [c for c in unicodedata.normalize("NFKD", login) if unicodedata.category(c) not in _IGNORED]
     return "".join(letters).lower()
 
