@@ -3,7 +3,6 @@
 It knows nothing of what the settings mean.
 """
 
-from importlib.resources import files
 from pathlib import Path
 
 from ratelimitd.errors import StartError
@@ -13,7 +12,7 @@ NAME = "conf/ratelimitd.toml"
 
 def example() -> str:
     """The text of conf/ratelimitd.toml, from the installed package or the checkout. Raises StartError."""
-    for folder in (files("ratelimitd"), Path(__file__).parents[2]):
+    for folder in Path(__file__).parents[1:3]:
         file = folder / NAME
         if file.is_file():
             return file.read_text(encoding="utf-8")

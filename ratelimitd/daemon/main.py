@@ -11,6 +11,7 @@ from ratelimitd.config.read import Configuration, naming, read
 from ratelimitd.config.show import in_force
 from ratelimitd.daemon import daemon, output
 from ratelimitd.daemon.check import check
+from ratelimitd.daemon.example import example
 from ratelimitd.daemon.failure import FailureFile, log_it
 from ratelimitd.errors import InternalError, InUse, RatelimitdError, StartError
 from ratelimitd.net import systemd
@@ -61,8 +62,6 @@ def _check(file: Path) -> None:
 
 def _example() -> None:
     """Print the reference configuration. Raises StartError, NotWritten."""
-    from ratelimitd.daemon.example import example  # with importlib.resources
-
     output.prepare()
     output.write(example())
 
