@@ -1,4 +1,4 @@
-"""The log: structlog with renderers of our own.
+"""The log: decisions, and events over structlog, with renderers of our own.
 
 A decision becomes the line of the Perl daemon, to the byte:
 
@@ -130,25 +130,21 @@ class Log:
         ).bind()
         self.debug, self.info = events.debug, events.info
         self.warning, self.error = events.warning, events.error
-        self._decisions = events.critical  # passes every filter: the lines have levels of their own
 
     def decisions(self, verdicts: Sequence[Verdict]) -> None:
         """A line for each of a batch's verdicts, which have a status; all in one write."""
-        self._decisions("decisions", verdicts=verdicts)
-
-    def _render(
-        self, _: object, method: str, event: MutableMapping[str, Any]
-    ) -> tuple[tuple[list[Entry]], dict[str, Any]]:
-        """The structlog processor: verdicts in the format of decisions, anything else as an event and its fields."""
-        verdicts = event.get("verdicts")
-        if verdicts is None:
-            return ([self._event(method, event)],), {}
         line, levels, with_limit = self._line, self._levels, self._with_limit
         entries = [(level, line(v, with_limit)) for v in verdicts if (level := LEVELS[v.status]) in levels]
         if self._json:
             now = datetime.now(UTC)
             entries = [(level, _at(now, text)) for level, text in entries]
-        return (entries,), {}
+        self.take(entries)
+
+    def _render(
+        self, _: object, method: str, event: MutableMapping[str, Any]
+    ) -> tuple[tuple[list[Entry]], dict[str, Any]]:
+        """The structlog processor."""
+        return ([self._event(method, event)],), {}
 
     def _event(self, level: str, event: MutableMapping[str, Any]) -> Entry:
         if self._json:

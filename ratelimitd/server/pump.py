@@ -115,17 +115,9 @@ class Pump:
             else:
                 await trio.lowlevel.wait_readable(poll.fileno())
             served = 0
-            while served < TURN and ((ready := self._ready()) or queue):
+            while served < TURN and ((ready := poll.poll(0, BATCH)) or queue):
                 served += self._pass(ready)
             self._write_lines()
-
-    def _ready(self) -> list[tuple[int, int]]:
-        """Those who are ready. Where nobody is, there is time for the log lines of the passes before."""
-        ready = self.connections.poll.poll(0, BATCH)
-        if ready or not self._to_log:
-            return ready
-        self._write_lines()
-        return self.connections.poll.poll(0, BATCH)
 
     def _pass(self, ready: Sequence[tuple[int, int]]) -> int:
         """Serve some of those whose next request has arrived already, and those who are ready; how many they were.
@@ -208,10 +200,11 @@ class Pump:
         charges = [verdict.charge for _, verdict in batch if verdict.charge is not None]
         if charges:
             self._journal.write(charges)
-        send = self.connections.send
+        send, to_log = self.connections.send, self._to_log
         for connection, verdict in batch:
             send(connection, verdict.reply)
-        self._to_log += [verdict for _, verdict in batch if verdict.status]
+            if verdict.status:
+                to_log.append(verdict)
         if self.policy.take_urgent() or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
             self._hurry()
         if self._draining:

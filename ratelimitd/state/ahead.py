@@ -28,39 +28,42 @@ class Room:
             _write(fd, zeros if at else first, at)
         os.fdatasync(fd)
         self.size = size
+        self._through = os.memfd_create("ratelimitd-journal")
         try:
+            _write(self._through, zeros, 0)
+            self._ours = mmap.mmap(self._through, CHUNK)
             self._map = mmap.mmap(fd, size)
-        except ValueError as error:  # somebody has cut the file meanwhile
-            raise OSError(errno.EIO, str(error)) from error
-        self._view = memoryview(self._map)
-        self._through = -1
-        try:
-            self._through = os.memfd_create("ratelimitd-journal")
+            self._view = memoryview(self._map)
             for at in range(0, size, CHUNK):
                 self.put(zeros if at else first, at)
         except OSError:
-            self.close()
+            os.close(self._through)
             raise
+        except ValueError as error:  # somebody has cut the file meanwhile
+            os.close(self._through)
+            raise OSError(errno.EIO, str(error)) from error
 
     def put(self, data: bytes, at: int) -> int:
         """Copy bytes to a place in the file; how many of them fit. Raises OSError.
 
-        The kernel copies them: a page that cannot be had, of a file that somebody has cut, is an error then. If we
-        stored them ourselves, it would be a SIGBUS.
+        The kernel copies them, from memory of ours that it reads as a file: a page that cannot be had, of a file that
+        somebody has cut, is an error then. If we stored them there ourselves, it would be a SIGBUS.
         """
         view = self._view[at : at + len(data)]
-        if not view:
-            return 0
-        if os.pwrite(self._through, data, 0) < len(view) or os.preadv(self._through, [view], 0) < len(view):
+        length = len(view)
+        if length > CHUNK:
+            return self.put(data[:CHUNK], at) + self.put(data[CHUNK:length], at + CHUNK)
+        self._ours[:length] = data[:length]
+        if os.preadv(self._through, [view], 0) < length:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return len(view)
+        return length
 
     def close(self) -> None:
         """Unmap the file; it blocks where it is large."""
         self._view.release()
         self._map.close()
-        if self._through >= 0:
-            os.close(self._through)
+        self._ours.close()
+        os.close(self._through)
 
 
 class SegmentFile:
