@@ -54,9 +54,9 @@ class State:
         return f"<{self.meaning}>"
 
 
-READING: Final = State("more bytes are needed", select.EPOLLIN)
+READING: Final = State("more bytes are needed, once a reply that is decided in this pass has gone out", select.EPOLLIN)
 QUEUED: Final = State("bytes that have arrived wait for a later pass, before more are read", select.EPOLLIN)
-DECIDED: Final = State("its reply goes out at the end of this pass", select.EPOLLIN)
+TAKEN: Final = State("it was queued, and has its turn in this pass", select.EPOLLIN)
 PARKED: Final = State("its request waits for an account", select.EPOLLONESHOT)
 SENDING: Final = State("it has not taken all of its reply; nothing else is decided for it", select.EPOLLOUT)
 CLOSED: Final = State("not opened yet, or closed", 0)
@@ -215,8 +215,11 @@ class Connections:
         """Those whose turn has come, at most so many; whoever takes them lets each enter another state."""
         if not self.queue:
             return []
-        taken = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
-        return [connection for connection in taken if connection.state is QUEUED]
+        popped = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+        taken = [connection for connection in popped if connection.state is QUEUED]
+        for connection in taken:
+            self.enter(connection, TAKEN)
+        return taken
 
     def send(self, connection: Connection, data: bytes) -> None:
         """Send a reply, or what is left of it. Once it is sent, what the client has sent meanwhile has its turn."""
@@ -232,7 +235,9 @@ class Connections:
         if sent == len(data):
             connection.outbox = b""
             connection.deadline = NEVER
-            self.enter(connection, QUEUED if connection.reader.buffer else READING)
+            following = QUEUED if connection.reader.buffer else READING
+            if following is not connection.state:
+                self.enter(connection, following)
             return
         if connection.state is not SENDING:
             connection.deadline = NEVER  # that of the request

@@ -6,9 +6,9 @@ that are ready, in one pass and without an await:
 
     recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies
 
-The log lines follow when nobody else is ready, at the latest before another task has its turn, in ONE write for all
-passes since. A request whose account is not in memory is parked: its connection is left alone until the loader calls
-`resume`.
+On a busy server the next request comes within a millisecond: so long the pump waits for it by itself, without a way
+through trio. The log lines follow then, at the latest before another task has its turn, in ONE write for all passes
+since. A request whose account is not in memory is parked: its connection is left alone until the loader calls `resume`.
 An error on one connection ends that connection and nothing else.
 """
 
@@ -25,13 +25,15 @@ from ratelimitd.core.verdict import Charge, Verdict, Waiting
 from ratelimitd.errors import NotPostfix, RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
-from ratelimitd.server.connections import CLOSED, DECIDED, READING, SENDING, Connection, Connections
+from ratelimitd.server.connections import CLOSED, READING, SENDING, Connection, Connections
 
 RECV_BYTES = 16384
 BATCH = 32
 """Connections per pass, half a millisecond: no reply is sent before the last of them is decided."""
 TURN = 128
 """Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
+LINGER_S = 0.001
+"""How long a turn goes on while nobody is ready, unless somebody waits for another task."""
 MANY_ACCOUNTS = 5_000
 """Accounts with counts not stored yet that cause a flush at once: its memory grows with their number."""
 
@@ -101,6 +103,7 @@ class Pump:
         self._clock = clock
         self.latency = Histogram()
         self._draining = False
+        self._waiting = 0  # requests that are parked, and whose accounts another task is to look up
         self._to_log: list[Verdict] = []  # decided since the last write to the log; empty whenever another task runs
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -114,10 +117,20 @@ class Pump:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(poll.fileno())
-            served = 0
-            while served < TURN and ((ready := poll.poll(0, BATCH)) or queue):
-                served += self._pass(ready)
-            self._write_lines()
+            self._turn()
+
+    def _turn(self) -> None:
+        """Serve those who are ready, and who comes shortly after them."""
+        poll, queue = self.connections.poll, self.connections.queue
+        ready, served = poll.poll(0, BATCH), 0
+        until = time.perf_counter() + LINGER_S
+        while ready or queue:
+            served += self._pass(ready)
+            if served >= TURN:
+                break
+            hurried = queue or self._waiting or self._draining or time.perf_counter() >= until
+            ready = poll.poll(0 if hurried else LINGER_S, BATCH)
+        self._write_lines()
 
     def _pass(self, ready: Sequence[tuple[int, int]]) -> int:
         """Serve some of those whose next request has arrived already, and those who are ready; how many they were.
@@ -180,7 +193,6 @@ class Pump:
         if type(verdict) is Waiting:
             self._park(Parked(connection, verdict, time.perf_counter()))
             return
-        self.connections.enter(connection, DECIDED)
         batch.append((connection, verdict))
 
     def _write_lines(self) -> None:
@@ -214,6 +226,7 @@ class Pump:
 
     def _park(self, parked: Parked) -> None:
         self.connections.park(parked.connection)
+        self._waiting += 1
         self.parked.append(parked)
         self.parked_some.set()
 
@@ -227,6 +240,7 @@ class Pump:
         """Decide parked requests: every account is known now, or is assumed."""
         now = int(self._clock())
         batch: Batch = []
+        self._waiting -= len(parked)
         for each in parked:
             if each.connection.state is CLOSED:
                 continue

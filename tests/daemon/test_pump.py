@@ -1,6 +1,7 @@
 """The pump, pass by pass, with clients that pipeline, read late and wait for their accounts."""
 
 import random
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from ratelimitd.log.quiet import QuietLog
 from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
 from ratelimitd.server.connections import QUEUED, Bounds, Connections
-from ratelimitd.server.pump import BATCH, Parked, Pump
+from ratelimitd.server.pump import BATCH, LINGER_S, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy
 from tests.daemon.client import request
 
@@ -51,6 +52,21 @@ class Client:
         wanted = [f"action=450 4.7.1 daily quota exceeded, 2/1 of {key}" for key in self.due[: len(replies)]]
         assert [reply.decode() for reply in replies] == wanted
         del self.due[: len(replies)]
+
+
+class Waits:
+    """An epoll that notes how long it was asked to wait."""
+
+    def __init__(self, poll: select.epoll) -> None:
+        self.longest_s: list[float] = []
+        self._poll = poll
+
+    def poll(self, timeout_s: float, most: int) -> list[tuple[int, int]]:
+        self.longest_s.append(timeout_s)
+        return self._poll.poll(timeout_s, most)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._poll, name)
 
 
 class Served:
@@ -90,6 +106,14 @@ class Served:
         self.pump._pass(connections.poll.poll(0, BATCH))
         assert sum(c.state is QUEUED for c in connections.open) == len(connections.queue)
         assert len(set(connections.queue)) == len(connections.queue)
+
+    def waits_of_a_turn(self) -> list[float]:
+        """How long a whole turn waited for others, at most, each time that it looked."""
+        waits = Waits(self.pump.connections.poll)
+        self.pump.connections.poll = waits  # type: ignore[assignment]
+        self.pump._turn()
+        self.pump.connections.poll = waits._poll
+        return waits.longest_s
 
     def know(self, key: str) -> None:
         self.policy.meters[0].assume(key, NOON)
@@ -171,3 +195,39 @@ async def test_a_stop_answers_all_that_has_arrived_in_order(served: Served) -> N
         client.read()
         assert not client.due
         assert client.sock.recv(1) == b""
+
+
+async def test_a_turn_waits_a_moment_for_whoever_asks_next_and_then_writes_the_log(served: Served) -> None:
+    log = served.pump._log
+    written: list[int] = []
+    log.decisions = lambda verdicts: written.append(len(verdicts))  # type: ignore[method-assign]
+    first, second = served.clients[:2]
+    for client in (first, second):
+        for key in client.ask(1):
+            served.know(key)
+    assert served.waits_of_a_turn() == [0, LINGER_S]
+    assert written == [2]
+    for client in (first, second):
+        client.read()
+        assert not client.due
+
+
+async def test_nobody_waits_for_others_while_an_account_is_to_be_looked_up(served: Served) -> None:
+    """The task that does it has its turn at once, also where it has taken the request already."""
+    stranger, known = served.clients[:2]
+    stranger.ask(1)
+    assert served.waits_of_a_turn() == [0, 0]
+    parked = served.pump.take_parked()
+    served.know(known.ask(1)[0])
+    assert served.waits_of_a_turn() == [0, 0]
+    served.pump.resume(parked)
+    served.know(known.ask(1)[0])
+    assert served.waits_of_a_turn() == [0, LINGER_S]
+    for client in (stranger, known):
+        client.read()
+        assert not client.due
+
+
+async def test_a_stop_waits_for_no_further_request(served: Served) -> None:
+    served.pump.shut_down()
+    assert LINGER_S not in served.waits_of_a_turn()
