@@ -173,9 +173,7 @@ def test_a_mistyped_address_of_an_own_domain_is_not_counted(folder: Path, postfi
 
 @pytest.mark.real
 def test_the_mail_to_try_is_sent_and_counted(folder: Path, postfix: Postfix) -> None:
-    curl = shutil.which("curl")
-    if curl is None:
-        missing("curl")
+    require("curl")
     text = (FRAGMENTS / "sender-restrictions.cf").read_text(encoding="utf-8")
     [command] = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#     curl ")]
     daemon = Ratelimitd(folder, config())
