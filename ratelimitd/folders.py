@@ -55,6 +55,15 @@ def _walk(path: Path) -> int:
     return here
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. Raises OSError where that is hidden from this user, which Path.exists()
+    does not from Python 3.14 on."""
+    with suppress(FileNotFoundError):
+        path.stat()
+        return True
+    return False
+
+
 def is_roots(folder: os.stat_result) -> bool:
     """Whether nobody but root can place anything in a folder."""
     return folder.st_uid == 0 and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -33,7 +34,7 @@ hypothesis.settings.load_profile("ratelimitd")
 _database_numbers = itertools.count(1)
 
 
-def missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """Skip the test for want of a component; fail it where the environment says that all must be there."""
     if os.environ.get(REQUIRE_COMPONENTS, "") not in ("", "0"):
         pytest.fail(f"component missing: {reason}", pytrace=False)

@@ -181,8 +181,11 @@ class Loader:
             if meter is not None and (row.key in meter.counters or not meter.limit.is_domain(row.key)):
                 self._accept(meter, row.key, row, now)
 
-    async def take_over(self, rows: list[Row], stored: Sequence[Segment] = ()) -> int:
-        """Take over the rows of accounts that are in memory, once these segments are stored.
+    async def take_over(
+        self, rows: list[Row], stored: Sequence[Segment] = (), included: Mapping[str, int] | None = None
+    ) -> int:
+        """Take over the rows of accounts that are in memory, once these segments are stored. `included`: the last
+        segment of each run that the rows include, where a commit may have stored more than memory knows.
 
         How many recipients of running windows found no place: the rows have later windows, of other nodes.
         """
@@ -195,7 +198,7 @@ class Loader:
                 if counter is not None:
                     if now < counter.expiry < row.expiry and not self._has_place(counter, row, now):
                         without_place += sum(segment.deltas.get(counter, 0) for segment in stored)
-                    counter = self._accept(counter.meter, row.key, row, now)
+                    counter = self._accept(counter.meter, row.key, row, now, included)
                     self._policy.taken_over(counter, now)
         return without_place
 
@@ -254,7 +257,8 @@ class Loader:
         try:
             adopted = await self._store.adopt(wanted, now)
             # Where an account's own row made no sense, memory alone knows its use.
-            completed = {row[:2]: row for row in await self.put_back.complete(timeout_s)}
+            repaired, _ = await self.put_back.complete(timeout_s)
+            completed = {row[:2]: row for row in repaired}
             return [*(row for row in adopted if row[:2] not in completed), *completed.values()]
         except StoreUnsuitable as error:  # no right to delete, for example
             self._link.say_once("rows that are written as no key is count nobody", reason=error, example=wanted[0].old)

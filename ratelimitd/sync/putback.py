@@ -58,13 +58,14 @@ class PutBack:
         runs = {segment.node for segment in self._pending.closed}
         return {run: self._backlog.believed(run, await self._store.recorded(run)) for run in runs}
 
-    async def complete(self, timeout_s: float) -> list[Row]:
+    async def complete(self, timeout_s: float) -> tuple[list[Row], dict[str, int]]:
         """Have rows whose use nobody can read, or could before a flush wrote them, hold at least what memory knows.
 
-        A quota that can be read stays. The rows as they are then. Raises StoreError; the rest is still to be done then.
-        `timeout_s` as above.
+        A quota that can be read stays. The rows as they are then, and the last segment of each run that they include.
+        Raises StoreError; the rest is still to be done then. `timeout_s` as above.
         """
         rows: list[Row] = []
+        stored: dict[str, int] = {}
         waiting = self._store.remarks.unread
         if waiting:
             with trio.fail_after(timeout_s):
@@ -76,7 +77,7 @@ class PutBack:
                         rows += await self._complete(counters, stored)
                 for account in accounts:
                     waiting.pop(account, None)
-        return rows
+        return rows, stored
 
     async def _complete(self, counters: Mapping[Account, Counter], stored: Mapping[str, int]) -> list[Row]:
         now = int(self._clock())

@@ -1,10 +1,8 @@
 """The start: what earlier runs have answered but not stored is read from the journal back into memory."""
 
 import gc
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from ratelimitd.core.memo import Memo
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.rows import MAX_USED
 from ratelimitd.errors import JournalError, StartError
+from ratelimitd.folders import is_there
 from ratelimitd.log.log import Log
 from ratelimitd.state import records
 from ratelimitd.state.backlog import ASIDE, Backlog, unknown
@@ -77,21 +76,13 @@ async def look(backlog: Backlog, sync: StoreSync, policy: Policy) -> None:
 def _read_only(backlog: Backlog) -> list[Recovered]:
     for left in range(LOOKS, 0, -1):
         try:
-            return backlog.read()[0] if _is_there(backlog.folder) else []
+            return backlog.read()[0] if is_there(backlog.folder) else []
         except FileNotFoundError as error:  # a daemon has started, and stores what we were reading
             if left == 1:
                 raise StartError(f"journal: {error}") from error
         except (JournalError, OSError) as error:
             raise StartError(f"journal: {error}") from error
     raise AssertionError
-
-
-def _is_there(folder: Path) -> bool:
-    """Unlike Path.exists(), it raises OSError where this user may not look."""
-    with suppress(FileNotFoundError):
-        os.stat(folder)
-        return True
-    return False
 
 
 def _unknown(segments: Sequence[Recovered], recorded: Mapping[str, int]) -> list[Recovered]:

@@ -308,8 +308,9 @@ def test_a_second_daemon_leaves_the_first_one_s_pid_file_and_sockets(folder: Pat
 
 WATCHING = """
 import sys
-from ratelimitd.daemon import main, privileges
+from ratelimitd.daemon import late, main, privileges
 
+late.readable = lambda: False  # as where Python is in root's home
 become, known = privileges.become, set()
 
 def watched(identity):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.ctl.doctor import sasl
+from ratelimitd.ctl.doctor import postconf, sasl
+from ratelimitd.ctl.doctor.reach import unreachable
 from tests.conftest import require
 from tests.control.conftest import Ctl, Ran, Start
 from tests.daemon.process import Ratelimitd, listen_elsewhere
@@ -328,6 +329,21 @@ def test_a_socket_that_postfix_may_not_connect_to(start: Start, examine: Examine
     assert names(examine(daemon, wired)) == []
     (folder / "queue" / "private").chmod(0o700)
     assert set(names(examine(daemon, wired))) == {"unreachable"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_socket_that_is_hidden_from_this_user_is_no_fault(start: Start, examine: Examine, folder: Path) -> None:
+    private = queue(folder)
+    daemon = start(server={"listen": [f"unix:{private}/policy"], "unix_mode": "0666"})
+    assert names(examine(daemon, SENDER.replace("@", "unix:private/policy"))) == []
+    shutil.chown(private, "postfix")
+    private.chmod(0o700)
+    postfix = postconf.read(folder / "postfix")
+    os.seteuid(1)
+    try:
+        assert list(unreachable(postfix, [private / "policy"])) == []
+    finally:
+        os.seteuid(0)
 
 
 def test_two_services_on_one_port(daemon: Ratelimitd, examine: Examine) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratelimitd.daemon.main import main
+from tests.conftest import missing
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd, config, listen_elsewhere
 from tests.instances.ports import free_port
@@ -225,7 +226,7 @@ def powerless() -> list[str]:
         return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        pytest.skip("component missing: setpriv")
+        missing("setpriv")
     return [setpriv, "--bounding-set=-all", "--inh-caps=-all"]
 
 

@@ -129,7 +129,7 @@ def powerless() -> list[str]:
     """What makes a program one that may read what its user may read, and no more."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        pytest.skip("component missing: setpriv")
+        missing("setpriv")
     return [setpriv, "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
 

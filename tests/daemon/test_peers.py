@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import missing
 from tests.daemon.client import PolicyClient, request
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd
@@ -52,7 +53,7 @@ def test_a_stranger_is_refused_and_named(start: Start) -> None:
 
 def test_tcp_on_v6_and_v4_and_a_unix_socket_are_served_at_once(start: Start, folder: Path) -> None:
     if not Path("/proc/net/if_inet6").exists():
-        pytest.skip("component missing: IPv6")
+        missing("IPv6")
     path = folder / "socket"
     server = {"listen": [f"[::1]:{free_port()}", f"127.0.0.1:{free_port()}", f"unix:{path}"], "unix_mode": "0606"}
     daemon = start(server=server)

@@ -460,7 +460,7 @@ async def test_a_lookup_that_a_flush_overtakes_counts_its_segment_once(make: Cal
     await node.stop()
 
 
-async def _nothing(rows: list[Row], stored: object = ()) -> int:
+async def _nothing(rows: list[Row], stored: object = (), included: object = None) -> int:
     """A flush whose rows are taken over later than the lookup's."""
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.durability.node import Node, make_limit
@@ -290,6 +290,17 @@ async def test_a_use_that_is_none_is_replaced_without_another_charge(node: Node,
     await node.stop()
 
 
+@pytest.mark.parametrize("nonsense", NONSENSE[:-1])
+async def test_a_use_that_is_none_while_a_commit_is_in_doubt_counts_once(node: Node, nonsense: str) -> None:
+    node.edit(f"UPDATE ratelimit SET {nonsense}")
+    await node.ask("alice", 5)
+    assert not await node.flush("after")
+    assert await node.flush()
+    assert (await node.ask("alice", 1)).used == 16
+    assert await node.flush()
+    assert await used(node) == 16
+
+
 async def test_uses_of_accounts_that_nobody_knows_are_left_alone(node: Node) -> None:
     for n in range(30):
         node.edit("INSERT INTO ratelimit (sender, limit_name, used) VALUES (?, 'default', 'abc')", f"user{n}")
@@ -366,6 +377,7 @@ STEPS = st.lists(
 _folders = itertools.count(1)
 
 
+@example(["ask", "flush", "used", "ask", "after", "flush", "number"])
 @given(STEPS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_no_order_of_faults_loses_what_memory_knows(tmp_path: Path, steps: list[str]) -> None:

@@ -23,6 +23,7 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     "chroot": ("debootstrap", "unshare", "nsenter"),
     "postgresql": ("setpriv",),
     "gcc": ("gcc",),
+    "curl": ("curl",),
     "tmux": ("tmux",),
     "groff": ("groff",),
     "logrotate": ("logrotate",),

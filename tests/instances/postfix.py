@@ -119,7 +119,7 @@ class Postfix:
         shutil.chown(self._sasldb, "postfix")
 
     def log(self) -> str:
-        """Its mail log so far."""
+        """Its mail log: all of it after `stop`, for it is written by a process of its own."""
         if not self.log_file.exists():
             return ""
         return self.log_file.read_text(encoding="utf-8", errors="replace")

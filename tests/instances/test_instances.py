@@ -140,6 +140,7 @@ def test_dovecot_checks_passwords_for_postfix_and_starts_again(dovecot: Dovecot,
             assert smtp.login_in_steps("alice", "secret").code == 235
             assert [reply.code for reply in smtp.message("a@example.com", "b@example.net")] == [250, 250, 250]
         dovecot.stop()
+    postfix.stop()
     assert "sasl_method=LOGIN, sasl_username=alice" in postfix.log()
 
 

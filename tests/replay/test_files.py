@@ -158,6 +158,13 @@ def test_a_file_that_ends_early_or_is_damaged_gives_what_it_has(tmp_path: Path, 
         assert each.damage.startswith(says)
 
 
+@pytest.mark.parametrize("begin", [b"\x1f\x8b\x08\x00", b"BZh9", b"\xfd7zXZ\x00"])
+def test_a_file_whose_beginning_is_damaged_has_no_lines_and_says_so(tmp_path: Path, begin: bytes) -> None:
+    each = reader(written(tmp_path / "log", begin + b"\xff" * 1000))
+    assert list(each.events()) == []
+    assert (each.lines, each.damage.partition(":")[0]) == (0, "is damaged")
+
+
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="none: No such file or directory"):
         reader(tmp_path / "none")

@@ -25,7 +25,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     database = f"stores{next(_numbers)}"
     server.sql(f"CREATE DATABASE {database}")
     if request.param == "postgresql":  # what the sessions must not depend on
-        for setting in ("default_transaction_isolation = serializable", "client_encoding = LATIN1", "timezone = Japan"):
+        isolation = "default_transaction_isolation = serializable"
+        for setting in (isolation, "client_encoding = LATIN1", "timezone = 'Asia/Tokyo'"):
             server.sql(f"ALTER DATABASE {database} SET {setting}")
     yield (postgresql_backend if request.param == "postgresql" else server_backend)(server, database)
     server.sql(f"DROP DATABASE {database}")

@@ -7,15 +7,16 @@ import stat
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 
 from ratelimitd.core.rows import Delta, Grant
+from ratelimitd.ctl.migrate.ours import holding, unstored
 from ratelimitd.errors import StoreError, StoreUnsuitable
 from ratelimitd.state.directory import StateDir
-from ratelimitd.stores import Store
+from ratelimitd.stores import Names, Store
 from ratelimitd.stores.history import Kept
 from ratelimitd.stores.mysql.session import MySQLSession
 from tests.stores.backends import delta, flush, row
@@ -471,6 +472,21 @@ def test_root_opens_nothing_of_the_daemons_users_that_this_user_could_not(ours: 
         ours.migrate(back=True)
     (state / "journal" / "1.segment").unlink()
     ours.migrate(back=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+async def test_a_state_directory_that_this_user_may_not_enter_is_not_taken_for_none(folder: Path) -> None:
+    state = folder / "state"
+    (state / "journal").mkdir(parents=True)
+    state.chmod(0o700)
+    os.seteuid(1)
+    try:
+        with pytest.raises(StoreError, match=r"it is not known whether ratelimitd is running: .*Permission denied"):
+            holding(state)
+        with pytest.raises(StoreError, match=r"the journal cannot be read: .*Permission denied"):
+            await unstored(cast("MySQLSession", None), Names(), state / "journal", node_table=False)
+    finally:
+        os.seteuid(0)
 
 
 def test_while_another_machines_daemon_has_a_session_it_is_refused(ours: Perl) -> None:

@@ -333,8 +333,10 @@ async def test_a_standby_is_left_for_the_primary_and_obeyed_once_it_is_one(
     await store.open()
     await flush(store, [delta("alice")], segment=1)
     assert primary.sql("SELECT used FROM ratelimit", "app") == [("1",)]
-    caught_up = partial(standby.sql, "SELECT used FROM ratelimit", "app")
-    await trio.to_thread.run_sync(partial(wait_until, lambda: caught_up() == [("1",)], "the standby"))
+    [(written,)] = primary.sql("SELECT pg_current_wal_lsn()")
+    caught_up = partial(standby.sql, f"SELECT pg_last_wal_replay_lsn() >= '{written}'")
+    await trio.to_thread.run_sync(partial(wait_until, lambda: caught_up() == [("t",)], "the standby"))
+    assert standby.sql("SELECT used FROM ratelimit", "app") == [("1",)]
     primary.kill()
     with pytest.raises(StoreError, match="read-only"):
         await flush(store, [delta("alice")], segment=2)

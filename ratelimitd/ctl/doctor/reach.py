@@ -14,6 +14,7 @@ from ratelimitd.ctl.doctor.addresses import as_asked, host_and_port, is_ours, me
 from ratelimitd.ctl.doctor.postconf import Postfix
 from ratelimitd.ctl.doctor.remedy import right
 from ratelimitd.ctl.doctor.restrictions import uses
+from ratelimitd.folders import is_there
 from ratelimitd.net.admission import is_in
 from ratelimitd.net.listeners import Address
 
@@ -59,7 +60,7 @@ def unreachable(postfix: Postfix, addresses: Sequence[Address]) -> Iterator[Faul
         if use.address.startswith("unix:") and is_ours(use, postfix, addresses):
             path = socket_path(use, postfix)
             meant = next(ours for ours in addresses if isinstance(ours, Path))
-            if not any(isinstance(ours, Path) and same(ours, path) and path.exists() for ours in addresses):
+            if not any(isinstance(ours, Path) and same(ours, path) and _is_there(path) for ours in addresses):
                 what = f"{use.where}: {use.address} is {path} to Postfix, but ratelimitd listens on {meant}"
                 if meant.is_relative_to(postfix.queue_directory):
                     yield Fault("unreachable", what, "in main.cf", right(use, as_asked(meant, postfix)))
@@ -74,6 +75,14 @@ def unreachable(postfix: Postfix, addresses: Sequence[Address]) -> Iterator[Faul
                 settings = ('unix_mode = "0660"', f'unix_group = "{postfix.owner}"')
                 lines = [Line(OURS, "[server]", setting) for setting in settings]
                 yield Fault("unreachable", what, f"under [server] of {OURS}, before a restart", lines)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a socket; True if that cannot be determined."""
+    try:
+        return is_there(path)
+    except OSError:
+        return True
 
 
 def _may_connect(path: Path, user: str) -> bool:

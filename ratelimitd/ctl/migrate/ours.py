@@ -12,6 +12,7 @@ import trio
 
 from ratelimitd.daemon import privileges
 from ratelimitd.errors import InUse, JournalError, StartError, StoreError
+from ratelimitd.folders import is_there
 from ratelimitd.state.backlog import ASIDE
 from ratelimitd.state.directory import CTL, StateDir
 from ratelimitd.state.journal import Journal
@@ -20,6 +21,8 @@ from ratelimitd.stores import Names, recorded_segment
 from ratelimitd.stores.mysql.session import MySQLSession
 from ratelimitd.text import counted
 
+LOOKS, GAP_S = 10, 0.1
+"""How often, and how far apart, it is looked at sessions that are open: a server may still list one that was closed."""
 AGAIN = "start ratelimitd and stop it again, which stores them; then run this again"
 
 
@@ -30,7 +33,7 @@ def holding(state_dir: Path) -> StateDir | None:
     """
     state = StateDir(state_dir)
     try:
-        if not (state_dir / "lock").exists():
+        if not is_there(state_dir / "lock"):
             return None
         with _as_owner(state_dir):
             state.acquire(CTL)
@@ -77,7 +80,7 @@ async def unstored(session: MySQLSession, names: Names, folder: Path, *, node_ta
 
 def _segments(folder: Path) -> list[Recovered]:
     try:
-        if not folder.exists():
+        if not is_there(folder):
             return []
         with _as_owner(folder):
             return Journal(folder, "", "never").recover()
@@ -99,16 +102,23 @@ async def sessions(session: MySQLSession) -> str:
     """The other sessions of this account in this database: "2 (ids 12, 13; from 10.0.0.2)"; "": there are none.
 
     A daemon has one for as long as it runs, or at least for a minute after each flush; on which machine that is does
-    not matter.
+    not matter. A daemon that was just stopped has none.
     """
+    others: list[tuple[int, str]] = []
+    for look in range(LOOKS):
+        await trio.sleep(GAP_S if look else 0)
+        others = await _others(session)
+        if not others:
+            return ""
+    hosts = sorted({host.rpartition(":")[0] or host for _, host in others})
+    return f"{len(others)} (ids {', '.join(str(number) for number, _ in others)}; from {', '.join(hosts)})"
+
+
+async def _others(session: MySQLSession) -> list[tuple[int, str]]:
     ((mine, database, user),) = await session.run("SELECT CONNECTION_ID(), DATABASE(), USER()")
     name = str(user).rpartition("@")[0]
-    others = [
+    return [
         (int(row[0]), str(row[2]))
         for row in await session.run("SHOW FULL PROCESSLIST")
         if row[3] == database and str(row[1]) == name and int(row[0]) != int(mine)
     ]
-    if not others:
-        return ""
-    hosts = sorted({host.rpartition(":")[0] or host for _, host in others})
-    return f"{len(others)} (ids {', '.join(str(number) for number, _ in others)}; from {', '.join(hosts)})"

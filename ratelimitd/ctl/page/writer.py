@@ -8,8 +8,10 @@ replaced, wherever it leads: in /tmp it may be somebody else's.
 """
 
 import contextlib
+import errno
 import os
 import signal
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ def main(name: str) -> None:
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[Callable[[bytes], None]]:
     """What writes the file."""
-    if path.exists() and not path.is_file():
+    if _is_device(path):
         with path.open("wb", buffering=0) as device:
             yield lambda content: _all(device.write, content)
         return
@@ -49,6 +51,17 @@ def _written(path: Path) -> Iterator[Callable[[bytes], None]]:
             os.replace(new, path)
     finally:
         Path(new).unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether something is there that is no file. Raises OSError where that cannot be known: for a name that is too
+    long Path.exists() does not, from Python 3.14 on."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
 
 
 def _all(write: Callable[[bytes], int | None], content: bytes) -> None:

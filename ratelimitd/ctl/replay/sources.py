@@ -11,7 +11,7 @@ import sys
 import time
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -53,10 +53,7 @@ class Source:
 
     def begins(self, with_: bytes) -> bool:
         """Whether the text begins so; nothing is consumed."""
-        try:
-            return self._stream.peek(len(with_)).startswith(with_)
-        except _DAMAGE:
-            return False
+        return self._from(lambda: self._stream.peek(len(with_))).startswith(with_)
 
     def lines(self) -> Iterator[list[bytes]]:
         """The lines, some at a time. Those that are too long are longer than MAX_LINE.
@@ -65,7 +62,7 @@ class Source:
         file system that crashed, has a hole there.
         """
         rest = b""
-        while data := self._read():
+        while data := self._from(lambda: self._stream.read1(_READ_BYTES)):
             lines = (rest + data).split(b"\n")
             rest = lines.pop().lstrip(b"\0")[: MAX_LINE + 1]
             if lines:
@@ -75,34 +72,26 @@ class Source:
 
     def line(self) -> bytes:
         """The next line with its end, or as much of it as MAX_LINE allows; b"" at the end."""
-        try:
-            return self._stream.readline(MAX_LINE)
-        except _DAMAGE as error:
-            self._damaged(error)
-            return b""
+        return self._from(lambda: self._stream.readline(MAX_LINE))
 
     def read(self, count: int) -> bytes:
         """The next bytes, fewer at the end."""
-        try:
-            return self._stream.read(count)
-        except _DAMAGE as error:
-            self._damaged(error)
-            return b""
+        return self._from(lambda: self._stream.read(count))
 
     def close(self) -> None:
         """Close it; standard input stays open."""
         if self._raw is not sys.stdin.buffer:
             self._raw.close()
 
-    def _read(self) -> bytes:
-        try:
-            return self._stream.read1(_READ_BYTES)
-        except _DAMAGE as error:
-            self._damaged(error)
+    def _from(self, read: Callable[[], bytes]) -> bytes:
+        """What is read; nothing where the file is damaged, nor behind that: a decompressor that failed is of no use."""
+        if self.damage:
             return b""
-
-    def _damaged(self, error: Exception) -> None:
-        self.damage = "ends early" if isinstance(error, EOFError) else f"is damaged: {error}"
+        try:
+            return read()
+        except _DAMAGE as error:
+            self.damage = "ends early" if isinstance(error, EOFError) else f"is damaged: {error}"
+            return b""
 
 
 class _Stream(IO[bytes]):
