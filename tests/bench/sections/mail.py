@@ -5,7 +5,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,13 @@ MUSTS = {1: Must(at_least=0.97), 3: Must(at_least=0.91)}
 
 @dataclass
 class Sent:
-    """One run: how often a service was to be asked, messages per second, and CPU time of the service per request."""
+    """One run: messages, what a service was to be asked about them, time, and CPU time of Postfix and the service."""
 
+    messages: int
     requests: int
-    per_second: float
-    cpu_us: float
+    seconds: float
+    postfix_s: float
+    service_s: float
 
 
 def postfix(bench: Bench) -> Iterator[Row]:
@@ -44,17 +46,30 @@ def postfix(bench: Bench) -> Iterator[Row]:
             runs = [partial(_send, server, service, recipients, bench.seconds) for server, service in servers]
             mine, floor, none = in_turn(bench.rounds * 2, *runs)
             name = f"Postfix, {recipients} recipient{'s'[: recipients > 1]}: "
-            yield compared(name + "throughput", "mails/s", _per_second(mine, floor), "floor", must)
-            yield compared(name + "throughput", "mails/s", _per_second(mine, none), "no service")
-            yield compared(name + "the floor's throughput", "mails/s", _per_second(floor, none), "no service")
-            cpu = [(a.cpu_us, b.cpu_us) for a, b in zip(mine, floor, strict=True)]
-            yield compared(name + "CPU per request", "us", cpu, "floor")
+            yield compared(name + "throughput", "mails/s", _both(mine, floor, _per_second), "floor", must)
+            yield compared(name + "throughput", "mails/s", _both(mine, none, _per_second), "no service")
+            yield compared(name + "the floor's throughput", "mails/s", _both(floor, none, _per_second), "no service")
+            yield compared(name + "CPU per message, in all", "us", _both(mine, floor, _message_us), "floor")
+            yield compared(name + "CPU per message, in all", "us", _both(mine, none, _message_us), "no service")
+            yield compared(name + "CPU per request", "us", _both(mine, floor, _request_us), "floor")
             asked += sum(sent.requests for sent in mine)
         wait_until(lambda: ours.decisions() >= asked, "a line in the log for each recipient")
 
 
-def _per_second(ours: list[Sent], others: list[Sent]) -> list[tuple[float, float]]:
-    return [(a.per_second, b.per_second) for a, b in zip(ours, others, strict=True)]
+def _both(ours: list[Sent], others: list[Sent], pick: Callable[[Sent], float]) -> list[tuple[float, float]]:
+    return [(pick(a), pick(b)) for a, b in zip(ours, others, strict=True)]
+
+
+def _per_second(sent: Sent) -> float:
+    return sent.messages / sent.seconds
+
+
+def _message_us(sent: Sent) -> float:
+    return (sent.postfix_s + sent.service_s) / sent.messages * 1e6
+
+
+def _request_us(sent: Sent) -> float:
+    return sent.service_s / sent.requests * 1e6
 
 
 @contextlib.contextmanager
@@ -75,15 +90,15 @@ def _running(service: Service | None) -> Iterator[Postfix]:
 
 def _send(server: Postfix, service: Service | None, recipients: int, seconds: float) -> Sent:
     """Send, and wait until the last message is discarded: what is accepted but waits has not been worked for yet."""
-    before = service.cpu_s() if service else 0.0
+    before = server.cpu_s(), service.cpu_s() if service else 0.0
     command: list[str | Path] = [build("mails"), str(server.port), str(SESSIONS), str(recipients), str(seconds)]
     began = time.monotonic()
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
-    sent = int(done.stdout)
     wait_until(lambda: not _queued(server.queue), "an empty queue", timeout=120, poll=0.005)
     took_s = time.monotonic() - began
-    cpu_s = service.cpu_s() - before if service else 0.0
-    return Sent(sent * recipients, sent / took_s, cpu_s / (sent * recipients) * 1e6)
+    after = server.cpu_s(), service.cpu_s() if service else 0.0
+    messages = int(done.stdout)
+    return Sent(messages, messages * recipients, took_s, after[0] - before[0], after[1] - before[1])
 
 
 def _queued(queue: Path) -> bool:
