@@ -9,6 +9,8 @@ from tests.bench.rows import Row
 
 OURS = {"marker": "o", "color": "tab:blue"}
 FLOOR = {"marker": "s", "color": "tab:orange", "linestyle": "--"}
+FEW = 10
+"""Up to so many times the least the counts stand to scale; more on a logarithmic axis."""
 
 
 def draw_throughput(found: dict[int, tuple[float, float]], file: Path) -> None:
@@ -42,31 +44,42 @@ def draw_costs(rows: Sequence[Row], file: Path) -> None:
         _draw_cost(axes, of, [row for row in rows if row.point and row.point.of == of])
     handles, labels = plots.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    figure.suptitle("CPU time of a request as the work grows; the figures are microseconds")
+    figure.suptitle("CPU time of a request as the work grows, in microseconds")
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
 
 
 def _draw_cost(axes: Any, of: str, rows: Sequence[Row]) -> None:
-    """Counts stand side by side, not to scale; from 0, so that what is flat looks flat."""
-    counts = [f"{row.point.count:,}" for row in rows if row.point]
-    places = range(len(rows))
+    """From 0, so that what is flat looks flat."""
+    counts = [row.point.count for row in rows if row.point]
+    first, last = rows[0].ours, rows[-1].ours
+    title = f"{counts[-1]:,} {of}: {last / first:.2f} times the CPU of {counts[0]:,}"
+    if counts[-1] <= FEW * counts[0]:
+        title += f", {(last - first) / (counts[-1] - counts[0]):.1f} us for each more"
+    else:
+        axes.set_xscale("log")
     for label, costs, look in (
         ("ratelimitd: journal and log file on", [row.ours for row in rows], OURS),
         ("C floor under the same load: answers, and does nothing else", [row.other for row in rows], FLOOR),
     ):
-        axes.plot(places, costs, label=label, **look)
-        for place, cost in zip(places, costs, strict=True):
-            axes.annotate(
-                f"{cost:.1f}", (place, cost), (0, 7), textcoords="offset points", ha="center", color=look["color"]
-            )
-    axes.set_title(f"{counts[-1]} {of}: {rows[-1].ours / rows[0].ours:.2f} times the CPU of {counts[0]}")
-    axes.set_xticks(places, counts)
-    axes.set_xlim(-0.3, len(rows) - 0.7)
+        axes.plot(counts, costs, label=label, **look)
+        _label(axes, counts, costs, look["color"])
+    axes.set_title(title)
+    axes.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
+    axes.minorticks_off()
+    axes.margins(x=0.08)
     axes.set_ylim(0, 1.2 * max(max(row.ours, row.other) for row in rows))
     axes.set_xlabel(of)
     axes.set_ylabel("CPU per request, us")
     axes.grid(alpha=0.3)
+
+
+def _label(axes: Any, counts: Sequence[int], costs: Sequence[float], color: str) -> None:
+    """Each figure above its mark, on white, so that no line runs through it."""
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+    for count, cost in zip(counts, costs, strict=True):
+        place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{cost:.1f}", (count, cost), color=color, bbox=ground, **place)
 
 
 def _pyplot() -> Any:
