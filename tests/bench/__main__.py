@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: ratelimitd and the C floor measured in turn; a table of ratios and a plot."""
+"""`python -m tests.bench`: ratelimitd and the C floor measured in turn; a table of ratios and plots."""
 
 import argparse
 import contextlib
@@ -7,16 +7,20 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from tests.bench.plot import draw
+from tests.bench.bench import Bench
+from tests.bench.plot import draw_costs, draw_throughput
 from tests.bench.rows import Row, cells, table
-from tests.bench.sections import SECTIONS, SHORT, Bench, by_connections
+from tests.bench.sections import SECTIONS, SHORT
+from tests.bench.sections.answers import by_connections
 from tests.instances.components import ComponentMissing
 
+NONE = Path("-")
 PLOTTED = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 PLOTTED_SHORT = (1, 10, 50, 200, 1000)
 
@@ -28,7 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="pairs of runs for each ratio (5; short: 3)")
     parser.add_argument("--seconds", type=float, help="of a run (2; short: 0.7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="where the PNG goes (a temporary file); - for none")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="where the PNG of the throughput goes (a temporary file); - for none"
+    )
+    parser.add_argument("--costs", type=Path, metavar="FILE", help="where the PNG of the section costs goes; the same")
     return parser
 
 
@@ -57,18 +64,23 @@ def _measure(bench: Bench, names: list[str]) -> list[Row]:
     return rows
 
 
-def _plot(bench: Bench, file: Path | None, counts: tuple[int, ...]) -> None:
+def _draw(what: str, draw: Callable[[Path], None], file: Path | None) -> None:
+    """Have a plot drawn, into a temporary file where none was named."""
     if file is None:
         descriptor, name = tempfile.mkstemp(prefix="ratelimitd-bench-", suffix=".png")
         os.close(descriptor)
         file = Path(name)
-    print("plot ...", file=sys.stderr, flush=True)
     try:
-        draw(by_connections(bench, counts), file)
+        draw(file)
     except ModuleNotFoundError as error:
         print(f"no plot: {error}; pip install -e '.[bench]'", file=sys.stderr)
     else:
-        print(f"\nthroughput against connections: {file}")
+        print(f"\n{what}: {file}")
+
+
+def _draw_throughput(bench: Bench, file: Path) -> None:
+    print("plot ...", file=sys.stderr, flush=True)
+    draw_throughput(by_connections(bench, PLOTTED_SHORT if bench.short else PLOTTED), file)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,8 +95,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(table(rows), flush=True)
         if options.json:
             options.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-        if options.plot != Path("-") and (options.plot or not options.only):
-            _plot(bench, options.plot, PLOTTED_SHORT if options.short else PLOTTED)
+        if options.costs != NONE and any(row.point for row in rows):
+            _draw("what a request costs", partial(draw_costs, rows), options.costs)
+        if options.plot != NONE and (options.plot or not options.only):
+            _draw("throughput against connections", partial(_draw_throughput, bench), options.plot)
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
     return 0
 

@@ -3,7 +3,7 @@
  * the whole reply is there (a closed loop). At the end one line of JSON.
  *
  *     load -a ADDRESS [-c CONNECTIONS] [-n REQUESTS | -s SECONDS] [-k ACCOUNTS] [-z EXPONENT] [-p PREFIX]
- *          [-d STATE] [-r RECIPIENTS] [-i IDLE] [-T TRICKLING] [-R SEED] [-o FILE] [-S] [-F] [-t]
+ *          [-d STATE] [-r RECIPIENTS] [-i IDLE] [-T TRICKLING] [-R SEED] [-w RATE] [-o FILE] [-S] [-F] [-t]
  *
  *   -a  HOST:PORT (IPv4) or the path of a unix socket
  *   -c  connections (50)                  -n  requests in all, or  -s  seconds (5)
@@ -14,6 +14,7 @@
  *   -i  further connections that are held open and say nothing (0)
  *   -T  further connections that send a request some bytes at a time, a request in 20 s (0)
  *   -R  seed of the choice of accounts (1)
+ *   -w  no more requests per second than this, in all; a millisecond's may come at once
  *   -o  write a line for each account that was used: NAME <tab> sent <tab> answered <tab> answered DUNNO
  *   -S  one account after the other, from the first
  *   -F  a new connection for each request
@@ -46,6 +47,7 @@
 #define DOMAINS 97
 #define TRICKLES_PER_S 20
 #define TRICKLE_S 20
+#define PAUSE_MS 1
 
 struct connection {
     int fd;
@@ -65,7 +67,7 @@ struct account {
 };
 
 static const char *address, *state = "RCPT", *prefix = "user";
-static long accounts_count = 1000, recipients = 1, requests_made;
+static long accounts_count = 1000, recipients = 1, requests_made, sent, lost, live;
 static double exponent, *popularity;
 static uint64_t random_state = 1;
 static struct account *accounts;
@@ -166,6 +168,14 @@ static int ask(struct connection *c) {
     return send(c->fd, buffer, length, MSG_NOSIGNAL) == length ? 0 : -1;
 }
 
+static void ask_next(struct connection *c) {
+    sent++;
+    if (ask(c)) {
+        lost++;
+        live--;
+    }
+}
+
 /* Read what is there; 1 for a whole reply, 0 for a part of one, -1 where the connection is lost. */
 static int take_reply(struct connection *c) {
     ssize_t got = read(c->fd, c->reply + c->filled, sizeof c->reply - 1 - c->filled);
@@ -226,10 +236,10 @@ static double share(const float *latencies, long count, double part) {
 
 int main(int argc, char **argv) {
     long connections_count = 50, total = 0, idle = 0, trickles_count = 0;
-    double seconds = 0;
+    double seconds = 0, rate = INFINITY;
     const char *out = NULL;
     int option;
-    while ((option = getopt(argc, argv, "a:c:n:s:k:z:p:d:r:i:T:R:o:SFt")) > 0) switch (option) {
+    while ((option = getopt(argc, argv, "a:c:n:s:k:z:p:d:r:i:T:R:w:o:SFt")) > 0) switch (option) {
         case 'a': address = optarg; break;
         case 'c': connections_count = atol(optarg); break;
         case 'n': total = atol(optarg); break;
@@ -242,6 +252,7 @@ int main(int argc, char **argv) {
         case 'i': idle = atol(optarg); break;
         case 'T': trickles_count = atol(optarg); break;
         case 'R': random_state = strtoull(optarg, NULL, 10); break;
+        case 'w': rate = atof(optarg); break;
         case 'o': out = optarg; break;
         case 'S': in_sequence = 1; break;
         case 'F': fresh = 1; break;
@@ -260,8 +271,9 @@ int main(int argc, char **argv) {
     accounts = calloc(accounts_count, sizeof *accounts);
     if (exponent) make_popularity();
     struct connection *connections = calloc(connections_count, sizeof *connections);
+    struct connection **resting = calloc(connections_count, sizeof *resting);
     float *latencies = malloc(MAX_LATENCIES * sizeof *latencies);
-    long sent = 0, answered = 0, kept = 0, refused = 0, malformed = 0, lost = 0, stalled = 0, live = 0;
+    long answered = 0, kept = 0, refused = 0, malformed = 0, stalled = 0, rested = 0, woken = 0;
     poll_fd = epoll_create1(0);
     for (long i = 0; i < connections_count; i++) open_connection(&connections[i]);
     for (long i = 0; i < idle; i++) dial();
@@ -271,13 +283,12 @@ int main(int argc, char **argv) {
 
     double begun = now(), end = seconds ? begun + seconds : INFINITY, heard = begun;
     for (long i = 0; i < connections_count && (!total || sent < total); i++) {
-        sent++;
-        if (ask(&connections[i])) lost++;
-        else live++;
+        live++;
+        ask_next(&connections[i]);
     }
     struct epoll_event events[EVENTS];
     while (live > 0) {
-        int ready = epoll_wait(poll_fd, events, EVENTS, 1000);
+        int ready = epoll_wait(poll_fd, events, EVENTS, rested > woken ? PAUSE_MS : 1000);
         if ((ready == 0 || timer >= 0) && now() - heard > STALL_S) {
             stalled = live;
             break;
@@ -311,11 +322,17 @@ int main(int argc, char **argv) {
                 close(c->fd);
                 open_connection(c);
             }
-            sent++;
-            if (ask(c)) {
-                lost++;
-                live--;
+            if (sent >= rate * (heard - begun)) {
+                resting[rested++ % connections_count] = c;
+                continue;
             }
+            ask_next(c);
+        }
+        for (; woken < rested; woken++) {
+            double at = now();
+            if (at >= end || (total && sent >= total)) live--;
+            else if (sent < rate * (at - begun)) ask_next(resting[woken % connections_count]);
+            else break;
         }
     }
     double elapsed = now() - begun;

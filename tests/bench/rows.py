@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import TypeVar
 
 import msgspec
 
 from tests.bench.service import Measured
 
+T = TypeVar("T")
 Pick = Callable[[Measured], float]
+
+FIGURES: dict[str, Pick] = {
+    "p50": lambda m: m.figures.p50_us,
+    "p99": lambda m: m.figures.p99_us,
+    "p99.9": lambda m: m.figures.p999_us,
+    "CPU per request": lambda m: m.cpu_us,
+}
 
 
 class Must(msgspec.Struct, frozen=True):
@@ -25,6 +34,13 @@ class Must(msgspec.Struct, frozen=True):
         return f"<= {self.at_most:g}" if self.at_least is None else f">= {self.at_least:g}"
 
 
+class Point(msgspec.Struct, frozen=True):
+    """Where a row stands in a plot of the cost: with so many of what grows."""
+
+    of: str
+    count: int
+
+
 class Row(msgspec.Struct):
     """Medians of ours and of what it is compared with, and the ratio's median, least and greatest.
 
@@ -40,6 +56,7 @@ class Row(msgspec.Struct):
     low: float
     high: float
     must: Must | None = None
+    point: Point | None = None
 
     @property
     def verdict(self) -> str:
@@ -49,11 +66,18 @@ class Row(msgspec.Struct):
         return f"{self.must} {'yes' if self.must.reached(self.ratio) else 'NO'}"
 
 
-def compared(name: str, unit: str, pairs: Sequence[tuple[float, float]], against: str, must: Must | None = None) -> Row:
+def compared(
+    name: str,
+    unit: str,
+    pairs: Sequence[tuple[float, float]],
+    against: str,
+    must: Must | None = None,
+    point: Point | None = None,
+) -> Row:
     """A row of pairs (ours, other), each pair measured one right after the other."""
     ratios = [ours / other if other else float("nan") for ours, other in pairs]
     ours, others = median(p[0] for p in pairs), median(p[1] for p in pairs)
-    return Row(name, unit, ours, against, others, median(ratios), min(ratios), max(ratios), must)
+    return Row(name, unit, ours, against, others, median(ratios), min(ratios), max(ratios), must, point)
 
 
 def alone(name: str, unit: str, figures: Sequence[float], must: Must | None = None) -> Row:
@@ -72,9 +96,9 @@ def pairs(ours: Sequence[Measured], others: Sequence[Measured], pick: Pick = per
     return [(pick(a), pick(b)) for a, b in zip(ours, others, strict=True)]
 
 
-def in_turn(rounds: int, *runs: Callable[[], Measured]) -> list[list[Measured]]:
+def in_turn(rounds: int, *runs: Callable[[], T]) -> list[list[T]]:
     """Each run once per round, every other round in the opposite order; the results of each run, by round."""
-    results: list[list[Measured]] = [[] for _ in runs]
+    results: list[list[T]] = [[] for _ in runs]
     for number in range(rounds):
         order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
         for i in order:

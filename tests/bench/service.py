@@ -1,12 +1,12 @@
 """What the bench measures: a private ratelimitd and the C floor, each on a free port, with what they use."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,22 @@ from tests.instances.waiting import wait_until
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 PROGRAM = Path(sys.executable).with_name("ratelimitd")
-BY_DOMAIN = '[[limit]]\nname = "domain"\nkey = "domain"\nquota = 4_000_000_000\n'
+LIMITS = (
+    ("account", "email", "daily"),
+    ("domain", "domain", "daily"),
+    ("hour", "email", "hourly"),
+    ("week", "email", "weekly"),
+    ("month", "email", "monthly"),
+    ("domain-hour", "domain", "hourly"),
+    ("domain-week", "domain", "weekly"),
+    ("domain-month", "domain", "monthly"),
+    ("everybody", "all", "daily"),
+    ("everybody-hour", "all", "hourly"),
+)
+"""Name, key and period of the limits, of which a setup has the first so many."""
 PASSWORD = "bench"  # of the private servers
 START_TIMEOUT_S = 120.0
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_CPUCLOCK_SCHED = 2  # of the kernel; what clock_getcpuclockid(3) returns for a process
 
 
 @dataclass
@@ -51,9 +63,8 @@ class Service:
             return probe.connect_ex((host, int(port))) == 0
 
     def cpu_s(self) -> float:
-        """User and system time used so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        """User and system time used so far, by the process's own clock: /proc counts in steps of 10 ms."""
+        return time.clock_gettime(~self.process.pid << 3 | _CPUCLOCK_SCHED)
 
     def resident_bytes(self) -> int:
         """Memory in use (VmRSS)."""
@@ -86,33 +97,42 @@ class Service:
         self.process.stop()
 
 
+def cpu_us_together(services: Sequence[Service], *options: str) -> float:
+    """CPU time per request of all these, each asked at the same time by a load generator of its own."""
+    before = sum(service.cpu_s() for service in services)
+    loads = [load.begin(build("load"), service.address, *options) for service in services]
+    answered = sum(load.finish(each).answered for each in loads)
+    return (sum(service.cpu_s() for service in services) - before) / max(1, answered) * 1e6
+
+
 class Floor(Service):
     """The C loop that only answers."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
-        super().__init__([build("floor"), str(port)], f"127.0.0.1:{port}", folder / "floor.log")
+        super().__init__([build("floor"), str(port)], f"127.0.0.1:{port}", folder / f"floor-{port}.log")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a ratelimitd is set up. `log`: file, syslog, none. `server`: the store instead of SQLite.
-    `sliding`: the window of the first limit slides. `plain`: the program itself is started, not the launcher.
-    `by_domain`: there is a second limit, by domain."""
+    """How a ratelimitd is set up. `log`: file, syslog, none. `server`: the store instead of SQLite; `database`: one in
+    it that several share. `sliding`: the window of the first limit slides. `plain`: the program itself is started, not
+    the launcher. `limits`: how many of LIMITS."""
 
     log: str = "file"
     journal: bool = True
     server: MariaDB | PostgreSQL | None = None
+    database: str = ""
     watch: bool = False
     flush_interval_s: float = 5.0
     sliding: bool = False
     history_days: int = 0
     plain: bool = False
-    by_domain: bool = True
+    limits: int = 2
 
 
 class Ours(Service):
-    """ratelimitd with two limits, one of them by domain, in a folder of its own."""
+    """ratelimitd in a folder of its own."""
 
     def __init__(self, folder: Path, setup: Setup) -> None:
         folder.mkdir(exist_ok=True)
@@ -136,6 +156,11 @@ class Ours(Service):
             raise RuntimeError(f"the flush failed: {self.process.tail()}")
         return noted
 
+    def decisions(self) -> int:
+        """How many it has logged in its file."""
+        with (self.folder / "mail.log").open("rb") as lines:
+            return sum(1 for _ in lines)
+
     def _notes(self) -> list[str]:
         return self._watched.read_text().splitlines() if self._watched.exists() else []
 
@@ -145,7 +170,7 @@ def _config(folder: Path, port: int, setup: Setup) -> str:
     syslog = f"{folder}/log.sock" if setup.log == "syslog" else ""
     store = f'path = "{folder}/ratelimit.sqlite3"'
     if setup.server is not None:
-        database = database_of(folder)
+        database = setup.database or database_of(folder)
         backend = "mysql" if isinstance(setup.server, MariaDB) else "postgresql"
         store = f'backend = "{backend}"\nport = {setup.server.port}\nuser = "bench"\npassword = "{PASSWORD}"\n'
         store += f'database = "{database}"'
@@ -161,11 +186,17 @@ history_days = {setup.history_days}
 [log]
 syslog = "{syslog}"
 {log}
-[[limit]]
-name = "account"
-window = "{"sliding" if setup.sliding else "fixed"}"
+{"".join(_limit(*limit, sliding=setup.sliding and limit is LIMITS[0]) for limit in LIMITS[: setup.limits])}"""
+
+
+def _limit(name: str, key: str, period: str, *, sliding: bool) -> str:
+    return f"""[[limit]]
+name = "{name}"
+key = "{key}"
+period = "{period}"
+window = "{"sliding" if sliding else "fixed"}"
 quota = 4_000_000_000
-{BY_DOMAIN if setup.by_domain else ""}"""
+"""
 
 
 def database_of(folder: Path) -> str:

@@ -124,6 +124,10 @@ class Postfix:
             return ""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
+    def cpu_s(self) -> float:
+        """User and system time so far, of all its processes."""
+        return self._process.cpu_s() if self._process is not None else 0.0
+
     def _prepare(self, settings: Mapping[str, str]) -> None:
         for folder in (self.folder, self._etc, self._etc / "sasl"):
             folder.mkdir(exist_ok=True)
