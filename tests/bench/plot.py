@@ -55,7 +55,7 @@ def _draw_cost(axes: Any, of: str, rows: Sequence[Row]) -> None:
     first, last = rows[0].ours, rows[-1].ours
     title = f"{counts[-1]:,} {of}: {last / first:.2f} times the CPU of {counts[0]:,}"
     if counts[-1] <= FEW * counts[0]:
-        title += f", {(last - first) / (counts[-1] - counts[0]):.1f} us for each more"
+        title += f", {(last - first) / (counts[-1] - counts[0]):+.1f} us each"
     else:
         axes.set_xscale("log")
     for label, costs, look in (
