@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Protocol
 
+from ratelimitd.core.counter import READ as READ
 from ratelimitd.core.counter import Counter as Counter
 from ratelimitd.core.counter import Window as Window
+from ratelimitd.core.counter import basis
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.knowledge import Knowledge as Knowledge
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.parts import NEVER
+from ratelimitd.core.parts import NEVER, Parts
 from ratelimitd.core.quotas import Bases, Held, Source, of_row
 from ratelimitd.core.rows import Row
 
@@ -41,6 +43,7 @@ class Meter:
         self.untils: dict[str, int] = {}  # when the quotas end that are TIMED
         self.new: set[str] = set()  # accounts that have no row and were not charged
         self.earlier: dict[Counter, tuple[Counter, ...]] = {}  # of those that have some
+        self.parts: dict[Counter, Parts] = {}  # of accounts, where the limit slides
         self.decisions: dict[str, int] = {}  # by status
         self.begun_again = 0  # counts whose window was none: it ended after the next one
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
@@ -62,6 +65,7 @@ class Meter:
         self.by_login = {}
         self.counters = {}
         self.earlier = {}
+        self.parts = {}
 
     def base(self, key: str) -> Held:
         """What holds for an account that has no quota of its own."""
@@ -101,7 +105,7 @@ class Meter:
         if current is not None and period.common_end(current.expiry, expiry, now):
             current.expiry = current.valid_until = max(current.expiry, expiry)
             return current
-        counter = Counter(self, key, expiry, self.limit.configured_quota(key), knowledge=Knowledge.UNREAD)
+        counter = Counter(self, key, expiry, self.limit.configured_quota(key), basis=basis(knowledge=Knowledge.UNREAD))
         if not period.plausible(expiry, now):
             self.begun_again += 1
         elif current is None or current.expiry < expiry:
@@ -198,8 +202,7 @@ class Meter:
         return counter
 
     def _remove(self, key: str) -> None:
-        removed = self.counters.pop(key)
-        removed.knowledge, removed.earlier = Knowledge.UNREAD, ()
+        self.counters.pop(key).end()
         self.untils.pop(key, None)
         self.new.discard(key)
 
@@ -209,11 +212,12 @@ class Meter:
     def _begin(self, key: str, now: int) -> Counter:
         replaced = self.counters.get(key)
         if replaced is not None:
-            replaced.knowledge, replaced.earlier = Knowledge.UNREAD, ()
+            replaced.end()
+            key = replaced.key  # of equal texts the table keeps the first
             if replaced.source is Source.TIMED:
                 self.untils.pop(key, None)
         quota, source, _ = self.base(key)
-        counter = Counter(self, key, self.limit.period.end(now), quota, source=source)
+        counter = Counter(self, key, self.limit.period.end(now), quota, basis=basis(source))
         self.counters[key] = counter
         return counter
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter
+from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.dues import MessageMeter
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import Limit
@@ -49,11 +49,12 @@ def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int) -> Mete
 def _hand_over(before: Meter, meter: Meter) -> None:
     meter.counters, before.counters = before.counters, {}
     meter.bases, meter.untils, meter.decisions = before.bases, before.untils, before.decisions
-    meter.begun_again, meter.new, meter.earlier = before.begun_again, before.new, before.earlier
+    meter.begun_again, meter.new = before.begun_again, before.new
+    meter.earlier, meter.parts = before.earlier, before.parts
     for counter in meter.counters.values():
         for one in (counter, *counter.earlier):
             one.meter = meter
-    before.new, before.earlier = set(), {}
+    before.new, before.earlier, before.parts = set(), {}, {}
 
 
 def _slide(counter: Counter) -> None:
@@ -72,6 +73,6 @@ def _fix(counter: Counter, now: int) -> None:
     for one in fixed.earlier:
         if one.expiry > now:
             one.expiry = fixed.expiry
-    counter.parts, counter.earlier, counter.knowledge = None, (), Knowledge.UNREAD
+    counter.end()
     meter.counters[counter.key] = fixed
     fixed.give(Held(counter.quota, counter.source, until))
