@@ -83,15 +83,12 @@ class Counter(Struct, eq=False, gc=False):
 
     @property
     def parts(self) -> Parts | None:
-        """See above; None where the limit does not slide."""
-        return self.meter.parts.get(self)
+        """None: what it counts is one window (but see PartsCounter)."""
+        return None
 
     @parts.setter
     def parts(self, parts: Parts | None) -> None:
-        if parts is None:
-            self.meter.parts.pop(self, None)
-        else:
-            self.meter.parts[self] = parts
+        raise AttributeError("only under a sliding limit are there parts")
 
     @property
     def is_new(self) -> bool:
@@ -148,4 +145,10 @@ class Counter(Struct, eq=False, gc=False):
 
     def end(self) -> None:
         """Be no account's any more: another takes its place, or none does."""
-        self.knowledge, self.earlier, self.parts = Knowledge.UNREAD, (), None
+        self.knowledge, self.earlier = Knowledge.UNREAD, ()
+
+
+class PartsCounter(Counter, eq=False, gc=False):
+    """The same under a sliding limit, with `parts`: 96 bytes."""
+
+    parts: Parts | None = None

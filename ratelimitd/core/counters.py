@@ -15,7 +15,7 @@ from ratelimitd.core.counter import basis
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.knowledge import Knowledge as Knowledge
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.parts import NEVER, Parts
+from ratelimitd.core.parts import NEVER
 from ratelimitd.core.quotas import Bases, Held, Source, of_row
 from ratelimitd.core.rows import Row
 
@@ -34,6 +34,8 @@ class PendingCounts(Protocol):
 class Meter:
     """One limit's counters, by key."""
 
+    kind: type[Counter] = Counter
+
     def __init__(self, limit: Limit, epoch: Epoch | None = None) -> None:
         self.limit = limit
         self.epoch = epoch or Epoch()  # ends when a count has lost, within its window, what had been charged to it
@@ -43,7 +45,6 @@ class Meter:
         self.untils: dict[str, int] = {}  # when the quotas end that are TIMED
         self.new: set[str] = set()  # accounts that have no row and were not charged
         self.earlier: dict[Counter, tuple[Counter, ...]] = {}  # of those that have some
-        self.parts: dict[Counter, Parts] = {}  # of accounts, where the limit slides
         self.decisions: dict[str, int] = {}  # by status
         self.begun_again = 0  # counts whose window was none: it ended after the next one
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
@@ -65,7 +66,6 @@ class Meter:
         self.by_login = {}
         self.counters = {}
         self.earlier = {}
-        self.parts = {}
 
     def base(self, key: str) -> Held:
         """What holds for an account that has no quota of its own."""
@@ -217,7 +217,7 @@ class Meter:
             if replaced.source is Source.TIMED:
                 self.untils.pop(key, None)
         quota, source, _ = self.base(key)
-        counter = Counter(self, key, self.limit.period.end(now), quota, basis=basis(source))
+        counter = self.kind(self, key, self.limit.period.end(now), quota, basis=basis(source))
         self.counters[key] = counter
         return counter
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ratelimitd.core.counter import PartsCounter
 from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.dues import MessageMeter
 from ratelimitd.core.epoch import Epoch
@@ -49,18 +50,21 @@ def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int) -> Mete
 def _hand_over(before: Meter, meter: Meter) -> None:
     meter.counters, before.counters = before.counters, {}
     meter.bases, meter.untils, meter.decisions = before.bases, before.untils, before.decisions
-    meter.begun_again, meter.new = before.begun_again, before.new
-    meter.earlier, meter.parts = before.earlier, before.parts
+    meter.begun_again, meter.new, meter.earlier = before.begun_again, before.new, before.earlier
     for counter in meter.counters.values():
         for one in (counter, *counter.earlier):
             one.meter = meter
-    before.new, before.earlier, before.parts = set(), {}, {}
+    before.new, before.earlier = set(), {}
 
 
 def _slide(counter: Counter) -> None:
     """What was used counts until the window would have ended."""
-    counter.parts = Parts.of()
-    counter.valid_until = 0
+    meter, key = counter.meter, counter.key
+    sliding = PartsCounter(meter, key, counter.expiry, counter.quota, counter.used, counter.basis, parts=Parts.of())
+    sliding.notice_at, sliding.valid_until = counter.notice_at, 0
+    sliding.earlier = (*counter.earlier, counter)
+    counter.end()
+    meter.counters[key] = sliding
 
 
 def _fix(counter: Counter, now: int) -> None:
@@ -73,6 +77,7 @@ def _fix(counter: Counter, now: int) -> None:
     for one in fixed.earlier:
         if one.expiry > now:
             one.expiry = fixed.expiry
+    counter.parts = None
     counter.end()
     meter.counters[counter.key] = fixed
     fixed.give(Held(counter.quota, counter.source, until))
