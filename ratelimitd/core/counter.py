@@ -20,10 +20,20 @@ Window = tuple[str, int, str]
 """A limit's name, the end of its window in seconds since 1970, a key: what a charge went to."""
 
 
+READ = 8
+"""A counter's `basis` is at least that where it is known, or assumed, what its account has used."""
+_SOURCES, _KNOWLEDGE = tuple(Source), tuple(Knowledge)
+
+
+def basis(source: Source = Source.CONFIGURED, knowledge: Knowledge = Knowledge.STORED) -> int:
+    """What a counter's quota and its use are based on."""
+    return knowledge * READ + source
+
+
 class Counter(Struct, eq=False, gc=False):
     """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
 
-    There may be a million: ten fields are 96 bytes, an eleventh is 16 more. What few accounts have, the meter keeps.
+    There may be a million: eight fields are 80 bytes, a ninth is 16 more. What few accounts have, the meter keeps.
 
     It is valid until `valid_until`: the end of its window, or of its quota where that is earlier; 0: it is over.
 
@@ -40,11 +50,9 @@ class Counter(Struct, eq=False, gc=False):
     expiry: int
     quota: int
     used: int = 0
-    source: Source = Source.CONFIGURED  # of the quota
-    knowledge: Knowledge = Knowledge.STORED
+    basis: int = basis()  # of quota and use: `source` and `knowledge` in one; below READ: UNREAD
     notice_at: int = 0  # the use from which the Watcher looks at it
     valid_until: int = 0
-    parts: Parts | None = None
 
     def __post_init__(self) -> None:
         self.notice_at = self.meter.notice_from
@@ -54,6 +62,33 @@ class Counter(Struct, eq=False, gc=False):
     def limit(self) -> Limit:
         """The limit that it counts for, as configured now."""
         return self.meter.limit
+
+    @property
+    def source(self) -> Source:
+        """Where the quota comes from."""
+        return _SOURCES[self.basis % READ]
+
+    @source.setter
+    def source(self, source: Source) -> None:
+        self.basis = basis(source, self.knowledge)
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """What `used` is based on."""
+        return _KNOWLEDGE[self.basis // READ]
+
+    @knowledge.setter
+    def knowledge(self, knowledge: Knowledge) -> None:
+        self.basis = basis(self.source, knowledge)
+
+    @property
+    def parts(self) -> Parts | None:
+        """None: what it counts is one window (but see PartsCounter)."""
+        return None
+
+    @parts.setter
+    def parts(self, parts: Parts | None) -> None:
+        raise AttributeError("only under a sliding limit are there parts")
 
     @property
     def is_new(self) -> bool:
@@ -80,14 +115,14 @@ class Counter(Struct, eq=False, gc=False):
     @property
     def lasts_until(self) -> int:
         """When its window ends; of a sliding limit, when its part does, or the first of the others leaves."""
-        if self.parts is None:
-            return self.expiry
-        return min(self.meter.limit.period.open_until(self.expiry), self.parts.first)
+        parts = self.parts
+        return self.expiry if parts is None else min(self.meter.limit.period.open_until(self.expiry), parts.first)
 
     @property
     def ends(self) -> int:
         """When nothing of what was used counts any more."""
-        return self.expiry if self.parts is None else max(self.expiry, self.parts.last)
+        parts = self.parts
+        return self.expiry if parts is None else max(self.expiry, parts.last)
 
     @property
     def until(self) -> int:
@@ -107,3 +142,13 @@ class Counter(Struct, eq=False, gc=False):
         if held.quota != self.quota:
             self.quota = held.quota
             self.notice_at = self.meter.notice_from
+
+    def end(self) -> None:
+        """Be no account's any more: another takes its place, or none does."""
+        self.knowledge, self.earlier = Knowledge.UNREAD, ()
+
+
+class PartsCounter(Counter, eq=False, gc=False):
+    """The same under a sliding limit, with `parts`: 96 bytes."""
+
+    parts: Parts | None = None

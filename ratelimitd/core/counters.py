@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Protocol
 
+from ratelimitd.core.counter import READ as READ
 from ratelimitd.core.counter import Counter as Counter
 from ratelimitd.core.counter import Window as Window
+from ratelimitd.core.counter import basis
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.knowledge import Knowledge as Knowledge
 from ratelimitd.core.limits import Limit
@@ -31,6 +33,8 @@ class PendingCounts(Protocol):
 
 class Meter:
     """One limit's counters, by key."""
+
+    kind: type[Counter] = Counter
 
     def __init__(self, limit: Limit, epoch: Epoch | None = None) -> None:
         self.limit = limit
@@ -101,7 +105,7 @@ class Meter:
         if current is not None and period.common_end(current.expiry, expiry, now):
             current.expiry = current.valid_until = max(current.expiry, expiry)
             return current
-        counter = Counter(self, key, expiry, self.limit.configured_quota(key), knowledge=Knowledge.UNREAD)
+        counter = Counter(self, key, expiry, self.limit.configured_quota(key), basis=basis(knowledge=Knowledge.UNREAD))
         if not period.plausible(expiry, now):
             self.begun_again += 1
         elif current is None or current.expiry < expiry:
@@ -198,8 +202,7 @@ class Meter:
         return counter
 
     def _remove(self, key: str) -> None:
-        removed = self.counters.pop(key)
-        removed.knowledge, removed.earlier = Knowledge.UNREAD, ()
+        self.counters.pop(key).end()
         self.untils.pop(key, None)
         self.new.discard(key)
 
@@ -209,11 +212,12 @@ class Meter:
     def _begin(self, key: str, now: int) -> Counter:
         replaced = self.counters.get(key)
         if replaced is not None:
-            replaced.knowledge, replaced.earlier = Knowledge.UNREAD, ()
+            replaced.end()
+            key = replaced.key  # of equal texts the table keeps the first
             if replaced.source is Source.TIMED:
                 self.untils.pop(key, None)
         quota, source, _ = self.base(key)
-        counter = Counter(self, key, self.limit.period.end(now), quota, source=source)
+        counter = self.kind(self, key, self.limit.period.end(now), quota, basis=basis(source))
         self.counters[key] = counter
         return counter
 

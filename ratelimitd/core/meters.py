@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ratelimitd.core.counters import Counter, Knowledge, Meter
+from ratelimitd.core.counter import PartsCounter
+from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.dues import MessageMeter
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import Limit
@@ -58,8 +59,12 @@ def _hand_over(before: Meter, meter: Meter) -> None:
 
 def _slide(counter: Counter) -> None:
     """What was used counts until the window would have ended."""
-    counter.parts = Parts.of()
-    counter.valid_until = 0
+    meter, key = counter.meter, counter.key
+    sliding = PartsCounter(meter, key, counter.expiry, counter.quota, counter.used, counter.basis, parts=Parts.of())
+    sliding.notice_at, sliding.valid_until = counter.notice_at, 0
+    sliding.earlier = (*counter.earlier, counter)
+    counter.end()
+    meter.counters[key] = sliding
 
 
 def _fix(counter: Counter, now: int) -> None:
@@ -72,6 +77,7 @@ def _fix(counter: Counter, now: int) -> None:
     for one in fixed.earlier:
         if one.expiry > now:
             one.expiry = fixed.expiry
-    counter.parts, counter.earlier, counter.knowledge = None, (), Knowledge.UNREAD
+    counter.parts = None
+    counter.end()
     meter.counters[counter.key] = fixed
     fixed.give(Held(counter.quota, counter.source, until))

@@ -1,6 +1,8 @@
 """What is charged and not stored yet: deltas by segment, as the journal's files hold them."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, takewhile
 
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.quotas import Source
@@ -58,6 +60,11 @@ class Pending:
                 found[one.expiry] = found.get(one.expiry, 0) + unstored
         return found
 
+    def earliest(self, last: int) -> list[Segment]:
+        """The closed segments of the earliest run, up to a number."""
+        run = self.closed[0].node if self.closed else ""
+        return [*takewhile(lambda one: one.node == run and one.number <= last, self.closed)]
+
     def close(self, next_number: int) -> None:
         """Close the open segment and begin the next: O(1), nothing is copied."""
         self.closed.append(self.open)
@@ -73,8 +80,9 @@ class Pending:
         self.generation += 1
 
     def merged(self, segments: Sequence[Segment], whole: Segment) -> None:
-        """Put one segment in the place of the latest closed ones, which it was made of."""
-        self.closed = [*self.closed[: -len(segments)], whole]
+        """Put one segment in the place of closed ones, one after the other, which it was made of."""
+        first = self.closed.index(segments[0])
+        self.closed = [*self.closed[:first], whole, *self.closed[first + len(segments) :]]
         self.generation += 1
 
     @property
@@ -84,6 +92,13 @@ class Pending:
 
     def __len__(self) -> int:
         return len(self.open.deltas) + sum(len(segment.deltas) for segment in self.closed)
+
+
+def first(segments: Sequence[Segment], accounts: int) -> Sequence[Segment]:
+    """The first of them, with so many accounts at most, but one at least. Called again with others behind them, it has
+    at least the same."""
+    in_all = [*accumulate(len(segment.deltas) for segment in segments)]
+    return segments[: max(1, bisect_right(in_all, accounts))]
 
 
 def joined(segments: Sequence[Segment], now: int, *, every: bool = False) -> Segment:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.counters import Counter, Meter
+from ratelimitd.core.counters import READ, Counter, Meter
 from ratelimitd.core.dues import begin, counting, exceeded, first_dues, is_plain, messages_of, not_counted, spend
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import KeyFailed, Limit
@@ -117,7 +117,7 @@ class Policy:
         login = request.sasl_username
         for meter in self.meters:
             counter = meter.by_login.get(login)
-            if counter is None or counter.valid_until <= now or not counter.knowledge:
+            if counter is None or counter.valid_until <= now or counter.basis < READ:
                 try:
                     key = meter.limit.key_of(request)
                 except KeyFailed as error:

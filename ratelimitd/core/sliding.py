@@ -8,6 +8,7 @@ back takes nothing away: charges go on to the latest part. How the store keeps p
 
 from collections.abc import Mapping
 
+from ratelimitd.core.counter import PartsCounter, basis
 from ratelimitd.core.counters import NOTHING, Counter, Knowledge, Meter
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.parts import Parts
@@ -19,6 +20,7 @@ class SlidingMeter(Meter):
     """One sliding limit's counters, by key."""
 
     begun_again: int
+    kind = PartsCounter
 
     def configure(self, limit: Limit, *, watched: bool) -> None:
         """Apply this limit from now on. What is counted leaves when it was to leave, also if the length is another."""
@@ -82,7 +84,9 @@ class SlidingMeter(Meter):
 
     def replay(self, key: str, expiry: int, now: int) -> Counter:
         """A counter for what the journal has of an account's part, for `charge_again`; the latest is the account's."""
-        counter = Counter(self, key, expiry, self.limit.configured_quota(key), knowledge=Knowledge.UNREAD)
+        counter = PartsCounter(
+            self, key, expiry, self.limit.configured_quota(key), basis=basis(knowledge=Knowledge.UNREAD)
+        )
         counter.valid_until = 0
         if not self.limit.period.plausible(expiry, now):
             self.begun_again += 1
@@ -136,7 +140,7 @@ class SlidingMeter(Meter):
     def _next(self, over: Counter, now: int) -> Counter:
         """The counter of the part of now, in place of an account's latest one."""
         period, until = self.limit.period, over.until
-        counter = Counter(self, over.key, period.end(now), over.quota, knowledge=over.knowledge)
+        counter = PartsCounter(self, over.key, period.end(now), over.quota, basis=basis(knowledge=over.knowledge))
         self._succeed(over, counter)
         assert counter.parts is not None
         counter.parts.keep(now, period.latest(now))
@@ -157,7 +161,8 @@ class SlidingMeter(Meter):
         if in_its_own:
             counter.parts.add(over.expiry, in_its_own)
             counter.earlier = (*over.earlier, over)
-        over.parts, over.earlier, over.knowledge = None, (), Knowledge.UNREAD
+        over.parts = None
+        over.end()
         if over.source is Source.TIMED:
             self.untils.pop(over.key, None)
         self.counters[over.key] = counter

@@ -5,6 +5,7 @@ before that. One becomes the module itself, the same object, once it is asked fo
 """
 
 import importlib
+import linecache
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
@@ -104,6 +105,7 @@ def import_trio() -> None:
         for module, name in ((ctypes, "CDLL"), (util, "find_library")):
             if isinstance(module, _Late):
                 del module.__dict__[name]
+    linecache.clearcache()  # where attrs keeps the source of every method that it makes
 
 
 def _finds_none(name: str) -> None:
@@ -111,5 +113,16 @@ def _finds_none(name: str) -> None:
         raise OSError(name)
 
 
+def import_msgspec() -> None:
+    """Import msgspec without `typing_extensions`, which may be there: what it takes from it, `typing` has as well."""
+    if "msgspec" not in sys.modules and "typing_extensions" not in sys.modules:
+        sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # that is how Python says there is none
+        try:
+            importlib.import_module("msgspec")
+        finally:
+            del sys.modules["typing_extensions"]
+
+
 defer()
 import_trio()
+import_msgspec()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LEAST, MOST = 1 << 18, 1 << 24
-"""Bytes of a file that is laid out: twice what the one before held, within these."""
+"""Bytes of a file that is laid out: twice what the one before held, in whole LEASTs, within these."""
 CHUNK = 1 << 16
 
 
@@ -113,7 +113,7 @@ def lay_out(create: Callable[[Path], int], path: Path, number: int, header: byte
     None where it cannot be, and the file is gone again: the disk is full, and others need what is left of it, or the
     file system does not map files. It blocks: for a thread.
     """
-    size = min(MOST, max(LEAST, 2 << max(0, used - 1).bit_length()))
+    size = min(MOST, max(1, -(-2 * used // LEAST)) * LEAST)  # its pages are memory: not the next power of two
     with contextlib.suppress(OSError):
         fd = create(path)
         try:

@@ -1,8 +1,8 @@
 """The backlog: what is charged and not stored yet, in memory and in the journal's files, which are kept in step here.
 
 Charges go to the open segment: Policy adds them to `Pending`, and the pump writes them to the `Journal`. A flush
-closes it (`rotate`), stores what is closed, a run at a time (`next_run`, `deltas`), and forgets it (`stored`,
-`put_away`).
+closes it (`rotate`), stores what is closed, a transaction at a time (`next_run`, `deltas`), and forgets it (`stored`,
+`put_away`). Where many accounts come in meanwhile, it is closed early (`divide`): a transaction takes memory by each.
 
 While the store is unavailable segments accumulate: at most MAX_CLOSED, then they become one of totals (`condense`). So
 memory and disk hold one delta per account and segment, and of the latest MAX_CLOSED + 1 segments every charge (some
@@ -17,7 +17,6 @@ import time
 from collections import Counter as Multiset
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from typing import NamedTuple
 import trio
 
 from ratelimitd.core.counters import Counter
-from ratelimitd.core.pending import Pending, Segment, joined, merge
+from ratelimitd.core.pending import Pending, Segment, first, joined, merge
 from ratelimitd.core.rows import NO_SEGMENT, Account, Delta
 from ratelimitd.errors import RunUnknown, StoreReplaced
 from ratelimitd.state import records
@@ -34,6 +33,8 @@ from ratelimitd.state.segments import Recovered
 
 MAX_CLOSED = 16
 """Segments that may wait for the store before they are merged into one."""
+ACCOUNTS = 5_000
+"""Accounts in a segment that `divide` closes, and at most in a transaction, unless one segment has more."""
 ASIDE = "aside"
 """How the names of files end whose segments may be stored or not."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,6 +69,9 @@ class Backlog:
         self.every_window = False  # whether the store keeps those, too, that are over
         self._rotated = trio.Event()
         self._incomplete: set[int] = set()  # numbers of closed segments whose files lack some of them
+        self._unsettled: dict[int, int] = {}  # descriptors of closed segments' files, by number
+        self._settling = trio.Lock()
+        self._last = 0  # the last segment that this flush stores
 
     # -- the journal -----------------------------------------------------------------------------------------------
 
@@ -149,35 +153,55 @@ class Backlog:
         self._pending.begin(number, self._journal.node)
 
     async def keep_ahead(self) -> None:
-        """Have the next segment laid out before it is needed; runs as long as the daemon."""
+        """Have the next segment laid out before it is needed, and closed ones settled; runs as long as the daemon."""
         while True:
             self._rotated = trio.Event()
             if (lay_out := self._journal.plan()) is not None:
                 with trio.CancelScope(shield=True):
                     self._journal.take(await trio.to_thread.run_sync(lay_out))
+            await self._settle()
             await self._rotated.wait()
 
     # -- segments --------------------------------------------------------------------------------------------------
 
     async def rotate(self) -> None:
         """Close the open segment where it holds charges; where the journal cannot be written, try again."""
-        closed = self._pending.open
-        if closed.deltas:
-            descriptor = self._journal.rotate()
-            self._pending.close(self._journal.number)
-            self._incomplete.add(closed.number)
-            if descriptor >= 0:
-                with trio.CancelScope(shield=True):
-                    if await trio.to_thread.run_sync(self._journal.settle, descriptor):
-                        self._incomplete.discard(closed.number)
+        if self._pending.open.deltas:
+            self._close_open()
         elif not self._journal.writable:
             self._open(self._journal.next_number)
         self._rotated.set()
+        self._last = self._pending.open.number - 1
+        await self._settle()
         if self._journal.error is not None and self._journal.error.errno in _FULL:
             await trio.to_thread.run_sync(self._journal.past.clear)
 
+    def divide(self) -> None:
+        """Close the open segment where it is large, for the next flush; not before the next one is laid out."""
+        pending, ahead = self._pending, self._journal.ahead
+        if len(pending.open.deltas) >= ACCOUNTS and len(pending.closed) < 4 * MAX_CLOSED and ahead is not None:
+            self._close_open()
+            self._rotated.set()
+
+    def _close_open(self) -> None:
+        closed = self._pending.open
+        descriptor = self._journal.rotate()
+        self._pending.close(self._journal.number)
+        self._incomplete.add(closed.number)
+        if descriptor >= 0:
+            self._unsettled[closed.number] = descriptor
+
+    async def _settle(self) -> None:
+        with trio.CancelScope(shield=True):
+            async with self._settling:
+                while self._unsettled:
+                    number, descriptor = self._unsettled.popitem()
+                    if await trio.to_thread.run_sync(self._journal.settle, descriptor):
+                        self._incomplete.discard(number)
+
     async def condense(self) -> None:
         """Merge segments where they are many, and write what the files lack. Raises OSError where that fails."""
+        await self._settle()
         ours = [segment for segment in self._pending.closed if segment.number > self._doubtful]
         if len(ours) > MAX_CLOSED:
             merged = partial(joined, ours, int(self._clock()), every=self.every_window)
@@ -195,11 +219,13 @@ class Backlog:
     # -- storing ---------------------------------------------------------------------------------------------------
 
     def next_run(self) -> Unstored | None:
-        """The closed segments of the earliest run, for a transaction; None where nothing is left to store."""
+        """Closed segments for a transaction, none that was closed since `rotate`; None where none is left."""
         self._certain = self._doubtful
-        for node, segments in groupby(self._pending.closed, attrgetter("node")):
-            return Unstored(node, list(segments))
-        return None
+        if not (segments := self._pending.earliest(self._last)):
+            return None
+        node = segments[0].node
+        # Of an earlier run it is all: what the store has recorded of it must be among them.
+        return Unstored(node, first(segments, ACCOUNTS) if node == self.node else segments)
 
     def deltas(self, unstored: Unstored, recorded: int) -> Iterator[Delta]:
         """What the store lacks of these segments: it has recorded that it has those up to a number.

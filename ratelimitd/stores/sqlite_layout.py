@@ -34,7 +34,8 @@ def complete(connection: sqlite3.Connection, names: Names) -> int:
     if columns:
         _add(connection, names, [name for name in COLUMNS if ours.get(name, name) not in columns])
     _free_names(connection, names)
-    connection.executescript(names.apply(schema("sqlite"), '"'))
+    script = names.apply(schema("sqlite"), '"')
+    connection.executescript(f"BEGIN;{script}COMMIT;")  # a new file waits for the disk once, not for each table
     return _version(connection)
 
 

@@ -54,6 +54,10 @@ class Flush:
         self._backlog.begin(number)
         self._note_journal()
 
+    def divide(self) -> None:
+        """Have what is pending stored in more transactions than one, where it is much. Never waits."""
+        self._backlog.divide()
+
     async def flush(self) -> bool:
         """Store what is not stored yet; whether nothing is left of it. Never raises."""
         await self._backlog.rotate()

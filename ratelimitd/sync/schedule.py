@@ -169,6 +169,7 @@ class StoreSync:
         """Flush soon: little is left of a quota that other nodes charge too, or there is much to store."""
         if self.link.up:
             self._hurried.set()
+            self.flusher.divide()
 
     async def _until_due(self, refresh: float) -> None:
         """Wait for the interval, for a `refresh` or for `hurry`, but at least HURRY_GAP_S: a flood must not be all

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ratelimitd.control.answers import NotStored
 from ratelimitd.control.status import not_stored
+from ratelimitd.core.counter import basis
 from ratelimitd.core.counters import Counter, Knowledge, Meter
 from ratelimitd.core.pending import Pending, Segment, joined, merge
 from ratelimitd.core.quotas import Source
@@ -285,7 +286,9 @@ def test_an_account_that_is_assumed_stays_so_in_its_next_window() -> None:
 
 def test_an_account_known_from_the_journal_alone_is_assumed_at_the_quota_of_today() -> None:
     counters = meter(quota=50)
-    counter = counters.counters["alice"] = Counter(counters, "alice", MIDNIGHT, 50, knowledge=Knowledge.UNREAD)
+    counter = counters.counters["alice"] = Counter(
+        counters, "alice", MIDNIGHT, 50, basis=basis(knowledge=Knowledge.UNREAD)
+    )
     counters.configure(limit(20), watched=False)
     assert counters.assume("alice", NOON) is counter
     assert (counter.quota, counter.knowledge) == (20, Knowledge.ASSUMED)

@@ -111,8 +111,15 @@ def _set_in(cls: ast.ClassDef, where: str) -> set[str]:
 
 
 def _declared(cls: ast.ClassDef) -> set[str]:
-    return {
+    """The attributes that a class declares, and its properties that can be set."""
+    fields = {
         node.target.id for node in cls.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    return fields | {
+        node.name
+        for node in cls.body
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(each, ast.Attribute) and each.attr == "setter" for each in node.decorator_list)
     }
 
 

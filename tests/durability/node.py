@@ -177,6 +177,12 @@ class Node:
         finally:
             self.store.fault = ""
 
+    def divide(self) -> None:
+        """Close the open segment where it has `backlog.ACCOUNTS`, as when many accounts come in."""
+        if (lay_out := self.journal.plan()) is not None:
+            self.journal.take(lay_out())
+        self.backlog.divide()
+
     async def crash(self) -> None:
         """End as by SIGKILL: what the kernel has of the files is all that is left."""
         if self.journal.writable:

@@ -2,15 +2,16 @@
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.rows import Account, Row
+from ratelimitd.core.rows import Account, Delta, Row
 from ratelimitd.errors import StartError, StoreError, StoreUnsuitable
 from ratelimitd.state import backlog, segments
+from ratelimitd.stores import Flushed
 from tests.core.build import rules
 from tests.durability.node import Node, make_limit
 
@@ -336,6 +337,75 @@ async def test_segments_whose_storing_is_in_doubt_are_not_merged_with_others(
         await node.flush("away")
     assert await node.flush()
     assert await _used(node) == 5
+    await node.stop()
+
+
+async def test_what_comes_in_while_a_flush_stores_is_divided_and_stored_by_the_next(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "ACCOUNTS", 1)
+    node = await _started(make)
+    await node.ask("alice", 1)
+    with monkeypatch.context() as patch:
+        flush = node.store.flush
+
+        async def others_ask(run: str, segment: int, merge: Callable[[int], Iterable[Delta]]) -> Flushed:
+            await node.ask("alice", 2)
+            await node.ask("bob", 4)
+            node.divide()
+            return await flush(run, segment, merge)
+
+        patch.setattr(node.store, "flush", others_ask)
+        assert await node.flush()
+    assert (await _used(node), await _used(node, "bob"), len(node.policy.pending.closed)) == (1, 0, 1)
+    await node.crash()
+    node = await _started(make)
+    assert await node.flush()
+    assert (await _used(node), await _used(node, "bob")) == (3, 4)
+    await node.stop()
+
+
+@pytest.mark.parametrize("fault", ["away", "before", "between", "after"])
+async def test_each_transaction_stores_a_number_of_accounts(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(backlog, "ACCOUNTS", 2)
+    node = await _started(make)
+    for i in range(7):
+        await node.ask(f"user{i}", 1)
+        node.divide()
+    assert [len(segment.deltas) for segment in node.policy.pending.closed] == [2, 2, 2]
+    assert not await node.flush(fault)
+    await node.ask("user7", 1)
+    assert await node.flush()
+    assert node.sync.flusher.count == 4
+    assert [row.used for row in (await node.rows()).values()] == [1] * 8
+    await node.stop()
+
+
+async def test_a_start_that_finds_no_store_knows_later_what_is_stored_in_part(
+    make: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of stored segments are left, as where they cannot be put away."""
+    monkeypatch.setattr(backlog, "ACCOUNTS", 1)
+    node = await _started(make)
+    for i in range(3):
+        await node.ask(f"user{i}", 1)
+        node.divide()
+
+    def stay(first: int, last: int) -> None:
+        raise OSError(errno.EIO, "made to fail")
+
+    monkeypatch.setattr(node.journal, "put_away", stay)
+    assert await node.flush()
+    await node.ask("user3", 1)
+    await node.crash()
+    node = make()
+    node.store.fault = "away"
+    await node.start()
+    assert await node.flush()
+    assert [await _used(node, f"user{i}") for i in range(4)] == [1] * 4
+    assert not node.said("aside")
     await node.stop()
 
 

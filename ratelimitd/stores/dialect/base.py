@@ -6,7 +6,7 @@ what has a plain meaning counts, as in core/rows.py:read, and no value fails a s
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
@@ -15,9 +15,21 @@ if TYPE_CHECKING:
     from ratelimitd.stores import Names
 
 MARK = re.compile("%[s%]")
+LONG = 4096
+"""Characters: longer are statements with the time of a flush in them, of up to 65 KB."""
 
 _FIELDS = ("quota", "configured", "persist", "used", "expiry")
 _MORE = ("seen", "until", "in_parts")
+
+
+def remembered(make: Callable[..., str]) -> Callable[..., str]:
+    """Have what is made of statements remembered: of long ones the last few, for the next flush has others."""
+    of_short, of_long = lru_cache(256)(make), lru_cache(4)(make)
+
+    def made(statement: str, *args: Hashable) -> str:
+        return (of_long if len(statement) > LONG else of_short)(statement, *args)
+
+    return made
 
 
 class Dialect:
@@ -44,7 +56,7 @@ class Dialect:
 
     def sql(self, names: "Names", statement: str) -> str:
         """A statement with the configured names, as this database's driver takes it."""
-        return _applied(names, statement, self.quote)
+        return _applied(statement, names, self.quote)
 
     def greatest(self, one: str, other: str) -> str:
         """The greater of two numbers."""
@@ -154,6 +166,6 @@ class Dialect:
         return f"({self.unreadable(column)})"
 
 
-@lru_cache(256)
-def _applied(names: "Names", statement: str, quote: str) -> str:
+@remembered
+def _applied(statement: str, names: "Names", quote: str) -> str:
     return names.apply(statement, quote)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ratelimitd.stores.dialect.base import MARK, Dialect
+from ratelimitd.stores.dialect.base import MARK, Dialect, remembered
 
 if TYPE_CHECKING:
     from ratelimitd.stores import Names
@@ -18,7 +18,7 @@ class SQLite(Dialect):
 
     def sql(self, names: "Names", statement: str) -> str:
         """With the marks of sqlite3."""
-        return MARK.sub(lambda mark: "?" if mark[0] == "%s" else "%", super().sql(names, statement))
+        return _marked(super().sql(names, statement))
 
     def greatest(self, one: str, other: str) -> str:
         """Its function of two arguments."""
@@ -86,3 +86,8 @@ def _short(text: str) -> str:
 def _digits(text: str) -> str:
     """Whether a text begins with digits, and has nothing behind them but a fraction of zeros."""
     return f"{text} GLOB '[0-9]*' AND rtrim(ltrim({text}, '0123456789'), '0') IN ('', '.')"
+
+
+@remembered
+def _marked(statement: str) -> str:
+    return MARK.sub(lambda mark: "?" if mark[0] == "%s" else "%", statement)

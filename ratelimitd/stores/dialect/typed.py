@@ -1,11 +1,10 @@
 """The ways of databases whose columns have types: MySQL and MariaDB, PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from ratelimitd.core.rows import MAX_USED
-from ratelimitd.stores.dialect.base import MARK, Dialect
+from ratelimitd.stores.dialect.base import MARK, Dialect, remembered
 
 if TYPE_CHECKING:
     from ratelimitd.stores import Names
@@ -214,7 +213,7 @@ CROSS JOIN unnest(%s::text[]) AS "a key" CROSS JOIN LATERAL (
         return f"{of}::text ~ '{self._NEGATIVE}'"
 
 
-@lru_cache(256)
+@remembered
 def _numbered(statement: str) -> str:
     count = iter(range(1, 65536))
     return MARK.sub(lambda mark: f"${next(count)}" if mark[0] == "%s" else "%", statement)
