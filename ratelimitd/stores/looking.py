@@ -24,7 +24,6 @@ class SQLiteLook(SQLiteStore):
     def __init__(self, path: Path, names: Names | None = None) -> None:
         super().__init__(path, names)
         self._at = path
-        self._reader: sqlite3.Connection | None = None
         self._alone = False  # no daemon had the file open
         self._lacks: list[str] = []  # columns; SQLite would take the name of one that is not there for a text
 
@@ -56,7 +55,7 @@ class SQLiteLook(SQLiteStore):
         except BaseException:
             reader.close()
             raise
-        self._reader = reader
+        self._reader = self._scanner = reader
 
     def _find_lacks(self, reader: sqlite3.Connection) -> None:
         reader.text_factory = text
