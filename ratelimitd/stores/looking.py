@@ -24,6 +24,8 @@ class SQLiteLook(SQLiteStore):
     def __init__(self, path: Path, names: Names | None = None) -> None:
         super().__init__(path, names)
         self._at = path
+        self._reader: sqlite3.Connection | None = None
+        self._scanner: sqlite3.Connection | None = None
         self._alone = False  # no daemon had the file open
         self._lacks: list[str] = []  # columns; SQLite would take the name of one that is not there for a text
 
