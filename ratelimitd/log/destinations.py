@@ -69,7 +69,6 @@ class LateSyslog:
 
     async def drain(self) -> None:
         """Look for the socket once a second; then deliver the backlog of syslog."""
-        await self._sink.drain()
         while self._sink.on_stderr:
             if self._has_come():
                 stderr, self._sink = self._sink, self._syslog()

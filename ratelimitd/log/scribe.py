@@ -1,8 +1,8 @@
-"""Writes lines to a file in a thread of its own, so that no reply waits for the disk.
+"""Writes lines to a file at once while its disk is fast, and in a thread while it is not: then no reply waits for it.
 
 A write(2) to a file waits where the file system is just committing what somebody syncs: a tenth of a second and more on
-a busy disk. The thread takes what has come within a millisecond in one write: it is woken once for many requests, and
-never while it works.
+a busy disk. A thread that writes every line costs each request some 7 % more CPU time, and as a rule the disk is fast.
+So the first write that takes long has the thread write what comes after it, until none has taken long for a minute.
 """
 
 import os
@@ -10,7 +10,11 @@ import threading
 import time
 from queue import SimpleQueue
 
-GATHER_S = 0.001
+SLOW_S = 0.005
+"""What takes longer is the disk's doing, or a busy processor's, which is no harm."""
+CALM_S = 60.0
+GATHER_S = 0.005
+"""How long the thread waits for more lines before it writes: its turns cost the loop its own."""
 CHUNK = 256
 """Pieces in one write, a few hundred KiB: more of them hold the interpreter while they are joined."""
 PATIENCE_S = 5.0
@@ -18,7 +22,7 @@ PATIENCE_S = 5.0
 
 
 class Scribe:
-    """Writes to a descriptor, which is its own: whoever calls `write` does it until `begin`, from then on the thread.
+    """Writes to a descriptor, which is its own, in the order of the calls.
 
     What comes while more than `backlog_bytes` wait for the disk is dropped, and so is what cannot be written.
     """
@@ -28,9 +32,10 @@ class Scribe:
         self._backlog_bytes = backlog_bytes
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
         self._thread: threading.Thread | None = None
-        # One thread alone changes each of these.
-        self._taken_bytes = self._done_bytes = 0
+        self._calm_at = 0.0  # the time from which on the disk is no longer slow
         self._refused = self._failed = 0
+        self._taken_bytes = 0  # for the thread
+        self._done_bytes = 0  # by the thread, which writes nothing while these are all
 
     @property
     def dropped(self) -> int:
@@ -38,20 +43,29 @@ class Scribe:
         return self._refused + self._failed
 
     def write(self, data: bytes) -> None:
-        """Write whole lines, or drop and count them."""
-        if self._thread is None:
+        """Write whole lines, have them written, or drop and count them."""
+        waiting_bytes = self._taken_bytes - self._done_bytes
+        if not waiting_bytes and time.monotonic() >= self._calm_at:
             self._put(data)
-        elif self._taken_bytes - self._done_bytes + len(data) > self._backlog_bytes:
+        elif waiting_bytes + len(data) > self._backlog_bytes:
             self._refused += data.count(b"\n")
         else:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
             self._taken_bytes += len(data)
             self._queue.put(data)
 
-    def begin(self) -> None:
-        """Let the thread write from now on."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-            self._thread.start()
+    def _put(self, data: bytes) -> None:
+        began = time.monotonic()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            self._failed += data.count(b"\n")
+        ended = time.monotonic()
+        if ended - began > SLOW_S:
+            self._calm_at = ended + CALM_S
 
     def _run(self) -> None:
         is_open = True
@@ -69,13 +83,6 @@ class Scribe:
             self._put(data := b"".join(pieces))
             self._done_bytes += len(data)
         os.close(self._fd)
-
-    def _put(self, data: bytes) -> None:
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            self._failed += data.count(b"\n")
 
     def switch(self, fresh: int) -> None:
         """Write to another open file from now on; its descriptor takes the number of the old one.

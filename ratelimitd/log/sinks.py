@@ -1,8 +1,8 @@
 """Where log lines go: syslog, a file, stderr. None of them ever blocks; what does not fit is dropped and counted.
 
 /dev/log holds some ten datagrams; with its reader stopped, a blocking sender would stop the mail, and so would a disk
-that is busy. So every sink has a bounded backlog, which a task drains when the reader is back, or a thread (scribe.py)
-as fast as the disk is.
+that hangs. So every sink has a bounded backlog: a task drains it when the reader is back, or a thread (scribe.py) as
+fast as the disk is.
 """
 
 import errno
@@ -67,7 +67,7 @@ class Sink(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Deliver the backlog as the reader or the disk allows; runs as long as the daemon."""
+        """Deliver the backlog as the reader allows; runs as long as the daemon."""
         ...
 
     def reopen(self) -> None:
@@ -219,8 +219,7 @@ class FileSink:
             self._scribe.write((stamp + f"\n{stamp}".join(lines) + "\n").encode())
 
     async def drain(self) -> None:
-        """From now on nobody waits for the disk."""
-        self._scribe.begin()
+        """Nothing: while the disk is slow, a thread writes."""
 
     def reopen(self) -> None:
         """Write to the file that has the name now: logrotate has moved the old one."""
@@ -235,7 +234,7 @@ class StderrSink:
     """Writes to stderr as long as it takes lines without blocking: a terminal that is stopped must not stop mail.
 
     On a terminal lines are coloured by their level; the text between the colours is the same. A file is written to as
-    any log file is: it seems to take everything, and waits for the disk.
+    any log file is: it says that it takes everything, and waits for the disk.
     """
 
     on_stderr = True
@@ -269,9 +268,7 @@ class StderrSink:
                 self._refused += 1
 
     async def drain(self) -> None:
-        """Nothing waits for a terminal: its lines are dropped. From now on nobody waits for the disk under a file."""
-        if self._scribe is not None:
-            self._scribe.begin()
+        """Nothing: a stopped terminal's lines are dropped, and a thread writes while the disk under a file is slow."""
 
     def reopen(self) -> None:
         """Nothing: stderr stays."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ratelimitd.log.scribe import Scribe
+from ratelimitd.log import scribe
+from ratelimitd.log.scribe import SLOW_S, Scribe
 from tests.daemon.client import request
 from tests.daemon.process import Ratelimitd, changed, config
 from tests.instances.waiting import wait_until
@@ -16,18 +17,21 @@ MANY = 3000
 BACKLOG_BYTES = 65536
 
 HANGS = """
-import os
-write = os.write
+import os, time
+write, slow = os.write, []
 
 def hanging(fd, data):
     if os.path.exists({gate!r}) and os.readlink(f"/proc/self/fd/{{fd}}").startswith({log!r}):
-        with open({gate!r}):
-            pass
+        if slow:
+            open({gate!r}).close()
+        else:
+            slow.append(time.sleep({slow_s}))
     return write(fd, data)
 
 os.write = hanging
 """
-"""A write to the log waits while there is a pipe at the path `gate`, until somebody opens that."""
+"""While there is a pipe at the path `gate`, the first write to the log is slow, and each after it waits until somebody
+opens the pipe."""
 
 
 class Disk:
@@ -35,12 +39,12 @@ class Disk:
 
     def __init__(self, folder: Path, **tables: object) -> None:
         self._gate = folder / "gate"
-        text = HANGS.format(gate=str(self._gate), log=str(folder / "log"))
+        text = HANGS.format(gate=str(self._gate), log=str(folder / "log"), slow_s=2 * SLOW_S)
         self.daemon = Ratelimitd(folder, config(**tables), prefix=changed(text))
         self.daemon.start()
 
     def hang(self) -> None:
-        """From now on each write waits."""
+        """From now on the disk is slow, and then hangs."""
         os.mkfifo(self._gate)
 
     def go_on(self) -> None:
@@ -144,12 +148,27 @@ def test_the_lines_of_a_daemon_that_is_killed_are_in_the_file(folder: Path) -> N
     assert asked(daemon) == ids(200)
 
 
-@pytest.mark.parametrize("threaded", [False, True])
-def test_what_a_full_disk_does_not_take_is_counted(threaded: bool) -> None:
-    scribe = Scribe(os.open("/dev/full", os.O_WRONLY), BACKLOG_BYTES)
-    if threaded:
-        scribe.begin()
-    scribe.write(b"one\ntwo\n")
-    scribe.write(b"three\n")
-    scribe.close()
-    assert scribe.dropped == 3
+@pytest.mark.parametrize("slow_s", [SLOW_S, -1], ids=["fast", "slow"])
+def test_what_a_full_disk_does_not_take_is_counted(monkeypatch: pytest.MonkeyPatch, slow_s: float) -> None:
+    monkeypatch.setattr(scribe, "SLOW_S", slow_s)
+    full = Scribe(os.open("/dev/full", os.O_WRONLY), BACKLOG_BYTES)
+    for _ in range(3):
+        full.write(b"one\ntwo\n")
+    full.close()
+    assert full.dropped == 6
+
+
+def test_lines_keep_their_order_while_the_disk_becomes_slow_and_fast_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "log"
+    written = Scribe(os.open(file, os.O_WRONLY | os.O_CREAT), BACKLOG_BYTES)
+    monkeypatch.setattr(scribe, "CALM_S", 0.0)
+    expected = []
+    for number in range(3000):
+        monkeypatch.setattr(scribe, "SLOW_S", -1 if number // 100 % 2 else 60)
+        expected.append(f"{number}\n")
+        written.write(expected[-1].encode())
+    written.close()
+    assert file.read_text() == "".join(expected)
+    assert written.dropped == 0
