@@ -95,7 +95,8 @@ def _run(
     try:
         # As in a start, secrets are read before the user changes: only root may be able to read them.
         held = hold(config, only_look=only_look)
-        parts = compose(config, held, Log([StderrSink()], LogSettings(level="warning")))
+        settings = LogSettings(level="warning")
+        parts = compose(config, held, Log([StderrSink(settings.max_backlog_bytes)], settings))
         try:
             _become_owner(config, or_user=only_look and not _is_in_state_dir(config))
             return trio.run(run, strict_exception_groups=True)

@@ -22,15 +22,15 @@ def open_sinks(settings: LogSettings, folder: Path) -> list[Sink]:
     if settings.file:
         path = folder / settings.file
         try:
-            sinks.append(FileSink(path, bare=settings.format == "json"))
+            sinks.append(FileSink(path, settings.max_backlog_bytes, bare=settings.format == "json"))
         except OSError as error:
             raise StartError(f"log.file: {path}: {error.strerror}") from error
     if lacks_syslog(settings):
-        sinks.append(LateSyslog(settings.syslog, syslog))
+        sinks.append(LateSyslog(settings.syslog, syslog, StderrSink(settings.max_backlog_bytes)))
     elif settings.syslog:
         sinks.append(syslog())
     if settings.stderr:
-        sinks.append(StderrSink())
+        sinks.append(StderrSink(settings.max_backlog_bytes))
     return sinks
 
 
@@ -47,10 +47,10 @@ def need_other_sinks(old: LogSettings, new: LogSettings) -> bool:
 class LateSyslog:
     """Stderr until there is a syslog socket at the path; from then on syslog, which `syslog` makes."""
 
-    def __init__(self, path: str, syslog: Callable[[], SyslogSink]) -> None:
+    def __init__(self, path: str, syslog: Callable[[], SyslogSink], stderr: StderrSink) -> None:
         self._path = path
         self._syslog = syslog
-        self._sink: StderrSink | SyslogSink = StderrSink()
+        self._sink: StderrSink | SyslogSink = stderr
         self._dropped_before = 0
 
     @property
@@ -71,7 +71,9 @@ class LateSyslog:
         """Look for the socket once a second; then deliver the backlog of syslog."""
         while self._sink.on_stderr:
             if self._has_come():
-                self._dropped_before, self._sink = self._sink.dropped, self._syslog()
+                stderr, self._sink = self._sink, self._syslog()
+                await trio.to_thread.run_sync(stderr.close)
+                self._dropped_before = stderr.dropped
             else:
                 await trio.sleep(RETRY_S)
         await self._sink.drain()

@@ -186,12 +186,16 @@ class Log:
             async with trio.open_nursery() as nursery:
                 for sink in self.sinks:
                     nursery.start_soon(sink.drain)
+                for sink in list(self._gone):
+                    nursery.start_soon(self._part_with, sink)
                 await self._replaced.wait()
                 nursery.cancel_scope.cancel()
-            for sink in self._gone:
-                sink.close()
-                self._dropped_before += sink.dropped
-            self._gone = []
+
+    async def _part_with(self, sink: Sink) -> None:
+        """Close a sink that was replaced."""
+        await trio.to_thread.run_sync(sink.close)
+        self._gone.remove(sink)
+        self._dropped_before += sink.dropped
 
     def replace(self, sinks: Sequence[Sink]) -> None:
         """Write to other sinks from now on."""
@@ -200,7 +204,7 @@ class Log:
         self._replaced.set()
 
     def close(self) -> None:
-        """Deliver what can be delivered without waiting."""
+        """Deliver what can be delivered without waiting for a reader. It blocks where a disk is slow."""
         for sink in (*self.sinks, *self._gone):
             sink.close()
 

@@ -1,13 +1,15 @@
 """Where log lines go: syslog, a file, stderr. None of them ever blocks; what does not fit is dropped and counted.
 
-/dev/log holds some ten datagrams; with its reader stopped, a blocking sender would stop the mail. So every sink is
-non-blocking, with a bounded backlog behind it that one task drains when the reader is back.
+/dev/log holds some ten datagrams; with its reader stopped, a blocking sender would stop the mail, and so would a disk
+that hangs. So every sink has a bounded backlog: a task drains it when the reader is back, or a thread (scribe.py) as
+fast as the disk is.
 """
 
 import errno
 import os
 import select
 import socket
+import stat
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -18,6 +20,7 @@ from typing import Protocol
 import trio
 
 from ratelimitd.log import colour
+from ratelimitd.log.scribe import Scribe
 
 RETRY_S = 1.0
 _PIPE_BUF = 4096  # a pipe that select calls writable takes this much without blocking (pipe(7))
@@ -72,7 +75,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Deliver what can be delivered without waiting, and close."""
+        """Deliver what can be delivered, without waiting for a reader, and close. It blocks where a disk is slow."""
         ...
 
 
@@ -190,10 +193,9 @@ class FileSink:
 
     on_stderr = False
 
-    def __init__(self, path: Path, *, bare: bool = False) -> None:
-        self.dropped = 0
+    def __init__(self, path: Path, backlog_bytes: int, *, bare: bool = False) -> None:
         self._path = path
-        self._fd = self._open()
+        self._scribe = Scribe(self._open(), backlog_bytes)
         self._bare = bare
         self._stamp_at = -1
         self._stamp = ""
@@ -201,68 +203,84 @@ class FileSink:
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
 
+    @property
+    def dropped(self) -> int:
+        """How many lines are not in the file."""
+        return self._scribe.dropped
+
     def write(self, entries: Iterable[Entry]) -> None:
-        """Append the lines in one write."""
+        """Append the lines together."""
         now = int(time.time())
         if now != self._stamp_at:
             self._stamp_at, self._stamp = now, "" if self._bare else time.ctime(now) + " "
         stamp = self._stamp
         lines = [text for _, text in entries]
-        if not lines:
-            return
-        data = (stamp + f"\n{stamp}".join(lines) + "\n").encode()
-        try:
-            if os.write(self._fd, data) < len(data):
-                self.dropped += 1
-        except OSError:
-            self.dropped += len(lines)
+        if lines:
+            self._scribe.write((stamp + f"\n{stamp}".join(lines) + "\n").encode())
 
     async def drain(self) -> None:
-        """Nothing: a file has no backlog."""
+        """Nothing: while the disk is slow, a thread writes."""
 
     def reopen(self) -> None:
         """Write to the file that has the name now: logrotate has moved the old one."""
-        fresh = self._open()
-        os.close(self._fd)
-        self._fd = fresh
+        self._scribe.switch(self._open())
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Write what waits, and close the file."""
+        self._scribe.close()
 
 
 class StderrSink:
     """Writes to stderr as long as it takes lines without blocking: a terminal that is stopped must not stop mail.
 
-    On a terminal lines are coloured by their level; the text between the colours is the same.
+    On a terminal lines are coloured by their level; the text between the colours is the same. A file is written to as
+    any log file is: it says that it takes everything, and waits for the disk.
     """
 
     on_stderr = True
 
-    def __init__(self, fd: int = 2) -> None:
-        self.dropped = 0
+    def __init__(self, backlog_bytes: int, fd: int = 2) -> None:
         self._fd = fd
         self._colours = _COLOURS if colour.wanted(fd) else {}
+        self._scribe = Scribe(os.dup(fd), backlog_bytes) if _is_file(fd) else None
+        self._refused = 0
+
+    @property
+    def dropped(self) -> int:
+        """How many lines it did not take."""
+        return self._refused + (self._scribe.dropped if self._scribe else 0)
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Write each line, or drop it."""
+        if self._scribe is not None:
+            self._scribe.write("".join([f"{text}\n" for _, text in entries]).encode())
+            return
         for level, text in entries:
             begin, end = self._colours.get(level, (b"", b""))
             data = begin + text.encode()[: _PIPE_BUF - 1] + end + b"\n"
             try:
                 _, writable, _ = select.select([], [self._fd], [], 0)
                 if not writable:
-                    self.dropped += 1
+                    self._refused += 1
                     continue
                 os.write(self._fd, data)
             except (OSError, ValueError):
-                self.dropped += 1
+                self._refused += 1
 
     async def drain(self) -> None:
-        """Nothing: a stopped terminal's lines are dropped."""
+        """Nothing: a stopped terminal's lines are dropped, and a thread writes while the disk under a file is slow."""
 
     def reopen(self) -> None:
         """Nothing: stderr stays."""
 
     def close(self) -> None:
-        """Nothing: stderr is not ours."""
+        """Write what waits; stderr is not ours to close."""
+        if self._scribe is not None:
+            self._scribe.close()
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False

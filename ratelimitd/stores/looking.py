@@ -25,6 +25,7 @@ class SQLiteLook(SQLiteStore):
         super().__init__(path, names)
         self._at = path
         self._reader: sqlite3.Connection | None = None
+        self._scanner: sqlite3.Connection | None = None
         self._alone = False  # no daemon had the file open
         self._lacks: list[str] = []  # columns; SQLite would take the name of one that is not there for a text
 
@@ -56,7 +57,7 @@ class SQLiteLook(SQLiteStore):
         except BaseException:
             reader.close()
             raise
-        self._reader = reader
+        self._reader = self._scanner = reader
 
     def _find_lacks(self, reader: sqlite3.Connection) -> None:
         reader.text_factory = text

@@ -1,12 +1,12 @@
 """The embedded store: one SQLite file in WAL mode, read and written in threads.
 
-One connection writes and another reads, so that a lookup never waits for a flush. SQLite releases the interpreter's
-lock while it works, and a thread does little between two statements.
+One connection writes, one looks up accounts, and one reads what may take long: a lookup waits for none of them. SQLite
+releases the interpreter's lock while it works, and a thread does little between two statements.
 """
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -57,12 +57,14 @@ class SQLiteStore:
         self._file = DatabaseFile(path)
         self._names = names or Names()
         self._history = SQLiteHistory(self._names, self.remarks)
-        self.past: Past = SQLitePast(self._names, self.remarks, self._history, self._read)
+        self.past: Past = SQLitePast(self._names, self.remarks, self._history, self._scan)
         self._writer: Writer | None = None
         self._reader: sqlite3.Connection | None = None
+        self._scanner: sqlite3.Connection | None = None  # reads what no reply waits for
         self._schema = 0  # its version, as it was last found to be complete
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(1)
+        self._scanning = trio.CapacityLimiter(1)
 
     def _sql(self, statement: str) -> str:
         return _DIALECT.sql(self._names, statement)
@@ -78,16 +80,14 @@ class SQLiteStore:
 
     def _open(self) -> None:
         self._file.prepare(self.remarks)
-        writer = self._file.connect()
-        try:
+        with ExitStack() as opening:
+            writer = opening.enter_context(closing(self._file.connect()))
             make_durable(writer)
             self._schema = complete(writer, self._names)
             self._file.remember()
-            self._reader = self._file.connect_to_read()
-        except BaseException:
-            writer.close()
-            raise
-        self._writer = writer
+            readers = [opening.enter_context(closing(self._file.connect_to_read())) for _ in range(2)]
+            opening.pop_all()
+        self._writer, (self._reader, self._scanner) = writer, readers
 
     async def settle_default(self, *, change: bool) -> None:
         """Have rows that name no limit be the first limit's; nobody else's daemon uses the file."""
@@ -105,15 +105,15 @@ class SQLiteStore:
     async def close(self) -> None:
         """Close the file."""
         with trio.CancelScope(shield=True):
-            both = ((self._reader, self._reading), (self._writer, self._writing))
+            lines = ((self._reader, self._reading), (self._scanner, self._scanning), (self._writer, self._writing))
             # SQLite writes its log of changes into the file as the last connection is closed, if that may write.
-            for connection, limiter in reversed(both) if self._file.cut else both:
+            for connection, limiter in reversed(lines) if self._file.cut else lines:
                 if connection is not None:
                     await trio.to_thread.run_sync(connection.close, limiter=limiter)
             if self._writer is not None:
                 with suppress(OSError):
                     await trio.to_thread.run_sync(self._file.discard, limiter=self._writing)
-        self._reader = self._writer = None
+        self._reader = self._scanner = self._writer = None
 
     async def _run(self, work: Callable[[], T], limiter: trio.CapacityLimiter, *, abandon: bool = False) -> T:
         try:
@@ -125,6 +125,9 @@ class SQLiteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._run(lambda: work(opened(self._reader)), self._reading, abandon=True)
+
+    async def _scan(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._run(lambda: work(opened(self._scanner)), self._scanning, abandon=True)
 
     async def lookup(self, accounts: Sequence[Account], now: int) -> list[Row]:
         """The stored rows of these accounts."""
@@ -154,8 +157,7 @@ class SQLiteStore:
             self._check_whole()
             rejected: list[tuple[Delta, str]] = []
             stored: list[Delta] = []
-            doubts: Doubts[Delta] = Doubts()
-            charges = Charges()
+            doubts, charges = Doubts[Delta](), Charges()
             for batch in batches(merge(runs.recorded(connection, self._sql, node)), CHUNK):
                 self.remarks.unread |= dict.fromkeys(odd(connection, self._sql, batch))
                 refused = self._store(connection, batch, doubts)
@@ -259,7 +261,7 @@ class SQLiteStore:
 
     async def survey(self) -> Survey:
         """What stands in the table."""
-        return await self._read(partial(sqlite_changes.survey, names=self._names))
+        return await self._scan(partial(sqlite_changes.survey, names=self._names))
 
     async def adopt(self, renames: Sequence[Rename], now: int) -> list[Row]:
         """Make rows their accounts'."""
@@ -275,7 +277,7 @@ class SQLiteStore:
 
     async def changes(self, cursor: Cursor | None, now: int) -> Changes:
         """Rows changed since the cursor, a time of the database's own."""
-        found = await self._read(partial(self._changes, cursor=cursor, now=now))
+        found = await self._scan(partial(self._changes, cursor=cursor, now=now))
         given: list[tuple[object, ...]] = [
             (row.key, row.limit) for row in found.rows if row.quota != row.seen and (row.expiry or row.until)
         ]
@@ -290,7 +292,7 @@ class SQLiteStore:
     async def note_given(self) -> None:
         """Note the quotas that were given in windows that run."""
         last = 0
-        while ids := await self._read(partial(sqlite_changes.given_since, sql=self._sql, last=last, count=CHUNK)):
+        while ids := await self._scan(partial(sqlite_changes.given_since, sql=self._sql, last=last, count=CHUNK)):
             last = ids[-1][0]
             await self._note(self._sql(statements.note(_DIALECT, 1)), ids)
 

@@ -108,7 +108,7 @@ class Core:
     def __init__(self, folder: Path) -> None:
         file = folder / "ratelimitd.toml"
         file.write_text(_CONFIG)
-        self.log = Log([FileSink(folder / "mail.log")], several_limits=True)
+        self.log = Log([FileSink(folder / "mail.log", 1 << 22)], several_limits=True)
         self.journal = journal_in(folder, "ab")
         self.journal.begin(1)
         self.policy = Policy(config.read(file).limits, rules(), Pending(), memo(100_000), Nobody())

@@ -18,7 +18,7 @@ RESTS_S = 2.0
 
 def disk(bench: Bench) -> Iterator[Row]:
     """Logins that are seen for the first time, while another process writes and syncs on the same disk, and while none
-    does; no log, which has a file of its own to wait for."""
+    does."""
     accounts = FEW if bench.short else NEW
     measured: list[tuple[Measured, Measured]] = []
     for _ in range(bench.rounds):
@@ -27,7 +27,7 @@ def disk(bench: Bench) -> Iterator[Row]:
             with contextlib.ExitStack() as stack:
                 if busy:
                     stack.callback(Neighbour(bench.folder / "neighbour").stop)
-                ours = stack.enter_context(bench.ours(Setup(log="none", plain=True, limits=1), accounts=0))
+                ours = stack.enter_context(bench.ours(Setup(plain=True, limits=1), accounts=0))
                 runs.append(ours.measure("-S", "-k", str(accounts), "-n", str(accounts), "-c", "50", timeout=3600))
         measured.append((runs[0], runs[1]))
     figure = FIGURES["p99.9"]

@@ -1,0 +1,101 @@
+"""Writes lines to a file at once while its disk is fast, and in a thread while it is not: then no reply waits for it.
+
+A write(2) to a file waits where the file system is just committing what somebody syncs: a tenth of a second and more on
+a busy disk. A thread that writes every line costs each request some 7 % more CPU time, and as a rule the disk is fast.
+So the first write that takes long has the thread write what comes after it, until none has taken long for a minute.
+"""
+
+import os
+import threading
+import time
+from queue import SimpleQueue
+
+SLOW_S = 0.005
+"""What takes longer is the disk's doing, or a busy processor's, which is no harm."""
+CALM_S = 60.0
+GATHER_S = 0.005
+"""How long the thread waits for more lines before it writes: its turns cost the loop its own."""
+CHUNK = 256
+"""Pieces in one write, a few hundred KiB: more of them hold the interpreter while they are joined."""
+PATIENCE_S = 5.0
+"""How long the end waits for a disk that hangs; what has not been written by then is lost."""
+
+
+class Scribe:
+    """Writes to a descriptor, which is its own, in the order of the calls.
+
+    What comes while more than `backlog_bytes` wait for the disk is dropped, and so is what cannot be written.
+    """
+
+    def __init__(self, fd: int, backlog_bytes: int) -> None:
+        self._fd = fd
+        self._backlog_bytes = backlog_bytes
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
+        self._thread: threading.Thread | None = None
+        self._calm_at = 0.0  # the time from which on the disk is no longer slow
+        self._refused = self._failed = 0
+        self._taken_bytes = 0  # for the thread
+        self._done_bytes = 0  # by the thread, which writes nothing while these are all
+
+    @property
+    def dropped(self) -> int:
+        """How many lines are not in the file, and will not be."""
+        return self._refused + self._failed
+
+    def write(self, data: bytes) -> None:
+        """Write whole lines, have them written, or drop and count them."""
+        waiting_bytes = self._taken_bytes - self._done_bytes
+        if not waiting_bytes and time.monotonic() >= self._calm_at:
+            self._put(data)
+        elif waiting_bytes + len(data) > self._backlog_bytes:
+            self._refused += data.count(b"\n")
+        else:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._taken_bytes += len(data)
+            self._queue.put(data)
+
+    def _put(self, data: bytes) -> None:
+        began = time.monotonic()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            self._failed += data.count(b"\n")
+        ended = time.monotonic()
+        if ended - began > SLOW_S:
+            self._calm_at = ended + CALM_S
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            piece = self._queue.get()
+            if piece is not None:
+                time.sleep(GATHER_S)
+            pieces = []
+            while piece is not None:
+                pieces.append(piece)
+                if len(pieces) == CHUNK or self._queue.empty():
+                    break
+                piece = self._queue.get()
+            is_open = piece is not None
+            self._put(data := b"".join(pieces))
+            self._done_bytes += len(data)
+        os.close(self._fd)
+
+    def switch(self, fresh: int) -> None:
+        """Write to another open file from now on; its descriptor takes the number of the old one.
+
+        What waits goes to the fresh file. A write that is under way still ends in the old one.
+        """
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
+
+    def close(self) -> None:
+        """Write what waits, and close the descriptor; after that nothing may be written. It blocks for `PATIENCE_S`."""
+        if self._thread is None:
+            os.close(self._fd)
+        else:
+            self._queue.put(None)
+            self._thread.join(PATIENCE_S)

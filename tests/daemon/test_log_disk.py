@@ -1,0 +1,174 @@
+"""The disk under the log file hangs, is slow or full: replies go on, and what the disk takes in time is not lost."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ratelimitd.log import scribe
+from ratelimitd.log.scribe import SLOW_S, Scribe
+from tests.daemon.client import request
+from tests.daemon.process import Ratelimitd, changed, config
+from tests.instances.waiting import wait_until
+
+MANY = 3000
+BACKLOG_BYTES = 65536
+
+HANGS = """
+import os, time
+write, slow = os.write, []
+
+def hanging(fd, data):
+    if os.path.exists({gate!r}) and os.readlink(f"/proc/self/fd/{{fd}}").startswith({log!r}):
+        if slow:
+            open({gate!r}).close()
+        else:
+            slow.append(time.sleep({slow_s}))
+    return write(fd, data)
+
+os.write = hanging
+"""
+"""While there is a pipe at the path `gate`, the first write to the log is slow, and each after it waits until somebody
+opens the pipe."""
+
+
+class Disk:
+    """The disk under the log of `daemon`."""
+
+    def __init__(self, folder: Path, **tables: object) -> None:
+        self._gate = folder / "gate"
+        text = HANGS.format(gate=str(self._gate), log=str(folder / "log"), slow_s=2 * SLOW_S)
+        self.daemon = Ratelimitd(folder, config(**tables), prefix=changed(text))
+        self.daemon.start()
+
+    def hang(self) -> None:
+        """From now on the disk is slow, and then hangs."""
+        os.mkfifo(self._gate)
+
+    def go_on(self) -> None:
+        """Let the write go on that waits, and all after it."""
+        with self._gate.open("w"):
+            self._gate.unlink()
+
+
+@pytest.fixture
+def hung(folder: Path) -> Iterator[Callable[..., Disk]]:
+    """`hung(**tables)`: the disk of a daemon that runs; it hangs already."""
+    made: list[Disk] = []
+
+    def start(**tables: object) -> Disk:
+        made.append(Disk(folder, **{"limit": [{"quota": "unlimited"}], **tables}))
+        made[0].hang()
+        return made[0]
+
+    yield start
+    for disk in made:
+        disk.daemon.kill()
+
+
+def ask(daemon: Ratelimitd, count: int) -> None:
+    with daemon.client() as client:
+        for number in range(count):
+            client.send(request(queue_id=f"Q{number}"))
+            client.reply()
+
+
+def asked(daemon: Ratelimitd, *more: Path) -> list[str]:
+    """The queue ids in the log, and in older files of it."""
+    texts = [path.read_text() for path in more] + [daemon.log_file.read_text()]
+    lines = [line[25:] for text in texts for line in text.splitlines()]
+    return [line.partition(":")[0] for line in lines if line.startswith("Q") and ": client=" in line]
+
+
+def ids(count: int) -> list[str]:
+    return [f"Q{number}" for number in range(count)]
+
+
+def test_a_disk_that_hangs_under_the_log_delays_no_reply_and_what_is_lost_is_counted(
+    hung: Callable[..., Disk],
+) -> None:
+    disk = hung(log={"max_backlog_bytes": BACKLOG_BYTES})
+    ask(disk.daemon, MANY)
+    disk.go_on()
+    dropped = int(disk.daemon.dump()[-1][0].rpartition("Log lines dropped: ")[2])
+    kept = asked(disk.daemon)
+    assert len(kept) == MANY - dropped < MANY
+    assert kept == [name for name in ids(MANY) if name in kept]
+    assert 0.9 * BACKLOG_BYTES < disk.daemon.log_file.stat().st_size < 2 * BACKLOG_BYTES
+    assert disk.daemon.stop() == 0
+
+
+def test_a_stop_waits_for_a_slow_disk_under_the_log_and_no_line_is_lost(hung: Callable[..., Disk]) -> None:
+    disk = hung()
+    ask(disk.daemon, 200)
+    disk.daemon.signal(signal.SIGTERM)
+    journal = disk.daemon.state / "journal"
+    wait_until(lambda: not list(journal.glob("*.segment")), "the end of the journal")
+    disk.daemon.process.check()
+    disk.go_on()
+    assert disk.daemon.process.wait() == 0
+    assert asked(disk.daemon) == ids(200)
+    assert "ratelimitd has stopped" in disk.daemon.log()[-1]
+
+
+def test_a_disk_that_never_takes_the_log_does_not_keep_the_daemon_up(hung: Callable[..., Disk]) -> None:
+    disk = hung()
+    ask(disk.daemon, 200)
+    assert disk.daemon.stop() == 0
+    assert disk.daemon.used() == {"alice@example.com": 200}
+
+
+@pytest.mark.parametrize("format", ["postfix-policyd", "json"])
+def test_a_log_that_is_rotated_while_its_disk_hangs_loses_no_line(hung: Callable[..., Disk], format: str) -> None:
+    disk = hung()
+    daemon = disk.daemon
+    ask(daemon, 100)
+    old = daemon.log_file.with_suffix(".1")
+    daemon.log_file.rename(old)
+    text = daemon.file.read_text()
+    daemon.file.write_text(text.replace("[log]\n", f'[log]\nformat = "{format}"\n'))
+    daemon.signal(signal.SIGHUP)
+    wait_until(daemon.log_file.exists, "the new log")
+    disk.go_on()
+    wait_until(lambda: "the configuration is reloaded" in daemon.log_file.read_text(), "the reload")
+    assert daemon.stop() == 0
+    assert asked(daemon, old) == ids(100)
+
+
+def test_the_lines_of_a_daemon_that_is_killed_are_in_the_file(folder: Path) -> None:
+    daemon = Ratelimitd(folder, config())
+    try:
+        daemon.start()
+        ask(daemon, 200)
+        wait_until(lambda: len(asked(daemon)) == 200, "the lines, while nobody asks any more")
+    finally:
+        daemon.kill()
+    assert asked(daemon) == ids(200)
+
+
+@pytest.mark.parametrize("slow_s", [SLOW_S, -1], ids=["fast", "slow"])
+def test_what_a_full_disk_does_not_take_is_counted(monkeypatch: pytest.MonkeyPatch, slow_s: float) -> None:
+    monkeypatch.setattr(scribe, "SLOW_S", slow_s)
+    full = Scribe(os.open("/dev/full", os.O_WRONLY), BACKLOG_BYTES)
+    for _ in range(3):
+        full.write(b"one\ntwo\n")
+    full.close()
+    assert full.dropped == 6
+
+
+def test_lines_keep_their_order_while_the_disk_becomes_slow_and_fast_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "log"
+    written = Scribe(os.open(file, os.O_WRONLY | os.O_CREAT), BACKLOG_BYTES)
+    monkeypatch.setattr(scribe, "CALM_S", 0.0)
+    expected = []
+    for number in range(3000):
+        monkeypatch.setattr(scribe, "SLOW_S", -1 if number // 100 % 2 else 60)
+        expected.append(f"{number}\n")
+        written.write(expected[-1].encode())
+    written.close()
+    assert file.read_text() == "".join(expected)
+    assert written.dropped == 0
