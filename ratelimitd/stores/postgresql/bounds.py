@@ -3,7 +3,8 @@
 So the kernel is asked how much came over TCP, and the time that libpq takes to read is looked at: of
 this thread alone, for another process that has the processor is not the server's fault. For a message whose head says
 1 GB libpq makes room at once, which takes memory only as it is filled. Over a unix socket it may be filled until the
-time is looked at: there is no count of what came. That server is one of this machine, in a folder of its own.
+time is looked at: there is no count of what came. That server is one of this machine, in a folder of its own. A step
+of a login runs in a thread, and a server that keeps up with it may fill that room in one.
 """
 
 import struct
