@@ -46,6 +46,7 @@ class Meter:
         self.new: set[str] = set()  # accounts that have no row and were not charged
         self.earlier: dict[Counter, tuple[Counter, ...]] = {}  # of those that have some
         self.decisions: dict[str, int] = {}  # by status
+        self.sweep_at = 0  # before that no account's window ends, as far as the limit's own windows go
         self.begun_again = 0  # counts whose window was none: it ended after the next one
         self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
 
@@ -56,6 +57,7 @@ class Meter:
         """
         self.limit = limit
         self.by_login = {}
+        self.sweep_at = 0
         self.notice_from = 0 if watched else NEVER
         for counter in self.counters.values():
             counter.notice_at = self.notice_from
@@ -172,12 +174,17 @@ class Meter:
         counter.give(of_row(row, self.base(key), now, max(now, window) if window < counter.expiry else now))
         return counter
 
-    def drop_ended(self, keys: Iterable[str], now: int, pending: PendingCounts) -> None:
-        """Forget those accounts whose window is over and stored."""
+    def drop_ended(self, keys: Iterable[str], now: int, pending: PendingCounts) -> bool:
+        """Forget those accounts whose window is over and stored; whether all that are over are forgotten."""
+        all_stored = True
         for key in keys:
             counter = self.counters.get(key)
-            if counter is not None and counter.ends <= now and _is_stored(counter, pending):
-                self._remove(key)
+            if counter is not None and counter.ends <= now:
+                if _is_stored(counter, pending):
+                    self._remove(key)
+                else:
+                    all_stored = False
+        return all_stored
 
     def evict(self, at_most: int, pending: PendingCounts) -> int:
         """Evict up to so many accounts that are stored, those known longest first; how many were evicted.

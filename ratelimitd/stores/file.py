@@ -86,7 +86,7 @@ class DatabaseFile:
     def _connected(self, mode: str, kind: type[C]) -> C:
         connection: C = sqlite3.connect(
             f"{uri(self.path)}?mode={mode}", factory=kind,
-            timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=16, uri=True,
+            timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=8, uri=True,
         )  # fmt: skip
         connection.text_factory = text
         return connection

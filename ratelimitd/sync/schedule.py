@@ -272,8 +272,12 @@ class StoreSync:
         if self._policy.removed:
             self._policy.forget_removed()
         for meter in self._policy.meters:
+            now, all_stored = self.now, True
+            if meter.sweep_at > now and not meter.limit.sliding:  # a list of all accounts takes 8 bytes for each
+                continue
             async for keys in walk(list(meter.counters)):
-                meter.drop_ended(keys, self.now, self._policy.pending)
+                all_stored &= meter.drop_ended(keys, now, self._policy.pending)
+            meter.sweep_at = meter.limit.period.end(now) if all_stored else now
 
     async def finish(self, timeout_s: float) -> bool:
         """The last flush, within a time, and the end of journal and store; whether nothing is lost.
