@@ -9,6 +9,10 @@ from ratelimitd.core.quotas import Source
 from ratelimitd.core.rows import Delta, Known
 from ratelimitd.core.standing import each_part
 
+ACCOUNTS = 5_000
+"""A flush's worth: where so many are charged and not stored, it does not wait for its interval, and a segment that has
+so many is closed. A transaction stores no more, unless one segment has; its memory grows with their number."""
+
 
 class Segment:
     """The charges between two flushes: what one file of the journal holds.

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import trio
 
+from ratelimitd.core.pending import ACCOUNTS
 from ratelimitd.core.policy import Policy
 from ratelimitd.core.verdict import Charge, Verdict, Waiting
 from ratelimitd.errors import NotPostfix, RequestTooLong
@@ -34,8 +35,6 @@ TURN = 128
 """Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
 LINGER_S = 0.001
 """How long a turn goes on while nobody is ready, unless somebody waits for another task."""
-MANY_ACCOUNTS = 5_000
-"""Accounts with counts not stored yet that cause a flush at once: its memory grows with their number."""
 
 BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the latency histogram's buckets."""
@@ -217,7 +216,7 @@ class Pump:
             send(connection, verdict.reply)
             if verdict.status:
                 to_log.append(verdict)
-        if self.policy.take_urgent() or len(self.policy.pending.open.deltas) >= MANY_ACCOUNTS:
+        if self.policy.take_urgent() or len(self.policy.pending.open.deltas) >= ACCOUNTS:
             self._hurry()
         if self._draining:
             self.connections.close_idle()

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import trio
 
 from ratelimitd.core.counters import Counter
+from ratelimitd.core.pending import ACCOUNTS as ACCOUNTS
 from ratelimitd.core.pending import Pending, Segment, first, joined, merge
 from ratelimitd.core.rows import NO_SEGMENT, Account, Delta
 from ratelimitd.errors import RunUnknown, StoreReplaced
@@ -33,8 +34,6 @@ from ratelimitd.state.segments import Recovered
 
 MAX_CLOSED = 16
 """Segments that may wait for the store before they are merged into one."""
-ACCOUNTS = 5_000
-"""Accounts in a segment that `divide` closes, and at most in a transaction, unless one segment has more."""
 ASIDE = "aside"
 """How the names of files end whose segments may be stored or not."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from ratelimitd.server.pump import MANY_ACCOUNTS
+from ratelimitd.core.pending import ACCOUNTS
 from tests.bench import load
 from tests.daemon.client import PolicyClient
 from tests.daemon.conftest import Start
@@ -80,11 +80,11 @@ def test_where_many_accounts_wait_to_be_stored_the_flush_does_not_wait_for_its_i
     start: Start, load_program: Path
 ) -> None:
     daemon = start(store={"flush_interval_s": 3600}, limit=[{"quota": QUOTA}], log={"level": "critical"})
-    logins = str(MANY_ACCOUNTS + 1000)
+    logins = str(ACCOUNTS + 1000)
     load.run(load_program, f"127.0.0.1:{daemon.port}", "-c", "400", "-k", logins, "-n", logins, "-S")
     with closing(sqlite3.connect(daemon.database)) as connection:
         count = connection.execute
-        wait_until(lambda: count("SELECT COUNT(*) FROM ratelimit").fetchone()[0] >= MANY_ACCOUNTS, "the flush")
+        wait_until(lambda: count("SELECT COUNT(*) FROM ratelimit").fetchone()[0] >= ACCOUNTS, "the flush")
     assert daemon.stop() == 0
 
 

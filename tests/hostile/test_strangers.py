@@ -10,9 +10,9 @@ import pytest
 
 from ratelimitd.control.answers import RunningStatus
 from ratelimitd.control.commands import Status
+from ratelimitd.core.pending import ACCOUNTS
 from ratelimitd.ctl import main as ctl
 from ratelimitd.ctl.client import ask
-from ratelimitd.server.pump import MANY_ACCOUNTS
 from tests.daemon.client import PolicyClient, request
 from tests.daemon.conftest import Start
 from tests.daemon.process import Ratelimitd, config
@@ -217,7 +217,7 @@ def test_no_password_is_anywhere_it_can_be_read(folder: Path, capsys: pytest.Cap
 
 
 def test_the_dump_of_many_accounts_is_no_burden_on_memory(start: Start) -> None:
-    accounts = MANY_ACCOUNTS - 1  # with more, a flush begins, which takes memory of its own
+    accounts = ACCOUNTS - 1  # with more, a flush begins, which takes memory of its own
     daemon = start(limit=[{"quota": "unlimited"}], store={"flush_interval_s": 3600})
     with daemon.client() as client:
         client.send(b"".join(request(f"user{number}@example.com") for number in range(accounts)))
