@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from ratelimitd.errors import StartError
+from ratelimitd.log.scribe import Scribe
 from ratelimitd.log.sinks import RETRY_S, Entry, FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.settings import LogSettings
 
@@ -62,6 +63,11 @@ class LateSyslog:
     def on_stderr(self) -> bool:
         """Whether its lines are seen on stderr."""
         return self._sink.on_stderr
+
+    @property
+    def scribe(self) -> Scribe | None:
+        """Who writes to stderr, where that is a file."""
+        return self._sink.scribe
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Write each line, or drop it."""
