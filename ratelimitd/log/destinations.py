@@ -78,7 +78,8 @@ class LateSyslog:
         while self._sink.on_stderr:
             if self._has_come():
                 stderr, self._sink = self._sink, self._syslog()
-                await trio.to_thread.run_sync(stderr.close)
+                with trio.CancelScope(shield=True):  # nobody else knows of it any more
+                    await trio.to_thread.run_sync(stderr.close)
                 self._dropped_before = stderr.dropped
             else:
                 await trio.sleep(RETRY_S)

@@ -3,14 +3,18 @@
 import fcntl
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from ratelimitd.ctl import main as ctl
 from ratelimitd.log import scribe
+from ratelimitd.log.destinations import LateSyslog
 from ratelimitd.log.scribe import SLOW_S, Scribe
+from ratelimitd.log.sinks import StderrSink, SyslogSink
 from tests.daemon.client import request
 from tests.daemon.process import Ratelimitd, changed, config
 from tests.instances.waiting import wait_until
@@ -160,6 +164,25 @@ def test_a_reload_that_keeps_a_file_whose_disk_hangs_delays_no_reply_and_keeps_t
         for text in ("the configuration is reloaded", "LAST")
     )
     assert max(number for number, line in enumerate(lines) if line.startswith("Q")) < reloaded < last
+
+
+async def test_lines_for_stderr_are_written_also_where_a_stop_comes_as_syslog_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scribe, "SLOW_S", -1)
+    file, path = tmp_path / "stderr", str(tmp_path / "syslog")
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT)
+    log = LateSyslog(path, lambda: SyslogSink(path, "ratelimitd", "mail", BACKLOG_BYTES), StderrSink(BACKLOG_BYTES, fd))
+    os.close(fd)
+    log.write([("info", "one")])
+    monkeypatch.setattr(scribe, "GATHER_S", 0.2)
+    log.write([("info", "two")])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog, trio.CancelScope() as stopped:
+        syslog.bind(path)
+        stopped.cancel()
+        await log.drain()
+    log.close()
+    assert file.read_text() == "one\ntwo\n"
 
 
 def test_the_lines_of_a_daemon_that_is_killed_are_in_the_file(folder: Path) -> None:
