@@ -134,7 +134,7 @@ def compose(config: Configuration, held: Held, log: Log | None = None) -> Parts:
     flusher = Flush(link, loader, backlog, state, log)
     sync = StoreSync(link, loader, flusher, policy, settings.store, settings.server.max_accounts)
     connections = Connections(held.sockets.policy, quiet, clients, settings.keys.login_rules)
-    pump = Pump(connections, policy, journal, log, sync.hurry)
+    pump = Pump(connections, policy, journal, log, sync.hurry, storing=sync.storing)
     return Parts(
         state=state,
         log=log,

@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from ratelimitd.errors import StartError
+from ratelimitd.log.scribe import Scribe
 from ratelimitd.log.sinks import RETRY_S, Entry, FileSink, Sink, StderrSink, SyslogSink
 from ratelimitd.settings import LogSettings
 
@@ -63,6 +64,11 @@ class LateSyslog:
         """Whether its lines are seen on stderr."""
         return self._sink.on_stderr
 
+    @property
+    def scribe(self) -> Scribe | None:
+        """Who writes to stderr, where that is a file."""
+        return self._sink.scribe
+
     def write(self, entries: Iterable[Entry]) -> None:
         """Write each line, or drop it."""
         self._sink.write(entries)
@@ -72,7 +78,8 @@ class LateSyslog:
         while self._sink.on_stderr:
             if self._has_come():
                 stderr, self._sink = self._sink, self._syslog()
-                await trio.to_thread.run_sync(stderr.close)
+                with trio.CancelScope(shield=True):  # nobody else knows of it any more
+                    await trio.to_thread.run_sync(stderr.close)
                 self._dropped_before = stderr.dropped
             else:
                 await trio.sleep(RETRY_S)

@@ -12,6 +12,7 @@ terminal.
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import structlog
@@ -198,14 +199,17 @@ class Log:
         self._dropped_before += sink.dropped
 
     def replace(self, sinks: Sequence[Sink]) -> None:
-        """Write to other sinks from now on."""
+        """Write to other sinks from now on; to a file that stays, after what still waits for its disk."""
+        for new, old in product(sinks, self.sinks):
+            if new.scribe is not None and old.scribe is not None:
+                new.scribe.follow(old.scribe)
         self._gone += self.sinks
         self.sinks = list(sinks)
         self._replaced.set()
 
     def close(self) -> None:
         """Deliver what can be delivered without waiting for a reader. It blocks where a disk is slow."""
-        for sink in (*self.sinks, *self._gone):
+        for sink in (*self._gone, *self.sinks):  # in this order: a file of both is written to in it
             sink.close()
 
 

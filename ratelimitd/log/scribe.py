@@ -34,6 +34,8 @@ class Scribe:
         self._thread: threading.Thread | None = None
         self._calm_at = 0.0  # the time from which on the disk is no longer slow
         self._refused = self._failed = 0
+        self._mend = b""  # a line end where the file ends with half a line: it was full
+        self._before: Scribe | None = None  # has something left to write to the same file
         self._taken_bytes = 0  # for the thread
         self._done_bytes = 0  # by the thread, which writes nothing while these are all
 
@@ -45,7 +47,7 @@ class Scribe:
     def write(self, data: bytes) -> None:
         """Write whole lines, have them written, or drop and count them."""
         waiting_bytes = self._taken_bytes - self._done_bytes
-        if not waiting_bytes and time.monotonic() >= self._calm_at:
+        if not waiting_bytes and time.monotonic() >= self._calm_at and self._before is None:
             self._put(data)
         elif waiting_bytes + len(data) > self._backlog_bytes:
             self._refused += data.count(b"\n")
@@ -58,16 +60,24 @@ class Scribe:
 
     def _put(self, data: bytes) -> None:
         began = time.monotonic()
+        whole, done = self._mend + data, 0
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            while done < len(whole):
+                done += os.write(self._fd, whole[done:])
+            self._mend = b""
         except OSError:
-            self._failed += data.count(b"\n")
+            self._failed += data.count(b"\n", max(0, done - len(self._mend)))
+            if done:
+                self._mend = b"" if whole[done - 1 : done] == b"\n" else b"\n"
         ended = time.monotonic()
         if ended - began > SLOW_S:
             self._calm_at = ended + CALM_S
 
     def _run(self) -> None:
+        if self._before is not None and self._before._thread is not None:
+            self._before._thread.join()
+            self._mend = self._before._mend
+            self._before = None
         is_open = True
         while is_open:
             piece = self._queue.get()
@@ -89,8 +99,19 @@ class Scribe:
 
         What waits goes to the fresh file. A write that is under way still ends in the old one.
         """
+        if not self._is_at(fresh):
+            self._mend = b""
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
+
+    def follow(self, before: "Scribe") -> None:
+        """Write after what waits in `before`, which is written to no more and closed next, if it has the same file."""
+        if self._is_at(before._fd):
+            self._calm_at, self._mend = before._calm_at, before._mend
+            self._before = before if before._taken_bytes > before._done_bytes else before._before
+
+    def _is_at(self, fd: int) -> bool:
+        return os.path.samestat(os.fstat(fd), os.fstat(self._fd))
 
     def close(self) -> None:
         """Write what waits, and close the descriptor; after that nothing may be written. It blocks for `PATIENCE_S`."""

@@ -62,6 +62,11 @@ class Sink(Protocol):
         """Whether its lines are seen on stderr."""
         ...
 
+    @property
+    def scribe(self) -> Scribe | None:
+        """Who writes to its file; None where it has none."""
+        ...
+
     def write(self, entries: Iterable[Entry]) -> None:
         """Take the lines, or drop and count them."""
         ...
@@ -83,6 +88,7 @@ class SyslogSink:
     """Datagrams to a local syslog socket in the form that syslog(3) sends (RFC 3164, without a host name)."""
 
     on_stderr = False
+    scribe = None
 
     def __init__(self, path: str, ident: str, facility: str, backlog_bytes: int) -> None:
         self.dropped = 0
@@ -195,7 +201,7 @@ class FileSink:
 
     def __init__(self, path: Path, backlog_bytes: int, *, bare: bool = False) -> None:
         self._path = path
-        self._scribe = Scribe(self._open(), backlog_bytes)
+        self.scribe = Scribe(self._open(), backlog_bytes)
         self._bare = bare
         self._stamp_at = -1
         self._stamp = ""
@@ -206,7 +212,7 @@ class FileSink:
     @property
     def dropped(self) -> int:
         """How many lines are not in the file."""
-        return self._scribe.dropped
+        return self.scribe.dropped
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Append the lines together."""
@@ -216,18 +222,18 @@ class FileSink:
         stamp = self._stamp
         lines = [text for _, text in entries]
         if lines:
-            self._scribe.write((stamp + f"\n{stamp}".join(lines) + "\n").encode())
+            self.scribe.write((stamp + f"\n{stamp}".join(lines) + "\n").encode())
 
     async def drain(self) -> None:
         """Nothing: while the disk is slow, a thread writes."""
 
     def reopen(self) -> None:
         """Write to the file that has the name now: logrotate has moved the old one."""
-        self._scribe.switch(self._open())
+        self.scribe.switch(self._open())
 
     def close(self) -> None:
         """Write what waits, and close the file."""
-        self._scribe.close()
+        self.scribe.close()
 
 
 class StderrSink:
@@ -242,18 +248,18 @@ class StderrSink:
     def __init__(self, backlog_bytes: int, fd: int = 2) -> None:
         self._fd = fd
         self._colours = _COLOURS if colour.wanted(fd) else {}
-        self._scribe = Scribe(os.dup(fd), backlog_bytes) if _is_file(fd) else None
+        self.scribe = Scribe(os.dup(fd), backlog_bytes) if _is_file(fd) else None
         self._refused = 0
 
     @property
     def dropped(self) -> int:
         """How many lines it did not take."""
-        return self._refused + (self._scribe.dropped if self._scribe else 0)
+        return self._refused + (self.scribe.dropped if self.scribe else 0)
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Write each line, or drop it."""
-        if self._scribe is not None:
-            self._scribe.write("".join([f"{text}\n" for _, text in entries]).encode())
+        if self.scribe is not None:
+            self.scribe.write("".join([f"{text}\n" for _, text in entries]).encode())
             return
         for level, text in entries:
             begin, end = self._colours.get(level, (b"", b""))
@@ -275,8 +281,8 @@ class StderrSink:
 
     def close(self) -> None:
         """Write what waits; stderr is not ours to close."""
-        if self._scribe is not None:
-            self._scribe.close()
+        if self.scribe is not None:
+            self.scribe.close()
 
 
 def _is_file(fd: int) -> bool:

@@ -33,6 +33,8 @@ BATCH = 32
 """Connections per pass, half a millisecond: no reply is sent before the last of them is decided."""
 TURN = 128
 """Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
+HURRIED_TURN = 8
+"""The same, while somebody waits for what another task does: each of its steps waits for a turn to end."""
 LINGER_S = 0.001
 """How long a turn goes on while nobody is ready, unless somebody waits for another task."""
 
@@ -90,7 +92,9 @@ class Pump:
         log: Log,
         hurry: Callable[[], None],
         clock: Callable[[], float] = time.time,
+        storing: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`hurry` asks for a flush; `storing` says whether there is one, or another task else works with the store."""
         self.policy = policy
         self.connections = connections
         self.requests = self.too_long = self.not_postfix = self.errors = 0
@@ -99,6 +103,7 @@ class Pump:
         self._journal = journal
         self._log = log
         self._hurry = hurry
+        self._storing = storing
         self._clock = clock
         self.latency = Histogram()
         self._draining = False
@@ -125,10 +130,11 @@ class Pump:
         until = time.perf_counter() + LINGER_S
         while ready or queue:
             served += self._pass(ready)
-            if served >= TURN:
+            hurried = self._waiting or self._storing()
+            if served >= (HURRIED_TURN if hurried else TURN):
                 break
-            hurried = queue or self._waiting or self._draining or time.perf_counter() >= until
-            ready = poll.poll(0 if hurried else LINGER_S, BATCH)
+            lingers = not (hurried or queue or self._draining) and time.perf_counter() < until
+            ready = poll.poll(LINGER_S if lingers else 0, BATCH)
         self._write_lines()
 
     def _pass(self, ready: Sequence[tuple[int, int]]) -> int:

@@ -181,6 +181,10 @@ class StoreSync:
         await trio.sleep_until(min(due, began + HURRY_GAP_S))
         self._hurried = trio.Event()
 
+    def storing(self) -> bool:
+        """Whether something is stored, or taken over, just now."""
+        return self._lock.locked()
+
     async def flush(self) -> bool:
         """Store what is not stored yet; whether nothing is left of it. Never raises."""
         async with self._lock:

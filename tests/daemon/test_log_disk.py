@@ -1,14 +1,20 @@
 """The disk under the log file hangs, is slow or full: replies go on, and what the disk takes in time is not lost."""
 
+import fcntl
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from ratelimitd.ctl import main as ctl
 from ratelimitd.log import scribe
+from ratelimitd.log.destinations import LateSyslog
 from ratelimitd.log.scribe import SLOW_S, Scribe
+from ratelimitd.log.sinks import StderrSink, SyslogSink
 from tests.daemon.client import request
 from tests.daemon.process import Ratelimitd, changed, config
 from tests.instances.waiting import wait_until
@@ -137,6 +143,48 @@ def test_a_log_that_is_rotated_while_its_disk_hangs_loses_no_line(hung: Callable
     assert asked(daemon, old) == ids(100)
 
 
+@pytest.mark.parametrize("change", ['format = "json"', 'ident = "x"', "stderr = true"])
+def test_a_reload_that_keeps_a_file_whose_disk_hangs_delays_no_reply_and_keeps_the_order_of_lines(
+    hung: Callable[..., Disk], change: str
+) -> None:
+    disk = hung()
+    daemon = disk.daemon
+    ask(daemon, 100)
+    daemon.file.write_text(daemon.file.read_text().replace("[log]\n", f"[log]\n{change}\n"))
+    assert ctl.main(["-c", str(daemon.file), "reload"]) == 0
+    with daemon.client() as client:
+        client.send(request(queue_id="LAST"))
+        client.reply()
+    disk.go_on()
+    assert daemon.stop() == 0
+    lines = daemon.log()
+    assert [line.partition(":")[0] for line in lines if line.startswith("Q")] == ids(100)
+    reloaded, last = (
+        next(number for number, line in enumerate(lines) if text in line)
+        for text in ("the configuration is reloaded", "LAST")
+    )
+    assert max(number for number, line in enumerate(lines) if line.startswith("Q")) < reloaded < last
+
+
+async def test_lines_for_stderr_are_written_also_where_a_stop_comes_as_syslog_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scribe, "SLOW_S", -1)
+    file, path = tmp_path / "stderr", str(tmp_path / "syslog")
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT)
+    log = LateSyslog(path, lambda: SyslogSink(path, "ratelimitd", "mail", BACKLOG_BYTES), StderrSink(BACKLOG_BYTES, fd))
+    os.close(fd)
+    log.write([("info", "one")])
+    monkeypatch.setattr(scribe, "GATHER_S", 0.2)
+    log.write([("info", "two")])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog, trio.CancelScope() as stopped:
+        syslog.bind(path)
+        stopped.cancel()
+        await log.drain()
+    log.close()
+    assert file.read_text() == "one\ntwo\n"
+
+
 def test_the_lines_of_a_daemon_that_is_killed_are_in_the_file(folder: Path) -> None:
     daemon = Ratelimitd(folder, config())
     try:
@@ -156,6 +204,31 @@ def test_what_a_full_disk_does_not_take_is_counted(monkeypatch: pytest.MonkeyPat
         full.write(b"one\ntwo\n")
     full.close()
     assert full.dropped == 6
+
+
+@pytest.mark.parametrize("slow_s", [SLOW_S, -1], ids=["fast", "slow"])
+def test_a_line_of_which_half_was_written_does_not_begin_the_next(
+    monkeypatch: pytest.MonkeyPatch, slow_s: float
+) -> None:
+    """A pipe that is full takes a part, as a full disk does."""
+    monkeypatch.setattr(scribe, "SLOW_S", slow_s)
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    lines = Scribe(writer, BACKLOG_BYTES)
+    lines.write(b"0123456789\n" * room)
+    wait_until(lambda: lines.dropped > 0, "the full pipe")
+    lines.write(b"lost\n")
+    wait_until(lambda: lines.dropped > room - room // 11, "the line that finds it full still")
+    got = os.read(reader, room)
+    lines.write(b"new\n")
+    lines.close()
+    got += os.read(reader, room)
+    os.close(reader)
+    *whole, half, new = got.splitlines()
+    assert set(whole) == {b"0123456789"}
+    assert b"0123456789".startswith(half)
+    assert new == b"new"
+    assert lines.dropped == room - len(whole) + 1
 
 
 def test_lines_keep_their_order_while_the_disk_becomes_slow_and_fast_again(

@@ -15,7 +15,7 @@ from ratelimitd.log.quiet import QuietLog
 from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
 from ratelimitd.server.connections import QUEUED, Bounds, Connections
-from ratelimitd.server.pump import BATCH, LINGER_S, Parked, Pump
+from ratelimitd.server.pump import BATCH, HURRIED_TURN, LINGER_S, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy
 from tests.daemon.client import request
 
@@ -86,7 +86,10 @@ class Served:
         bounds = Bounds((), 1000, 65536, 30.0, frozenset())
         connections = Connections(listeners, QuietLog(log), bounds, AS_SENT)
         self.policy: Policy = policy(limit(1))
-        self.pump = Pump(connections, self.policy, journal, log, lambda: None, lambda: NOON)
+        self.storing = False
+        self.pump = Pump(
+            connections, self.policy, journal, log, lambda: None, lambda: NOON, storing=lambda: self.storing
+        )
         stack.callback(self.pump.close)
         connections.listen()
         self.clients: list[Client] = []
@@ -224,6 +227,27 @@ async def test_nobody_waits_for_others_while_an_account_is_to_be_looked_up(serve
     served.know(known.ask(1)[0])
     assert served.waits_of_a_turn() == [0, LINGER_S]
     for client in (stranger, known):
+        client.read()
+        assert not client.due
+
+
+@pytest.mark.parametrize("waits_for", ["an account", "a flush"])
+async def test_a_turn_is_short_while_somebody_waits_for_another_task(served: Served, waits_for: str) -> None:
+    """Each step of the other task waits for a turn to end, and one client alone may fill it."""
+    flooding, stranger = served.clients[:2]
+    if waits_for == "an account":
+        stranger.ask(1)
+        served.waits_of_a_turn()
+    else:
+        served.storing = True
+    for key in flooding.ask(HURRIED_TURN + 2):
+        served.know(key)
+    assert served.waits_of_a_turn() == [0] * HURRIED_TURN
+    assert served.pump.requests - (waits_for == "an account") == HURRIED_TURN
+    served.storing = False
+    served.pump.resume(served.pump.take_parked())
+    assert served.waits_of_a_turn()[-1] == LINGER_S
+    for client in (flooding, stranger):
         client.read()
         assert not client.due
 

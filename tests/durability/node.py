@@ -60,6 +60,7 @@ class ListSink:
 
     dropped = 0
     on_stderr = False
+    scribe = None
 
     def __init__(self) -> None:
         self.lines: list[str] = []

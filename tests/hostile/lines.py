@@ -11,6 +11,7 @@ class Lines:
     """Every line with its level."""
 
     on_stderr = False
+    scribe = None
 
     def __init__(self) -> None:
         self.dropped = 0

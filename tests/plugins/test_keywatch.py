@@ -28,6 +28,7 @@ class Lines:
     """A sink that keeps what it is given."""
 
     on_stderr = False
+    scribe = None
 
     def __init__(self) -> None:
         self.dropped = 0
