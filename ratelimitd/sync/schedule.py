@@ -24,8 +24,7 @@ HURRY_GAP_S = 0.1
 """The shortest time from one flush's end to the next."""
 LAST_TRIES_GAP_S = 0.2
 """From one try of the last flush to the next, where what is answered would be lost otherwise."""
-SLACK = 10_000
-SLACK_SHARE = 16
+SLACK, SLACK_SHARE = 10_000, 16
 """Accounts beyond max_accounts before lookups wait: SLACK, or a SLACK_SHARE-th of max_accounts where that is more."""
 HELD_S = 2.0
 """How long a lookup waits at most for a flush to make room; Postfix waits 100 s for an answer."""
@@ -47,8 +46,7 @@ class StoreSync:
         max_accounts: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.link = link
-        self._store = link.store
+        self.link, self._store = link, link.store
         self.loader = loader
         self.flusher = flusher
         self.zones = Zones(link, policy)
