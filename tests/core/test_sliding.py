@@ -386,7 +386,7 @@ def test_a_reload_keeps_no_counter_that_is_stored_and_no_account_s() -> None:
     asked.pending.stored(1)
     for _ in range(3):
         for window in ("sliding", "fixed"):
-            asked.configure([limit(10, period="daily", window=window)], rules(), NOON)  # type: ignore[arg-type]
+            asked.configure([limit(10, period="daily", window=window)], rules(), NOON)
             (meter,) = asked.meters
             assert meter.earlier == {}
     counter = reloaded(asked, period="daily", window="sliding")
