@@ -70,7 +70,7 @@ class Counter(Struct, eq=False, gc=False):
 
     @source.setter
     def source(self, source: Source) -> None:
-        self.basis = basis(source, self.knowledge)
+        self.basis += source - self.basis % READ
 
     @property
     def knowledge(self) -> Knowledge:
@@ -79,7 +79,7 @@ class Counter(Struct, eq=False, gc=False):
 
     @knowledge.setter
     def knowledge(self, knowledge: Knowledge) -> None:
-        self.basis = basis(self.source, knowledge)
+        self.basis = knowledge * READ + self.basis % READ
 
     @property
     def parts(self) -> Parts | None:
@@ -145,7 +145,8 @@ class Counter(Struct, eq=False, gc=False):
 
     def end(self) -> None:
         """Be no account's any more: another takes its place, or none does."""
-        self.knowledge, self.earlier = Knowledge.UNREAD, ()
+        self.basis %= READ
+        self.meter.earlier.pop(self, None)
 
 
 class PartsCounter(Counter, eq=False, gc=False):

@@ -1,6 +1,6 @@
 """Which meter a limit has, and how accounts go from one to another where a reload changes what its windows are."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from ratelimitd.core.counter import PartsCounter
 from ratelimitd.core.counters import Counter, Meter
@@ -8,15 +8,19 @@ from ratelimitd.core.dues import MessageMeter
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.parts import Parts
+from ratelimitd.core.pending import Pending
 from ratelimitd.core.quotas import Held
 from ratelimitd.core.sliding import SlidingMeter
 from ratelimitd.core.standing import each_part
 
 
 def meters_of(
-    limits: Sequence[Limit], before: Sequence[Meter], epoch: Epoch, now: int
+    limits: Sequence[Limit], before: Sequence[Meter], epoch: Epoch, now: int, pending: Pending
 ) -> tuple[list[Meter], dict[str, Meter]]:
-    """The meters of these limits, and those of `before` that are none of theirs, by name; `epoch` is for new ones."""
+    """The meters of these limits, and those of `before` that are none of theirs, by name; `epoch` is for new ones.
+
+    `pending` has what is not stored of their accounts.
+    """
     known = {meter.limit.name: meter for meter in before if not meter.limit.of_message}
     of_message = {meter.limit.name: meter for meter in before if meter.limit.of_message}
     meters: list[Meter] = []
@@ -24,11 +28,11 @@ def meters_of(
         if limit.of_message:
             meters.append(of_message.get(limit.name, MessageMeter(limit, epoch)))
         else:
-            meters.append(meter_of(limit, known.pop(limit.name, None), epoch, now))
+            meters.append(meter_of(limit, known.pop(limit.name, None), epoch, now, pending))
     return meters, known
 
 
-def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int) -> Meter:
+def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int, pending: Pending) -> Meter:
     """The meter of a limit: the one before, if there is one and the limit's windows are of the same kind.
 
     Otherwise a new one has its accounts, and the one before is of no use any more.
@@ -39,11 +43,12 @@ def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int) -> Mete
     if before is not None:
         _hand_over(before, meter)
         before.configure(limit, watched=False)  # what is not stored yet of earlier windows still belongs to it
+        unstored = pending.counters()
         for counter in [*meter.counters.values()]:
             if limit.sliding:
-                _slide(counter)
+                _slide(counter, unstored)
             else:
-                _fix(counter, now)
+                _fix(counter, now, unstored)
     return meter
 
 
@@ -57,23 +62,23 @@ def _hand_over(before: Meter, meter: Meter) -> None:
     before.new, before.earlier = set(), {}
 
 
-def _slide(counter: Counter) -> None:
+def _slide(counter: Counter, unstored: Container[Counter]) -> None:
     """What was used counts until the window would have ended."""
     meter, key = counter.meter, counter.key
     sliding = PartsCounter(meter, key, counter.expiry, counter.quota, counter.used, counter.basis, parts=Parts.of())
     sliding.notice_at, sliding.valid_until = counter.notice_at, 0
-    sliding.earlier = (*counter.earlier, counter)
+    sliding.earlier = _kept(counter, unstored)
     counter.end()
     meter.counters[key] = sliding
 
 
-def _fix(counter: Counter, now: int) -> None:
+def _fix(counter: Counter, now: int, unstored: Container[Counter]) -> None:
     """What counts now is used in the present window."""
     meter, until, period = counter.meter, counter.until, counter.meter.limit.period
     used = sum(used for leave, used in each_part(counter) if now < leave <= period.latest_part(now))
     fixed = Counter(meter, counter.key, period.end(now), counter.quota, used)
     fixed.knowledge = counter.knowledge
-    fixed.earlier = (*counter.earlier, counter)
+    fixed.earlier = _kept(counter, unstored)
     for one in fixed.earlier:
         if one.expiry > now:
             one.expiry = fixed.expiry
@@ -81,3 +86,8 @@ def _fix(counter: Counter, now: int) -> None:
     counter.end()
     meter.counters[counter.key] = fixed
     fixed.give(Held(counter.quota, counter.source, until))
+
+
+def _kept(counter: Counter, unstored: Container[Counter]) -> tuple[Counter, ...]:
+    """Of an account's counters those that another one's `earlier` has: one that is stored would only take memory."""
+    return tuple([one for one in (*counter.earlier, counter) if one in unstored])

@@ -56,6 +56,10 @@ class Pending:
         closed = sum(s.deltas.get(counter, 0) for s in self.closed if s.number > known.get(s.node, 0))
         return self.open.deltas.get(counter, 0) + closed
 
+    def counters(self) -> set[Counter]:
+        """Those that have recipients that are not stored yet."""
+        return set().union(*[segment.deltas for segment in (*self.closed, self.open)])
+
     def by_window(self, counter: Counter, stored: Mapping[str, int] | None = None) -> dict[int, int]:
         """The same by the end of each window that the account has charges in: under a sliding limit there are many."""
         found: dict[int, int] = {}

@@ -64,7 +64,7 @@ class Policy:
         of a removed one, too: it may come back before they are stored, while the store is unavailable."""
         self._strict_below, self.failure_reply = rules.strict_below, rules.failure_reply
         known = [*self.removed.values(), *self.meters]
-        self.meters, self.removed = meters_of(limits, known, self._epoch, now)
+        self.meters, self.removed = meters_of(limits, known, self._epoch, now, self.pending)
         for meter, limit in zip(self.meters, limits, strict=True):
             meter.configure(limit, watched=self._watch.watches(limit.name))
         self._all_plain = all(map(is_plain, limits))

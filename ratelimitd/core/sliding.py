@@ -139,8 +139,8 @@ class SlidingMeter(Meter):
 
     def _next(self, over: Counter, now: int) -> Counter:
         """The counter of the part of now, in place of an account's latest one."""
-        period, until = self.limit.period, over.until
-        counter = PartsCounter(self, over.key, period.end(now), over.quota, basis=basis(knowledge=over.knowledge))
+        period, source, until = self.limit.period, over.source, over.until
+        counter = PartsCounter(self, over.key, period.end(now), over.quota, basis=over.basis)
         self._succeed(over, counter)
         assert counter.parts is not None
         counter.parts.keep(now, period.latest(now))
@@ -148,7 +148,7 @@ class SlidingMeter(Meter):
         counter.parts.take(counter.expiry)
         counter.earlier = tuple([one for one in counter.earlier if now < one.expiry <= period.latest(now)])
         holds = {Source.PERSISTENT: True, Source.TIMED: until > now, Source.GRANTED: counter.used > 0}
-        held = Held(over.quota, over.source, until) if holds.get(over.source) else self.base(over.key)
+        held = Held(over.quota, source, until) if holds.get(source) else self.base(over.key)
         counter.valid_until = counter.lasts_until
         counter.give(held)
         return counter

@@ -88,7 +88,7 @@ def test_what_a_meter_knows_of_an_account_beside_its_counter_goes_with_it() -> N
     meter.accept("dave", None, 0, NOON)
     asked.configure([limit(50, period="hourly")], rules(), NOON + 600)
     (fixed,) = asked.meters
-    assert (len(fixed.earlier), fixed.new) == (4, {"alice", "bob", "carol", "dave"})
+    assert (len(fixed.earlier), fixed.new) == (3, {"alice", "bob", "carol", "dave"})
     asked.pending.close(2)
     asked.pending.stored(1)
     assert fixed.evict(2, asked.pending) == 2

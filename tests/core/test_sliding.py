@@ -379,6 +379,23 @@ def test_a_meter_that_was_replaced_keeps_no_account() -> None:
     assert isinstance(before, Meter)
 
 
+def test_a_reload_keeps_no_counter_that_is_stored_and_no_account_s() -> None:
+    asked = policy(limit(10, period="daily"))
+    data(asked, 4)
+    asked.pending.close(2)
+    asked.pending.stored(1)
+    for _ in range(3):
+        for window in ("sliding", "fixed"):
+            asked.configure([limit(10, period="daily", window=window)], rules(), NOON)
+            (meter,) = asked.meters
+            assert meter.earlier == {}
+    counter = reloaded(asked, period="daily", window="sliding")
+    assert counter.used == 5
+    asked.configure([limit(10, period="daily")], rules(), NOON + 1)
+    (meter,) = asked.meters
+    assert [len(earlier) for earlier in meter.earlier.values()] == [1], "what is not stored is known"
+
+
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
