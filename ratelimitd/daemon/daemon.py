@@ -32,9 +32,6 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 ENDS_AFTER = 2.6
 """A process that has not ended after so many times `shutdown_timeout_s` does not wait for its threads any more: half of
 one is the clients', one the last flush's, and one the end of the store's."""
-SWITCH_S = 0.0001
-"""How long a thread may keep the interpreter while others want it. A lookup goes from thread to thread several times,
-and with Python's own 5 ms it would wait that long each time for a flush that computes something."""
 TICKS_PER_S = 2
 SIGNALS = (signal.SIGUSR1, signal.SIGHUP, *STOPPING)
 
@@ -213,7 +210,6 @@ def run(config: Configuration) -> bool:
     # at the start is frozen. Small steps, because a flush makes many objects: 1 ms at most while 10,000 are stored.
     gc.freeze()
     gc.set_threshold(1_000, 10, 50)
-    sys.setswitchinterval(SWITCH_S)
     held = hold(config)
     try:
         prepare(config, held)

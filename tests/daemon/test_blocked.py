@@ -5,15 +5,11 @@ import shutil
 import signal
 import sqlite3
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
-from statistics import median
-
-import pytest
 
 from tests.daemon.conftest import Start
-from tests.daemon.process import Ratelimitd, changed, config
+from tests.daemon.process import Ratelimitd, config
 from tests.instances.waiting import wait_until
 
 BLOCKING = """
@@ -44,44 +40,6 @@ def test_a_thread_that_never_returns_stops_neither_the_mail_nor_the_stop(folder:
     again.start()
     assert again.stop() == 0
     assert again.used() == {"alice@example.com": 5}
-
-
-COMPUTING = """
-from ratelimitd.stores.sqlite import SQLiteStore
-
-def compute(*_):
-    open({begun!r}, "w").close()
-    while True:
-        pass
-
-SQLiteStore._flush = compute
-"""
-PYTHONS_OWN = "import sys\nsys.setswitchinterval = lambda _: None\n"
-
-
-def new_logins_s(folder: Path, text: str) -> float:
-    """How long 100 new logins take, one after the other, while a thread computes."""
-    folder.mkdir()
-    begun = folder / "begun"
-    text += COMPUTING.format(begun=str(begun))
-    daemon = Ratelimitd(folder, config(store={"flush_interval_s": 0.1}), prefix=changed(text))
-    try:
-        daemon.start()
-        with daemon.client() as client:
-            client.ask()
-            wait_until(begun.exists, "the flush")
-            began = time.monotonic()
-            for number in range(100):
-                client.ask(f"{number}@example.com")
-            return time.monotonic() - began
-    finally:
-        daemon.kill()
-
-
-@pytest.mark.alone
-def test_new_logins_wait_less_for_a_thread_that_computes_than_python_has_them_wait(folder: Path) -> None:
-    runs = [(new_logins_s(folder / f"a{n}", PYTHONS_OWN), new_logins_s(folder / f"b{n}", "")) for n in range(5)]
-    assert median(ours / pythons for pythons, ours in runs) < 0.7
 
 
 def test_refused_records_that_cannot_be_kept_hold_up_nobody(make: Start) -> None:
