@@ -33,8 +33,8 @@ BATCH = 32
 """Connections per pass, half a millisecond: no reply is sent before the last of them is decided."""
 TURN = 128
 """Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
-HURRIED_TURN = 8
-"""The same, while somebody waits for what another task does: each of its steps waits for a turn to end."""
+HURRIED_TURN, STORING_TURN = 8, 64
+"""The same, while somebody waits for another task, or one stores: each of its steps waits for a turn to end."""
 LINGER_S = 0.001
 """How long a turn goes on while nobody is ready, unless somebody waits for another task."""
 
@@ -130,10 +130,11 @@ class Pump:
         until = time.perf_counter() + LINGER_S
         while ready or queue:
             served += self._pass(ready)
-            hurried = self._waiting or self._storing()
-            if served >= (HURRIED_TURN if hurried else TURN):
+            storing = self._storing()
+            if served >= (HURRIED_TURN if self._waiting else STORING_TURN if storing else TURN):
                 break
-            lingers = not (hurried or queue or self._draining) and time.perf_counter() < until
+            hurried = self._waiting or storing or queue or self._draining
+            lingers = not hurried and time.perf_counter() < until
             ready = poll.poll(LINGER_S if lingers else 0, BATCH)
         self._write_lines()
 

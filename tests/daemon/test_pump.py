@@ -15,7 +15,7 @@ from ratelimitd.log.quiet import QuietLog
 from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
 from ratelimitd.server.connections import QUEUED, Bounds, Connections
-from ratelimitd.server.pump import BATCH, HURRIED_TURN, LINGER_S, Parked, Pump
+from ratelimitd.server.pump import BATCH, HURRIED_TURN, LINGER_S, STORING_TURN, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy
 from tests.daemon.client import request
 
@@ -231,23 +231,32 @@ async def test_nobody_waits_for_others_while_an_account_is_to_be_looked_up(serve
         assert not client.due
 
 
-@pytest.mark.parametrize("waits_for", ["an account", "a flush"])
-async def test_a_turn_is_short_while_somebody_waits_for_another_task(served: Served, waits_for: str) -> None:
-    """Each step of the other task waits for a turn to end, and one client alone may fill it."""
+async def test_a_turn_is_short_while_somebody_waits_for_an_account(served: Served) -> None:
+    """Each step of the task that looks it up waits for a turn to end, and one client alone may fill it."""
     flooding, stranger = served.clients[:2]
-    if waits_for == "an account":
-        stranger.ask(1)
-        served.waits_of_a_turn()
-    else:
-        served.storing = True
+    stranger.ask(1)
+    served.waits_of_a_turn()
     for key in flooding.ask(HURRIED_TURN + 2):
         served.know(key)
     assert served.waits_of_a_turn() == [0] * HURRIED_TURN
-    assert served.pump.requests - (waits_for == "an account") == HURRIED_TURN
-    served.storing = False
+    assert served.pump.requests == HURRIED_TURN + 1
     served.pump.resume(served.pump.take_parked())
     assert served.waits_of_a_turn()[-1] == LINGER_S
     for client in (flooding, stranger):
+        client.read()
+        assert not client.due
+
+
+async def test_a_turn_is_shorter_and_waits_for_nobody_while_something_is_stored(served: Served) -> None:
+    served.storing = True
+    for client in served.clients:
+        served.know(client.ask(1)[0])
+    assert served.waits_of_a_turn() == [0] * (STORING_TURN // BATCH)
+    assert served.pump.requests == STORING_TURN
+    served.storing = False
+    assert served.waits_of_a_turn()[-1] == LINGER_S
+    assert served.pump.requests == CLIENTS
+    for client in served.clients:
         client.read()
         assert not client.due
 
