@@ -97,8 +97,8 @@ class Flush:
         await self._store.check()
         if not self._link.up:
             await self._store.recorded(self._backlog.node)
-        rows, included = await self._loader.put_back.complete(FLUSH_TIMEOUT_S)
-        await self._loader.take_over(rows, included=included)
+        completed = await self._loader.put_back.complete(FLUSH_TIMEOUT_S)
+        await self._loader.take_over([*completed.rows.values()], included=completed.included)
         while unstored := self._backlog.next_run():
             await self._store_run(unstored)
 
@@ -150,9 +150,8 @@ class Flush:
         self._backlog.stored(unstored)
         self.count += 1
         await self._set_aside(stored.rejected)
-        repaired, _ = await self._loader.put_back.complete(FLUSH_TIMEOUT_S)
-        completed = {row[:2]: row for row in repaired}
-        rows = [completed.get(row[:2], row) for row in stored.rows] if completed else stored.rows
+        completed = await self._loader.put_back.complete(FLUSH_TIMEOUT_S)
+        rows = completed.among(stored.rows) if completed.accounts else stored.rows
         if lost := await self._loader.take_over(rows, unstored.segments):
             self.without_place += lost
             self._log.info("the rows have later windows, of other nodes: counts found no place", recipients=lost)

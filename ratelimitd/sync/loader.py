@@ -257,9 +257,8 @@ class Loader:
         try:
             adopted = await self._store.adopt(wanted, now)
             # Where an account's own row made no sense, memory alone knows its use.
-            repaired, _ = await self.put_back.complete(timeout_s)
-            completed = {row[:2]: row for row in repaired}
-            return [*(row for row in adopted if row[:2] not in completed), *completed.values()]
+            completed = await self.put_back.complete(timeout_s)
+            return [*(completed.rows | {Account(*row[:2]): row for row in completed.among(adopted)}).values()]
         except StoreUnsuitable as error:  # no right to delete, for example
             self._link.say_once("rows that are written as no key is count nobody", reason=error, example=wanted[0].old)
             return []

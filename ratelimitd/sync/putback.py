@@ -5,6 +5,7 @@ What is not stored yet is none of this: a flush adds it afterwards.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import trio
 
@@ -16,6 +17,24 @@ from ratelimitd.state.backlog import Backlog
 from ratelimitd.stores.link import StoreLink
 from ratelimitd.sync.domains import DomainRows
 from ratelimitd.sync.walk import SLICE, WITH_PARTS, walk
+
+
+class Completed(NamedTuple):
+    """What `complete` has done. `rows`: those that can be read now, by account; `included`: the last segment of each
+    run that they include; `accounts`: all that memory knows and whose rows could not be read."""
+
+    rows: dict[Account, Row]
+    included: dict[str, int]
+    accounts: set[Account]
+
+    def among(self, rows: Iterable[Row]) -> list[Row]:
+        """Rows that were written before, with these in the place of theirs: a row that was written over one that nobody
+        could read has the last charges alone, so it is left out where it is not completed."""
+        found = ((Account(*row[:2]), row) for row in rows)
+        return [self.rows.get(account, row) for account, row in found if self._can_be_read(account)]
+
+    def _can_be_read(self, account: Account) -> bool:
+        return account in self.rows or account not in self.accounts
 
 
 class PutBack:
@@ -58,26 +77,27 @@ class PutBack:
         runs = {segment.node for segment in self._pending.closed}
         return {run: self._backlog.believed(run, await self._store.recorded(run)) for run in runs}
 
-    async def complete(self, timeout_s: float) -> tuple[list[Row], dict[str, int]]:
+    async def complete(self, timeout_s: float) -> Completed:
         """Have rows whose use nobody can read, or could before a flush wrote them, hold at least what memory knows.
 
-        A quota that can be read stays. The rows as they are then, and the last segment of each run that they include.
-        Raises StoreError; the rest is still to be done then. `timeout_s` as above.
+        A quota that can be read stays. Raises StoreError; the rest is still to be done then. `timeout_s` as above.
         """
-        rows: list[Row] = []
+        rows: dict[Account, Row] = {}
         stored: dict[str, int] = {}
         waiting = self._store.remarks.unread
+        in_memory: set[Account] = set()
         if waiting:
             with trio.fail_after(timeout_s):
                 stored = await self._recorded()
             async for accounts in walk(list(waiting)):
                 counters = self._counters(accounts)
+                in_memory |= counters.keys()
                 if counters:
                     with trio.fail_after(timeout_s):
-                        rows += await self._complete(counters, stored)
+                        rows |= {Account(*row[:2]): row for row in await self._complete(counters, stored)}
                 for account in accounts:
                     waiting.pop(account, None)
-        return rows, stored
+        return Completed(rows, stored, in_memory)
 
     async def _complete(self, counters: Mapping[Account, Counter], stored: Mapping[str, int]) -> list[Row]:
         now = int(self._clock())

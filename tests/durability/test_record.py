@@ -1,13 +1,14 @@
 """Somebody changes what the database records as stored, or holds as used: nothing is lost silently, or doubled."""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from ratelimitd.core.rows import Known
 from tests.durability.node import Node, make_limit
 
 NOW = 1_900_000_000
@@ -296,6 +297,25 @@ async def test_a_use_that_is_none_while_a_commit_is_in_doubt_counts_once(node: N
     await node.ask("alice", 5)
     assert not await node.flush("after")
     assert await node.flush()
+    assert (await node.ask("alice", 1)).used == 16
+    assert await node.flush()
+    assert await used(node) == 16
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE[:-1])
+async def test_a_use_that_is_none_again_as_soon_as_it_was_repaired_costs_no_charge(node: Node, nonsense: str) -> None:
+    """Memory does not take the row that the flush had written over the first one: that has the last charges alone."""
+    restore = node.store.restore
+
+    async def hindered(known: Sequence[Known], now: int) -> None:
+        await restore(known, now)
+        node.edit(f"UPDATE ratelimit SET {nonsense}")
+
+    node.store.restore = hindered  # type: ignore[method-assign]
+    node.edit(f"UPDATE ratelimit SET {nonsense}")
+    await node.ask("alice", 5)
+    assert await node.flush()
+    node.store.restore = restore  # type: ignore[method-assign]
     assert (await node.ask("alice", 1)).used == 16
     assert await node.flush()
     assert await used(node) == 16
