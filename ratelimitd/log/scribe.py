@@ -1,9 +1,9 @@
 """Writes lines to a file at once while its disk is fast, and in a thread while it is not: then no reply waits for it.
 
 A write(2) to a file waits where the file system is just committing what somebody syncs: a tenth of a second and more on
-a busy disk. A thread that writes every line costs a busy daemon a tenth of its CPU time and more, and as a rule the disk
-is fast. So the first write that takes long has the thread write what comes after it, until none has taken long for a
-minute.
+a busy disk. A thread that writes every line costs a busy daemon a tenth of its CPU time and more, and as a rule the
+disk is fast. So the first write that takes long has the thread write what comes after it, until none has taken long for
+a minute.
 """
 
 import os
