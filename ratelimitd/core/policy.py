@@ -91,7 +91,7 @@ class Policy:
 
     def forget_removed(self) -> None:
         """Forget the accounts of removed limits that the store can give back: those that have nothing pending."""
-        pending = {counter.meter for segment in (*self.pending.closed, self.pending.open) for counter in segment.deltas}
+        pending = {counter.meter for counter in self.pending.counters()}
         for name, meter in [*self.removed.items()]:
             if meter not in pending:
                 del self.removed[name]
