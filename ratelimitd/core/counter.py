@@ -22,20 +22,20 @@ Window = tuple[str, int, str]
 
 READ = 8
 """A counter's `basis` is at least that where it is known, or assumed, what its account has used."""
+PLAIN = 32
+"""At least that where nothing but the end of its window ends it, as a rule: its quota lasts as long."""
 _SOURCES, _KNOWLEDGE = tuple(Source), tuple(Knowledge)
 
 
 def basis(source: Source = Source.CONFIGURED, knowledge: Knowledge = Knowledge.STORED) -> int:
-    """What a counter's quota and its use are based on."""
-    return knowledge * READ + source
+    """What the quota and the use are based on, of a counter in a fixed window."""
+    return knowledge * READ + source + (PLAIN if knowledge and source is not Source.TIMED else 0)
 
 
 class Counter(Struct, eq=False, gc=False):
     """One account's count in the window that ends at `expiry`. `used` includes what is not stored yet.
 
-    There may be a million: eight fields are 80 bytes, a ninth is 16 more. What few accounts have, the meter keeps.
-
-    It is valid until `valid_until`: the end of its window, or of its quota where that is earlier; 0: it is over.
+    There may be a million: six fields are 64 bytes, a seventh is 16 more. What few accounts have, the meter keeps.
 
     Under a sliding limit the window is a part, and the account's latest counter has what was used in its other `parts`:
     `used` is the sum of all, `expiry` the time at which its own part leaves. Of the counters that were the account's
@@ -51,12 +51,6 @@ class Counter(Struct, eq=False, gc=False):
     quota: int
     used: int = 0
     basis: int = basis()  # of quota and use: `source` and `knowledge` in one; below READ: UNREAD
-    notice_at: int = 0  # the use from which the Watcher looks at it
-    valid_until: int = 0
-
-    def __post_init__(self) -> None:
-        self.notice_at = self.meter.notice_from
-        self.valid_until = self.expiry
 
     @property
     def limit(self) -> Limit:
@@ -70,16 +64,33 @@ class Counter(Struct, eq=False, gc=False):
 
     @source.setter
     def source(self, source: Source) -> None:
-        self.basis += source - self.basis % READ
+        self._rest_on(source, self.knowledge)
 
     @property
     def knowledge(self) -> Knowledge:
         """What `used` is based on."""
-        return _KNOWLEDGE[self.basis // READ]
+        return _KNOWLEDGE[self.basis % PLAIN // READ]
 
     @knowledge.setter
     def knowledge(self, knowledge: Knowledge) -> None:
-        self.basis = knowledge * READ + self.basis % READ
+        self._rest_on(self.source, knowledge)
+
+    def _rest_on(self, source: Source, knowledge: Knowledge) -> None:
+        self.basis = basis(source, knowledge)
+
+    @property
+    def valid_until(self) -> int:
+        """Until when it holds: the end of its window, or of its quota where that is earlier."""
+        until = self.until
+        return min(self.expiry, until) if until else self.expiry
+
+    @valid_until.setter
+    def valid_until(self, time: int) -> None:
+        raise AttributeError("only under a sliding limit it is set")
+
+    def holds(self, now: int) -> bool:
+        """Whether it may be charged at `now` as it is."""
+        return self.basis >= READ and self.valid_until > now
 
     @property
     def parts(self) -> Parts | None:
@@ -136,20 +147,45 @@ class Counter(Struct, eq=False, gc=False):
         elif self.source is Source.TIMED:
             self.meter.untils.pop(self.key, None)
         self.source = held.source
-        if self.valid_until:
-            end = self.lasts_until
-            self.valid_until = min(end, held.until) if held.until else end
         if held.quota != self.quota:
             self.quota = held.quota
-            self.notice_at = self.meter.notice_from
+            self.meter.notices.pop(self, None)
+
+    @property
+    def notice_at(self) -> int:
+        """The use from which the Watcher looks at it."""
+        return self.meter.notices.get(self, self.meter.first_notice(self.quota))
+
+    @notice_at.setter
+    def notice_at(self, use: int) -> None:
+        self.meter.notices[self] = use
 
     def end(self) -> None:
         """Be no account's any more: another takes its place, or none does."""
         self.basis %= READ
         self.meter.earlier.pop(self, None)
+        self.meter.notices.pop(self, None)
 
 
 class PartsCounter(Counter, eq=False, gc=False):
-    """The same under a sliding limit, with `parts`: 96 bytes."""
+    """The same under a sliding limit, with `parts`: 80 bytes.
+
+    It is valid until its part is over, a part before leaves, or its quota ends; 0: it is over.
+    """
 
     parts: Parts | None = None
+    valid_until: int = 0
+
+    def __post_init__(self) -> None:
+        self.basis %= PLAIN
+        self.valid_until = self.expiry
+
+    def _rest_on(self, source: Source, knowledge: Knowledge) -> None:
+        self.basis = basis(source, knowledge) % PLAIN
+
+    def give(self, held: Held) -> None:
+        """Set the quota, its source and its end."""
+        Counter.give(self, held)
+        if self.valid_until:
+            end = self.lasts_until
+            self.valid_until = min(end, held.until) if held.until else end

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Protocol
 
-from ratelimitd.core.counter import READ as READ
+from ratelimitd.core.counter import PLAIN as PLAIN
 from ratelimitd.core.counter import Counter as Counter
 from ratelimitd.core.counter import Window as Window
 from ratelimitd.core.counter import basis
@@ -48,19 +48,19 @@ class Meter:
         self.decisions: dict[str, int] = {}  # by status
         self.sweep_at = 0  # before that no account's window ends, as far as the limit's own windows go
         self.begun_again = 0  # counts whose window was none: it ended after the next one
-        self.notice_from = NEVER  # a new counter's notice_at; 0 where somebody is notified of the accounts' use
+        self.notice_percent = NEVER  # of a quota: at less the Watcher looks at no account
+        self.notices: dict[Counter, int] = {}  # the use from which it looks again, of those that it has looked at
 
-    def configure(self, limit: Limit, *, watched: bool) -> None:
-        """Apply this limit from now on; `watched`: somebody is notified when accounts reach a share of their quota.
+    def configure(self, limit: Limit, notice_percent: int = NEVER) -> None:
+        """Apply this limit from now on. `notice_percent`: the least share of their quota at which somebody is notified
+        of accounts; NEVER: nobody is.
 
         The accounts' quotas are left to `follow`, which takes some at a time: there may be many.
         """
         self.limit = limit
         self.by_login = {}
         self.sweep_at = 0
-        self.notice_from = 0 if watched else NEVER
-        for counter in self.counters.values():
-            counter.notice_at = self.notice_from
+        self.notice_percent, self.notices = notice_percent, {}
 
     def forget(self) -> None:
         """Forget all accounts, for the meter is discarded: the garbage collector does not track counters, so it would
@@ -68,6 +68,11 @@ class Meter:
         self.by_login = {}
         self.counters = {}
         self.earlier = {}
+        self.notices = {}
+
+    def first_notice(self, quota: int) -> int:
+        """The use from which the Watcher looks at an account with this quota."""
+        return -(-quota * self.notice_percent // 100) if quota and self.notice_percent < NEVER else NEVER
 
     def base(self, key: str) -> Held:
         """What holds for an account that has no quota of its own."""
@@ -105,7 +110,7 @@ class Meter:
         if now < expiry <= period.latest_part(now) and not period.is_end(expiry):
             expiry = period.end(now)  # a part, or a window of another length: what it has is used in the present one
         if current is not None and period.common_end(current.expiry, expiry, now):
-            current.expiry = current.valid_until = max(current.expiry, expiry)
+            current.expiry = max(current.expiry, expiry)
             return current
         counter = Counter(self, key, expiry, self.limit.configured_quota(key), basis=basis(knowledge=Knowledge.UNREAD))
         if not period.plausible(expiry, now):

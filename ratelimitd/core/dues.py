@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from ratelimitd.core.counters import Counter, Meter, Window
 from ratelimitd.core.limits import Limit
 from ratelimitd.core.memo import Transaction, message_of
+from ratelimitd.core.parts import NEVER
 from ratelimitd.request import Request, recipient_count
 
 
 class MessageMeter(Meter):
     """The meter of a limit of one message: it keeps no account, asks no store, and nobody watches it."""
 
-    def configure(self, limit: Limit, *, watched: bool) -> None:
+    def configure(self, limit: Limit, notice_percent: int = NEVER) -> None:
         """Apply this limit from now on."""
-        super().configure(limit, watched=False)
+        super().configure(limit)
 
     def find(self, key: str, now: int) -> Counter:
         """A counter for one request; `begin` sets what its transaction has used."""

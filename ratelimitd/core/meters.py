@@ -42,7 +42,7 @@ def meter_of(limit: Limit, before: Meter | None, epoch: Epoch, now: int, pending
     meter = SlidingMeter(limit, epoch) if limit.sliding else Meter(limit, epoch)
     if before is not None:
         _hand_over(before, meter)
-        before.configure(limit, watched=False)  # what is not stored yet of earlier windows still belongs to it
+        before.configure(limit)  # what is not stored yet of earlier windows still belongs to it
         unstored = pending.counters()
         for counter in [*meter.counters.values()]:
             if limit.sliding:
@@ -66,7 +66,7 @@ def _slide(counter: Counter, unstored: Container[Counter]) -> None:
     """What was used counts until the window would have ended."""
     meter, key = counter.meter, counter.key
     sliding = PartsCounter(meter, key, counter.expiry, counter.quota, counter.used, counter.basis, parts=Parts.of())
-    sliding.notice_at, sliding.valid_until = counter.notice_at, 0
+    sliding.valid_until = 0
     sliding.earlier = _kept(counter, unstored)
     counter.end()
     meter.counters[key] = sliding

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from ratelimitd.core.action import DUNNO
-from ratelimitd.core.counters import READ, Counter, Meter
+from ratelimitd.core.counters import PLAIN, Counter, Meter
 from ratelimitd.core.dues import begin, counting, exceeded, first_dues, is_plain, messages_of, not_counted, spend
 from ratelimitd.core.epoch import Epoch
 from ratelimitd.core.limits import KeyFailed, Limit
@@ -56,7 +56,6 @@ class Policy:
         self._epoch = Epoch()
         self._now = 0
         self._watch = watch
-        self._look = watch.look
         self.configure(limits, rules, 0)
 
     def configure(self, limits: Sequence[Limit], rules: Rules, now: int) -> None:
@@ -66,8 +65,9 @@ class Policy:
         known = [*self.removed.values(), *self.meters]
         self.meters, self.removed = meters_of(limits, known, self._epoch, now, self.pending)
         for meter, limit in zip(self.meters, limits, strict=True):
-            meter.configure(limit, watched=self._watch.watches(limit.name))
+            meter.configure(limit, self._watch.notice_percent(limit.name))
         self._all_plain = all(map(is_plain, limits))
+        self._watched = any(meter.notice_percent < NEVER for meter in self.meters)
 
     @property
     def kept(self) -> list[Meter]:
@@ -117,7 +117,7 @@ class Policy:
         login = request.sasl_username
         for meter in self.meters:
             counter = meter.by_login.get(login)
-            if counter is None or counter.valid_until <= now or counter.basis < READ:
+            if counter is None or counter.expiry <= now or (counter.basis < PLAIN and not counter.holds(now)):
                 try:
                     key = meter.limit.key_of(request)
                 except KeyFailed as error:
@@ -268,7 +268,7 @@ class Policy:
 
     def _count(self, counters: list[Counter], amounts: list[int]) -> None:
         """Charge counters, and have the Watcher look at accounts that reach their `notice_at` by it."""
-        deltas, strict_below = self.pending.open.deltas, self._strict_below
+        deltas, strict_below, watched = self.pending.open.deltas, self._strict_below, self._watched
         for counter, amount in zip(counters, amounts):  # noqa: B905
             if not amount:
                 continue
@@ -276,8 +276,8 @@ class Policy:
             deltas[counter] = deltas.get(counter, 0) + amount
             if counter.meter.new:
                 counter.meter.new.discard(counter.key)
-            if counter.used >= counter.notice_at:
-                self._look(counter, False)
+            if watched and counter.used >= counter.notice_at:
+                self._watch.look(counter, False)
             if strict_below:
                 left = counter.quota - counter.used
                 # A quota that was used up before this charge is refused here, whatever other nodes charged.
@@ -291,10 +291,10 @@ class Policy:
 
     def taken_over(self, counter: Counter, now: int) -> None:
         """Have the Watcher look at an account whose use was read from the store."""
-        if counter.used >= counter.notice_at and counter.expiry > now:
-            self._look(counter, False)
+        if self._watched and counter.used >= counter.notice_at and counter.expiry > now:
+            self._watch.look(counter, False)
 
     def _refusal(self, counter: Counter) -> bytes:
-        if counter.notice_at < NEVER:
-            self._look(counter, True)
+        if self._watched and counter.notice_at < NEVER:
+            self._watch.look(counter, True)
         return counter.meter.limit.refusal(counter.key, counter.used, counter.quota, reset(counter))

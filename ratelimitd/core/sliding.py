@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ratelimitd.core.counter import PartsCounter, basis
 from ratelimitd.core.counters import NOTHING, Counter, Knowledge, Meter
 from ratelimitd.core.limits import Limit
-from ratelimitd.core.parts import Parts
+from ratelimitd.core.parts import NEVER, Parts
 from ratelimitd.core.quotas import Held, Source, of_row
 from ratelimitd.core.rows import Row
 
@@ -22,10 +22,10 @@ class SlidingMeter(Meter):
     begun_again: int
     kind = PartsCounter
 
-    def configure(self, limit: Limit, *, watched: bool) -> None:
+    def configure(self, limit: Limit, notice_percent: int = NEVER) -> None:
         """Apply this limit from now on. What is counted leaves when it was to leave, also if the length is another."""
         other_parts = limit.period.name != self.limit.period.name
-        super().configure(limit, watched=watched)
+        super().configure(limit, notice_percent)
         if other_parts:
             for counter in self.counters.values():
                 counter.valid_until = 0

@@ -3,13 +3,14 @@
 from typing import Protocol
 
 from ratelimitd.core.counters import Counter
+from ratelimitd.core.parts import NEVER
 
 
 class Watcher(Protocol):
     """Is notified when accounts reach a share of their quota."""
 
-    def watches(self, limit: str) -> bool:
-        """Whether it wants to know about the accounts of a limit."""
+    def notice_percent(self, limit: str) -> int:
+        """From which share of their quota on it wants to know about the accounts of a limit; NEVER: from none."""
 
     def look(self, counter: Counter, refused: bool = False) -> None:
         """Look at an account that has reached its `notice_at`, or was refused; set its next `notice_at`."""
@@ -18,9 +19,9 @@ class Watcher(Protocol):
 class Nobody:
     """A Watcher that wants to know nothing."""
 
-    def watches(self, limit: str) -> bool:
-        """No."""
-        return False
+    def notice_percent(self, limit: str) -> int:
+        """From none."""
+        return NEVER
 
     def look(self, counter: Counter, refused: bool = False) -> None:
         """Do nothing."""

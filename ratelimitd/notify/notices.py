@@ -54,9 +54,9 @@ class Watch:
         """Take the notices of earlier runs: their ids, and the ends of their windows."""
         self.notified = dict(notified)
 
-    def watches(self, limit: str) -> bool:
-        """Whether a limit has notices."""
-        return bool(self._percents.get(limit))
+    def notice_percent(self, limit: str) -> int:
+        """The least share that a limit has a notice of; NEVER: it has none."""
+        return next(iter(self._percents.get(limit, ())), NEVER)
 
     def look(self, counter: Counter, refused: bool = False) -> None:
         """Queue the shares that the account has reached and was not notified of; set the count at which to look again.

@@ -63,14 +63,14 @@ def test_a_limit_that_is_removed_leaves_no_accounts_behind() -> None:
     assert removed.counters == {}
 
 
-def test_an_account_takes_one_counter_of_96_bytes_and_what_all_have_in_common_is_there_once() -> None:
+def test_an_account_takes_one_counter_of_64_bytes_and_what_all_have_in_common_is_there_once() -> None:
     asked = policy(limit(50))
     (meter,) = asked.meters
     for name in ("alice", "bob"):
         end = int(str(MIDNIGHT))  # of a row that was read: another object
         charge(asked.pending, meter.accept(name, row(name, used=7, expiry=end), 0, NOON), 1)
     alice, bob = meter.counters.values()
-    assert sys.getsizeof(alice) <= 96
+    assert sys.getsizeof(alice) <= 64
     assert alice.expiry is bob.expiry is alice.valid_until
     assert alice.quota is bob.quota
 

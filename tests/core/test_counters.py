@@ -289,7 +289,7 @@ def test_an_account_known_from_the_journal_alone_is_assumed_at_the_quota_of_toda
     counter = counters.counters["alice"] = Counter(
         counters, "alice", MIDNIGHT, 50, basis=basis(knowledge=Knowledge.UNREAD)
     )
-    counters.configure(limit(20), watched=False)
+    counters.configure(limit(20))
     assert counters.assume("alice", NOON) is counter
     assert (counter.quota, counter.knowledge) == (20, Knowledge.ASSUMED)
 

@@ -11,10 +11,10 @@ ALICE = "alice@example.com"
 
 
 class Listening(Nobody):
-    """Watches every limit, and does nothing about it."""
+    """Wants to know of every limit, and does nothing about it."""
 
-    def watches(self, limit: str) -> bool:
-        return True
+    def notice_percent(self, limit: str) -> int:
+        return 80
 
 
 def test_a_window_that_has_ended_is_begun_anew_by_the_decision_itself() -> None:
@@ -28,7 +28,7 @@ def test_a_window_that_has_ended_is_begun_anew_by_the_decision_itself() -> None:
 
 def test_an_account_that_is_to_be_told_of_is_decided_the_same_where_nobody_listens() -> None:
     asked = policy(limit(1), watch=Listening())
-    assert asked.meters[0].notice_from == 0
+    assert asked.meters[0].first_notice(9) == 8
     assert [rcpt(asked, recipient).refused for recipient in ("a@example.org", "b@example.org")] == [False, True]
 
 
