@@ -1,6 +1,7 @@
 """Counters that are at hand by login: the key function is not asked again, and nothing else is different."""
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -13,15 +14,16 @@ from ratelimitd.request import Request
 from tests.core.build import DAY_S, NOON, ask, limit, policy, request, row, rules, used
 
 ALICE = "alice@example.com"
+Window = Literal["fixed", "sliding"]
 
 
 class Asked:
     """A policy of one limit whose key function notes the logins that it is called for."""
 
-    def __init__(self, *, declared: bool = True, quota: int = 1000) -> None:
+    def __init__(self, *, declared: bool = True, quota: int = 1000, window: Window = "fixed") -> None:
         self.logins: list[str] = []
         function: KeyFunction = of_login(self._key) if declared else self._key
-        self.policy: Policy = policy(limit(quota, key=function))
+        self.policy: Policy = policy(limit(quota, key=function, window=window))
         self._number = 0
 
     def _key(self, asked: Request) -> str | None:
@@ -36,8 +38,9 @@ class Asked:
         return verdict.refused, verdict.used
 
 
-def test_a_function_of_the_login_is_not_asked_again_about_one_that_is_known() -> None:
-    asked = Asked()
+@pytest.mark.parametrize("window", get_args(Window))
+def test_a_function_of_the_login_is_not_asked_again_about_one_that_is_known(window: Window) -> None:
+    asked = Asked(window=window)
     assert [asked.charge(login)[1] for login in ("alice", "BOB", "alice", "BOB", "alice")] == [1, 1, 2, 2, 3]
     assert asked.logins == ["alice", "BOB"] * 2  # the second time it was found in memory
 

@@ -1,17 +1,18 @@
 """Which shares of a quota are told, and that each is told once per window."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimitd.core.counters import Meter
+from ratelimitd.core.counters import Counter, Meter
 from ratelimitd.core.parts import NEVER
 from ratelimitd.core.policy import Policy
 from ratelimitd.notify.notices import Watch, identify
 from ratelimitd.stores.sqlite import SQLiteStore
-from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row, store_sync
+from tests.core.build import DAY_S, MIDNIGHT, NOON, data, limit, policy, rcpt, row, rules, store_sync
 
 
 def watched(quota: int, *percents: int, max_waiting: int = 1000, count_rejected: bool = True) -> tuple[Policy, Watch]:
@@ -106,6 +107,65 @@ def test_a_raised_quota_moves_the_shares_that_were_not_told() -> None:
     assert [percent for _, percent, _ in told(watch)] == [80]
     data(asked, 12, instance="3.a")
     assert told(watch)[1:] == [("alice@example.com", 100, 100)]
+
+
+def test_a_lowered_quota_moves_the_shares_that_were_not_told() -> None:
+    asked, watch = watched(100, 50, 100)
+    data(asked, 60)
+    (meter,) = asked.meters
+    meter.accept("alice@example.com", row("alice@example.com", quota=70, persist=True, used=60), 0, NOON)
+    data(asked, 10, instance="2.a")
+    assert told(watch)[1:] == [("alice@example.com", 100, 70)]
+
+
+def test_shares_that_a_reload_adds_are_told_of() -> None:
+    asked, watch = watched(100, 50, 100)
+    data(asked, 60)
+    watch.configure({"default": (50, 70, 100)}, 1000)
+    asked.configure([limit(100)], rules(), NOON)
+    data(asked, 10, instance="2.a")
+    assert told(watch)[1:] == [("alice@example.com", 70, 70)]
+
+
+@pytest.mark.parametrize("window", ["fixed", "sliding"])
+def test_one_limit_of_two_may_have_notices(window: Literal["fixed", "sliding"]) -> None:
+    watch = Watch(nobody)
+    watch.configure({"told": (80,)}, 1000)
+    asked = policy(limit(10), limit(10, name="told", window=window, period="hourly"), watch=watch)
+    data(asked, 8)
+    assert told(watch) == [("alice@example.com", 80, 8)]
+
+
+class Counting(Watch):
+    """A Watch that knows how often it looked."""
+
+    looks = 0
+
+    def look(self, counter: Counter, refused: bool = False) -> None:
+        self.looks += 1
+        super().look(counter, refused)
+
+
+@pytest.mark.parametrize(("quota", "looks"), [(0, 0), (10, 2)])
+def test_accounts_are_looked_at_where_they_reach_a_share_and_not_at_each_mail(quota: int, looks: int) -> None:
+    watch = Counting(nobody)
+    watch.configure({"default": (80, 100)}, 1000)
+    asked = policy(limit(quota), watch=watch)
+    for n in range(50):
+        rcpt(asked, f"{n}@example.org")
+    assert watch.looks == looks
+
+
+def test_what_is_known_of_an_account_that_was_looked_at_goes_with_it() -> None:
+    asked, _ = watched(10, 80)
+    data(asked, 8)
+    (meter,) = asked.meters
+    assert meter.find("alice@example.com", NOON + DAY_S) is not None
+    assert meter.notices == {}
+    data(asked, 8, instance="2.a", now=NOON + DAY_S)
+    assert meter.notices
+    meter.forget()
+    assert meter.notices == {}
 
 
 def test_a_full_queue_drops_and_counts_and_the_next_mail_tries_again() -> None:
