@@ -43,6 +43,7 @@ from ratelimitd.stores.sqlite_odd import change_row, odd
 from ratelimitd.stores.sqlite_past import SQLitePast
 from ratelimitd.stores.sqlite_writing import Undone, Writer, change, without_undoing
 from ratelimitd.stores.survey import Rename, Survey
+from ratelimitd.stores.turns import SHORT_TURNS
 
 _DIALECT = SQLite()
 T = TypeVar("T")
@@ -62,9 +63,7 @@ class SQLiteStore:
         self._reader: sqlite3.Connection | None = None
         self._scanner: sqlite3.Connection | None = None  # reads what no reply waits for
         self._schema = 0  # its version, as it was last found to be complete
-        self._writing = trio.CapacityLimiter(1)
-        self._reading = trio.CapacityLimiter(1)
-        self._scanning = trio.CapacityLimiter(1)
+        self._writing, self._reading, self._scanning = (trio.CapacityLimiter(1) for _ in range(3))
 
     def _sql(self, statement: str) -> str:
         return _DIALECT.sql(self._names, statement)
@@ -124,7 +123,8 @@ class SQLiteStore:
             raise StoreError(f"{self.name}: {error or type(error).__name__}") from error
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._run(lambda: work(opened(self._reader)), self._reading, abandon=True)
+        with SHORT_TURNS:
+            return await self._run(lambda: work(opened(self._reader)), self._reading, abandon=True)
 
     async def _scan(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._run(lambda: work(opened(self._scanner)), self._scanning, abandon=True)
