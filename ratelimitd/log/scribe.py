@@ -6,7 +6,9 @@ disk is fast. So the first write that takes long has the thread write what comes
 a minute.
 """
 
+import fcntl
 import os
+import stat
 import threading
 import time
 from queue import SimpleQueue
@@ -35,7 +37,8 @@ class Scribe:
         self._thread: threading.Thread | None = None
         self._calm_at = 0.0  # the time from which on the disk is no longer slow
         self._refused = self._failed = 0
-        self._mend = b""  # a line end where the file ends with half a line: it was full
+        self._mend = b""  # a line end where the file ends with half a line: it was full, or the machine went down
+        self._is_unsure = True  # whether it does: somebody else has written to the file, or may have cut it
         self._before: Scribe | None = None  # has something left to write to the same file
         self._taken_bytes = 0  # for the thread
         self._done_bytes = 0  # by the thread, which writes nothing while these are all
@@ -61,15 +64,19 @@ class Scribe:
 
     def _put(self, data: bytes) -> None:
         began = time.monotonic()
+        if self._is_unsure:
+            self._is_unsure = False
+            self._mend = _line_end(self._fd, self._mend)
         whole, done = self._mend + data, 0
         try:
             while done < len(whole):
                 done += os.write(self._fd, whole[done:])
             self._mend = b""
         except OSError:
-            self._failed += data.count(b"\n", max(0, done - len(self._mend)))
+            self._failed += data.count(b"\n", max(0, done - len(whole) + len(data)))
             if done:
                 self._mend = b"" if whole[done - 1 : done] == b"\n" else b"\n"
+            self._is_unsure = True  # a full disk is made room on by cutting logs
         ended = time.monotonic()
         if ended - began > SLOW_S:
             self._calm_at = ended + CALM_S
@@ -101,7 +108,7 @@ class Scribe:
         What waits goes to the fresh file. A write that is under way still ends in the old one.
         """
         if not self._is_at(fresh):
-            self._mend = b""
+            self._mend, self._is_unsure = b"", True
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
 
@@ -121,3 +128,23 @@ class Scribe:
         else:
             self._queue.put(None)
             self._thread.join(PATIENCE_S)
+
+
+def _line_end(fd: int, known: bytes) -> bytes:
+    """What ends the half line that a file ends with, nothing where it ends with a whole one; `known` where its end
+    cannot be read."""
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            return known
+        appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+        end = found.st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
+        if not end:
+            return b""
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # this one only writes
+        try:
+            return b"" if os.pread(reader, 1, end - 1) in (b"", b"\n") else b"\n"
+        finally:
+            os.close(reader)
+    except OSError:
+        return known

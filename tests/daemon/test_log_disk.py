@@ -15,8 +15,11 @@ from ratelimitd.log import scribe
 from ratelimitd.log.destinations import LateSyslog
 from ratelimitd.log.scribe import SLOW_S, Scribe
 from ratelimitd.log.sinks import StderrSink, SyslogSink
+from tests.conftest import missing
 from tests.daemon.client import request
 from tests.daemon.process import Ratelimitd, changed, config
+from tests.instances.components import ComponentMissing
+from tests.instances.smalldisk import SmallDisk
 from tests.instances.waiting import wait_until
 
 MANY = 3000
@@ -229,6 +232,67 @@ def test_a_line_of_which_half_was_written_does_not_begin_the_next(
     assert b"0123456789".startswith(half)
     assert new == b"new"
     assert lines.dropped == room - len(whole) + 1
+
+
+@pytest.mark.parametrize("slow_s", [SLOW_S, -1], ids=["fast", "slow"])
+@pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["appended to", "from a place on"])
+def test_half_a_line_that_a_file_ends_with_does_not_begin_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow_s: float, flags: int
+) -> None:
+    monkeypatch.setattr(scribe, "SLOW_S", slow_s)
+    files = [tmp_path / name for name in ("log", "another")]
+    for file in files:
+        file.write_text("whole\nhalf")
+    fds = [os.open(file, os.O_WRONLY | flags) for file in files]
+    for fd in fds:
+        os.lseek(fd, 0, os.SEEK_END)
+    lines = Scribe(fds[0], BACKLOG_BYTES)
+    lines.write(b"one\n")
+    lines.write(b"two\n")
+    wait_until(lambda: "two" in files[0].read_text(), "the lines")
+    lines.switch(fds[1])
+    lines.write(b"three\n")
+    lines.close()
+    assert files[0].read_text() == "whole\nhalf\none\ntwo\n"
+    assert files[1].read_text() == "whole\nhalf\nthree\n"
+
+
+def test_the_first_line_of_a_daemon_is_its_own_where_the_log_ends_with_half_a_line(folder: Path) -> None:
+    daemon = Ratelimitd(folder, config())
+    daemon.log_file.write_text("half")
+    try:
+        daemon.start()
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    half, *lines = daemon.log_file.read_text().split("\n")
+    assert half == "half"
+    assert all(line[:1].isupper() for line in lines[:-1])
+
+
+@pytest.mark.parametrize("slow_s", [SLOW_S, -1], ids=["fast", "slow"])
+def test_a_log_that_was_full_and_is_cut_begins_with_a_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, slow_s: float
+) -> None:
+    """As logrotate's copytruncate and an administrator do, to have room."""
+    monkeypatch.setattr(scribe, "SLOW_S", slow_s)
+    try:
+        with SmallDisk(folder / "logs") as disk:
+            file = folder / "logs" / "log"
+            lines = Scribe(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), BACKLOG_BYTES)
+            lines.write(b"01234\n")
+            wait_until(lambda: file.stat().st_size > 0, "the first line")
+            disk.fill()
+            lines.write(b"0123456\n" * 1000)  # the file's page has room for some of it
+            wait_until(lambda: lines.dropped > 0, "the full disk")
+            assert not file.read_bytes().endswith(b"\n")
+            os.truncate(file, 0)
+            disk.empty()
+            lines.write(b"new\n")
+            lines.close()
+            assert file.read_bytes() == b"new\n"
+    except ComponentMissing as error:
+        missing(str(error))
 
 
 def test_lines_keep_their_order_while_the_disk_becomes_slow_and_fast_again(
