@@ -32,6 +32,7 @@ class Scribe:
 
     def __init__(self, fd: int, backlog_bytes: int) -> None:
         self._fd = fd
+        self._file = os.fstat(fd)
         self._backlog_bytes = backlog_bytes
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
         self._thread: threading.Thread | None = None
@@ -107,19 +108,24 @@ class Scribe:
 
         What waits goes to the fresh file. A write that is under way still ends in the old one.
         """
-        if not self._is_at(fresh):
-            self._mend, self._is_unsure = b"", True
+        if not self._has(found := os.fstat(fresh)):
+            self._file, self._mend, self._is_unsure = found, b"", True
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
 
     def follow(self, before: "Scribe") -> None:
-        """Write after what waits in `before`, which is written to no more and closed next, if it has the same file."""
-        if self._is_at(before._fd):
-            self._calm_at, self._mend = before._calm_at, before._mend
+        """Be as careful as `before`, which is written to no more and closed next: another file is on the same disk as a
+        rule. If it has the same file, write after what waits in it; of several the latest comes last.
+
+        One may be closed already: what had not been written by then still waits.
+        """
+        self._calm_at = max(self._calm_at, before._calm_at)
+        if self._has(before._file):
+            self._mend = before._mend
             self._before = before if before._taken_bytes > before._done_bytes else before._before
 
-    def _is_at(self, fd: int) -> bool:
-        return os.path.samestat(os.fstat(fd), os.fstat(self._fd))
+    def _has(self, file: os.stat_result) -> bool:
+        return os.path.samestat(file, self._file)
 
     def close(self) -> None:
         """Write what waits, and close the descriptor; after that nothing may be written. It blocks for `PATIENCE_S`."""

@@ -169,6 +169,28 @@ def test_a_reload_that_keeps_a_file_whose_disk_hangs_delays_no_reply_and_keeps_t
     assert max(number for number, line in enumerate(lines) if line.startswith("Q")) < reloaded < last
 
 
+@pytest.mark.parametrize("other", ["elsewhere", "log2"], ids=["on another disk", "on the same disk"])
+def test_two_reloads_to_another_file_and_back_while_the_disk_hangs_delay_no_reply_and_keep_the_order_of_lines(
+    hung: Callable[..., Disk], other: str
+) -> None:
+    disk = hung()
+    daemon = disk.daemon
+    ask(daemon, 100)
+    text = daemon.file.read_text()
+    for there in (text.replace('file = "log"', f'file = "{other}"'), text):
+        daemon.file.write_text(there)
+        assert ctl.main(["-c", str(daemon.file), "reload"]) == 0
+    with daemon.client() as client:
+        client.send(request(queue_id="LAST"))
+        client.reply()
+    disk.go_on()
+    assert daemon.stop() == 0
+    lines = daemon.log()
+    last = next(number for number, line in enumerate(lines) if "LAST" in line)
+    assert asked(daemon) == ids(100)
+    assert max(number for number, line in enumerate(lines) if line.startswith("Q")) < last
+
+
 async def test_lines_for_stderr_are_written_also_where_a_stop_comes_as_syslog_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
