@@ -200,7 +200,7 @@ class Log:
 
     def replace(self, sinks: Sequence[Sink]) -> None:
         """Write to other sinks from now on; to a file that stays, after what still waits for its disk."""
-        for new, old in product(sinks, self.sinks):
+        for new, old in product(sinks, (*self._gone, *self.sinks)):
             if new.scribe is not None and old.scribe is not None:
                 new.scribe.follow(old.scribe)
         self._gone += self.sinks

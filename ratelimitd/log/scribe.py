@@ -6,7 +6,9 @@ disk is fast. So the first write that takes long has the thread write what comes
 a minute.
 """
 
+import fcntl
 import os
+import stat
 import threading
 import time
 from queue import SimpleQueue
@@ -30,12 +32,14 @@ class Scribe:
 
     def __init__(self, fd: int, backlog_bytes: int) -> None:
         self._fd = fd
+        self._file = os.fstat(fd)
         self._backlog_bytes = backlog_bytes
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
         self._thread: threading.Thread | None = None
         self._calm_at = 0.0  # the time from which on the disk is no longer slow
         self._refused = self._failed = 0
-        self._mend = b""  # a line end where the file ends with half a line: it was full
+        self._mend = b""  # a line end where the file ends with half a line: it was full, or the machine went down
+        self._is_unsure = True  # whether it does: somebody else has written to the file, or may have cut it
         self._before: Scribe | None = None  # has something left to write to the same file
         self._taken_bytes = 0  # for the thread
         self._done_bytes = 0  # by the thread, which writes nothing while these are all
@@ -61,15 +65,19 @@ class Scribe:
 
     def _put(self, data: bytes) -> None:
         began = time.monotonic()
+        if self._is_unsure:
+            self._is_unsure = False
+            self._mend = _line_end(self._fd, self._mend)
         whole, done = self._mend + data, 0
         try:
             while done < len(whole):
                 done += os.write(self._fd, whole[done:])
             self._mend = b""
         except OSError:
-            self._failed += data.count(b"\n", max(0, done - len(self._mend)))
+            self._failed += data.count(b"\n", max(0, done - len(whole) + len(data)))
             if done:
                 self._mend = b"" if whole[done - 1 : done] == b"\n" else b"\n"
+            self._is_unsure = True  # a full disk is made room on by cutting logs
         ended = time.monotonic()
         if ended - began > SLOW_S:
             self._calm_at = ended + CALM_S
@@ -100,19 +108,24 @@ class Scribe:
 
         What waits goes to the fresh file. A write that is under way still ends in the old one.
         """
-        if not self._is_at(fresh):
-            self._mend = b""
+        if not self._has(found := os.fstat(fresh)):
+            self._file, self._mend, self._is_unsure = found, b"", True
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
 
     def follow(self, before: "Scribe") -> None:
-        """Write after what waits in `before`, which is written to no more and closed next, if it has the same file."""
-        if self._is_at(before._fd):
-            self._calm_at, self._mend = before._calm_at, before._mend
+        """Be as careful as `before`, which is written to no more and closed next: another file is on the same disk as a
+        rule. If it has the same file, write after what waits in it; of several the latest comes last.
+
+        One may be closed already: what had not been written by then still waits.
+        """
+        self._calm_at = max(self._calm_at, before._calm_at)
+        if self._has(before._file):
+            self._mend = before._mend
             self._before = before if before._taken_bytes > before._done_bytes else before._before
 
-    def _is_at(self, fd: int) -> bool:
-        return os.path.samestat(os.fstat(fd), os.fstat(self._fd))
+    def _has(self, file: os.stat_result) -> bool:
+        return os.path.samestat(file, self._file)
 
     def close(self) -> None:
         """Write what waits, and close the descriptor; after that nothing may be written. It blocks for `PATIENCE_S`."""
@@ -121,3 +134,23 @@ class Scribe:
         else:
             self._queue.put(None)
             self._thread.join(PATIENCE_S)
+
+
+def _line_end(fd: int, known: bytes) -> bytes:
+    """What ends the half line that a file ends with, nothing where it ends with a whole one; `known` where its end
+    cannot be read."""
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            return known
+        appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+        end = found.st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
+        if not end:
+            return b""
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # this one only writes
+        try:
+            return b"" if os.pread(reader, 1, end - 1) in (b"", b"\n") else b"\n"
+        finally:
+            os.close(reader)
+    except OSError:
+        return known

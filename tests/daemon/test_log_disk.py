@@ -15,8 +15,11 @@ from ratelimitd.log import scribe
 from ratelimitd.log.destinations import LateSyslog
 from ratelimitd.log.scribe import SLOW_S, Scribe
 from ratelimitd.log.sinks import StderrSink, SyslogSink
+from tests.conftest import missing
 from tests.daemon.client import request
 from tests.daemon.process import Ratelimitd, changed, config
+from tests.instances.components import ComponentMissing
+from tests.instances.smalldisk import SmallDisk
 from tests.instances.waiting import wait_until
 
 MANY = 3000
@@ -175,6 +178,28 @@ def test_a_reload_that_keeps_a_file_whose_disk_hangs_delays_no_reply_and_keeps_t
     assert max(number for number, line in enumerate(lines) if line.startswith("Q")) < reloaded < last
 
 
+@pytest.mark.parametrize("other", ["elsewhere", "log2"], ids=["on another disk", "on the same disk"])
+def test_two_reloads_to_another_file_and_back_while_the_disk_hangs_delay_no_reply_and_keep_the_order_of_lines(
+    hung: Callable[..., Disk], other: str
+) -> None:
+    disk = hung()
+    daemon = disk.daemon
+    ask(daemon, 100)
+    text = daemon.file.read_text()
+    for there in (text.replace('file = "log"', f'file = "{other}"'), text):
+        daemon.file.write_text(there)
+        assert ctl.main(["-c", str(daemon.file), "reload"]) == 0
+    with daemon.client() as client:
+        client.send(request(queue_id="LAST"))
+        client.reply()
+    disk.go_on()
+    assert daemon.stop() == 0
+    lines = daemon.log()
+    last = next(number for number, line in enumerate(lines) if "LAST" in line)
+    assert asked(daemon) == ids(100)
+    assert max(number for number, line in enumerate(lines) if line.startswith("Q")) < last
+
+
 async def test_lines_for_stderr_are_written_also_where_a_stop_comes_as_syslog_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +263,67 @@ def test_a_line_of_which_half_was_written_does_not_begin_the_next(
     assert b"0123456789".startswith(half)
     assert new == b"new"
     assert lines.dropped == room - len(whole) + 1
+
+
+@pytest.mark.parametrize("slow_s", [SLOW_S, -1], ids=["fast", "slow"])
+@pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["appended to", "from a place on"])
+def test_half_a_line_that_a_file_ends_with_does_not_begin_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow_s: float, flags: int
+) -> None:
+    monkeypatch.setattr(scribe, "SLOW_S", slow_s)
+    files = [tmp_path / name for name in ("log", "another")]
+    for file in files:
+        file.write_text("whole\nhalf")
+    fds = [os.open(file, os.O_WRONLY | flags) for file in files]
+    for fd in fds:
+        os.lseek(fd, 0, os.SEEK_END)
+    lines = Scribe(fds[0], BACKLOG_BYTES)
+    lines.write(b"one\n")
+    lines.write(b"two\n")
+    wait_until(lambda: "two" in files[0].read_text(), "the lines")
+    lines.switch(fds[1])
+    lines.write(b"three\n")
+    lines.close()
+    assert files[0].read_text() == "whole\nhalf\none\ntwo\n"
+    assert files[1].read_text() == "whole\nhalf\nthree\n"
+
+
+def test_the_first_line_of_a_daemon_is_its_own_where_the_log_ends_with_half_a_line(folder: Path) -> None:
+    daemon = Ratelimitd(folder, config())
+    daemon.log_file.write_text("half")
+    try:
+        daemon.start()
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+    half, *lines = daemon.log_file.read_text().split("\n")
+    assert half == "half"
+    assert all(line[:1].isupper() for line in lines[:-1])
+
+
+@pytest.mark.parametrize("slow_s", [SLOW_S, -1], ids=["fast", "slow"])
+def test_a_log_that_was_full_and_is_cut_begins_with_a_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, slow_s: float
+) -> None:
+    """As logrotate's copytruncate and an administrator do, to have room."""
+    monkeypatch.setattr(scribe, "SLOW_S", slow_s)
+    try:
+        with SmallDisk(folder / "logs") as disk:
+            file = folder / "logs" / "log"
+            lines = Scribe(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), BACKLOG_BYTES)
+            lines.write(b"01234\n")
+            wait_until(lambda: file.stat().st_size > 0, "the first line")
+            disk.fill()
+            lines.write(b"0123456\n" * 1000)  # the file's page has room for some of it
+            wait_until(lambda: lines.dropped > 0, "the full disk")
+            assert not file.read_bytes().endswith(b"\n")
+            os.truncate(file, 0)
+            disk.empty()
+            lines.write(b"new\n")
+            lines.close()
+            assert file.read_bytes() == b"new\n"
+    except ComponentMissing as error:
+        missing(str(error))
 
 
 def test_lines_keep_their_order_while_the_disk_becomes_slow_and_fast_again(
