@@ -6,15 +6,15 @@ that are ready, in one pass and without an await:
 
     recv -> split into requests -> key -> charge -> decide -> journal (ONE write) -> send replies
 
-On a busy server the next request comes within a millisecond: so long the pump waits for it by itself, without a way
-through trio. The log lines follow then, at the latest before another task has its turn, in ONE write for all passes
-since. A request whose account is not in memory is parked: its connection is left alone until the loader calls `resume`.
+A way through trio costs as much as two requests, and five where other processes have taken the caches meanwhile. So
+the pump waits for the next request by itself, for some milliseconds, unless another task has something to do. The log
+lines follow when nobody is ready for two milliseconds, and every two where somebody is, in ONE write. A request whose
+account is not in memory is parked: its connection is left alone until the loader calls `resume`.
 An error on one connection ends that connection and nothing else.
 """
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,19 +27,20 @@ from ratelimitd.errors import NotPostfix, RequestTooLong
 from ratelimitd.log.log import Log
 from ratelimitd.request import Request
 from ratelimitd.server.connections import CLOSED, READING, SENDING, Connection, Connections
+from ratelimitd.server.latency import Histogram
+from ratelimitd.server.others import Others
 
 RECV_BYTES = 16384
 BATCH = 32
 """Connections per pass, half a millisecond: no reply is sent before the last of them is decided."""
 TURN = 128
-"""Connections served before other tasks have their turn; a return through trio costs as much as two requests."""
+"""Connections served before other tasks have their turn."""
 HURRIED_TURN, STORING_TURN = 8, 64
 """The same, while somebody waits for another task, or one stores: each of its steps waits for a turn to end."""
-LINGER_S = 0.001
-"""How long a turn goes on while nobody is ready, unless somebody waits for another task."""
-
-BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds of the latency histogram's buckets."""
+LINGER_S = 0.002
+"""How long a turn goes on while nobody is ready; how long log lines wait for others, which share their write."""
+STAY_S = 0.01
+"""The same, where no other task has had anything to do since the turn before."""
 
 Batch = list[tuple[Connection, Verdict]]
 
@@ -59,26 +60,6 @@ class Parked:
     connection: Connection
     waiting: Waiting
     since: float
-
-
-class Histogram:
-    """Durations in seconds; `total_s` is their sum."""
-
-    def __init__(self) -> None:
-        self.total_s = 0.0
-        self._counts = [0] * (len(BOUNDS_S) + 1)
-
-    def observe(self, seconds: float, times: int = 1) -> None:
-        """Count a duration, of as many requests."""
-        self._counts[bisect_left(BOUNDS_S, seconds)] += times
-        self.total_s += seconds * times
-
-    def cumulative(self) -> Iterator[tuple[str, float]]:
-        """For each bound, and `+Inf`, how many took no longer."""
-        count = 0
-        for bound, own in zip((*map(str, BOUNDS_S), "+Inf"), self._counts, strict=True):
-            count += own
-            yield bound, float(count)
 
 
 class Pump:
@@ -109,6 +90,7 @@ class Pump:
         self._draining = False
         self._waiting = 0  # requests that are parked, and whose accounts another task is to look up
         self._to_log: list[Verdict] = []  # decided since the last write to the log; empty whenever another task runs
+        self._others = Others()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -116,26 +98,37 @@ class Pump:
         """Serve until `shut_down` was called and what was in flight is answered."""
         self.connections.listen()
         poll, queue = self.connections.poll, self.connections.queue
-        while not (self._draining and not self.connections.open):
-            if queue:
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(poll.fileno())
-            self._turn()
+        self._others.begin()
+        try:
+            while not (self._draining and not self.connections.open):
+                if queue:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(poll.fileno())
+                self._turn()
+        finally:
+            self._others.end()
 
     def _turn(self) -> None:
         """Serve those who are ready, and who comes shortly after them."""
         poll, queue = self.connections.poll, self.connections.queue
         ready, served = poll.poll(0, BATCH), 0
-        until = time.perf_counter() + LINGER_S
+        began = time.perf_counter()
+        until, lines_due = began + (LINGER_S if self._others.take_active() else STAY_S), began + LINGER_S
+        storing = self._storing()
+        most = STORING_TURN if storing else TURN
         while ready or queue:
             served += self._pass(ready)
-            storing = self._storing()
-            if served >= (HURRIED_TURN if self._waiting else STORING_TURN if storing else TURN):
+            if served >= (HURRIED_TURN if self._waiting else most):
                 break
-            hurried = self._waiting or storing or queue or self._draining
-            lingers = not hurried and time.perf_counter() < until
-            ready = poll.poll(LINGER_S if lingers else 0, BATCH)
+            if (now := time.perf_counter()) >= lines_due:
+                self._write_lines()
+                lines_due = now + LINGER_S
+            hurried = self._waiting or storing or queue or self._draining or self._others.active
+            ready = poll.poll(0 if hurried or now >= until else LINGER_S, BATCH)
+            if not (ready or hurried) and now + LINGER_S < until:
+                self._write_lines()
+                ready = poll.poll(until - now - LINGER_S, BATCH)
         self._write_lines()
 
     def _pass(self, ready: Sequence[tuple[int, int]]) -> int:
@@ -146,7 +139,7 @@ class Pump:
         began = time.perf_counter()
         batch: Batch = []
         now = int(self._clock())
-        queued = self.connections.take_queued(BATCH)
+        queued = self.connections.take_queued(BATCH) if self.connections.queue else ()
         for connection in queued:
             self._request(connection, b"", batch, now)
         watched = self.connections.watched

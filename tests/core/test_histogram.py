@@ -1,4 +1,4 @@
-from ratelimitd.server.pump import BOUNDS_S, Histogram
+from ratelimitd.server.latency import BOUNDS_S, Histogram
 
 
 def test_a_duration_counts_in_every_bucket_that_it_fits_into() -> None:

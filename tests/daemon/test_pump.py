@@ -8,12 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from ratelimitd.core.policy import Policy
 from ratelimitd.log.log import Log
 from ratelimitd.log.quiet import QuietLog
 from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
+from ratelimitd.server import pump
 from ratelimitd.server.connections import QUEUED, Bounds, Connections
 from ratelimitd.server.pump import BATCH, HURRIED_TURN, LINGER_S, STORING_TURN, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy
@@ -22,6 +25,8 @@ from tests.daemon.client import request
 CLIENTS = 3 * BATCH
 SMALL_BYTES = 4608  # a dozen replies fill it
 ASKED_AT_ONCE = 30
+STAYS_S = 60
+"""Longer than any machine takes for a turn that waits for nobody."""
 
 
 class Client:
@@ -55,15 +60,15 @@ class Client:
 
 
 class Waits:
-    """An epoll that notes how long it was asked to wait."""
+    """An epoll that notes how long it was asked to wait, and does not."""
 
     def __init__(self, poll: select.epoll) -> None:
         self.longest_s: list[float] = []
         self._poll = poll
 
     def poll(self, timeout_s: float, most: int) -> list[tuple[int, int]]:
-        self.longest_s.append(timeout_s)
-        return self._poll.poll(timeout_s, most)
+        self.longest_s.append(timeout_s if timeout_s <= LINGER_S else round(timeout_s))
+        return self._poll.poll(0, most)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._poll, name)
@@ -123,7 +128,8 @@ class Served:
 
 
 @pytest.fixture
-def served(folder: Path) -> Iterator[Served]:
+def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setattr(pump, "STAY_S", STAYS_S)
     with ExitStack() as stack:
         yield Served(folder, stack)
 
@@ -200,16 +206,19 @@ async def test_a_stop_answers_all_that_has_arrived_in_order(served: Served) -> N
         assert client.sock.recv(1) == b""
 
 
-async def test_a_turn_waits_a_moment_for_whoever_asks_next_and_then_writes_the_log(served: Served) -> None:
+async def test_a_turn_waits_for_whoever_asks_next_and_writes_the_log_meanwhile(served: Served) -> None:
     log = served.pump._log
-    written: list[int] = []
-    log.decisions = lambda verdicts: written.append(len(verdicts))  # type: ignore[method-assign]
+    written: list[tuple[int, list[float]]] = []
+    waits = Waits(served.pump.connections.poll)
+    served.pump.connections.poll = waits  # type: ignore[assignment]
+    log.decisions = lambda verdicts: written.append((len(verdicts), [*waits.longest_s]))  # type: ignore[method-assign]
     first, second = served.clients[:2]
     for client in (first, second):
         for key in client.ask(1):
             served.know(key)
-    assert served.waits_of_a_turn() == [0, LINGER_S]
-    assert written == [2]
+    served.pump._turn()
+    assert waits.longest_s == [0, LINGER_S, STAYS_S]
+    assert written == [(2, [0, LINGER_S])]
     for client in (first, second):
         client.read()
         assert not client.due
@@ -225,7 +234,7 @@ async def test_nobody_waits_for_others_while_an_account_is_to_be_looked_up(serve
     assert served.waits_of_a_turn() == [0, 0]
     served.pump.resume(parked)
     served.know(known.ask(1)[0])
-    assert served.waits_of_a_turn() == [0, LINGER_S]
+    assert served.waits_of_a_turn() == [0, LINGER_S, STAYS_S]
     for client in (stranger, known):
         client.read()
         assert not client.due
@@ -241,7 +250,7 @@ async def test_a_turn_is_short_while_somebody_waits_for_an_account(served: Serve
     assert served.waits_of_a_turn() == [0] * HURRIED_TURN
     assert served.pump.requests == HURRIED_TURN + 1
     served.pump.resume(served.pump.take_parked())
-    assert served.waits_of_a_turn()[-1] == LINGER_S
+    assert served.waits_of_a_turn()[-2:] == [LINGER_S, STAYS_S]
     for client in (flooding, stranger):
         client.read()
         assert not client.due
@@ -254,7 +263,7 @@ async def test_a_turn_is_shorter_and_waits_for_nobody_while_something_is_stored(
     assert served.waits_of_a_turn() == [0] * (STORING_TURN // BATCH)
     assert served.pump.requests == STORING_TURN
     served.storing = False
-    assert served.waits_of_a_turn()[-1] == LINGER_S
+    assert served.waits_of_a_turn()[-2:] == [LINGER_S, STAYS_S]
     assert served.pump.requests == CLIENTS
     for client in served.clients:
         client.read()
@@ -263,4 +272,26 @@ async def test_a_turn_is_shorter_and_waits_for_nobody_while_something_is_stored(
 
 async def test_a_stop_waits_for_no_further_request(served: Served) -> None:
     served.pump.shut_down()
-    assert LINGER_S not in served.waits_of_a_turn()
+    assert not any(served.waits_of_a_turn())
+
+
+async def test_a_turn_is_as_short_as_may_be_where_another_task_has_something_to_do(served: Served) -> None:
+    """It had before the turn, or a request has given it something."""
+    client, others = served.clients[0], served.pump._others
+    others.begin()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+            for waits in ([0, LINGER_S], [0, LINGER_S, STAYS_S]):
+                served.know(client.ask(1)[0])
+                assert served.waits_of_a_turn() == waits
+            hurried = trio.Event()
+            nursery.start_soon(hurried.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            others.take_active()
+            served.pump._hurry = hurried.set
+            served.policy.urgent = True
+            served.know(client.ask(1)[0])
+            assert served.waits_of_a_turn() == [0, 0]
+    finally:
+        others.end()
