@@ -8,8 +8,9 @@ that are ready, in one pass and without an await:
 
 A way through trio costs as much as two requests, and five where other processes have taken the caches meanwhile. So
 the pump waits for the next request by itself, for some milliseconds, unless another task has something to do. The log
-lines follow when nobody is ready for two milliseconds, and every two where somebody is, in ONE write. A request whose
-account is not in memory is parked: its connection is left alone until the loader calls `resume`.
+lines follow the replies, where there were some just before in ONE write for several passes, at the latest when the
+pump waits no more. A request whose account is not in memory is parked: its connection is left alone until the loader
+calls `resume`.
 An error on one connection ends that connection and nothing else.
 """
 
@@ -37,10 +38,11 @@ TURN = 128
 """Connections served before other tasks have their turn."""
 HURRIED_TURN, STORING_TURN = 8, 64
 """The same, while somebody waits for another task, or one stores: each of its steps waits for a turn to end."""
-LINGER_S = 0.002
-"""How long a turn goes on while nobody is ready; how long log lines wait for others, which share their write."""
 STAY_S = 0.01
-"""The same, where no other task has had anything to do since the turn before."""
+"""How long a turn goes on where no other task has had anything to do since the one before. Less than a tick of the
+kernel's clock, 4 ms as a rule, would have it set a timer for each wait, which costs as much as the decision."""
+LINES_S = 0.002
+"""The shortest time from one write of log lines to the next within a turn: those of several passes share one."""
 
 Batch = list[tuple[Connection, Verdict]]
 
@@ -90,6 +92,7 @@ class Pump:
         self._draining = False
         self._waiting = 0  # requests that are parked, and whose accounts another task is to look up
         self._to_log: list[Verdict] = []  # decided since the last write to the log; empty whenever another task runs
+        self._lines_due = 0.0  # when lines are written at once
         self._others = Others()
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -113,22 +116,18 @@ class Pump:
         """Serve those who are ready, and who comes shortly after them."""
         poll, queue = self.connections.poll, self.connections.queue
         ready, served = poll.poll(0, BATCH), 0
-        began = time.perf_counter()
-        until, lines_due = began + (LINGER_S if self._others.take_active() else STAY_S), began + LINGER_S
+        until = time.perf_counter() + (0 if self._others.take_active() else STAY_S)
         storing = self._storing()
         most = STORING_TURN if storing else TURN
         while ready or queue:
             served += self._pass(ready)
             if served >= (HURRIED_TURN if self._waiting else most):
                 break
-            if (now := time.perf_counter()) >= lines_due:
+            if (now := time.perf_counter()) >= self._lines_due:
                 self._write_lines()
-                lines_due = now + LINGER_S
+                self._lines_due = now + LINES_S
             hurried = self._waiting or storing or queue or self._draining or self._others.active
-            ready = poll.poll(0 if hurried or now >= until else LINGER_S, BATCH)
-            if not (ready or hurried) and now + LINGER_S < until:
-                self._write_lines()
-                ready = poll.poll(until - now - LINGER_S, BATCH)
+            ready = poll.poll(0 if hurried or now >= until else until - now, BATCH)
         self._write_lines()
 
     def _pass(self, ready: Sequence[tuple[int, int]]) -> int:

@@ -18,7 +18,7 @@ from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
 from ratelimitd.server import pump
 from ratelimitd.server.connections import QUEUED, Bounds, Connections
-from ratelimitd.server.pump import BATCH, HURRIED_TURN, LINGER_S, STORING_TURN, Parked, Pump
+from ratelimitd.server.pump import BATCH, HURRIED_TURN, STORING_TURN, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy
 from tests.daemon.client import request
 
@@ -63,11 +63,11 @@ class Waits:
     """An epoll that notes how long it was asked to wait, and does not."""
 
     def __init__(self, poll: select.epoll) -> None:
-        self.longest_s: list[float] = []
+        self.longest_s: list[int] = []
         self._poll = poll
 
     def poll(self, timeout_s: float, most: int) -> list[tuple[int, int]]:
-        self.longest_s.append(timeout_s if timeout_s <= LINGER_S else round(timeout_s))
+        self.longest_s.append(round(timeout_s))
         return self._poll.poll(0, most)
 
     def __getattr__(self, name: str) -> object:
@@ -115,7 +115,7 @@ class Served:
         assert sum(c.state is QUEUED for c in connections.open) == len(connections.queue)
         assert len(set(connections.queue)) == len(connections.queue)
 
-    def waits_of_a_turn(self) -> list[float]:
+    def waits_of_a_turn(self) -> list[int]:
         """How long a whole turn waited for others, at most, each time that it looked."""
         waits = Waits(self.pump.connections.poll)
         self.pump.connections.poll = waits  # type: ignore[assignment]
@@ -206,20 +206,24 @@ async def test_a_stop_answers_all_that_has_arrived_in_order(served: Served) -> N
         assert client.sock.recv(1) == b""
 
 
-async def test_a_turn_waits_for_whoever_asks_next_and_writes_the_log_meanwhile(served: Served) -> None:
+async def test_a_line_is_written_at_once_and_those_that_follow_shortly_in_one_write(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "LINES_S", STAYS_S)
     log = served.pump._log
-    written: list[tuple[int, list[float]]] = []
+    written: list[tuple[int, list[int]]] = []
     waits = Waits(served.pump.connections.poll)
     served.pump.connections.poll = waits  # type: ignore[assignment]
     log.decisions = lambda verdicts: written.append((len(verdicts), [*waits.longest_s]))  # type: ignore[method-assign]
-    first, second = served.clients[:2]
-    for client in (first, second):
-        for key in client.ask(1):
-            served.know(key)
+    first, second, third = served.clients[:3]
+    served.know(first.ask(1)[0])
     served.pump._turn()
-    assert waits.longest_s == [0, LINGER_S, STAYS_S]
-    assert written == [(2, [0, LINGER_S])]
-    for client in (first, second):
+    assert written == [(1, [0])]  # before it waits
+    for client in (second, third):
+        served.know(client.ask(1)[0])
+    served.pump._turn()
+    assert written[1:] == [(2, [0, STAYS_S] * 2)]
+    for client in (first, second, third):
         client.read()
         assert not client.due
 
@@ -234,7 +238,7 @@ async def test_nobody_waits_for_others_while_an_account_is_to_be_looked_up(serve
     assert served.waits_of_a_turn() == [0, 0]
     served.pump.resume(parked)
     served.know(known.ask(1)[0])
-    assert served.waits_of_a_turn() == [0, LINGER_S, STAYS_S]
+    assert served.waits_of_a_turn() == [0, STAYS_S]
     for client in (stranger, known):
         client.read()
         assert not client.due
@@ -250,7 +254,7 @@ async def test_a_turn_is_short_while_somebody_waits_for_an_account(served: Serve
     assert served.waits_of_a_turn() == [0] * HURRIED_TURN
     assert served.pump.requests == HURRIED_TURN + 1
     served.pump.resume(served.pump.take_parked())
-    assert served.waits_of_a_turn()[-2:] == [LINGER_S, STAYS_S]
+    assert served.waits_of_a_turn()[-1] == STAYS_S
     for client in (flooding, stranger):
         client.read()
         assert not client.due
@@ -263,7 +267,7 @@ async def test_a_turn_is_shorter_and_waits_for_nobody_while_something_is_stored(
     assert served.waits_of_a_turn() == [0] * (STORING_TURN // BATCH)
     assert served.pump.requests == STORING_TURN
     served.storing = False
-    assert served.waits_of_a_turn()[-2:] == [LINGER_S, STAYS_S]
+    assert served.waits_of_a_turn()[-1] == STAYS_S
     assert served.pump.requests == CLIENTS
     for client in served.clients:
         client.read()
@@ -282,7 +286,7 @@ async def test_a_turn_is_as_short_as_may_be_where_another_task_has_something_to_
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.lowlevel.checkpoint)
-            for waits in ([0, LINGER_S], [0, LINGER_S, STAYS_S]):
+            for waits in ([0, 0], [0, STAYS_S]):
                 served.know(client.ask(1)[0])
                 assert served.waits_of_a_turn() == waits
             hurried = trio.Event()
