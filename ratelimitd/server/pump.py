@@ -39,8 +39,11 @@ TURN = 128
 HURRIED_TURN, STORING_TURN = 8, 64
 """The same, while somebody waits for another task, or one stores: each of its steps waits for a turn to end."""
 STAY_S = 0.01
-"""How long a turn goes on where no other task has had anything to do since the one before. Less than a tick of the
+"""How long a turn goes on where no other task has had anything to do lately. Less than a tick of the
 kernel's clock, 4 ms as a rule, would have it set a timer for each wait, which costs as much as the decision."""
+QUIET_S = 0.01
+"""For so long another task that had something to do may be waiting for the next thing, which a turn that stays would
+not notice: each of its steps would take as long as one."""
 LINES_S = 0.002
 """The shortest time from one write of log lines to the next within a turn: those of several passes share one."""
 
@@ -94,6 +97,7 @@ class Pump:
         self._to_log: list[Verdict] = []  # decided since the last write to the log; empty whenever another task runs
         self._lines_due = 0.0  # when lines are written at once
         self._others = Others()
+        self._quiet_at = 0.0  # when other tasks have had nothing to do for a while
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -116,7 +120,10 @@ class Pump:
         """Serve those who are ready, and who comes shortly after them."""
         poll, queue = self.connections.poll, self.connections.queue
         ready, served = poll.poll(0, BATCH), 0
-        until = time.perf_counter() + (0 if self._others.take_active() else STAY_S)
+        now = time.perf_counter()
+        if self._others.take_active():
+            self._quiet_at = now + QUIET_S
+        until = now + (STAY_S if now > self._quiet_at else 0)
         storing = self._storing()
         most = STORING_TURN if storing else TURN
         while ready or queue:

@@ -130,6 +130,7 @@ class Served:
 @pytest.fixture
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setattr(pump, "STAY_S", STAYS_S)
+    monkeypatch.setattr(pump, "QUIET_S", 0)
     with ExitStack() as stack:
         yield Served(folder, stack)
 
@@ -299,3 +300,18 @@ async def test_a_turn_is_as_short_as_may_be_where_another_task_has_something_to_
             assert served.waits_of_a_turn() == [0, 0]
     finally:
         others.end()
+
+
+async def test_a_task_that_waits_for_something_between_its_steps_finds_no_turn_that_stays(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several turns may pass before its next step, and none would notice it."""
+    monkeypatch.setattr(pump, "QUIET_S", STAYS_S)
+    client = served.clients[0]
+    served.pump._others.active = True
+    for _ in range(3):
+        served.know(client.ask(1)[0])
+        assert served.waits_of_a_turn() == [0, 0]
+    served.pump._quiet_at = 0
+    served.know(client.ask(1)[0])
+    assert served.waits_of_a_turn() == [0, STAYS_S]
