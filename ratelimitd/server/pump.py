@@ -38,12 +38,12 @@ TURN = 128
 """Connections served before other tasks have their turn."""
 HURRIED_TURN, STORING_TURN = 8, 64
 """The same, while somebody waits for another task, or one stores: each of its steps waits for a turn to end."""
-STAY_S = 0.01
-"""How long a turn goes on where no other task has had anything to do lately; log lines come so late at most. A wait for
-less than a tick of the kernel's clock, 4 ms as a rule, has it set a timer: with it a request takes a seventh more."""
+BRIEF_S, STAY_S = 0.001, 0.01
+"""How long a turn goes on; and where no other task has had anything to do lately: log lines are late by that at most.
+A timer for them, which is what a wait for less than a tick of the kernel's clock is, costs a seventh of a request."""
 QUIET_S = 0.01
 """For so long another task that had something to do may be waiting for the next thing, which a turn that stays would
-not notice: each of its steps would take as long as one."""
+not notice: each of its steps would take as long."""
 LINES_S = 0.002
 """The shortest time from one write of log lines to the next within a turn: those of several passes share one."""
 
@@ -123,7 +123,7 @@ class Pump:
         now = time.perf_counter()
         if self._others.take_active():
             self._quiet_at = now + QUIET_S
-        until = now + (STAY_S if now > self._quiet_at else 0)
+        until = now + (STAY_S if now > self._quiet_at else BRIEF_S)
         storing = self._storing()
         most = STORING_TURN if storing else TURN
         while ready or queue:

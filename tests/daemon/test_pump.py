@@ -18,7 +18,7 @@ from ratelimitd.logins import AS_SENT
 from ratelimitd.net.listeners import Listeners
 from ratelimitd.server import pump
 from ratelimitd.server.connections import QUEUED, Bounds, Connections
-from ratelimitd.server.pump import BATCH, HURRIED_TURN, STORING_TURN, Parked, Pump
+from ratelimitd.server.pump import BATCH, BRIEF_S, HURRIED_TURN, STORING_TURN, Parked, Pump
 from tests.core.build import NOON, journal_in, limit, policy
 from tests.daemon.client import request
 
@@ -63,11 +63,11 @@ class Waits:
     """An epoll that notes how long it was asked to wait, and does not."""
 
     def __init__(self, poll: select.epoll) -> None:
-        self.longest_s: list[int] = []
+        self.longest_s: list[float] = []
         self._poll = poll
 
     def poll(self, timeout_s: float, most: int) -> list[tuple[int, int]]:
-        self.longest_s.append(round(timeout_s))
+        self.longest_s.append(timeout_s and max(BRIEF_S, round(timeout_s)))
         return self._poll.poll(0, most)
 
     def __getattr__(self, name: str) -> object:
@@ -115,7 +115,7 @@ class Served:
         assert sum(c.state is QUEUED for c in connections.open) == len(connections.queue)
         assert len(set(connections.queue)) == len(connections.queue)
 
-    def waits_of_a_turn(self) -> list[int]:
+    def waits_of_a_turn(self) -> list[float]:
         """How long a whole turn waited for others, at most, each time that it looked."""
         waits = Waits(self.pump.connections.poll)
         self.pump.connections.poll = waits  # type: ignore[assignment]
@@ -212,7 +212,7 @@ async def test_a_line_is_written_at_once_and_those_that_follow_shortly_in_one_wr
 ) -> None:
     monkeypatch.setattr(pump, "LINES_S", STAYS_S)
     log = served.pump._log
-    written: list[tuple[int, list[int]]] = []
+    written: list[tuple[int, list[float]]] = []
     waits = Waits(served.pump.connections.poll)
     served.pump.connections.poll = waits  # type: ignore[assignment]
     log.decisions = lambda verdicts: written.append((len(verdicts), [*waits.longest_s]))  # type: ignore[method-assign]
@@ -287,7 +287,7 @@ async def test_a_turn_is_as_short_as_may_be_where_another_task_has_something_to_
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.lowlevel.checkpoint)
-            for waits in ([0, 0], [0, STAYS_S]):
+            for waits in ([0, BRIEF_S], [0, STAYS_S]):
                 served.know(client.ask(1)[0])
                 assert served.waits_of_a_turn() == waits
             hurried = trio.Event()
@@ -311,7 +311,7 @@ async def test_a_task_that_waits_for_something_between_its_steps_finds_no_turn_t
     served.pump._others.active = True
     for _ in range(3):
         served.know(client.ask(1)[0])
-        assert served.waits_of_a_turn() == [0, 0]
+        assert served.waits_of_a_turn() == [0, BRIEF_S]
     served.pump._quiet_at = 0
     served.know(client.ask(1)[0])
     assert served.waits_of_a_turn() == [0, STAYS_S]
