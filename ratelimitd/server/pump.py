@@ -132,7 +132,6 @@ class Pump:
                 break
             if (now := time.perf_counter()) >= self._lines_due:
                 self._write_lines()
-                self._lines_due = now + LINES_S
             hurried = self._waiting or storing or queue or self._draining or self._others.active
             ready = poll.poll(0 if hurried or now >= until else until - now, BATCH)
         self._write_lines()
@@ -205,6 +204,7 @@ class Pump:
         if self._to_log:
             lines, self._to_log = self._to_log, []
             self._log.decisions(lines)
+            self._lines_due = time.perf_counter() + LINES_S
 
     def _failed(self, request: Request, error: Exception) -> Verdict:
         """The answer where deciding failed: a bug of ours must not stop the mail of others."""

@@ -33,6 +33,8 @@ LIMITS = (
     ("everybody-hour", "all", "hourly"),
 )
 """Name, key and period of the limits, of which a setup has the first so many."""
+AS_SERVICES = ("env", "MALLOC_ARENA_MAX=1")
+"""As the systemd unit and the init script start it."""
 PASSWORD = "bench"  # of the private servers
 START_TIMEOUT_S = 120.0
 _CPUCLOCK_SCHED = 2  # of the kernel; what clock_getcpuclockid(3) returns for a process
@@ -141,7 +143,9 @@ class Ours(Service):
         port = free_port()
         config = folder / "ratelimitd.toml"
         config.write_text(_config(folder, port, setup))
-        argv: list[str | Path] = [PROGRAM, "-c", config] if setup.plain else [sys.executable, "-P", LAUNCHER, config]
+        argv: list[str | Path] = [*AS_SERVICES, PROGRAM, "-c", config]
+        if not setup.plain:
+            argv = [*AS_SERVICES, sys.executable, "-P", LAUNCHER, config]
         argv += [] if setup.journal else ["--no-journal"]
         argv += ["--watch", self._watched] if setup.watch else []
         super().__init__(argv, f"127.0.0.1:{port}", folder / "stderr.log")
