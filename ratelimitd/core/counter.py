@@ -23,7 +23,7 @@ Window = tuple[str, int, str]
 READ = 8
 """A counter's `basis` is at least that where it is known, or assumed, what its account has used."""
 PLAIN = 32
-"""At least that where nothing but the end of its window ends it, as a rule: its quota lasts as long."""
+"""At least that where it is valid until `expiry`: its window does not slide, its quota has no end of its own."""
 _SOURCES, _KNOWLEDGE = tuple(Source), tuple(Knowledge)
 
 

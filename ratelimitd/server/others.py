@@ -1,4 +1,4 @@
-"""Whether other tasks have something to do: then whoever keeps the loop for himself gives way."""
+"""Whether other tasks have something to do: then the one that keeps the loop gives way."""
 
 import trio
 
