@@ -143,9 +143,8 @@ class Ours(Service):
         port = free_port()
         config = folder / "ratelimitd.toml"
         config.write_text(_config(folder, port, setup))
-        argv: list[str | Path] = [*AS_SERVICES, PROGRAM, "-c", config]
-        if not setup.plain:
-            argv = [*AS_SERVICES, sys.executable, "-P", LAUNCHER, config]
+        program = (PROGRAM, "-c") if setup.plain else (sys.executable, "-P", LAUNCHER)
+        argv: list[str | Path] = [*AS_SERVICES, *program, config]
         argv += [] if setup.journal else ["--no-journal"]
         argv += ["--watch", self._watched] if setup.watch else []
         super().__init__(argv, f"127.0.0.1:{port}", folder / "stderr.log")

@@ -77,11 +77,17 @@ def hung(folder: Path) -> Iterator[Callable[..., Disk]]:
         disk.daemon.kill()
 
 
-def ask(daemon: Ratelimitd, count: int, first: int = 0) -> None:
+def ask(daemon: Ratelimitd, *queue_ids: str) -> None:
     with daemon.client() as client:
-        for number in range(first, first + count):
-            client.send(request(queue_id=f"Q{number}"))
+        for queue_id in queue_ids:
+            client.send(request(queue_id=queue_id))
             client.reply()
+
+
+def reload(daemon: Ratelimitd, text: str) -> None:
+    """Have the daemon apply this configuration."""
+    daemon.file.write_text(text)
+    assert ctl.main(["-c", str(daemon.file), "reload"]) == 0
 
 
 def asked(daemon: Ratelimitd, *more: Path) -> list[str]:
@@ -99,14 +105,14 @@ def test_a_disk_that_hangs_under_the_log_delays_no_reply_and_what_is_lost_is_cou
     hung: Callable[..., Disk],
 ) -> None:
     disk = hung(log={"max_backlog_bytes": BACKLOG_BYTES})
-    ask(disk.daemon, MANY)
+    ask(disk.daemon, *ids(MANY))
     disk.go_on()
     count = MANY
 
     def takes_lines_again() -> bool:
         nonlocal count
         count += 1
-        ask(disk.daemon, 1, count - 1)
+        ask(disk.daemon, ids(count)[-1])
         return not set(ids(count)[MANY:]).isdisjoint(asked(disk.daemon))
 
     wait_until(takes_lines_again, "a line that is not dropped, once the disk has taken what waited")
@@ -120,7 +126,7 @@ def test_a_disk_that_hangs_under_the_log_delays_no_reply_and_what_is_lost_is_cou
 
 def test_a_stop_waits_for_a_slow_disk_under_the_log_and_no_line_is_lost(hung: Callable[..., Disk]) -> None:
     disk = hung()
-    ask(disk.daemon, 200)
+    ask(disk.daemon, *ids(200))
     disk.daemon.signal(signal.SIGTERM)
     journal = disk.daemon.state / "journal"
     wait_until(lambda: not list(journal.glob("*.segment")), "the end of the journal")
@@ -133,7 +139,7 @@ def test_a_stop_waits_for_a_slow_disk_under_the_log_and_no_line_is_lost(hung: Ca
 
 def test_a_disk_that_never_takes_the_log_does_not_keep_the_daemon_up(hung: Callable[..., Disk]) -> None:
     disk = hung()
-    ask(disk.daemon, 200)
+    ask(disk.daemon, *ids(200))
     assert disk.daemon.stop() == 0
     assert disk.daemon.used() == {"alice@example.com": 200}
 
@@ -142,7 +148,7 @@ def test_a_disk_that_never_takes_the_log_does_not_keep_the_daemon_up(hung: Calla
 def test_a_log_that_is_rotated_while_its_disk_hangs_loses_no_line(hung: Callable[..., Disk], format: str) -> None:
     disk = hung()
     daemon = disk.daemon
-    ask(daemon, 100)
+    ask(daemon, *ids(100))
     old = daemon.log_file.with_suffix(".1")
     daemon.log_file.rename(old)
     text = daemon.file.read_text()
@@ -161,12 +167,9 @@ def test_a_reload_that_keeps_a_file_whose_disk_hangs_delays_no_reply_and_keeps_t
 ) -> None:
     disk = hung()
     daemon = disk.daemon
-    ask(daemon, 100)
-    daemon.file.write_text(daemon.file.read_text().replace("[log]\n", f"[log]\n{change}\n"))
-    assert ctl.main(["-c", str(daemon.file), "reload"]) == 0
-    with daemon.client() as client:
-        client.send(request(queue_id="LAST"))
-        client.reply()
+    ask(daemon, *ids(100))
+    reload(daemon, daemon.file.read_text().replace("[log]\n", f"[log]\n{change}\n"))
+    ask(daemon, "LAST")
     disk.go_on()
     assert daemon.stop() == 0
     lines = daemon.log()
@@ -184,14 +187,11 @@ def test_two_reloads_to_another_file_and_back_while_the_disk_hangs_delay_no_repl
 ) -> None:
     disk = hung()
     daemon = disk.daemon
-    ask(daemon, 100)
+    ask(daemon, *ids(100))
     text = daemon.file.read_text()
     for there in (text.replace('file = "log"', f'file = "{other}"'), text):
-        daemon.file.write_text(there)
-        assert ctl.main(["-c", str(daemon.file), "reload"]) == 0
-    with daemon.client() as client:
-        client.send(request(queue_id="LAST"))
-        client.reply()
+        reload(daemon, there)
+    ask(daemon, "LAST")
     disk.go_on()
     assert daemon.stop() == 0
     lines = daemon.log()
@@ -223,7 +223,7 @@ def test_the_lines_of_a_daemon_that_is_killed_are_in_the_file(folder: Path) -> N
     daemon = Ratelimitd(folder, config())
     try:
         daemon.start()
-        ask(daemon, 200)
+        ask(daemon, *ids(200))
         wait_until(lambda: len(asked(daemon)) == 200, "the lines, while nobody asks any more")
     finally:
         daemon.kill()
